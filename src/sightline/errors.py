@@ -1,0 +1,38 @@
+"""The few exceptions of Sightline; each is also one of the standard library's.
+
+A message to a user has three parts: what was found, what was expected, what to change.
+"""
+
+from __future__ import annotations
+
+
+class SightlineError(Exception):
+    """Base of every error that Sightline raises on purpose."""
+
+
+class DataError(SightlineError, ValueError):
+    """A row of user data is wrong. Names the file, the row and the remedy."""
+
+    def __init__(self, found: str, *, source: str = "", remedy: str = "") -> None:
+        self.found, self.source, self.remedy = found, source, remedy
+        text = f"{source}: {found}" if source else found
+        super().__init__(f"{text}. {remedy}" if remedy else text)
+
+
+class RecipeError(SightlineError, ValueError):
+    """A recipe, an override or a combination of options cannot be honoured."""
+
+
+class UnsupportedError(SightlineError, TypeError):
+    """What was asked for is not possible with this model family, layout or back end."""
+
+
+class CheckpointError(SightlineError, RuntimeError):
+    """A checkpoint or a run directory cannot be used."""
+
+
+class MissingExtra(SightlineError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed. Run: pip install 'sightline[{extra}]'")

@@ -1,0 +1,189 @@
+"""The shape of a recipe: one YAML file, complete, read top to bottom. Imports no torch.
+
+Every field is documented under the field and its default stands only here. The fields of an
+algorithm are those of its dataclass in ``sightline.algorithms``; they are kept as plain options
+here and checked when the algorithm is built (``sightline show`` does both).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False)
+
+Part = Literal["language", "projector", "vision"]
+Mode = Literal["full", "lora", "frozen"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LoraSpec:
+    """LoRA through PEFT, for the parts whose mode is ``lora``."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: Literal["all-linear", "attention", "mlp"] = "all-linear"
+    """Which linear layers of a part get an adapter."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PartsSpec:
+    """How each part of the model is trained."""
+
+    language: Mode = "full"
+    projector: Mode = "full"
+    vision: Mode = "frozen"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelSpec:
+    """Which model, and which of it is trained."""
+
+    path: str
+    """Local folder, or hub name."""
+    adapter: str | None = None
+    """Folder of a PEFT adapter to continue from."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type the weights are loaded in. bfloat16 weights are trained as they are."""
+    layout: Literal["rows", "packed", "tree"] = "tree"
+    attention: Literal["segments", "dense"] = "segments"
+    """How ``packed`` and ``tree`` are computed: one attention call per segment, or one dense mask."""
+    parts: PartsSpec = PartsSpec()
+    lora: LoraSpec = LoraSpec()
+    gradient_checkpointing: bool = False
+    image_size: dict[str, int] | None = None
+    """Overrides the processor's ``size`` (for example ``{shortest_edge: 3136, longest_edge: 200704}``)."""
+    chat_template: str | None = None
+    """Path of a Jinja chat template; None: the processor's own."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DataSpec:
+    """One source of rows."""
+
+    path: str
+    """A .json, .jsonl or .parquet file, a folder written by ``datasets``, or a datasets name."""
+    format: Literal["auto", "groups", "trl", "llava"] = "auto"
+    """Layout of the rows; ``auto`` looks at the columns of the first row."""
+    split: str = "train"
+    """Split of a datasets name or folder."""
+    image_dir: str | None = None
+    """Folder that relative image paths start from; None: the folder of the file."""
+    rename: dict[str, str] = Field(default_factory=dict)
+    """Column renames, old to new (``question: prompt``)."""
+    limit: int | None = Field(default=None, ge=1)
+    """First rows only."""
+    train_on: Literal["all", "last"] = "all"
+    """Multi-turn supervised rows: train every assistant turn, or the last."""
+    relation: Literal["text", "none"] = "text"
+    """``text``: chosen over rejected in every row that has both; ``none``: no edges."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DatasetSpec:
+    """What is trained on and what is held out."""
+
+    train: tuple[DataSpec, ...]
+    eval: tuple[DataSpec, ...] = ()
+    on_bad_row: Literal["error", "skip"] = "error"
+    """``skip``: count bad rows and list them in ``bad_rows.jsonl`` of the run directory."""
+    max_length: int = Field(default=4096, ge=8)
+    """Longest prompt plus response, in tokens with every placeholder counted. Longer rows are bad
+    rows: nothing is cut."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainSpec:
+    """The optimisation."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after so many optimizer steps; None: as ``epochs`` say."""
+    batch_size: int = Field(default=16, ge=1)
+    """Groups per optimizer step, over all processes."""
+    micro_batch_tokens: int = Field(default=8192, ge=1)
+    """Most tokens of one forward pass; one group is always allowed."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    projector_learning_rate: float | None = Field(default=None, gt=0)
+    """None: ``learning_rate``."""
+    vision_learning_rate: float | None = Field(default=None, gt=0)
+    """None: ``learning_rate``."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Applied to matrices, not to biases and norms."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup: float = Field(default=0.03, ge=0)
+    """Below 1: share of all steps; otherwise a number of steps."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """0: no clipping."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """bf16: float32 weights under autocast."""
+    distribution: Literal["auto", "single", "ddp"] = "auto"
+    """Kind of distribution asked for; ``auto`` takes what the launcher set up. A run whose real
+    kind differs stops."""
+    shuffle: bool = True
+    log_every: int = Field(default=1, ge=1)
+    eval_every: int | None = Field(default=None, ge=1)
+    save_every: int | None = Field(default=None, ge=1)
+    """None: only at the end."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Beside ``metrics.jsonl``, which is always written."""
+    workers: int = Field(default=1, ge=0)
+    """Threads that prepare the next groups; 0: none."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SamplingSpec:
+    """How answers are sampled."""
+
+    n: int = Field(default=1, ge=1)
+    """Answers per prompt."""
+    temperature: float = Field(default=1.0, ge=0)
+    """0: greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    """0: all tokens."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    """Prompts generated together."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class OnlineSpec:
+    """Fresh groups from the policy itself: prompts, samples, rewards, relations."""
+
+    prompts: DataSpec
+    """Where the prompts come from; their responses are ignored."""
+    reward: str
+    """``scenes``, or ``package.module:Name`` of a reward."""
+    sampling: SamplingSpec = SamplingSpec(n=8)
+    relation: Literal["best_worst", "ranked", "none"] = "best_worst"
+    min_gap: float = Field(default=0.0, ge=0)
+    """Least difference of reward for an edge."""
+    steps_per_round: int = Field(default=1, ge=1)
+    """Optimizer steps on the groups of one round of sampling."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Recipe:
+    """A training run."""
+
+    name: str
+    output_dir: str
+    """Run directory: resolved recipe, versions, metrics, checkpoints, report."""
+    model: ModelSpec
+    algorithm: dict[str, Any]
+    """``name`` (``sft``, ``dpo`` or ``package.module:Class``) and the fields of its dataclass."""
+    reference: Literal["none", "adapter", "copy", "cache"] = "none"
+    """Where reference log-probabilities come from: the same module with its adapters off, a frozen
+    copy, or numbers computed once before training and stored with a fingerprint."""
+    data: DatasetSpec | None = None
+    online: OnlineSpec | None = None
+    """Exactly one of ``data`` and ``online``; ``data.eval`` style rows may accompany online runs."""
+    train: TrainSpec = TrainSpec()
+    seed: int = 0

@@ -1,0 +1,335 @@
+"""The nouns of Sightline: read this file first.
+
+Shape letters, one legend for the whole package: **T** tokens in a micro-batch, **N** scored
+tokens, **S** segments, **R** responses, **P** pairs (edges), **G** groups, **I** distinct images,
+**K** image placeholders, **D** hidden size, **V** vocabulary. All logarithms are natural.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Message = Mapping[str, Any]
+"""One chat message: ``{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ...}]}``.
+
+An image part is a bare marker; the picture itself is the next entry of ``Prompt.images``.
+An assistant message inside a prompt may carry ``"weight": 1``: supervised fine-tuning then
+trains it as well (multi-turn records). Without the key it is only read.
+"""
+
+FinishReason = Literal["stop", "length", "error"]
+EdgeKind = Literal["text", "image", "anchor"]
+LayoutName = Literal["rows", "packed", "tree"]
+Unit = Literal["token", "chosen_token", "response", "pair", "group"]
+Head = Literal["logprobs", "entropy", "values", "reward"]
+
+
+# --- data: plain, immutable, picklable, one JSON line per Group on disk -----------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What the model is asked: a chat history with its pictures."""
+
+    id: str
+    """Unique within a data set; stable, so that a run can name the row it came from."""
+    messages: tuple[Message, ...]
+    """Chat messages, ending with a user message; image parts are bare markers."""
+    images: tuple[str, ...] = ()
+    """Paths of the pictures, one per image part, in reading order."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What is known about the picture (objects, captions, answer): read by rewards and graders,
+    never by the policy. Plain JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """One answer to one prompt of its group."""
+
+    text: str
+    """The answer as text, without special tokens."""
+    prompt: int = 0
+    """Index of the prompt in ``Group.prompts``."""
+    tokens: tuple[int, ...] | None = None
+    """The exact ids that were sampled, end-of-turn included; None: tokenize ``text`` and end the turn."""
+    trained: tuple[bool, ...] | None = None
+    """Which of ``tokens`` are scored and trained; None: all. Needs ``tokens``."""
+    weights: tuple[float, ...] | None = None
+    """Weight of each trained token, >= 0; None: 1. Needs ``tokens``."""
+    rollout_logprobs: tuple[float, ...] | None = None
+    """Log-probability of each token as the sampler reported it, in nats. Needs ``tokens``."""
+    reward: float | None = None
+    """Total reward; higher is better."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """The named parts of the reward."""
+    label: bool | None = None
+    """Desirable or not, for unpaired methods (KTO)."""
+    finish_reason: FinishReason | None = None
+    """``stop``: ended its turn; ``length``: cut at the limit; ``error``: no answer."""
+    policy_version: int | None = None
+    """Optimizer step of the policy that wrote it; None: not written by a policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """A comparison: response ``winner`` is preferred over response ``loser``."""
+
+    winner: int
+    loser: int
+    kind: EdgeKind = "text"
+    """``text``: same picture, other answer; ``image``: same answer, other picture."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Prompts with their images, the responses that hang off them, and the relations between them.
+
+    SFT has one response, a preference two, a sampled group G. A group is never split across
+    ranks or micro-batches.
+    """
+
+    prompts: tuple[Prompt, ...]
+    responses: tuple[Response, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    source: str = ""
+    """Where the group came from, for error messages: ``file:row``."""
+
+    @property
+    def id(self) -> str:
+        """Identity of the group: the id of its first prompt."""
+        return self.prompts[0].id
+
+
+# --- rendered: the same, as token ids and pixels ----------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInputs:
+    """One distinct picture as the model's processor made it."""
+
+    key: str
+    """Identity: equal keys are the same pixels."""
+    tensors: Mapping[str, Tensor]
+    """Processor outputs of this one picture, keyed as the model's forward expects
+    (``pixel_values`` [1,3,H,W] or [patches,dim], ``image_sizes`` [1,2], ``image_grid_thw`` [1,3])."""
+    num_tokens: int
+    """Placeholder tokens it takes in the sequence, equal to its rows of vision features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedPrompt:
+    """Token ids of a prompt, every image placeholder expanded to its full length."""
+
+    tokens: tuple[int, ...]
+    images: tuple[int, ...] = ()
+    """For each picture in reading order, its index in ``RenderedGroup.images``."""
+    trained: tuple[tuple[int, int], ...] = ()
+    """Half-open spans [start, end) of history tokens that SFT trains (assistant turns of weight 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedResponse:
+    """Token ids of a response, end of turn included."""
+
+    prompt: int
+    tokens: tuple[int, ...]
+    trained: tuple[bool, ...]
+    """Which tokens are scored; as long as ``tokens``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedGroup:
+    """A group ready to be laid out. Holds no model and no device; made in data workers."""
+
+    group: Group
+    prompts: tuple[RenderedPrompt, ...]
+    responses: tuple[RenderedResponse, ...]
+    images: tuple[ImageInputs, ...]
+    """Distinct pictures of this group."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all prompts and responses, each once: the cost of the group as a tree."""
+        return sum(len(p.tokens) for p in self.prompts) + sum(len(r.tokens) for r in self.responses)
+
+
+# --- batch: flat tensors, without padding, masks or label tensors -----------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """A micro-batch of groups, laid out. ``target``, ``response``, ``group``, ``pairs`` and all
+    columns are identical for every layout; only the first block of fields differs."""
+
+    layout: LayoutName
+    tokens: Tensor
+    """[T] long."""
+    positions: Tensor
+    """[T] long, or [3,T] for a three-axis rope (time, height, width)."""
+    segment: Tensor
+    """[T] long, ascending: the segment each token belongs to."""
+    parent: Tensor
+    """[S] long: parent segment, -1 for a root. A token sees its own segment causally and all of
+    its ancestors entirely."""
+    vision: Mapping[str, Tensor]
+    """Processor outputs, each distinct image once, keyed as the model's forward expects. Empty
+    for text only."""
+    image_tokens: tuple[int, ...]
+    """[I] placeholders (= rows of features) of each distinct image."""
+    placeholder: Tensor
+    """[K] long: positions in ``tokens`` that take an image feature."""
+    feature: Tensor
+    """[K] long: the row, of all distinct images' features concatenated, that goes there."""
+    source: Tensor
+    """[N] long: position whose hidden state predicts scored token n."""
+
+    target: Tensor
+    """[N] long: id of scored token n."""
+    response: Tensor
+    """[N] long: the response that token n belongs to."""
+    group: Tensor
+    """[R] long: the group of each response."""
+    last: Tensor
+    """[R] long: position of the last token of each response (where a score head reads)."""
+    pairs: Tensor
+    """[P,2] long: (winner, loser) as responses of this batch."""
+    pair_weight: Tensor
+    """[P] float."""
+    pair_kind: tuple[str, ...]
+    """[P] kind of each edge."""
+    num_groups: int
+
+    weights: Tensor | None = None
+    """[N] float: per-token weights, where any response brings its own."""
+    ref_logprobs: Tensor | None = None
+    """[N] float: log-probabilities under the reference."""
+    old_logprobs: Tensor | None = None
+    """[N] float: under our own policy when the group was sampled, recomputed."""
+    rollout_logprobs: Tensor | None = None
+    """[N] float: as the sampler reported them."""
+    advantages: Tensor | None = None
+    """[N] float."""
+    returns: Tensor | None = None
+    """[N] float."""
+    values: Tensor | None = None
+    """[N] float."""
+    rewards: Tensor | None = None
+    """[R] float."""
+    labels: Tensor | None = None
+    """[R] float, 1 desirable, 0 not."""
+    features: Tensor | None = None
+    """[sum(image_tokens), D]: vision features, kept only when everything that makes them is frozen."""
+
+    @property
+    def num_responses(self) -> int:
+        return self.group.shape[0]
+
+    def chosen(self) -> Tensor:
+        """[R] bool: responses that win at least one edge."""
+        won = self.group.new_zeros(self.num_responses, dtype=bool_dtype())
+        won[self.pairs[:, 0]] = True
+        return won
+
+    def count(self, unit: Unit) -> int:
+        """How many of ``unit`` this batch holds: what the loop sums over ranks and micro-batches."""
+        if unit == "token":
+            return self.target.shape[0]
+        if unit == "chosen_token":
+            return int(self.chosen()[self.response].sum())
+        if unit == "response":
+            return self.num_responses
+        if unit == "pair":
+            return self.pairs.shape[0]
+        return self.num_groups
+
+    def with_columns(self, **columns: Tensor) -> Batch:
+        """The same batch with some columns filled."""
+        return replace(self, **columns)
+
+    def to(self, device: Any) -> Batch:
+        """The same batch with every tensor on ``device``."""
+        import torch
+
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if torch.is_tensor(value)
+        }
+        moved["vision"] = {name: value.to(device, non_blocking=True) for name, value in self.vision.items()}
+        return replace(self, **moved)
+
+
+def bool_dtype() -> Any:
+    """``torch.bool``, imported late so that recipes and readers work without torch."""
+    import torch
+
+    return torch.bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What the policy says about a batch; a field is None unless its head was asked for."""
+
+    logprobs: Tensor | None = None
+    """[N] float32: log-probability of each scored token."""
+    entropy: Tensor | None = None
+    """[N] float32, no gradient: entropy of the next-token distribution, in nats."""
+    values: Tensor | None = None
+    """[N] float32: value head."""
+    reward: Tensor | None = None
+    """[R] float32: score head at ``Batch.last``."""
+
+
+# --- what an algorithm returns ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Term:
+    """Unreduced loss values. The loop divides by the global number of ``unit``; nobody else averages."""
+
+    name: str
+    values: Tensor
+    """[n]: one value per unit present in this micro-batch (or already weighted sums of them)."""
+    unit: Unit
+    coefficient: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stat:
+    """A sum and a count, so that the logged mean is exact across ranks and micro-batches."""
+
+    sum: Tensor
+    count: float
+
+
+class World(Protocol):
+    """The processes of a run, as far as an algorithm may know them."""
+
+    rank: int
+    size: int
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum over ranks; the same tensor where there is one."""
+        ...
+
+
+class Algorithm:
+    """Base of all algorithms: a frozen keyword-only dataclass that is its config, its documentation
+    and its callable. Holds no logic, no model, optimizer, rank, device or logger."""
+
+    needs: frozenset[str] = frozenset()
+    """Columns of Batch that must be filled before ``loss`` (``ref_logprobs``, ...)."""
+    heads: frozenset[str] = frozenset({"logprobs"})
+    """Heads of the policy that ``loss`` reads."""
+
+    def prepare(self, batch: Batch, world: World) -> Batch:
+        """Columns derived from others, once per batch and without gradient (advantages, baselines)."""
+        return batch
+
+    def loss(self, batch: Batch, scores: Scores, world: World) -> tuple[tuple[Term, ...], dict[str, Stat]]:
+        """Unreduced terms, and what to log."""
+        raise TypeError(f"{type(self).__name__} defines no loss")
