@@ -86,7 +86,8 @@ class DataSpec:
 class DatasetSpec:
     """What is trained on and what is held out."""
 
-    train: tuple[DataSpec, ...]
+    train: tuple[DataSpec, ...] = ()
+    """Empty only where ``online`` makes the groups."""
     eval: tuple[DataSpec, ...] = ()
     on_bad_row: Literal["error", "skip"] = "error"
     """``skip``: count bad rows and list them in ``bad_rows.jsonl`` of the run directory."""
@@ -184,6 +185,6 @@ class Recipe:
     copy, or numbers computed once before training and stored with a fingerprint."""
     data: DatasetSpec | None = None
     online: OnlineSpec | None = None
-    """Exactly one of ``data`` and ``online``; ``data.eval`` style rows may accompany online runs."""
+    """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""
     train: TrainSpec = TrainSpec()
     seed: int = 0

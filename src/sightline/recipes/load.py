@@ -1,0 +1,205 @@
+"""Recipes from YAML files: strict, complete, with errors that name the file, the line and the remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from sightline.errors import RecipeError
+from sightline.recipes.schema import Mode, Recipe
+from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source
+from sightline.types import Algorithm
+
+_RECIPE = TypeAdapter(Recipe)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, lay overrides over it and check it.
+
+    Args:
+        path: A YAML file.
+        overrides: Dotted, the value in YAML: ``("train.learning_rate=1e-4", "data.train.0.limit=8")``.
+
+    Returns:
+        The complete recipe, defaults filled in. The fields of ``algorithm`` are checked by
+        ``sightline.algorithms.registry.build_algorithm``, and with it by :func:`check_algorithm`.
+
+    Raises:
+        RecipeError: All that is wrong with the file, each with its line (or override), what was
+            found, what was expected and the nearest valid key.
+    """
+    source = read_source(path, overrides)
+    try:
+        # JSON mode is what lets strict types (no "3" for 3) accept lists for tuples.
+        recipe = _RECIPE.validate_json(json.dumps(source.values), strict=True)
+    except ValidationError as error:
+        faults = [_fault(source, dict(fault)) for fault in error.errors(include_url=False)]
+        raise RecipeError("\n".join(faults)) from None
+    faults = [f"{source.origin(where)}: {text}" for where, text in _conflicts(recipe)]
+    if faults:
+        raise RecipeError("\n".join(faults))
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that :func:`load_recipe` reads back to an equal recipe."""
+    return yaml.dump(dataclasses.asdict(recipe), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
+    """Check what a recipe and its algorithm must agree on.
+
+    Raises:
+        RecipeError: The algorithm reads reference log-probs and the recipe has no reference, or the
+            other way round.
+    """
+    name = recipe.algorithm["name"]
+    needs = "ref_logprobs" in algorithm.needs
+    if needs and recipe.reference == "none":
+        choices = "adapter (LoRA parts only), copy or cache"
+        raise RecipeError(
+            f"{recipe.name}: {name} compares with a reference, found reference: none. Set it to {choices}."
+        )
+    if not needs and recipe.reference != "none":
+        raise RecipeError(
+            f"{recipe.name}: found reference: {recipe.reference}, but {name} with these fields reads no reference. "
+            "Set reference: none."
+        )
+
+
+def nearest(word: str, valid: Sequence[str]) -> str:
+    """``Did you mean 'x'?`` followed by the valid words."""
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    guess = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{guess}Valid: {', '.join(valid)}."
+
+
+def _fault(source: Source, fault: dict[str, Any]) -> str:
+    """One finding of pydantic in the words of a recipe."""
+    path: KeyPath = tuple(fault["loc"])
+    where, dotted = source.origin(path), ".".join(map(str, path))
+    if fault["type"] == "unexpected_keyword_argument":
+        inside = ".".join(map(str, path[:-1]))
+        scope = f" in {inside}" if inside else ""
+        return f"{where}: unknown key '{path[-1]}'{scope}. {nearest(str(path[-1]), _keys(path[:-1]))}"
+    if fault["type"] == "missing":
+        return f"{where}: missing key '{dotted}'. Add it."
+    found = describe(fault["input"])
+    if fault["type"] == "literal_error":
+        words = [str(value) for value in _choices(fault["ctx"]["expected"])]
+        return f"{where}: {dotted}: found {found}, expected one of the words. {nearest(str(fault['input']), words)}"
+    return f"{where}: {dotted}: found {found}, expected {_expectation(fault)}."
+
+
+_EXPECTED = {
+    "string_type": "a string (quote it if it looks like a number)",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+}
+
+
+def _expectation(fault: dict[str, Any]) -> str:
+    bounds = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<")}
+    bounds["less_than_equal"] = ("le", "<=")
+    if fault["type"] in bounds:
+        key, sign = bounds[fault["type"]]
+        return f"a value {sign} {fault['ctx'][key]:g}"
+    return _EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be ").lower())
+
+
+def _choices(expected: str) -> list[str]:
+    """Words of pydantic's ``'a', 'b' or 'c'``."""
+    return [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
+
+
+def _keys(path: KeyPath) -> list[str]:
+    """Valid keys of the mapping at ``path`` of a recipe."""
+    schema: Any = Recipe
+    for key in path:
+        schema = _dataclasses_in(get_args(schema))[0] if isinstance(key, int) else _annotation(schema, key)
+    return [field.name for field in dataclasses.fields(schema)]
+
+
+def _annotation(schema: Any, key: str) -> Any:
+    """Type of a field: the dataclass in ``X | None``, the tuple type of a list, or as it stands."""
+    annotation = schema.__pydantic_fields__[key].annotation
+    inside = _dataclasses_in(get_args(annotation))
+    is_list = any(argument is Ellipsis for argument in get_args(annotation))
+    return inside[0] if inside and not is_list else annotation
+
+
+def _dataclasses_in(types: Sequence[Any]) -> list[Any]:
+    return [kind for kind in types if dataclasses.is_dataclass(kind)]
+
+
+def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
+    """What is wrong between fields that are each valid: the place, and the message."""
+    return [*_data_conflicts(recipe), *_model_conflicts(recipe), *_reference_conflicts(recipe)]
+
+
+def _data_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
+    found: list[tuple[KeyPath, str]] = []
+    has_rows = recipe.data is not None and bool(recipe.data.train)
+    if has_rows and recipe.online is not None:
+        text = "found both data.train and online, expected one. Remove data.train (data.eval may stay), or online."
+        found.append((("online",), text))
+    if not has_rows and recipe.online is None:
+        text = "found neither data.train nor online, expected one. Add rows under data.train, or an online section."
+        found.append((("data",), text))
+    if "name" not in recipe.algorithm:
+        text = "missing key 'algorithm.name'. Add it: sft, dpo, or package.module:Class."
+        found.append((("algorithm",), text))
+    return found
+
+
+def _model_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
+    found: list[tuple[KeyPath, str]] = []
+    modes = _modes(recipe)
+    if set(modes.values()) == {"frozen"}:
+        found.append((("model", "parts"), "every part of the model is frozen. Train one: set it to lora or full."))
+    rates = {"projector": recipe.train.projector_learning_rate, "vision": recipe.train.vision_learning_rate}
+    for part, rate in rates.items():
+        if rate is not None and modes[part] == "frozen":
+            key = f"{part}_learning_rate"
+            text = f"found train.{key} = {rate:g}, but model.parts.{part} is frozen. Remove the rate or train the part."
+            found.append((("train", key), text))
+    return found
+
+
+def _reference_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
+    modes = _modes(recipe)
+    where: KeyPath = ("reference",)
+    if recipe.reference == "cache" and recipe.online is not None:
+        text = "found reference: cache with online, but fresh answers have no stored numbers. Use adapter or copy."
+        return [(where, text)]
+    if recipe.reference != "adapter":
+        return []
+    full = [part for part, mode in modes.items() if mode == "full"]
+    if full:
+        text = (
+            f"reference: adapter is the same model with its adapters off, but model.parts trains {', '.join(full)} "
+            "in full, so the reference would move with the policy. Set those parts to lora or frozen, or use "
+            "reference: copy or cache."
+        )
+        return [(where, text)]
+    if "lora" not in modes.values():
+        text = "reference: adapter needs an adapter to switch off, found no part with mode lora. Set one to lora."
+        return [(where, text)]
+    return []
+
+
+def _modes(recipe: Recipe) -> dict[str, Mode]:
+    parts = recipe.model.parts
+    return {"language": parts.language, "projector": parts.projector, "vision": parts.vision}
