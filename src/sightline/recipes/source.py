@@ -154,7 +154,8 @@ def _mapping(node: yaml.MappingNode, path: KeyPath, name: str, source: Source) -
 
 
 def _scalar(node: yaml.Node, name: str) -> Any:
-    text, kind = node.value, node.tag.rpartition(":")[2]
+    text: str = node.value
+    kind = node.tag.rpartition(":")[2]
     if kind == "str":
         return text
     if kind == "null":
