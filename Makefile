@@ -1,0 +1,43 @@
+# Every target works from a bare python3 (3.10 or newer) and does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+setup: $(VENV)/.installed ## Make .venv and install Sightline in it
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Sightline needs Python 3.10 or newer, found " + sys.version.split()[0] + ". Run: make PYTHON=/path/to/python3.12")'
+	@echo "Setting up $(VENV): this takes a minute or two, once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@$(PIP) install -c constraints.txt -e '.[bench]'
+	@touch $@
+
+demo: setup ## Align a tiny model on this machine and write report.html (under 6 minutes)
+	@HF_HUB_OFFLINE=1 $(BIN)/sightline demo
+
+# One thread per process: tiny models gain nothing from a second, and processes that share cores lose.
+test: setup ## Run the whole test suite (under 12 minutes)
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
+
+lint: setup ## Check style and types, as pre-commit and CI do
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench ## Measure a training step: tree, rows and TRL side by side
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.step
+
+clean: ## Remove .venv, caches and build output; runs/ stays
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist src/sightline.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
