@@ -1,0 +1,93 @@
+"""From the ``algorithm`` block of a recipe to an algorithm: its dataclass fields are its schema."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from sightline.errors import RecipeError
+from sightline.types import Algorithm
+
+BUILT_IN: Mapping[str, str] = {
+    "sft": "sightline.algorithms.sft:SFT",
+    "dpo": "sightline.algorithms.dpo:DPO",
+}
+"""Short names; anything else is ``package.module:Class``."""
+
+
+def build_algorithm(options: Mapping[str, Any]) -> Algorithm:
+    """The algorithm that a recipe asks for.
+
+    Args:
+        options: ``name`` and any fields of the dataclass it stands for.
+
+    Raises:
+        RecipeError: no or an unknown name, an unknown field (the nearest valid one is named), a missing
+            field, a value of a wrong type or outside its range.
+
+    >>> build_algorithm({"name": "dpo", "beta": 0.2}).beta
+    0.2
+    """
+    if "name" not in options:
+        raise RecipeError(f"The algorithm block has no name. Add algorithm.name: one of {', '.join(BUILT_IN)}.")
+    name = str(options["name"])
+    cls = _algorithm_class(name)
+    values = {key: value for key, value in options.items() if key != "name"}
+    valid = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in valid:
+            raise RecipeError(f"algorithm.{key} is not an option of {name}. {_nearest(key, valid)}")
+    try:
+        algorithm: Algorithm = TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        raise RecipeError(_first_problem(name, error)) from error
+    return algorithm
+
+
+def algorithm_fields(name: str) -> dict[str, Any]:
+    """Options of an algorithm with their defaults, in order; a required one has ``dataclasses.MISSING``.
+
+    >>> algorithm_fields("sft")
+    {'responses': 'all'}
+    """
+    return {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(_algorithm_class(name))  # type: ignore[arg-type]
+    }
+
+
+def _algorithm_class(name: str) -> type[Algorithm]:
+    module_name, _, class_name = BUILT_IN.get(name, name).partition(":")
+    if not class_name:
+        raise RecipeError(f"algorithm.name is {name!r}. {_nearest(name, list(BUILT_IN))} Or give package.module:Class.")
+    try:
+        found = vars(importlib.import_module(module_name))[class_name]
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"algorithm.name is {name!r}, but {error.name!r} cannot be imported. Install it, or run where it is found."
+        ) from error
+    except KeyError as error:
+        raise RecipeError(f"algorithm.name is {name!r}, but {module_name} defines no {class_name}.") from error
+    if not (isinstance(found, type) and issubclass(found, Algorithm) and is_dataclass(found)):
+        raise RecipeError(f"{name} is not an algorithm. Make it a frozen dataclass derived from types.Algorithm.")
+    return found
+
+
+def _nearest(name: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    listed = f"Valid are: {', '.join(valid)}."
+    return f"Did you mean {close[0]!r}? {listed}" if close else listed
+
+
+def _first_problem(name: str, error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, RecipeError):
+        return str(cause)
+    key = ".".join(str(part) for part in problem["loc"])
+    return f"algorithm.{key} of {name} is {problem['input']!r}. {problem['msg']}."
