@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import torch
+
+from sightline.algorithms.dpo import DPO
+from sightline.errors import RecipeError
+from sightline.types import Scores
+
+
+def terms_of(algorithm, batch, logprobs, world):
+    scores = Scores(logprobs=torch.as_tensor(logprobs))
+    terms, stats = algorithm.loss(batch, scores, world)
+    return {term.name: term for term in terms}, {
+        name: stat.sum.item() / stat.count for name, stat in stats.items() if stat.count
+    }
+
+
+def test_margins_of_known_log_ratios(flat_batch, world):
+    # The published example of image-side preferences: Δ = 2, 0.5, -1, -3 for (true picture, no picture,
+    # other picture, rejected answer) at beta 0.1.
+    batch = flat_batch(
+        [1] * 4,
+        [(0, 3), (0, 1), (1, 2), (0, 2)],
+        pair_kind=["text", "image", "image", "image"],
+        ref_logprobs=[-4.0] * 4,
+    )
+    terms, stats = terms_of(DPO(), batch, [-2.0, -3.5, -5.0, -7.0], world)
+    assert terms["dpo"].unit == "pair" and terms["dpo"].coefficient == 1.0
+    assert terms["dpo"].values.tolist() == pytest.approx([0.474077, 0.620957, 0.620957, 0.554355], abs=1e-6)
+    assert terms["dpo"].values[:3].sum().item() == pytest.approx(1.715991, abs=1e-6)
+    assert stats["rewards/chosen"] == pytest.approx((0.2 + 0.2 + 0.05 + 0.2) / 4)
+    assert stats["rewards/rejected"] == pytest.approx((-0.3 + 0.05 - 0.1 - 0.1) / 4)
+    assert stats["rewards/margins"] == pytest.approx((0.5 + 0.15 + 0.15 + 0.3) / 4)
+    assert stats["rewards/margins/text"] == pytest.approx(0.5)
+    assert stats["rewards/margins/image"] == pytest.approx(0.2)
+    assert stats["rewards/accuracies"] == 1.0
+
+
+def test_log_ratios_are_summed_over_the_tokens_of_each_response_in_any_order(flat_batch, world):
+    # Response 0 has tokens 0, 2, 4 and Δ = 1 + 2 + 3; response 1 has tokens 1, 3 and Δ = -1 + 2: margin 5.
+    batch = flat_batch([3, 2], [(0, 1)], order=[0, 3, 1, 4, 2], ref_logprobs=[-9.0] * 5)
+    terms, stats = terms_of(DPO(), batch, [-8.0, -10.0, -7.0, -7.0, -6.0], world)
+    assert terms["dpo"].values.tolist() == pytest.approx([0.474077], abs=1e-6)
+    assert stats["logps/chosen"] == -21.0 and stats["logps/rejected"] == -17.0
+    assert stats["length/chosen"] == 3.0 and stats["length/rejected"] == 2.0
+
+
+def test_pairs_are_read_from_the_batch_and_not_from_the_order_of_responses(flat_batch, world):
+    # Three responses with Δ = -3, 2, 0; the edge says that 1 beats 0 and 2 beats 0.
+    batch = flat_batch([1, 1, 1], [(1, 0), (2, 0)], pair_weight=[1.0, 0.5], ref_logprobs=[0.0] * 3)
+    terms, stats = terms_of(DPO(), batch, [-3.0, 2.0, 0.0], world)
+    assert terms["dpo"].values.tolist() == pytest.approx([0.474077, 0.5 * 0.554355], abs=1e-6)
+    assert stats["rewards/accuracies"] == 1.0
+
+
+def test_gradient_of_one_pair_is_beta_sigmoid(flat_batch, world):
+    # dL/d logp = -β σ(-β m) for every token of the winner, the opposite for the loser; m = 5.
+    logprobs = torch.tensor([1.0, 1.0, -3.0], requires_grad=True)
+    batch = flat_batch([2, 1], [(0, 1)], ref_logprobs=[0.0] * 3)
+    terms, _ = terms_of(DPO(beta=0.1), batch, logprobs, world)
+    terms["dpo"].values.sum().backward()
+    assert logprobs.grad.tolist() == pytest.approx([-0.0377540669, -0.0377540669, 0.0377540669], abs=1e-8)
+
+
+def test_token_weights_multiply_log_ratios(flat_batch, world):
+    # 0.5 * 4 + 0 * 100 - 2 * (-1.5) = 5
+    batch = flat_batch([2, 1], [(0, 1)], ref_logprobs=[0.0] * 3, weights=[0.5, 0.0, 2.0])
+    terms, _ = terms_of(DPO(), batch, [4.0, 100.0, -1.5], world)
+    assert terms["dpo"].values.tolist() == pytest.approx([0.474077], abs=1e-6)
+
+
+def test_ipo_takes_the_mean_log_ratio_per_token(flat_batch, world):
+    # Means 6 / 3 = 2 and -2 / 2 = -1: (3 - 5)^2.
+    batch = flat_batch([3, 2], [(0, 1)], ref_logprobs=[0.0] * 5)
+    terms, stats = terms_of(DPO(link="ipo"), batch, [1.0, 2.0, 3.0, -2.0, 0.0], world)
+    assert terms["dpo"].values.tolist() == pytest.approx([4.0], abs=1e-6)
+    assert stats["rewards/margins"] == pytest.approx(0.8)  # rewards stay sums: 0.1 * (6 + 2)
+
+
+def test_sft_term_covers_each_chosen_token_once(flat_batch, world):
+    # Response 0 wins twice, response 2 never.
+    batch = flat_batch([2, 1, 1], [(0, 1), (0, 2), (1, 2)], ref_logprobs=[0.0] * 4)
+    terms, _ = terms_of(DPO(sft_weight=0.3), batch, [-1.0, -2.0, -4.0, -8.0], world)
+    assert terms["sft"].values.tolist() == [1.0, 2.0, 4.0]
+    assert terms["sft"].unit == "chosen_token" and terms["sft"].coefficient == 0.3
+    assert batch.count("chosen_token") == 3
+
+
+def test_reward_accuracy_counts_a_tie_as_wrong(flat_batch, world):
+    batch = flat_batch([1, 1, 1], [(0, 1), (0, 2)], ref_logprobs=[0.0] * 3)
+    _, stats = terms_of(DPO(), batch, [-1.0, -1.0, -2.0], world)
+    assert stats["rewards/accuracies"] == 0.5
+
+
+def test_a_batch_without_any_edge_gives_no_value_and_a_zero_gradient(flat_batch, world):
+    logprobs = torch.tensor([-1.0, -2.0], requires_grad=True)
+    batch = flat_batch([1, 1], ref_logprobs=[0.0] * 2)
+    terms, stats = DPO(sft_weight=1.0).loss(batch, Scores(logprobs=logprobs), world)
+    sum(term.values.sum() for term in terms).backward()
+    assert all(term.values.shape == (0,) for term in terms)
+    assert logprobs.grad.tolist() == [0.0, 0.0]
+    assert all(stat.count == 0 and stat.sum.item() == 0.0 for stat in stats.values())
+
+
+def test_statistics_carry_no_gradient(flat_batch, world):
+    batch = flat_batch([1, 1], [(0, 1)], ref_logprobs=[0.0] * 2)
+    _, stats = DPO().loss(batch, Scores(logprobs=torch.zeros(2, requires_grad=True)), world)
+    assert not any(stat.sum.requires_grad for stat in stats.values())
+
+
+def test_every_batch_reports_the_same_names(flat_batch, world):
+    zeros = [0.0] * 2
+    _, with_edges = DPO().loss(flat_batch([1, 1], [(0, 1)], ref_logprobs=zeros), Scores(logprobs=torch.zeros(2)), world)
+    _, without = DPO().loss(flat_batch([1, 1], ref_logprobs=zeros), Scores(logprobs=torch.zeros(2)), world)
+    assert list(with_edges) == list(without)
+
+
+def test_policy_equal_to_reference_loses_log_two(flat_batch, world):
+    batch = flat_batch([2, 3], [(0, 1)], ref_logprobs=[-1.0] * 5)
+    terms, _ = terms_of(DPO(beta=0.7), batch, [-1.0] * 5, world)
+    assert terms["dpo"].values.item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"beta": 0.0}, "beta"),
+        ({"beta": math.nan}, "beta"),
+        ({"label_smoothing": 0.5}, "label_smoothing"),
+        ({"label_smoothing": 0.1, "link": "hinge"}, "hinge"),
+        ({"label_smoothing": 0.1, "link": "ipo"}, "ipo"),
+        ({"link": "cosine"}, "cosine"),
+        ({"sft_weight": -1.0}, "sft_weight"),
+    ],
+)
+def test_options_that_cannot_be_honoured_are_refused(options, word):
+    with pytest.raises(RecipeError, match=word):
+        DPO(**options)
+
+
+def test_needs_the_reference():
+    assert DPO().needs == {"ref_logprobs"} and DPO().heads == {"logprobs"}

@@ -1,0 +1,60 @@
+import sys
+import types
+from dataclasses import dataclass
+
+import pytest
+
+from sightline.algorithms.dpo import DPO
+from sightline.algorithms.registry import algorithm_fields, build_algorithm
+from sightline.algorithms.sft import SFT
+from sightline.errors import RecipeError
+from sightline.types import Algorithm
+
+
+def test_builds_what_the_options_say():
+    assert build_algorithm({"name": "sft"}) == SFT()
+    built = build_algorithm({"name": "dpo", "beta": 0.2, "link": "robust", "label_smoothing": 0.1})
+    assert built == DPO(beta=0.2, link="robust", label_smoothing=0.1)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers():
+    assert build_algorithm({"name": "dpo", "beta": "5e-2"}) == DPO(beta=0.05)  # YAML 1.1 takes 5e-2 for a string
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ["no name", "sft, dpo"]),
+        ({"name": "dpoo"}, ["'dpoo'", "Did you mean 'dpo'"]),
+        ({"name": "dpo", "betta": 0.1}, ["algorithm.betta", "Did you mean 'beta'"]),
+        ({"name": "dpo", "beta": "much"}, ["algorithm.beta", "'much'", "number"]),
+        ({"name": "dpo", "beta": -1}, ["algorithm.beta", "-1"]),
+        ({"name": "dpo", "link": "ipoo"}, ["algorithm.link", "'ipoo'", "'ipo'"]),
+        ({"name": "no_such_package.module:Loss"}, ["no_such_package", "cannot be imported"]),
+        ({"name": "sightline.algorithms.dpo:Dpo"}, ["defines no Dpo"]),
+        ({"name": "sightline.types:Term"}, ["not an algorithm"]),
+    ],
+)
+def test_errors_say_what_was_found_and_what_to_write(options, words):
+    with pytest.raises(RecipeError) as error:
+        build_algorithm(options)
+    assert all(word in str(error.value) for word in words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin(Algorithm):
+    least: float
+    unit: str = "pair"
+
+
+def test_third_party_algorithm_by_its_path(monkeypatch):
+    module = types.ModuleType("my_losses")
+    module.Margin = Margin
+    monkeypatch.setitem(sys.modules, "my_losses", module)
+    assert build_algorithm({"name": "my_losses:Margin", "least": 2}) == Margin(least=2.0)
+    with pytest.raises(RecipeError, match=r"algorithm\.least"):
+        build_algorithm({"name": "my_losses:Margin"})
+
+
+def test_fields_are_listed_with_their_defaults():
+    assert algorithm_fields("dpo") == {"beta": 0.1, "link": "sigmoid", "label_smoothing": 0.0, "sft_weight": 0.0}
