@@ -129,6 +129,8 @@ class RenderedPrompt:
     tokens: tuple[int, ...]
     images: tuple[int, ...] = ()
     """For each picture in reading order, its index in ``RenderedGroup.images``."""
+    placeholders: tuple[int, ...] = ()
+    """Positions in ``tokens`` that take an image feature, in order; the pictures follow each other."""
     trained: tuple[tuple[int, int], ...] = ()
     """Half-open spans [start, end) of history tokens that SFT trains (assistant turns of weight 1)."""
 
@@ -232,9 +234,9 @@ class Batch:
 
     def chosen(self) -> Tensor:
         """[R] bool: responses that win at least one edge."""
-        won = self.group.new_zeros(self.num_responses, dtype=bool_dtype())
-        won[self.pairs[:, 0]] = True
-        return won
+        won = self.group.new_zeros(self.num_responses)
+        won[self.pairs[:, 0]] = 1
+        return won > 0
 
     def count(self, unit: Unit) -> int:
         """How many of ``unit`` this batch holds: what the loop sums over ranks and micro-batches."""
@@ -261,13 +263,6 @@ class Batch:
         }
         moved["vision"] = {name: value.to(device, non_blocking=True) for name, value in self.vision.items()}
         return replace(self, **moved)
-
-
-def bool_dtype() -> Any:
-    """``torch.bool``, imported late so that recipes and readers work without torch."""
-    import torch
-
-    return torch.bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,5 @@
+"""Model families, layouts and the policy: everything that knows what a VLM looks like inside."""
+
+from sightline.models._torchvision import ensure_torchvision
+
+ensure_torchvision()

@@ -1,0 +1,47 @@
+"""Qwen2.5-VL: native resolution in patches, three-axis rope (arXiv 2502.13923)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sightline.models.family import Family, join_images
+from sightline.types import ImageInputs
+
+
+def mrope_positions(placeholders: Tensor, images: Sequence[ImageInputs], config: Any) -> Tensor:
+    """Positions [3,L] on the axes time, height, width.
+
+    Text advances all three together. An image of t x h x w merged patches keeps its time constant and
+    spreads over height and width; what follows starts at the image's start + max(h, w).
+    """
+    merge = config.vision_config.spatial_merge_size
+    length = placeholders.shape[0]
+    positions = torch.empty(3, length, dtype=torch.long)
+    cursor = start = 0
+    for image in images:
+        frames, height, width = (int(n) for n in image.tensors["image_grid_thw"][0])
+        height, width = height // merge, width // merge
+        first = cursor + int(placeholders[cursor:].to(torch.uint8).argmax())
+        positions[:, cursor:first] = torch.arange(start, start + first - cursor)
+        start += first - cursor
+        cursor = first + frames * height * width
+        axes = torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
+        positions[:, first:cursor] = torch.stack(axes).reshape(3, -1) + start
+        start += max(height, width)
+    positions[:, cursor:] = torch.arange(start, start + length - cursor)
+    return positions
+
+
+QWEN2_5_VL = Family(
+    name="qwen2_5_vl",
+    model_types=("qwen2_5_vl",),
+    language="model.language_model",
+    projector=("model.visual.merger.",),
+    vision=("model.visual.",),
+    image_keys=("pixel_values", "image_grid_thw"),
+    join=join_images,
+    positions=mrope_positions,
+    row_inputs=lambda placeholders: {"mm_token_type_ids": placeholders.to(torch.int32)},
+)

@@ -1,0 +1,294 @@
+"""Turns rendered groups into a flat Batch, in one of three ways that nothing above can tell apart.
+
+=========  ==================  =============================================
+layout     prefix computed     what a segment is
+=========  ==================  =============================================
+rows       per response        prompt + response; the model's own forward
+packed     per response        prompt + response; one flat sequence
+tree       once per group      a stretch of prompt, or a response
+=========  ==================  =============================================
+
+In ``tree``, prompts that begin alike (the same picture, then different questions) share that
+beginning as well: the prompts of a group are laid out as a prefix trie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sightline.errors import DataError
+from sightline.models.family import Family
+from sightline.types import Batch, ImageInputs, LayoutName, RenderedGroup, RenderedPrompt, RenderedResponse
+
+
+def lay_out(groups: Sequence[RenderedGroup], layout: LayoutName, family: Family, config: Any) -> Batch:
+    """Lays ``groups`` out as one micro-batch.
+
+    Args:
+        groups: rendered groups; each has at least one response.
+        layout: ``rows``, ``packed`` or ``tree``.
+        family: supplies rope positions and joins image tensors.
+        config: the model's config, as the family's position function needs it.
+
+    Raises:
+        DataError: trained history in a prompt with more than one response.
+        UnsupportedError: the family does not support the layout.
+    """
+    family.check_layout(layout)
+    builder = _Builder(layout=layout, family=family, config=config)
+    for index, group in enumerate(groups):
+        builder.add_group(index, group)
+    return builder.batch([group.group for group in groups])
+
+
+@dataclass(eq=False)
+class _Sequence:
+    """A prompt as the layout sees it."""
+
+    tokens: Tensor
+    """[L] long."""
+    features: Tensor
+    """[L] long: image feature row of each placeholder, -1 for text."""
+    positions: Tensor
+    """[L] or [3,L]."""
+    trained: Tensor
+    """[L] bool: history that SFT trains."""
+
+    def key(self) -> Tensor:
+        """[L] long: equal where two prompts hold the same token and the same picture."""
+        return torch.where(self.features >= 0, -1 - self.features, self.tokens)
+
+    def next_position(self) -> int:
+        return int(self.positions.max()) + 1 if self.positions.numel() else 0
+
+
+@dataclass(eq=False)
+class _Node:
+    """A segment of the trie: positions [start, end) of ``sequence``."""
+
+    sequence: _Sequence
+    start: int
+    end: int
+    children: list[_Node] = field(default_factory=list)
+    prompts: list[int] = field(default_factory=list)
+    """Prompts that end with this segment."""
+
+
+@dataclass(eq=False)
+class _Builder:
+    layout: LayoutName
+    family: Family
+    config: Any
+    images: list[ImageInputs] = field(default_factory=list)
+    offsets: dict[str, int] = field(default_factory=dict)
+    num_features: int = 0
+    chunks: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    """(tokens, positions, feature rows) of each segment."""
+    parents: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    length: int = 0
+    responses: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)
+    """(group, source [n], target [n], last) of each response."""
+
+    def add_group(self, index: int, group: RenderedGroup) -> None:
+        prompts = [self.sequence(prompt, group) for prompt in group.prompts]
+        self.check_history(group)
+        if self.layout == "tree":
+            self.add_tree(index, group, prompts)
+            return
+        for response in group.responses:
+            # ``rows`` pays for every copy of a picture, as the model's own forward does
+            prompt = self.sequence(group.prompts[response.prompt], group) if self.layout == "rows" else prompts[response.prompt]
+            base = self.add_segment(prompt.tokens, prompt.positions, prompt.features, -1)
+            places = torch.arange(base, base + len(prompt.tokens))
+            first = self.length
+            tokens = torch.tensor(response.tokens, dtype=torch.long)
+            self.extend_segment(tokens, self.answer_positions(prompt, len(tokens)))
+            self.add_response(index, prompt, places, response, tokens, first)
+
+    def add_tree(self, index: int, group: RenderedGroup, prompts: list[_Sequence]) -> None:
+        used = sorted({response.prompt for response in group.responses})
+        places: dict[int, Tensor] = {}
+        ends: dict[int, int] = {}
+        for root in _trie([(number, prompts[number]) for number in used]):
+            self.place(root, -1, torch.empty(0, dtype=torch.long), places, ends)
+        for response in group.responses:
+            prompt = prompts[response.prompt]
+            tokens = torch.tensor(response.tokens, dtype=torch.long)
+            text = torch.full_like(tokens, -1)
+            positions = self.answer_positions(prompt, len(tokens))
+            first = self.add_segment(tokens, positions, text, ends[response.prompt])
+            self.add_response(index, prompt, places[response.prompt], response, tokens, first)
+
+    def place(self, node: _Node, parent: int, before: Tensor, places: dict[int, Tensor], ends: dict[int, int]) -> None:
+        """Lays a subtree of the trie out; notes where the tokens of each prompt stand and its last segment."""
+        cut = slice(node.start, node.end)
+        whole = node.sequence
+        base = self.add_segment(whole.tokens[cut], whole.positions[..., cut], whole.features[cut], parent)
+        segment = len(self.parents) - 1
+        here = torch.cat([before, torch.arange(base, base + node.end - node.start)])
+        for prompt in node.prompts:
+            places[prompt], ends[prompt] = here, segment
+        for child in node.children:
+            self.place(child, segment, here, places, ends)
+
+    def add_response(
+        self, group: int, prompt: _Sequence, places: Tensor, response: RenderedResponse, tokens: Tensor, first: int
+    ) -> None:
+        """``places`` [L]: where the prompt's tokens stand; ``first``: where the response starts."""
+        spots = torch.cat([places, torch.arange(first, first + len(tokens))])
+        ids = torch.cat([prompt.tokens, tokens])
+        scored = torch.cat([prompt.trained, torch.tensor(response.trained, dtype=torch.bool)]).nonzero()[:, 0]
+        self.responses.append((group, spots[scored - 1], ids[scored], first + len(tokens) - 1))
+
+    def answer_positions(self, prompt: _Sequence, length: int) -> Tensor:
+        start = prompt.next_position()
+        positions = torch.arange(start, start + length)
+        return positions.expand(3, -1) if prompt.positions.dim() == 2 else positions
+
+    def add_segment(self, tokens: Tensor, positions: Tensor, features: Tensor, parent: int) -> int:
+        self.parents.append(parent)
+        self.starts.append(self.length)
+        self.chunks.append((tokens, positions, features))
+        self.length += len(tokens)
+        return self.starts[-1]
+
+    def extend_segment(self, tokens: Tensor, positions: Tensor) -> None:
+        self.chunks.append((tokens, positions, torch.full_like(tokens, -1)))
+        self.length += len(tokens)
+
+    def sequence(self, prompt: RenderedPrompt, group: RenderedGroup) -> _Sequence:
+        tokens = torch.tensor(prompt.tokens, dtype=torch.long)
+        images = [group.images[index] for index in prompt.images]
+        features = torch.full_like(tokens, -1)
+        if images:
+            rows = torch.cat([self.feature_rows(image) for image in images])
+            features[torch.tensor(prompt.placeholders, dtype=torch.long)] = rows
+        trained = torch.zeros(len(tokens), dtype=torch.bool)
+        for start, end in prompt.trained:
+            trained[start:end] = True
+        positions = self.family.positions(features >= 0, images, self.config)
+        return _Sequence(tokens=tokens, features=features, positions=positions, trained=trained)
+
+    def feature_rows(self, image: ImageInputs) -> Tensor:
+        """Rows of this picture among all features; a picture seen before keeps its rows, but in ``rows``."""
+        if self.layout == "rows" or image.key not in self.offsets:
+            self.offsets[image.key] = self.num_features
+            self.num_features += image.num_tokens
+            self.images.append(image)
+        offset = self.offsets[image.key]
+        return torch.arange(offset, offset + image.num_tokens)
+
+    def check_history(self, group: RenderedGroup) -> None:
+        for number, prompt in enumerate(group.prompts):
+            answers = sum(response.prompt == number for response in group.responses)
+            if prompt.trained and answers > 1:
+                raise DataError(
+                    f"prompt {group.group.prompts[number].id!r} trains its history and has {answers} responses",
+                    source=group.group.source,
+                    remedy="Remove the weights of its assistant messages, or give it one response",
+                )
+
+    def batch(self, groups: Sequence[Any]) -> Batch:
+        features = torch.cat([chunk[2] for chunk in self.chunks])
+        placeholder = (features >= 0).nonzero()[:, 0]
+        starts = torch.tensor(self.starts)
+        lengths = torch.diff(starts, append=torch.tensor([self.length]))
+        owner = [torch.full((len(r[1]),), number, dtype=torch.long) for number, r in enumerate(self.responses)]
+        answers = [response for group in groups for response in group.responses]
+        first = [0]
+        for group in groups:
+            first.append(first[-1] + len(group.responses))
+        edges = [(base, edge) for base, group in zip(first, groups, strict=False) for edge in group.edges]
+        return Batch(
+            layout=self.layout,
+            tokens=torch.cat([chunk[0] for chunk in self.chunks]),
+            positions=torch.cat([chunk[1] for chunk in self.chunks], dim=-1),
+            segment=torch.repeat_interleave(torch.arange(len(starts)), lengths),
+            parent=torch.tensor(self.parents, dtype=torch.long),
+            vision=self.family.join([image.tensors for image in self.images]),
+            image_tokens=tuple(image.num_tokens for image in self.images),
+            placeholder=placeholder,
+            feature=features[placeholder],
+            source=torch.cat([response[1] for response in self.responses]),
+            target=torch.cat([response[2] for response in self.responses]),
+            response=torch.cat(owner),
+            group=torch.tensor([response[0] for response in self.responses], dtype=torch.long),
+            last=torch.tensor([response[3] for response in self.responses], dtype=torch.long),
+            pairs=torch.tensor([(b + e.winner, b + e.loser) for b, e in edges], dtype=torch.long).reshape(-1, 2),
+            pair_weight=torch.tensor([edge.weight for _, edge in edges], dtype=torch.float32),
+            pair_kind=tuple(edge.kind for _, edge in edges),
+            num_groups=len(groups),
+            **_columns(answers, [len(response[1]) for response in self.responses]),
+        )
+
+
+def _columns(responses: Sequence[Any], scored: Sequence[int]) -> dict[str, Tensor]:
+    """Columns that the data brings along; a column is filled only if every response has it."""
+    columns: dict[str, Tensor] = {}
+    if any(response.weights is not None for response in responses):
+        rows = [_weights(response, count) for response, count in zip(responses, scored, strict=True)]
+        columns["weights"] = torch.tensor([value for row in rows for value in row], dtype=torch.float32)
+    if all(response.rollout_logprobs is not None for response in responses):
+        kept = [_of_trained(response.rollout_logprobs, response.trained) for response in responses]
+        if [len(row) for row in kept] == list(scored):
+            columns["rollout_logprobs"] = torch.tensor([value for row in kept for value in row], dtype=torch.float32)
+    if all(response.reward is not None for response in responses):
+        columns["rewards"] = torch.tensor([response.reward for response in responses], dtype=torch.float32)
+    if all(response.label is not None for response in responses):
+        columns["labels"] = torch.tensor([response.label for response in responses], dtype=torch.float32)
+    return columns
+
+
+def _weights(response: Any, count: int) -> list[float]:
+    own = _of_trained(response.weights, response.trained) if response.weights is not None else []
+    return [1.0] * (count - len(own)) + own  # trained history comes first and weighs 1
+
+
+def _of_trained(values: Sequence[float], trained: Sequence[bool] | None) -> list[float]:
+    return [value for value, keep in zip(values, trained or [True] * len(values), strict=True) if keep]
+
+
+def _trie(prompts: Iterable[tuple[int, _Sequence]]) -> list[_Node]:
+    """Prefix trie of prompts; roots in order of appearance."""
+    roots: list[_Node] = []
+    for number, sequence in prompts:
+        _insert(roots, number, sequence)
+    return roots
+
+
+def _insert(nodes: list[_Node], number: int, sequence: _Sequence) -> None:
+    key, start, end = sequence.key(), 0, len(sequence.tokens)
+    while True:
+        for node in nodes:
+            shared = _common(node.sequence.key()[node.start : node.end], key[start:])
+            if shared:
+                break
+        else:
+            nodes.append(_Node(sequence=sequence, start=start, end=end, prompts=[number]))
+            return
+        if shared < node.end - node.start:
+            _split(node, node.start + shared)
+        start += shared
+        if start == end:
+            node.prompts.append(number)
+            return
+        nodes = node.children
+
+
+def _split(node: _Node, at: int) -> None:
+    """Cuts a segment in two; what hung on it hangs on the second half."""
+    tail = _Node(sequence=node.sequence, start=at, end=node.end, children=node.children, prompts=node.prompts)
+    node.end, node.children, node.prompts = at, [tail], []
+
+
+def _common(a: Tensor, b: Tensor) -> int:
+    """Length of the common prefix of two 1-d tensors."""
+    length = min(len(a), len(b))
+    differs = (a[:length] != b[:length]).nonzero()
+    return int(differs[0]) if len(differs) else length

@@ -1,0 +1,185 @@
+"""The policy: one trained module that scores batches, whatever their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sightline.errors import UnsupportedError
+from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
+from sightline.models.family import Family
+from sightline.ops.logprobs import selected_logprobs
+from sightline.types import Batch, Head, Scores
+
+PARTS = ("language", "projector", "vision")
+
+
+class Policy(nn.Module):
+    """A vision-language model with the heads that alignment needs.
+
+    Everything that touches a parameter runs inside ``forward``, so that a distributed wrapper sees it.
+    """
+
+    def __init__(self, model: nn.Module, processor: Any, family: Family, *, attention: str = SEGMENTS) -> None:
+        """
+        Args:
+            model: a transformers model with an LM head, or a PEFT model around one.
+            processor: its processor (tokenizer and image processor).
+            family: what is special about it.
+            attention: ``segments`` or ``dense``, for the layouts ``packed`` and ``tree``.
+        """
+        super().__init__()
+        self.model = model
+        self.processor = processor
+        self.family = family
+        self.attention = attention
+
+    # --- structure ---
+
+    @property
+    def base(self) -> Any:
+        """The transformers model, with adapter layers in place where there are any."""
+        return self.model.get_base_model() if self.has_adapter else self.model
+
+    @property
+    def has_adapter(self) -> bool:
+        return hasattr(self.model, "peft_config")
+
+    @property
+    def config(self) -> Any:
+        return self.base.config
+
+    @property
+    def language(self) -> nn.Module:
+        """The causal decoder."""
+        return self.base.get_submodule(self.family.language)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def part_of(self, name: str) -> str:
+        """Part (``language``, ``projector``, ``vision``) of a parameter of ``model``, by its name."""
+        name = base_name(name)
+        if name.startswith(self.family.projector):
+            return "projector"
+        return "vision" if name.startswith(self.family.vision) else "language"
+
+    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Trainable parameters of each part, by name."""
+        parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                parts[self.part_of(name)].append((name, parameter))
+        return parts
+
+    @property
+    def sees_frozen(self) -> bool:
+        """True if nothing that makes vision features is trained: they can be computed once and shared."""
+        parts = self.parts()
+        return not parts["projector"] and not parts["vision"]
+
+    # --- scoring ---
+
+    def forward(self, batch: Batch, heads: frozenset[Head] = frozenset(("logprobs",)), reference: bool = False) -> Scores:
+        """Scores the batch.
+
+        Args:
+            batch: on the device of the model.
+            heads: what to compute: ``logprobs`` [N], ``entropy`` [N] (no gradient).
+            reference: score with the adapters off and without gradient or dropout.
+
+        Returns:
+            Scores in float32; a head that was not asked for is None.
+
+        Raises:
+            UnsupportedError: a head this model does not have, or a reference without adapters.
+        """
+        if unknown := heads - {"logprobs", "entropy"}:
+            raise UnsupportedError(f"this policy has no head {sorted(unknown)}; it has logprobs and entropy")
+        with self.as_reference() if reference else nullcontext():
+            hidden = self.hidden(batch)
+            head = self.base.get_output_embeddings()
+            logprobs, entropy = selected_logprobs(
+                hidden[batch.source], head.weight, head.bias, batch.target, entropy="entropy" in heads
+            )
+        return Scores(logprobs=logprobs, entropy=entropy)
+
+    @contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """Adapters off, no gradient, no dropout; all restored on leaving."""
+        if not self.has_adapter:
+            raise UnsupportedError(
+                "reference by adapter was asked for and the model has none. "
+                "Set model.parts.language to lora, or reference to copy or cache"
+            )
+        training = self.training
+        try:
+            self.eval()
+            with torch.no_grad(), self.model.disable_adapter():
+                yield
+        finally:
+            self.train(training)
+
+    def encode(self, batch: Batch) -> Batch:
+        """Fills ``features`` where all vision parts are frozen, so that policy and reference share them."""
+        if batch.layout == "rows" or not batch.vision or not self.sees_frozen:
+            return batch
+        with torch.no_grad():
+            return batch.with_columns(features=self.image_features(batch))
+
+    def image_features(self, batch: Batch) -> Tensor:
+        """[sum(image_tokens), D]: one pass of the vision tower over the distinct images."""
+        output = self.base.model.get_image_features(**batch.vision, return_dict=True)
+        features = torch.cat(list(output.pooler_output))
+        assert features.shape[0] == sum(batch.image_tokens), "placeholders and image features disagree"
+        return features
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """[T,D]: last hidden states, after the final norm."""
+        return self._rows(batch) if batch.layout == "rows" else self._flat(batch)
+
+    def _flat(self, batch: Batch) -> Tensor:
+        embeds = self.base.get_input_embeddings()(batch.tokens)
+        if batch.vision:
+            features = self.image_features(batch) if batch.features is None else batch.features
+            embeds = embeds.index_copy(0, batch.placeholder, features[batch.feature].to(embeds.dtype))
+        if self.attention == SEGMENTS:
+            # a mask of four axes is passed on untouched: it keeps transformers from building its own
+            extra = {"segment_plan": plan_segments(batch), "attention_mask": embeds.new_zeros(1, 1, 1, 1)}
+        else:
+            extra = {"attention_mask": dense_mask(batch, embeds.dtype)}
+        positions = batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None]
+        output = self.language(inputs_embeds=embeds[None], position_ids=positions, use_cache=False, **extra)
+        return output.last_hidden_state[0]
+
+    def _rows(self, batch: Batch) -> Tensor:
+        """The model's own forward on right-padded rows: its positions, its masks, its merging of images."""
+        lengths = torch.bincount(batch.segment, minlength=batch.parent.shape[0])
+        column = torch.arange(int(lengths.max()), device=batch.tokens.device)
+        kept = column[None, :] < lengths[:, None]
+        ids = torch.zeros_like(kept, dtype=torch.long)
+        ids[kept] = batch.tokens
+        marks = torch.zeros_like(batch.tokens, dtype=torch.bool)
+        marks[batch.placeholder] = True
+        placeholders = torch.zeros_like(kept)
+        placeholders[kept] = marks
+        output = self.base.model(
+            input_ids=ids,
+            attention_mask=kept.long(),
+            use_cache=False,
+            **batch.vision,
+            **self.family.row_inputs(placeholders),
+        )
+        return output.last_hidden_state[kept]
+
+
+def base_name(name: str) -> str:
+    """A parameter's name in the transformers model, without what PEFT and wrappers put around it."""
+    for wrapper in ("module.", "base_model.model."):
+        name = name.removeprefix(wrapper)
+    return name
