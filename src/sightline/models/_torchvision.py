@@ -25,7 +25,7 @@ def ensure_torchvision() -> bool:
     import torch
 
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

@@ -41,6 +41,12 @@ class Family:
     prefix_rule: Literal["causal"] = "causal"
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
 
+    def part_of(self, name: str) -> str:
+        """Part (``language``, ``projector``, ``vision``) of a parameter, by its name in the transformers model."""
+        if name.startswith(self.projector):
+            return "projector"
+        return "vision" if name.startswith(self.vision) else "language"
+
     def check_layout(self, layout: LayoutName) -> None:
         """Raises UnsupportedError where this family cannot be laid out in that way."""
         if layout not in self.layouts:
@@ -68,7 +74,9 @@ def clip_unused(config: Any) -> tuple[str, ...]:
     """
     chosen = config.vision_feature_layer
     depth = config.vision_config.num_hidden_layers
-    deepest = max(index if index >= 0 else depth + 1 + index for index in ([chosen] if isinstance(chosen, int) else chosen))
+    deepest = max(
+        index if index >= 0 else depth + 1 + index for index in ([chosen] if isinstance(chosen, int) else chosen)
+    )
     towers = ("model.vision_tower.vision_model.", "model.vision_tower.")
     layers = [f"{tower}encoder.layers.{layer}." for tower in towers for layer in range(deepest, depth)]
     norms = [f"{tower}{norm}." for tower in towers for norm in ("post_layernorm", "head")]

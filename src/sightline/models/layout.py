@@ -96,14 +96,12 @@ class _Builder:
     """(group, source [n], target [n], last) of each response."""
 
     def add_group(self, index: int, group: RenderedGroup) -> None:
-        prompts = [self.sequence(prompt, group) for prompt in group.prompts]
         self.check_history(group)
         if self.layout == "tree":
-            self.add_tree(index, group, prompts)
+            self.add_tree(index, group)
             return
         for response in group.responses:
-            # ``rows`` pays for every copy of a picture, as the model's own forward does
-            prompt = self.sequence(group.prompts[response.prompt], group) if self.layout == "rows" else prompts[response.prompt]
+            prompt = self.sequence(group.prompts[response.prompt], group)
             base = self.add_segment(prompt.tokens, prompt.positions, prompt.features, -1)
             places = torch.arange(base, base + len(prompt.tokens))
             first = self.length
@@ -111,11 +109,12 @@ class _Builder:
             self.extend_segment(tokens, self.answer_positions(prompt, len(tokens)))
             self.add_response(index, prompt, places, response, tokens, first)
 
-    def add_tree(self, index: int, group: RenderedGroup, prompts: list[_Sequence]) -> None:
+    def add_tree(self, index: int, group: RenderedGroup) -> None:
         used = sorted({response.prompt for response in group.responses})
+        prompts = {number: self.sequence(group.prompts[number], group) for number in used}
         places: dict[int, Tensor] = {}
         ends: dict[int, int] = {}
-        for root in _trie([(number, prompts[number]) for number in used]):
+        for root in _trie(prompts.items()):
             self.place(root, -1, torch.empty(0, dtype=torch.long), places, ends)
         for response in group.responses:
             prompt = prompts[response.prompt]
@@ -176,7 +175,8 @@ class _Builder:
         return _Sequence(tokens=tokens, features=features, positions=positions, trained=trained)
 
     def feature_rows(self, image: ImageInputs) -> Tensor:
-        """Rows of this picture among all features; a picture seen before keeps its rows, but in ``rows``."""
+        """Rows of this picture among all features. A picture seen before keeps its rows, but in ``rows``,
+        which pays for every copy as the model's own forward does."""
         if self.layout == "rows" or image.key not in self.offsets:
             self.offsets[image.key] = self.num_features
             self.num_features += image.num_tokens

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sightline.errors import UnsupportedError
+from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
 from sightline.models.family import Family
 from sightline.ops.logprobs import selected_logprobs
@@ -64,10 +66,7 @@ class Policy(nn.Module):
 
     def part_of(self, name: str) -> str:
         """Part (``language``, ``projector``, ``vision``) of a parameter of ``model``, by its name."""
-        name = base_name(name)
-        if name.startswith(self.family.projector):
-            return "projector"
-        return "vision" if name.startswith(self.family.vision) else "language"
+        return self.family.part_of(base_name(name))
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Trainable parameters of each part, by name."""
@@ -85,7 +84,9 @@ class Policy(nn.Module):
 
     # --- scoring ---
 
-    def forward(self, batch: Batch, heads: frozenset[Head] = frozenset(("logprobs",)), reference: bool = False) -> Scores:
+    def forward(
+        self, batch: Batch, heads: frozenset[Head] = frozenset(("logprobs",)), reference: bool = False
+    ) -> Scores:
         """Scores the batch.
 
         Args:
@@ -177,9 +178,43 @@ class Policy(nn.Module):
         )
         return output.last_hidden_state[kept]
 
+    # --- saving ---
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Trainable parameters by name: all that a checkpoint of this run must hold."""
+        return {
+            name: parameter.detach() for name, parameter in self.model.named_parameters() if parameter.requires_grad
+        }
+
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Puts back what ``trainable_state`` gave.
+
+        Raises:
+            CheckpointError: names that differ from the trainable parameters of this model.
+        """
+        own = self.trainable_state()
+        if differ := sorted(own.keys() ^ state.keys()):
+            raise CheckpointError(
+                f"the checkpoint and the model train different parameters ({len(differ)} differ, first {differ[0]}). "
+                f"Resume with the recipe that wrote it"
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state[name])
+
+    def reference_copy(self) -> Policy:
+        """A frozen copy of the policy as it is now."""
+        copy = deepcopy(self)
+        copy.requires_grad_(False)
+        return copy.eval()
+
+    def save(self, directory: Path) -> None:
+        """Writes what others can load: a transformers folder, or a PEFT adapter folder, each with its processor."""
+        self.model.save_pretrained(directory)
+        self.processor.save_pretrained(directory)
+
 
 def base_name(name: str) -> str:
     """A parameter's name in the transformers model, without what PEFT and wrappers put around it."""
-    for wrapper in ("module.", "base_model.model."):
-        name = name.removeprefix(wrapper)
-    return name
+    name = name.removeprefix("module.").removeprefix("base_model.model.")
+    return name.replace("modules_to_save.default.", "").replace("original_module.", "")

@@ -1,0 +1,157 @@
+"""Loads a model and its processor from a folder or hub name, and marks what is trained."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+
+from sightline.errors import RecipeError, UnsupportedError
+from sightline.models.attention import SEGMENTS
+from sightline.models.family import Family, family_of
+from sightline.models.policy import PARTS, Policy, base_name
+from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
+
+IMAGE_BACKEND = "pil"
+"""Named, because the default depends on what is installed and changes the pixels."""
+
+
+def load_policy(spec: ModelSpec, *, trainable: bool = True) -> Policy:
+    """Loads the policy that a recipe asks for.
+
+    Args:
+        spec: path, dtype, layout, parts, LoRA.
+        trainable: False freezes everything (sampling, evaluation).
+
+    Raises:
+        RecipeError: no model at ``spec.path``, or parts that cannot be trained as asked.
+        UnsupportedError: a model family or layout that Sightline does not have.
+    """
+    config = _read(AutoConfig, spec.path)
+    family = family_of(config)
+    family.check_layout(spec.layout)
+    _check_window(config, spec)
+    processor = load_processor(spec)
+    model = _read(
+        AutoModelForImageTextToText,
+        spec.path,
+        dtype=getattr(torch, spec.dtype),
+        attn_implementation={
+            "text_config": SEGMENTS if spec.attention == "segments" else "sdpa",
+            "vision_config": "sdpa",
+        },
+    )
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model = _with_adapter(model, family, spec, trainable)
+    return Policy(model, processor, family, attention=SEGMENTS if spec.attention == "segments" else "dense")
+
+
+def load_processor(spec: ModelSpec) -> Any:
+    """The processor of a model, with the recipe's image size and chat template."""
+    processor = _read(AutoProcessor, spec.path)
+    if not hasattr(processor, "image_processor"):
+        raise RecipeError(
+            f"{spec.path} holds a tokenizer and no image processor. Add its preprocessor or processor config"
+        )
+    processor.image_processor = _read(AutoImageProcessor, spec.path, backend=IMAGE_BACKEND)
+    if spec.image_size is not None:
+        processor.image_processor.size = spec.image_size
+    if spec.chat_template is not None:
+        processor.chat_template = Path(spec.chat_template).read_text(encoding="utf-8")
+    return processor
+
+
+def _read(loader: Any, path: str, **options: Any) -> Any:
+    try:
+        return loader.from_pretrained(path, **options)
+    except OSError as error:
+        first = str(error).strip().splitlines()[0]
+        raise RecipeError(
+            f"no model could be loaded from model.path {path!r} ({first}). Give a local folder or a hub name"
+        ) from error
+
+
+def _check_window(config: Any, spec: ModelSpec) -> None:
+    """Sliding-window layers see less than a segment's ancestors: only the model's own path honours them."""
+    text = config.get_text_config()
+    windowed = "sliding_attention" in (getattr(text, "layer_types", None) or ())
+    if not hasattr(text, "layer_types"):
+        windowed = getattr(text, "sliding_window", None) is not None
+    if windowed and spec.layout != "rows":
+        raise UnsupportedError(
+            f"{spec.path} has sliding-window attention, which layout {spec.layout!r} ignores. Set model.layout to rows"
+        )
+
+
+# --- what is trained ---
+
+
+def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) -> nn.Module:
+    modes = {part: getattr(spec.parts, part) for part in PARTS}
+    if spec.adapter is not None:
+        wrapped = PeftModel.from_pretrained(model, spec.adapter, is_trainable=trainable)
+    elif trainable and "lora" in modes.values():
+        wrapped = get_peft_model(model, lora_config(model, family, spec.parts, spec.lora))
+    else:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(trainable and modes[family.part_of(name)] == "full")
+        wrapped = model
+    unused = family.unused(model.config)
+    for name, parameter in wrapped.named_parameters():
+        plain = base_name(name)
+        frozen = modes[family.part_of(plain)] == "frozen" and spec.adapter is None
+        if plain.startswith(unused) or frozen or not trainable:
+            parameter.requires_grad_(False)
+    if trainable and not any(parameter.requires_grad for parameter in wrapped.parameters()):
+        raise RecipeError(f"nothing is trained: model.parts is {modes}. Set one of them to full or lora")
+    return wrapped
+
+
+def lora_config(model: nn.Module, family: Family, parts: PartsSpec, lora: LoraSpec) -> LoraConfig:
+    """A PEFT config whose targets are the linear layers of the parts in mode ``lora``.
+
+    Parts in mode ``full`` are trained as PEFT ``modules_to_save``: copies, so that switching the
+    adapter off gives back the untrained model.
+    """
+    modes = {part: getattr(parts, part) for part in PARTS}
+    patterns = [_targets(model, family, part, lora.targets) for part in PARTS if modes[part] == "lora"]
+    saved = [module for part in PARTS if modes[part] == "full" for module in _modules(model, family, part)]
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="|".join(patterns),
+        modules_to_save=saved or None,
+    )
+
+
+def _targets(model: nn.Module, family: Family, part: str, targets: str) -> str:
+    """A regular expression for the full names of a part's linear layers."""
+    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and family.part_of(f"{n}.weight") == part]
+    linear = [name for name in linear if name != "lm_head"]
+    if targets != "all-linear" and part != "projector":
+        linear = [name for name in linear if ("attn" in name) == (targets == "attention")]
+    if not linear:
+        raise RecipeError(f"model.parts.{part} is lora and no linear layer matches model.lora.targets {targets!r}")
+    prefixes = {"language": (f"{family.language}.",), "projector": family.projector, "vision": family.vision}[part]
+    others = family.projector if part == "vision" else ()
+    barred = "".join(f"(?!{re.escape(other)})" for other in others)
+    start = "|".join(re.escape(prefix) for prefix in prefixes if any(name.startswith(prefix) for name in linear))
+    leaves = "|".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
+    middle = {"all-linear": r"(?:.*\.)?", "attention": r".*attn\.", "mlp": r"(?!.*attn\.)(?:.*\.)?"}
+    return f"{barred}(?:{start}){middle[targets if part != 'projector' else 'all-linear']}(?:{leaves})"
+
+
+def _modules(model: nn.Module, family: Family, part: str) -> list[str]:
+    """Module names of a part, as PEFT's ``modules_to_save`` takes them."""
+    if part == "language":
+        return [family.language, "lm_head"]
+    prefixes = family.projector if part == "projector" else family.vision
+    names = {name for name, _ in model.named_modules()}
+    return [prefix.rstrip(".") for prefix in prefixes if prefix.rstrip(".") in names]

@@ -1,0 +1,48 @@
+"""Fixtures: tiny models on disk, drawn pictures, the folder of real records."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from tiny_models import FAMILIES, save_tiny
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folder of one tiny random model per family."""
+    root = tmp_path_factory.mktemp("tiny")
+    return {family: save_tiny(family, root / family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Six drawn pictures of different sizes."""
+    root = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for index, size in enumerate([(40, 30), (64, 64), (30, 50), (48, 96), (33, 33), (96, 40)]):
+        picture = Image.new("RGB", size, (20 * index, 255 - 30 * index, 90))
+        ImageDraw.Draw(picture).ellipse((4, 4, size[0] // 2 + index, size[1] // 2), fill=(255, 40 * index, 0))
+        paths.append(str(root / f"{index}.png"))
+        picture.save(paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real records beside the checkout."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder of real records (../shared/data) is absent")
+    return folder
