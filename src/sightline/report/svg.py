@@ -1,0 +1,180 @@
+"""Charts as inline SVG: no script, no image file, colours from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from sightline.report.table import Row
+
+WIDTH, HEIGHT = 480, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 40
+_MOST_POINTS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One series of a chart."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    """As long as ``x``; values that are not finite are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One chart."""
+
+    title: str
+    lines: Sequence[Line]
+    """At most four: there are four colours and dash patterns."""
+    x_label: str = "optimizer step"
+    y_label: str = ""
+    note: str = ""
+    """One sentence below the chart."""
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Linear map from data to pixels, with round ticks."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def chart(curve: Curve) -> str:
+    """A line chart with axes, ticks, labels and a legend.
+
+    A series of more than 60 points is drawn faint, with its running mean over a twentieth of the
+    series on top.
+    """
+    lines = [(line.name, points) for line in curve.lines if (points := _finite(line))]
+    if not lines:
+        return ""
+    everything = [point for _, points in lines for point in points]
+    x = _scale([p[0] for p in everything], _LEFT, WIDTH - _RIGHT, tight=True)
+    y = _scale([p[1] for p in everything], HEIGHT - _BOTTOM, _TOP, tight=False)
+    parts = [*_axes(curve, x, y)]
+    for index, (_, points) in enumerate(lines):
+        kind = index % 4 + 1
+        if len(points) > 60:
+            parts.append(_path(_thin(points), x, y, f"line faint c{kind}"))
+            points = _running_mean(points, len(points) // 20)
+        parts.append(_path(_thin(points), x, y, f"line c{kind}"))
+        if len(points) <= 20:
+            parts += [f'<circle class="dot c{kind}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.5"/>' for a, b in points]
+    label = escape(f"{curve.title}: {', '.join(name for name, _ in lines)}", quote=True)
+    body = "".join(parts)
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{body}</svg>'
+
+
+def interval_bar(row: Row) -> str:
+    """Before (hollow) and after (filled) with their intervals on one scale that starts at 0."""
+    shown = [interval for interval in (row.before, row.after) if interval is not None]
+    values = [v for i in shown for v in (i.low, i.value, i.high) if math.isfinite(v)]
+    if not values:
+        return ""
+    high = 1.0 if row.unit == "percent" and max(values) <= 1 else max(*values, 1e-9)
+    scale = _Scale(0.0, high, 5, 145, ())
+    parts = ['<line class="track" x1="5" x2="145" y1="13" y2="13"/>']
+    for interval, kind, y in zip(shown, ("before", "after"), (8, 18), strict=False):
+        if not math.isfinite(interval.low):
+            continue
+        low, middle, top = (scale(v) for v in (interval.low, interval.value, interval.high))
+        parts.append(f'<line class="range {kind}" x1="{low:.1f}" x2="{top:.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="point {kind}" cx="{middle:.1f}" cy="{y}" r="3.5"/>')
+    return f'<svg class="interval" viewBox="0 0 150 26" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _finite(line: Line) -> list[tuple[float, float]]:
+    pairs = zip(line.x, line.y, strict=True)
+    return [(float(a), float(b)) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+
+
+def _scale(values: Sequence[float], start: float, end: float, *, tight: bool) -> _Scale:
+    """Scale over the values: to the data (``tight``), or out to round ticks."""
+    low, high = min(values), max(values)
+    if low == high:
+        margin = abs(low) * 0.1 or 0.5
+        low, high, tight = low - margin, high + margin, False
+    step = _round_step((high - low) / 5)
+    # The slack lets 0.3 / 0.1 = 2.9999999999999996 count as 3.
+    slack = 1e-9
+    if tight:
+        first, last = math.ceil(low / step - slack), math.floor(high / step + slack)
+    else:
+        first, last = math.floor(low / step + slack), math.ceil(high / step - slack)
+    ticks = tuple(round(index * step, 12) for index in range(first, last + 1))
+    return _Scale(low, high, start, end, ticks) if tight else _Scale(ticks[0], ticks[-1], start, end, ticks)
+
+
+def _round_step(rough: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is at least ``rough``."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+
+
+def _tick(value: float) -> str:
+    text = f"{value:.0e}" if value and (abs(value) < 1e-3 or abs(value) >= 1e6) else f"{value:,.6g}"
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+
+
+def _axes(curve: Curve, x: _Scale, y: _Scale) -> list[str]:
+    parts = []
+    for tick in y.ticks:
+        at = f"{y(tick):.1f}"
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
+        parts.append(
+            f'<text x="{_LEFT - 7}" y="{at}" text-anchor="end" dominant-baseline="central">{_tick(tick)}</text>'
+        )
+    floor = HEIGHT - _BOTTOM
+    for tick in x.ticks:
+        at = f"{x(tick):.1f}"
+        parts.append(f'<line class="axis" x1="{at}" x2="{at}" y1="{floor}" y2="{floor + 4}"/>')
+        parts.append(f'<text x="{at}" y="{floor + 16}" text-anchor="middle">{_tick(tick)}</text>')
+    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>')
+    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(curve.x_label)}</text>')
+    if curve.y_label:
+        text = escape(curve.y_label)
+        parts.append(
+            f'<text transform="translate(11 {(_TOP + floor) / 2}) rotate(-90)" text-anchor="middle">{text}</text>'
+        )
+    return parts
+
+
+def _path(points: Sequence[tuple[float, float]], x: _Scale, y: _Scale, kind: str) -> str:
+    drawn = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
+    return f'<polyline class="{kind}" points="{drawn}"/>'
+
+
+def _running_mean(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+    """Mean over ``window`` points centred on each, over fewer at the ends."""
+    half = max(window // 2, 1)
+    total = [0.0]
+    for _, value in points:
+        total.append(total[-1] + value)
+    smooth = []
+    for index, (a, _) in enumerate(points):
+        low, high = max(index - half, 0), min(index + half + 1, len(points))
+        smooth.append((a, (total[high] - total[low]) / (high - low)))
+    return smooth
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """At most ``_MOST_POINTS`` points: the means of equal runs, the first and the last kept."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    size = math.ceil(len(points) / (_MOST_POINTS - 2))
+    runs = [points[index : index + size] for index in range(0, len(points), size)]
+    means = [(sum(a for a, _ in run) / len(run), sum(b for _, b in run) / len(run)) for run in runs]
+    return [points[0], *means, points[-1]]

@@ -1,0 +1,123 @@
+"""The before/after table of a report: one set of rows for the page, the terminal and the JSON file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from sightline.evaluation.statistics import Interval
+
+Verdict = Literal["better", "worse", "no clear change", "changed", ""]
+"""``changed`` is a clear change of a metric that is neither good nor bad; empty: nothing to compare."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One metric, before and after."""
+
+    key: str
+    """Name in ``results.json``: ``hal``."""
+    name: str
+    """Name for people: ``Hal``."""
+    meaning: str
+    """What it counts, in one line: ``answers with a hallucination``."""
+    before: Interval
+    after: Interval | None = None
+    """None: only one model was measured (its figures stand in ``before``)."""
+    difference: Interval | None = None
+    """After minus before, paired."""
+    better: Literal["lower", "higher", "neither"] = "neither"
+    unit: Literal["percent", "number"] = "percent"
+    """``percent``: values are shares in [0, 1], shown in %."""
+    headline: bool = False
+    """Shown large at the top of the page."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the interval of the difference says; a difference that may be 0 is no clear change."""
+        if self.difference is None or math.isnan(self.difference.value):
+            return ""
+        if self.difference.low <= 0 <= self.difference.high:
+            return "no clear change"
+        if self.better == "neither":
+            return "changed"
+        return "better" if (self.difference.value < 0) == (self.better == "lower") else "worse"
+
+
+SIGNS: dict[Verdict, str] = {"better": "✓", "worse": "✗", "no clear change": "≈", "changed": "•", "": ""}
+"""Verdicts without colour."""
+_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "no clear change": "dim", "changed": "", "": ""}
+
+
+def number(value: float, unit: str, *, signed: bool = False) -> str:
+    """A value with one decimal; a share in percent. A minus is the typographic one; NaN is a dash."""
+    if math.isnan(value):
+        return "–"
+    shown = round(100 * value if unit == "percent" else value, 1) + 0.0
+    text = f"{shown:+.1f}" if signed and shown else f"{shown:.1f}"
+    return text.replace("-", "−")
+
+
+def measured(interval: Interval, unit: str) -> str:
+    """``62.5 % [58.1, 66.9]``."""
+    sign = " %" if unit == "percent" else ""
+    return f"{number(interval.value, unit)}{sign} {bounds(interval, unit)}"
+
+
+def bounds(interval: Interval, unit: str, *, signed: bool = False) -> str:
+    """``[58.1, 66.9]``."""
+    return f"[{number(interval.low, unit, signed=signed)}, {number(interval.high, unit, signed=signed)}]"
+
+
+def terminal_table(rows: Sequence[Row], *, title: str = "") -> Table:
+    """The rows as a table for ``rich``."""
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    compared = any(row.after is not None for row in rows)
+    table.add_column("metric", no_wrap=True)
+    table.add_column("before" if compared else "value", justify="right", no_wrap=True)
+    if compared:
+        table.add_column("after", justify="right", no_wrap=True)
+        table.add_column("difference", justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+    for row in rows:
+        cells = [Text(row.name), Text(measured(row.before, row.unit))]
+        if row.after is not None and row.difference is not None:
+            style = _STYLES[row.verdict]
+            change = number(row.difference.value, row.unit, signed=True)
+            cells += [
+                Text(measured(row.after, row.unit)),
+                Text(f"{change} {bounds(row.difference, row.unit, signed=True)}", style=style),
+                Text(f"{SIGNS[row.verdict]} {row.verdict}", style=style),
+            ]
+        table.add_row(*cells)
+    return table
+
+
+def table_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """The rows as plain JSON: ``{"hal": {"before": {"value": .., "low": .., "high": ..}, ...}}``.
+
+    Shares stay in [0, 1]; what is not defined is null.
+    """
+    return {
+        row.key: {
+            "meaning": row.meaning,
+            "before": _plain(row.before),
+            "after": _plain(row.after),
+            "difference": _plain(row.difference),
+            "better": row.better,
+            "verdict": row.verdict or None,
+        }
+        for row in rows
+    }
+
+
+def _plain(interval: Interval | None) -> dict[str, float | None] | None:
+    if interval is None:
+        return None
+    values = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
