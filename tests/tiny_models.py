@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import sightline.models  # noqa: F401  (makes torchvision importable, so before transformers)
+
+# isort: split
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -28,8 +32,6 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-import sightline.models  # noqa: F401  (makes torchvision importable before transformers is)
-
 FAMILIES = ("llava", "llava_next", "qwen2_5_vl")
 
 CORPUS = [
@@ -41,7 +43,7 @@ CORPUS = [
 
 LLAVA_TEMPLATE = (
     "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ message['content'] if message['content'] is string else message['content'][0]['text'] }} {% endif %}"
+    "{% if message['role'] == 'system' %}{{ message['content'][0]['text'] }} {% endif %}"
     "{% if message['role'] == 'user' %}USER: {% elif message['role'] == 'assistant' %}ASSISTANT: {% endif %}"
     "{% if message['role'] != 'system' %}"
     "{% for part in message['content'] %}"
