@@ -78,8 +78,9 @@ class DataSpec:
     """First rows only."""
     train_on: Literal["all", "last"] = "all"
     """Multi-turn supervised rows: train every assistant turn, or the last."""
-    relation: Literal["text", "none"] = "text"
-    """``text``: chosen over rejected in every row that has both; ``none``: no edges."""
+    relation: Literal["text", "options", "none"] = "text"
+    """``text``: chosen over rejected in every row that has both; ``options``: the letter of the right
+    option over a wrong one, from a question that lists (A), (B), ...; ``none``: no edges."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

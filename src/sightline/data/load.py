@@ -1,0 +1,238 @@
+"""From a recipe's data sections to lists of Groups, with an account of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sightline.data.readers.conversation import Reading
+from sightline.data.readers.llava import read_llava
+from sightline.data.readers.pictures import Pictures
+from sightline.data.readers.rows import Row, RowError, read_rows, rows_of
+from sightline.data.readers.trl import COLUMNS as TRL_COLUMNS
+from sightline.data.readers.trl import read_trl
+from sightline.data.schema import group_from_json
+from sightline.data.validate import Checks, DataReport, Part, PictureFiles, as_bad_row, check_group, write_bad_rows
+from sightline.errors import DataError, RecipeError
+from sightline.recipes.load import nearest
+from sightline.recipes.schema import DatasetSpec, DataSpec
+from sightline.relations.options import option_pair
+from sightline.types import Group
+
+OnBadRow = Literal["error", "skip"]
+Format = Literal["groups", "trl", "llava"]
+
+
+@dataclass(kw_only=True)
+class Account:
+    """What several sources are read with, and into."""
+
+    checks: Checks = field(default_factory=Checks)
+    on_bad_row: OnBadRow = "error"
+    cache_dir: Path | None = None
+    """Folder that pictures which live in memory are written to."""
+    seed: int = 0
+    """Draws the wrong option for ``relation: options``."""
+    prompts_only: bool = False
+    """Responses are left out."""
+    report: DataReport = field(default_factory=DataReport)
+    files: PictureFiles = field(default_factory=PictureFiles)
+    ids: set[str] = field(default_factory=set)
+    """Ids in use, over all sources."""
+
+
+def load_dataset_spec(
+    dataset: DatasetSpec,
+    part: Part,
+    run_dir: Path | None = None,
+    num_tokens: Callable[[Group], int] | None = None,
+    *,
+    seed: int = 0,
+) -> tuple[list[Group], DataReport]:
+    """All rows of one part of a recipe's data, ready to train on.
+
+    Args:
+        dataset: The recipe's ``data``.
+        part: Which of its lists of sources.
+        run_dir: Gets ``bad_rows.jsonl`` where rows were skipped, and in ``images`` pictures that parquet
+            files or datasets embed.
+        num_tokens: Tokens of a group's longest prompt plus response; None: ``max_length`` is not checked.
+        seed: For relations that draw.
+
+    Returns:
+        The groups, in the order of the sources, and the account of all rows. No sources: no groups.
+
+    Raises:
+        DataError: A bad row (``on_bad_row: error``), with file, row and remedy; or no usable row at all.
+        RecipeError: The layout of the rows is not recognised, or ``rename`` names a column that is not there.
+    """
+    specs = dataset.train if part == "train" else dataset.eval
+    account = Account(
+        checks=Checks(answers=True, max_length=dataset.max_length, num_tokens=num_tokens),
+        on_bad_row=dataset.on_bad_row,
+        cache_dir=None if run_dir is None else run_dir / "images",
+        seed=seed,
+    )
+    groups = [group for spec in specs for group in load_groups(spec, account)]
+    if run_dir is not None and dataset.on_bad_row == "skip":
+        write_bad_rows(run_dir, part, account.report)
+    return groups, account.report
+
+
+def load_prompts(spec: DataSpec, account: Account | None = None) -> list[Group]:
+    """The prompts of a source, for sampling: groups without responses, which rows may lack or leave empty."""
+    account = account or Account()
+    return load_groups(spec, replace(account, prompts_only=True, checks=replace(account.checks, answers=False)))
+
+
+def load_groups(spec: DataSpec, account: Account | None = None) -> list[Group]:
+    """The Groups of one source.
+
+    Args:
+        spec: Where the rows are and how they are laid out.
+        account: Checks, and what to do about bad rows; its report is added to.
+
+    Raises:
+        DataError: A bad row (``on_bad_row: error``), with file, row and remedy; or no usable row at all.
+        RecipeError: The layout of the rows is not recognised, or ``rename`` names a column that is not there.
+    """
+    return _load(spec, read_rows(spec.path, split=spec.split, limit=spec.limit), account or Account())
+
+
+def groups_from_records(
+    records: Iterable[Mapping[str, Any]], spec: DataSpec, account: Account | None = None
+) -> list[Group]:
+    """The same for rows that are already in memory (a list, a datasets.Dataset); ``spec.path`` names them in messages.
+
+    Pictures may be PIL images; ``account.cache_dir`` is where they are written.
+    """
+    return _load(spec, rows_of(records, spec.path), account or Account())
+
+
+def _load(spec: DataSpec, rows: Iterator[Row], account: Account) -> list[Group]:
+    report = account.report
+    source = _Source(spec, account)
+    groups: list[Group] = []
+    bad_before, read_before = len(report.bad), report.read
+    for row in rows:
+        report.read += 1
+        try:
+            groups.append(source.group(row))
+        except DataError as error:
+            if account.on_bad_row == "error":
+                where = f"{row.file}, row {row.number} (counted from 1)"
+                reason = error.reason if isinstance(error, RowError) else "malformed"
+                raise RowError(reason, error.found, source=where, remedy=error.remedy) from error
+            report.bad.append(as_bad_row(row.file, row.number, error))
+    if not groups:
+        bad = report.bad[bad_before:]
+        first = f"; the first, row {bad[0].row}: {bad[0].error}" if bad else ""
+        found = f"none of {report.read - read_before} rows can be used{first}"
+        raise DataError(found, source=spec.path, remedy="Correct the rows, or name another source")
+    report.kept += len(groups)
+    report.notes += source.notes()
+    return groups
+
+
+class _Source:
+    """One source while it is read: its layout is settled by its first readable row."""
+
+    def __init__(self, spec: DataSpec, account: Account) -> None:
+        self.spec, self.account = spec, account
+        path = Path(spec.path)
+        folder = str(path if path.is_dir() else path.parent) if path.exists() else None
+        self.pictures = Pictures(
+            image_dir=spec.image_dir,
+            data_dir=folder,
+            cache_dir=account.cache_dir,
+            must_exist=account.checks.images,
+        )
+        self.format: Format | None = None
+
+    def group(self, row: Row) -> Group:
+        """The checked Group of one row."""
+        record = row.record()
+        if self.format is None:
+            self._check_rename(record)
+        for old, new in self.spec.rename.items():
+            if new in record and old in record:
+                raise RowError("malformed", f"rename turns '{old}' into '{new}', which is there already")
+            if old in record:
+                record[new] = record.pop(old)
+        if self.format is None:
+            self.format = _layout(record, self.spec)
+        group = self._unique(self._read(record, row), row)
+        check_group(group, self.account.checks, self.account.files)
+        self.account.ids.add(group.id)
+        return group
+
+    def notes(self) -> list[str]:
+        """What a person should know."""
+        by_name = self.pictures.found_by_name
+        if not by_name:
+            return []
+        file, given = next(iter(by_name.items()))
+        return [f"{self.spec.path}: {len(by_name)} pictures found by their bare name ('{given}' as {file})"]
+
+    def _read(self, record: dict[str, Any], row: Row) -> Group:
+        relation = self.spec.relation
+        if self.format == "groups":
+            group = group_from_json(record, self.pictures.path)
+            group = group if relation != "none" else replace(group, edges=())
+        else:
+            reading = Reading(
+                pictures=self.pictures,
+                id=_id_of(record, row),
+                train_history=self.spec.train_on == "all" and relation != "options",
+                relate=relation == "text",
+            )
+            group = (read_llava if self.format == "llava" else read_trl)(record, reading)
+        if self.account.prompts_only:
+            group = replace(group, responses=(), edges=())
+        elif relation == "options":
+            group = _option_pair(group, self.account.seed)
+        return replace(group, source=row.source)
+
+    def _unique(self, group: Group, row: Row) -> Group:
+        """The group under an id that no other has: a second row of the same id gets its number added."""
+        if group.id not in self.account.ids:
+            return group
+        suffix = f"#{row.number}"
+        while f"{group.id}{suffix}" in self.account.ids:
+            suffix += "+"
+        return replace(group, prompts=tuple(replace(prompt, id=f"{prompt.id}{suffix}") for prompt in group.prompts))
+
+    def _check_rename(self, record: dict[str, Any]) -> None:
+        for old in self.spec.rename:
+            if old not in record:
+                raise RecipeError(f"{self.spec.path}: rename: found no column '{old}'. {nearest(old, list(record))}")
+
+
+def _option_pair(group: Group, seed: int) -> Group:
+    try:
+        return option_pair(group, seed=seed)
+    except DataError as error:
+        raise RowError("options", error.found, remedy=error.remedy) from error
+
+
+def _layout(record: dict[str, Any], spec: DataSpec) -> Format:
+    if spec.format != "auto":
+        return spec.format
+    if "prompts" in record:
+        return "groups"
+    if "conversations" in record:
+        return "llava"
+    if TRL_COLUMNS & record.keys():
+        return "trl"
+    raise RecipeError(
+        f"{spec.path}: found the columns {', '.join(record) or '(none)'}, which are no known layout. Expected "
+        f"'conversations' (LLaVA), 'prompts' (Group files), or one of {', '.join(sorted(TRL_COLUMNS))} (TRL). "
+        "Rename columns with rename, or set format."
+    )
+
+
+def _id_of(record: Mapping[str, Any], row: Row) -> str:
+    given = record.get("id")
+    return str(given) if isinstance(given, str | int) and str(given) else f"{Path(row.file).stem}-{row.number}"

@@ -1,0 +1,119 @@
+"""From a conversation and its answers to a Group: what the TRL and LLaVA readers share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sightline.data.readers.chat import PLACEHOLDER, Turn, check_order, messages_of, place_pictures
+from sightline.data.readers.pictures import Pictures
+from sightline.data.readers.rows import RowError
+from sightline.types import Edge, Group, Prompt, Response
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a reader needs beside the row itself."""
+
+    pictures: Pictures
+    id: str
+    """Identity of the prompt."""
+    train_history: bool = True
+    """Earlier assistant turns of supervised rows are trained."""
+    relate: bool = True
+    """Rows with a chosen and a rejected answer get an edge."""
+
+
+def build_prompt(
+    turns: Sequence[Turn],
+    pictures: Sequence[Any],
+    reading: Reading,
+    facts: Mapping[str, Any],
+    *,
+    together: bool = False,
+    train_history: bool = False,
+) -> Prompt:
+    """A checked Prompt from the turns up to the last question.
+
+    Raises:
+        RowError: Turns out of order or empty, pictures that do not match their places, a missing file.
+    """
+    check_order(turns)
+    if turns[-1].role != "user":
+        raise RowError("malformed", "the prompt ends with an answer", remedy="End it with a user turn")
+    placed, ordered = place_pictures(turns, pictures, together=together)
+    return Prompt(
+        id=reading.id,
+        messages=messages_of(placed, train_history=train_history),
+        images=tuple(reading.pictures.path(picture) for picture in ordered),
+        facts=facts,
+    )
+
+
+def split_answer(turns: Sequence[Turn]) -> tuple[list[Turn], str | None]:
+    """The turns up to the last question, and the answer where one follows."""
+    if turns and turns[-1].role == "assistant":
+        return list(turns[:-1]), answer_text(turns[-1])
+    return list(turns), None
+
+
+def answer_text(turn: Turn) -> str:
+    """The text of an answer.
+
+    Raises:
+        RowError: It is by somebody else, or holds a picture.
+    """
+    if turn.role != "assistant":
+        raise RowError("unknown role", f"an answer is by {turn.role}", remedy="Answers are by assistant (or gpt)")
+    if turn.has_picture:
+        raise RowError("placeholders", f"an answer holds a picture ({PLACEHOLDER})", remedy="Remove it from the answer")
+    return turn.text
+
+
+def ranked(prompt: Prompt, answers: Sequence[str], reading: Reading) -> Group:
+    """A Group of answers ordered from best to worst, each better than all after it."""
+    pairs = [(i, j) for i in range(len(answers)) for j in range(i + 1, len(answers))]
+    edges = tuple(Edge(winner=i, loser=j) for i, j in pairs) if reading.relate else ()
+    return Group(prompts=(prompt,), responses=tuple(Response(text=answer) for answer in answers), edges=edges)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Pictures of a column that holds one, several or none."""
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def facts_of(row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
+    """Columns that the reader does not use, kept for rewards and graders.
+
+    Raises:
+        RowError: A column is no plain JSON, so that it could not be kept.
+    """
+    facts = {name: value for name, value in row.items() if name not in used and not _is_missing(value)}
+    own = facts.pop("facts", {})
+    if not isinstance(own, Mapping):
+        raise RowError("malformed", f"'facts' is {own!r:.60}, expected an object")
+    for name, value in facts.items():
+        if not _is_json(value):
+            remedy = "Remove the column or store it as text"
+            raise RowError("malformed", f"column '{name}' holds a {type(value).__name__}, no plain JSON", remedy=remedy)
+    return {**facts, **own}
+
+
+def _is_missing(value: Any) -> bool:
+    """None, or the not-a-number that tables hold in empty cells."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, str | int | float | bool):
+        return True
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,126 @@
+"""Rows as LLaVA and ShareGPT write them: ``conversations`` of ``from`` and ``value``, ``<image>`` in the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sightline.data.readers.chat import PLACEHOLDER, Picture, Turn, parse_turn, parse_turns
+from sightline.data.readers.conversation import (
+    Reading,
+    answer_text,
+    as_list,
+    build_prompt,
+    facts_of,
+    ranked,
+    split_answer,
+)
+from sightline.data.readers.rows import RowError
+from sightline.types import Group, Prompt, Response
+
+_USED = frozenset({"id", "conversations", "image", "images", "chosen", "rejected", "score", "system"})
+
+
+def read_llava(row: Mapping[str, Any], reading: Reading) -> Group:
+    """A Group from one row.
+
+    - The last turn by the model is the answer. A list there holds answers from best to worst.
+    - ``chosen`` and ``rejected`` beside a conversation that ends with a question make a pair.
+    - ``score`` beside a single answer is its reward.
+    - A comma-separated ``image`` names several pictures; where the text has one ``<image>`` for all
+      of them, they stand there together.
+
+    Raises:
+        RowError: What is wrong with the row.
+    """
+    raw = row.get("conversations")
+    if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
+        raise RowError("malformed", f"'conversations' is {raw!r:.60}, expected a list of turns")
+    facts = facts_of(row, _USED)
+    if row.get("chosen") is not None or row.get("rejected") is not None:
+        return _preference(row, _with_system(parse_turns(raw, "conversations"), row), reading, facts)
+    if isinstance(raw[-1], Mapping) and isinstance(raw[-1].get("value"), list | tuple):
+        return _ranked_answers(row, raw, reading, facts)
+    turns = _with_system(parse_turns(raw, "conversations"), row)
+    history, answer = split_answer(turns)
+    trains = reading.train_history and answer is not None
+    pictures, together = _pictures(row, reading)
+    prompt = build_prompt(history, pictures, reading, facts, together=together, train_history=trains)
+    responses = () if answer is None else (Response(text=answer, reward=_score(row)),)
+    return Group(prompts=(prompt,), responses=responses)
+
+
+def _ranked_answers(row: Mapping[str, Any], raw: Sequence[Any], reading: Reading, facts: dict[str, Any]) -> Group:
+    turns = _with_system(parse_turns(raw[:-1], "conversations"), row)
+    last = len(raw) - 1
+    answers = [
+        answer_text(parse_turn({**raw[-1], "value": value}, f"conversations[{last}]")) for value in raw[-1]["value"]
+    ]
+    pictures, together = _pictures(row, reading)
+    prompt = build_prompt(turns, pictures, reading, facts, together=together)
+    group = ranked(prompt, answers, reading)
+    if len(answers) == 1:
+        return replace(group, responses=(replace(group.responses[0], reward=_score(row)),))
+    return group
+
+
+def _preference(row: Mapping[str, Any], turns: list[Turn], reading: Reading, facts: dict[str, Any]) -> Group:
+    answers = [_side(row, "chosen"), _side(row, "rejected")]
+    pictures, together = _pictures(row, reading)
+    places = sum(isinstance(part, Picture) for turn in turns for part in turn.parts)
+    if len(pictures) > 1 and not places:
+        raise RowError(
+            "placeholders",
+            f"{len(pictures)} images beside chosen and rejected, and no placeholder in the text",
+            remedy=f"Write {PLACEHOLDER} where a picture goes: once if each answer brings its own picture",
+        )
+    if together or not places or len(pictures) != 2 * places:
+        prompt = build_prompt(turns, pictures, reading, facts, together=together)
+        return ranked(prompt, answers, reading)
+    true, other = pictures[:places], pictures[places:]
+    prompt = build_prompt(turns, true, reading, facts)
+    negative = _negative_prompt(prompt, build_prompt(turns, other, reading, facts))
+    group = ranked(prompt, answers, reading)
+    return group if negative is None else replace(group, prompts=(prompt, negative))
+
+
+def _negative_prompt(prompt: Prompt, other: Prompt) -> Prompt | None:
+    """The same question about the picture of the rejected answer; None where that is the same picture.
+
+    Both answers hang on the true picture, as in the ``dpo``, ``mdpo`` and ``orm`` strategies of OViP
+    (arXiv 2505.15963): text against text under one image. The second prompt bears no response; relations
+    that compare pictures (y+ under I+ over y+ under I-) start from it.
+    """
+    if other.images == prompt.images:
+        return None
+    return replace(other, id=f"{prompt.id}/negative")
+
+
+def _side(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        raise RowError("malformed", f"missing column '{name}'", remedy="A pair has chosen and rejected")
+    return value if isinstance(value, str) else answer_text(parse_turn(value, name))
+
+
+def _pictures(row: Mapping[str, Any], reading: Reading) -> tuple[list[Any], bool]:
+    """The pictures of a row, and whether one string named them all."""
+    one, several = row.get("image"), as_list(row.get("images"))
+    if one and several:
+        raise RowError("malformed", "found both 'image' and 'images'", remedy="Keep one of the two columns")
+    if isinstance(one, str) and "," in one and not reading.pictures.exists(one):
+        return [name.strip() for name in one.split(",") if name.strip()], True
+    return several or as_list(one), False
+
+
+def _with_system(turns: list[Turn], row: Mapping[str, Any]) -> list[Turn]:
+    system = row.get("system")
+    return [parse_turn({"role": "system", "content": system}, "system"), *turns] if system else turns
+
+
+def _score(row: Mapping[str, Any]) -> float | None:
+    score = row.get("score")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
+        raise RowError("malformed", f"'score' is {score!r:.60}, expected a number")
+    return score

@@ -1,0 +1,139 @@
+"""Pictures as rows name them, turned into paths of files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sightline.data.readers.rows import RowError
+
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+
+class Pictures:
+    """Finds the picture that a row names; writes pictures that live in memory once into a folder.
+
+    A relative path starts from ``image_dir``, or else from the folder of the data file. A file that
+    is not there is looked for by its bare name directly in ``image_dir``, but only where that is
+    asked for by giving ``image_dir``, and never for two different paths of the same bare name.
+    """
+
+    def __init__(
+        self, *, image_dir: str | None, data_dir: str | None, cache_dir: Path | None, must_exist: bool
+    ) -> None:
+        """
+        Args:
+            image_dir: Folder that relative paths start from; None: ``data_dir``.
+            data_dir: Folder of the data file; None: rows that have none.
+            cache_dir: Where pictures that live in memory are written, named by their content.
+            must_exist: False: a missing file is not looked for.
+        """
+        self.image_dir, self.data_dir, self.cache_dir, self.must_exist = image_dir, data_dir, cache_dir, must_exist
+        self.found_by_name: dict[str, str] = {}
+        """Files found by their bare name, and the path that rows give for each."""
+        self._known: dict[str, str] = {}
+
+    def path(self, value: Any) -> str:
+        """Absolute path of one picture.
+
+        Args:
+            value: A path, the ``{"bytes": ..., "path": ...}`` of the datasets library, or a PIL image.
+
+        Raises:
+            RowError: There is no such file, or nowhere to write a picture that lives in memory.
+        """
+        if isinstance(value, Mapping):
+            data = value.get("bytes")
+            return self._find(value.get("path")) if data is None else self._keep(data)
+        if isinstance(value, Image.Image):
+            buffer = io.BytesIO()
+            storable = value if value.mode in _PNG_MODES else value.convert("RGB")
+            storable.save(buffer, format="PNG")
+            return self._keep(buffer.getvalue())
+        return self._find(value)
+
+    def exists(self, value: str) -> bool:
+        """Whether a file lies where a relative path leads, the bare name not tried."""
+        return os.path.exists(self._joined(value))  # noqa: PTH110
+
+    def _find(self, value: Any) -> str:
+        if not isinstance(value, str | os.PathLike) or not str(value).strip():
+            found = f"a picture is given as {type(value).__name__} {value!r:.60}"
+            raise RowError("missing image", found, remedy="Expected a path, {bytes, path}, or a PIL image")
+        given = os.fspath(value)
+        if given not in self._known:
+            self._known[given] = self._look_for(given)
+        return self._known[given]
+
+    def _look_for(self, given: str) -> str:
+        if given.startswith(("http://", "https://", "data:")):
+            raise RowError("missing image", f"picture '{given:.80}' is an address", remedy="Download it, give its path")
+        path = self._joined(given)
+        if not self.must_exist or os.path.isfile(path):  # noqa: PTH113
+            return path
+        if self.image_dir is None:
+            raise RowError(
+                "missing image",
+                f"picture '{given}' is missing: looked for {path}",
+                remedy="Put the file there, or set image_dir to the folder that its path starts from",
+            )
+        by_name = str(Path(self.image_dir).absolute() / Path(given).name)
+        if not Path(by_name).is_file():
+            raise RowError(
+                "missing image",
+                f"picture '{given}' is missing: looked for {path} and {by_name}",
+                remedy="Put the file there, or set image_dir to the folder that its path starts from",
+            )
+        first = self.found_by_name.setdefault(by_name, given)
+        if first != given:
+            raise RowError(
+                "missing image",
+                f"picture '{given}' is missing, and by its bare name it would be {by_name}, which is already '{first}'",
+                remedy="Set image_dir to the folder that the paths start from",
+            )
+        return by_name
+
+    def _joined(self, given: str) -> str:
+        base = self.image_dir if self.image_dir is not None else self.data_dir
+        if not os.path.isabs(given) and base is None:  # noqa: PTH117
+            raise RowError(
+                "missing image",
+                f"picture '{given}' is a relative path and these rows lie in no folder",
+                remedy="Set image_dir to the folder that its path starts from",
+            )
+        return os.path.normpath(Path(base or "").absolute() / given)
+
+    def _keep(self, data: bytes) -> str:
+        """Write the bytes of a picture into the cache folder, unless they are there."""
+        if self.cache_dir is None:
+            raise RowError(
+                "missing image",
+                "the row holds its picture in memory",
+                remedy="Give a folder that such pictures are written to (cache_dir)",
+            )
+        name = hashlib.blake2b(data, digest_size=16).hexdigest()
+        file = self.cache_dir.absolute() / f"{name}.{_extension(data)}"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+            aside.write_bytes(data)
+            aside.replace(file)
+        return str(file)
+
+
+def _extension(data: bytes) -> str:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return (image.format or "image").lower()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RowError(
+            "broken image",
+            f"the {len(data)} bytes of the picture are no image that Pillow can read",
+            remedy="Store the encoded file (PNG, JPEG, ...), or leave the row out",
+        ) from error

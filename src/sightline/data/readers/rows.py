@@ -1,0 +1,177 @@
+"""Raw rows of a data source, each with the place it came from."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from sightline.errors import DataError
+
+Reason = Literal[
+    "malformed",
+    "unknown role",
+    "empty prompt",
+    "empty answer",
+    "no answer",
+    "chosen equals rejected",
+    "placeholders",
+    "missing image",
+    "broken image",
+    "options",
+    "too long",
+]
+"""Why a row cannot be used: the heading it is counted under."""
+
+REASONS = get_args(Reason)
+
+
+class RowError(DataError):
+    """What is wrong with one row, filed under a reason. Whoever reads the rows adds file and row."""
+
+    def __init__(self, reason: Reason, found: str, *, source: str = "", remedy: str = "") -> None:
+        super().__init__(found, source=source, remedy=remedy)
+        self.reason: Reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row as it was found; the text of a JSON line is parsed only by :meth:`record`."""
+
+    file: str
+    """File, folder or datasets name."""
+    number: int
+    """Counted from 1; in a .jsonl file the line."""
+    content: str | Mapping[str, Any]
+
+    @property
+    def source(self) -> str:
+        """``file:row``."""
+        return f"{self.file}:{self.number}"
+
+    def record(self) -> dict[str, Any]:
+        """The columns of the row.
+
+        Raises:
+            RowError: The line is not a JSON object.
+        """
+        content: Any = self.content
+        if isinstance(content, str):
+            try:
+                content = json.loads(content)
+            except json.JSONDecodeError as error:
+                raise RowError("malformed", f"not JSON ({error})", remedy="Every line is one JSON object") from error
+        if not isinstance(content, Mapping):
+            raise RowError("malformed", f"is a {type(content).__name__}, expected an object with named columns")
+        return dict(content)
+
+
+def read_rows(path: str, *, split: str = "train", limit: int | None = None) -> Iterator[Row]:
+    """The rows of a .json, .jsonl or .parquet file, a folder saved by ``datasets``, or a datasets name.
+
+    Pictures that a parquet file or a dataset embeds come as ``{"bytes": ..., "path": ...}``, undecoded.
+
+    Args:
+        path: File, folder, or name on the hub.
+        split: Split of a folder or name.
+        limit: First rows only.
+
+    Raises:
+        DataError: Nothing readable is there.
+    """
+    return itertools.islice(_all_rows(path, split), limit)
+
+
+def rows_of(records: Iterable[Mapping[str, Any]], name: str) -> Iterator[Row]:
+    """Rows that are already in memory; ``name`` takes the place of the file in messages."""
+    for number, record in enumerate(records, start=1):
+        yield Row(file=name, number=number, content=record)
+
+
+def _all_rows(path: str, split: str) -> Iterator[Row]:
+    kind = Path(path).suffix.lower()
+    if Path(path).is_dir():
+        return _saved_rows(path, split)
+    if kind not in (".json", ".jsonl", ".parquet"):
+        return rows_of(_hub_dataset(path, split), path)
+    if not Path(path).is_file():
+        raise DataError("no such file", source=path, remedy="Relative paths start from the working directory")
+    if kind == ".parquet":
+        return rows_of(_parquet_records(path), path)
+    return _json_rows(path)
+
+
+def _json_rows(path: str) -> Iterator[Row]:
+    """Rows of a JSON list, or of JSON lines, whatever the file is called."""
+    with Path(path).open(encoding="utf-8-sig") as file:
+        start = file.read(4096).lstrip()
+        file.seek(0)
+        if start.startswith("["):
+            try:
+                records = json.load(file)
+            except json.JSONDecodeError as error:
+                raise DataError(f"not JSON ({error})", source=path, remedy="Expected a list of objects") from error
+            yield from rows_of(records, path)
+            return
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield Row(file=path, number=number, content=line)
+
+
+def _parquet_records(path: str) -> Iterator[dict[str, Any]]:
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"not a parquet file ({error})", source=path) from error
+    for batch in table.iter_batches(batch_size=64):
+        yield from batch.to_pylist()
+
+
+def _saved_rows(path: str, split: str) -> Iterator[Row]:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(path)
+    except FileNotFoundError as error:
+        raise DataError(
+            "is a folder, but not one that datasets saved",
+            source=path,
+            remedy="Name a .json, .jsonl or .parquet file in it, or a folder written by save_to_disk",
+        ) from error
+    if isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise DataError(f"has no split '{split}'", source=path, remedy=f"Set split to one of {', '.join(loaded)}")
+        loaded = loaded[split]
+    return rows_of(_undecoded(loaded), path)
+
+
+def _hub_dataset(name: str, split: str) -> Iterable[Mapping[str, Any]]:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, split=split)
+    except (OSError, ValueError) as error:  # not found, no connection, offline mode, unknown split
+        raise DataError(
+            f"is no .json, .jsonl or .parquet file, and as a datasets name it cannot be loaded ({error})",
+            source=name,
+            remedy="Check the name, the split and the connection",
+        ) from error
+    return _undecoded(loaded)
+
+
+def _undecoded(dataset: Any) -> Iterable[Mapping[str, Any]]:
+    """The dataset with its pictures as the bytes they were stored in."""
+    import datasets
+
+    for name, feature in dataset.features.items():
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(name, datasets.Image(decode=False))
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+            dataset = dataset.cast_column(name, datasets.List(datasets.Image(decode=False)))
+    return dataset

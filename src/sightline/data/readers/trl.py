@@ -1,0 +1,140 @@
+"""Rows as TRL's dataset types name them: ``prompt``, ``chosen``, ``rejected``, ``completion``, ``messages``.
+
+Each type as plain strings or as conversations, with ``image`` or ``images`` beside it. A plain prompt
+becomes one user turn: vision-language models are trained through their chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sightline.data.readers.chat import Turn, parse_turns, user_turn
+from sightline.data.readers.conversation import (
+    Reading,
+    answer_text,
+    as_list,
+    build_prompt,
+    facts_of,
+    ranked,
+    split_answer,
+)
+from sightline.data.readers.rows import RowError
+from sightline.types import Group, Response
+
+COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "completion", "messages"})
+"""Columns of which at least one makes a row a TRL row; ``question`` is RLAIF-V's name for ``prompt``."""
+
+_USED = COLUMNS | {"id", "image", "images", "label"}
+_REFUSED = {
+    "tools": "tool calls are not rendered",
+    "chat_template_kwargs": "template options belong into the chat template",
+    "completions": "stepwise supervision is not read",
+}
+
+
+def read_trl(row: Mapping[str, Any], reading: Reading) -> Group:
+    """A Group from one row: preference, prompt-completion, conversational, prompt-only or unpaired.
+
+    Raises:
+        RowError: What is wrong with the row.
+    """
+    _check_columns(row)
+    if row.get("messages") is not None:
+        return _conversation(row, reading)
+    if row.get("chosen") is not None or row.get("rejected") is not None:
+        return _preference(row, reading)
+    return _completion(row, reading)
+
+
+def _check_columns(row: Mapping[str, Any]) -> None:
+    for name, why in _REFUSED.items():
+        if row.get(name):
+            raise RowError("malformed", f"column '{name}' cannot be honoured: {why}", remedy="Remove the column")
+    if row.get("prompt") is not None and row.get("question") is not None:
+        remedy = "Remove one; any other name is kept as a fact for rewards and graders"
+        raise RowError("malformed", "found both 'prompt' and 'question'", remedy=remedy)
+
+
+def _pictures(row: Mapping[str, Any]) -> list[Any]:
+    one, several = as_list(row.get("image")), as_list(row.get("images"))
+    if one and several:
+        raise RowError("malformed", "found both 'image' and 'images'", remedy="Keep one of the two columns")
+    return one or several
+
+
+def _prompt_turns(row: Mapping[str, Any]) -> list[Turn]:
+    """Turns of the explicit prompt; none where the prompt is inside the answers."""
+    name = "prompt" if row.get("prompt") is not None else "question"
+    value = row.get(name)
+    if value is None:
+        return []
+    return [user_turn(value)] if isinstance(value, str) else parse_turns(value, name)
+
+
+def _answer_turns(row: Mapping[str, Any], name: str) -> list[Turn]:
+    value = row.get(name)
+    if value is None:
+        raise RowError("malformed", f"missing column '{name}'", remedy=f"Found {', '.join(row)}; use rename")
+    return [Turn(role="assistant", parts=(value,))] if isinstance(value, str) else parse_turns(value, name)
+
+
+def _facts(row: Mapping[str, Any], *, label_is_fact: bool = True) -> dict[str, Any]:
+    return facts_of(row, _USED - {"label"} if label_is_fact else _USED)
+
+
+def _conversation(row: Mapping[str, Any], reading: Reading) -> Group:
+    turns = parse_turns(row["messages"], "messages")
+    return _supervised(turns, row, reading, _facts(row))
+
+
+def _supervised(turns: list[Turn], row: Mapping[str, Any], reading: Reading, facts: dict[str, Any]) -> Group:
+    history, answer = split_answer(turns)
+    trains = reading.train_history and answer is not None
+    prompt = build_prompt(history, _pictures(row), reading, facts, train_history=trains)
+    return Group(prompts=(prompt,), responses=() if answer is None else (Response(text=answer),))
+
+
+def _completion(row: Mapping[str, Any], reading: Reading) -> Group:
+    turns = _prompt_turns(row)
+    if not turns:
+        raise RowError("malformed", "missing column 'prompt'", remedy=f"Found {', '.join(row)}; use rename")
+    if row.get("completion") is None:
+        return Group(prompts=(build_prompt(turns, _pictures(row), reading, _facts(row)),))
+    whole = turns + _answer_turns(row, "completion")
+    if row.get("label") is None:
+        return _supervised(whole, row, reading, _facts(row))
+    label = row["label"]
+    if not isinstance(label, bool):
+        remedy = "In rows with a completion, label says whether it is desirable; rename another column away"
+        raise RowError("malformed", f"'label' is {label!r:.60}, expected true or false", remedy=remedy)
+    history, answer = split_answer(whole)
+    prompt = build_prompt(history, _pictures(row), reading, _facts(row, label_is_fact=False))
+    return Group(prompts=(prompt,), responses=() if answer is None else (Response(text=answer, label=label),))
+
+
+def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
+    prompt = _prompt_turns(row)
+    chosen, rejected = _answer_turns(row, "chosen"), _answer_turns(row, "rejected")
+    if not prompt:
+        shared = _shared(chosen, rejected)
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        if not prompt:
+            remedy = "Add a 'prompt' column; only conversations can begin with their prompt"
+            raise RowError(
+                "malformed", "chosen and rejected share no first turn and there is no 'prompt'", remedy=remedy
+            )
+    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+        if len(turns) != 1:
+            found = f"'{name}' has {len(turns)} turns after the shared prompt, expected one answer"
+            raise RowError(
+                "malformed", found, remedy="Compare single answers: put the turns both share into the prompt"
+            )
+    answers = [answer_text(chosen[0]), answer_text(rejected[0])]
+    return ranked(build_prompt(prompt, _pictures(row), reading, _facts(row)), answers, reading)
+
+
+def _shared(chosen: list[Turn], rejected: list[Turn]) -> int:
+    """Number of turns that both conversations begin with, the last answers never counted."""
+    most = min(len(chosen), len(rejected)) - 1
+    return next((i for i in range(most) if chosen[i] != rejected[i]), max(most, 0))

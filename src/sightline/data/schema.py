@@ -1,0 +1,361 @@
+"""Group files: one Group is one line of JSON.
+
+Fields are those of :mod:`sightline.types`; a field that holds its default is left out. Pictures are
+named by path, relative to the folder of the file where they lie below it, so that a folder of
+Groups and pictures can be moved as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO, get_args
+
+from sightline.errors import DataError
+from sightline.recipes.load import nearest
+from sightline.types import Edge, EdgeKind, FinishReason, Group, Prompt, Response
+
+Resolve = Callable[[str], str]
+"""Turns the path of a picture as a file names it into the path to open."""
+
+
+def read_groups(path: str | Path) -> Iterator[Group]:
+    """The Groups of a file, one by one.
+
+    Raises:
+        DataError: A line is not a Group; names the file, the line (counted from 1) and the key.
+    """
+    path = Path(path)
+    resolve = relative_to(path.parent)
+    try:
+        lines = path.open("r", encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", source=str(path)) from error
+    with lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _group_of_line(line, f"{path}:{number}", resolve)
+
+
+def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
+    """Write a Group file as a whole: aside, then renamed, so that the name never holds half a file.
+
+    Returns:
+        How many Groups were written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with aside.open("w", encoding="utf-8") as out:
+            for group in groups:
+                out.write(_line_of_group(group, path.parent))
+                count += 1
+            out.flush()
+            os.fsync(out.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return count
+
+
+def append_groups(path: str | Path, groups: Iterable[Group]) -> int:
+    """Add Groups to the end of a file, for a stage that must survive a kill.
+
+    On resume call :func:`complete_lines` first: it tells how far the stage came and removes a line
+    that was only half written.
+
+    Returns:
+        How many Groups were added; they are on the disk when the call returns.
+
+    Raises:
+        DataError: The file ends in half a line.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [_line_of_group(group, path.parent) for group in groups]
+    with path.open("a+b") as out:
+        if out.tell() and not _ends_in_newline(out):
+            raise DataError(
+                "ends in half a line, so nothing was added",
+                source=str(path),
+                remedy="Call complete_lines(path) before appending: it removes the half line",
+            )
+        out.write("".join(lines).encode())
+        out.flush()
+        os.fsync(out.fileno())
+    return len(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """What :func:`complete_lines` found."""
+
+    complete: int
+    """Whole lines in the file, now that the half one is gone; blank lines are not counted."""
+    removed_bytes: int
+    """Length of the half-written last line that was cut off; 0 where there was none."""
+
+
+def complete_lines(path: str | Path) -> Lines:
+    """Count the whole lines of a Group file that a killed stage left, and cut off a half-written last one.
+
+    A last line without a newline that is nevertheless whole JSON is kept and gets its newline. A file
+    that is not there counts as empty.
+    """
+    path = Path(path)
+    if not path.exists():
+        return Lines(complete=0, removed_bytes=0)
+    with path.open("r+b") as file:
+        complete, end, tail = 0, 0, b""
+        for line in file:
+            tail = b"" if line.endswith(b"\n") else line
+            end += len(line) - len(tail)
+            complete += bool(line.strip()) and not tail
+        if tail and _is_json_object(tail):
+            file.write(b"\n")
+            return Lines(complete=complete + 1, removed_bytes=0)
+        file.truncate(end)
+    return Lines(complete=complete, removed_bytes=len(tail))
+
+
+def group_to_json(group: Group, folder: str | Path | None = None) -> dict[str, Any]:
+    """A Group as plain JSON values, defaults left out.
+
+    Args:
+        group: The group.
+        folder: Pictures below this folder are named relative to it; None: paths stay as they are.
+    """
+    row = _to_json(group)
+    row["prompts"] = [_to_json(prompt) for prompt in group.prompts]
+    for prompt in row["prompts"]:
+        if folder is not None and "images" in prompt:
+            prompt["images"] = [_shorten(path, Path(folder)) for path in prompt["images"]]
+    for name in ("responses", "edges"):
+        if name in row:
+            row[name] = [_to_json(item) for item in row[name]]
+    return row
+
+
+def group_from_json(row: Any, resolve: Resolve = str) -> Group:
+    """A Group from plain JSON values.
+
+    Args:
+        row: What one line holds.
+        resolve: Turns the path of a picture as written into the path to open.
+
+    Raises:
+        DataError: Unknown or missing key, wrong type, or an index that points nowhere. Names the key.
+    """
+    values = _checked(row, Group, "")
+    prompts = tuple(_prompt(item, f"prompts[{i}]", resolve) for i, item in enumerate(values["prompts"]))
+    responses = tuple(
+        Response(**_checked(item, Response, f"responses[{i}]")) for i, item in enumerate(values.get("responses", ()))
+    )
+    edges = tuple(Edge(**_checked(item, Edge, f"edges[{i}]")) for i, item in enumerate(values.get("edges", ())))
+    group = Group(prompts=prompts, responses=responses, edges=edges, source=values.get("source", ""))
+    _check_indices(group)
+    return group
+
+
+def relative_to(folder: str | Path) -> Resolve:
+    """The rule of Group files: a relative path starts from ``folder``, the folder of the file."""
+    base = str(Path(folder).absolute())
+    return lambda path: os.path.normpath(f"{base}/{path}" if not path.startswith("/") else path)
+
+
+# --- reading: what each field may hold ----------------------------------------------------------
+
+_Test = Callable[[Any], bool]
+
+
+def _exactly(kind: type) -> _Test:
+    return lambda value: type(value) is kind
+
+
+def _list_of(kind: type) -> _Test:
+    return lambda value: type(value) is list and all(type(item) is kind for item in value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _are_numbers(value: Any) -> bool:
+    return type(value) is list and all(map(_is_number, value))
+
+
+def _are_named_numbers(value: Any) -> bool:
+    return type(value) is dict and all(map(_is_number, value.values()))
+
+
+_OBJECTS = (_list_of(dict), "a list of objects")
+_STRING = (_exactly(str), "a string")
+_INDEX = (lambda value: type(value) is int and value >= 0, "a whole number, 0 or more")
+_NUMBER = (_is_number, "a number")
+_NUMBERS = (_are_numbers, "a list of numbers")
+_FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
+    Group: {"prompts": _OBJECTS, "responses": _OBJECTS, "edges": _OBJECTS, "source": _STRING},
+    Prompt: {
+        "id": _STRING,
+        "messages": _OBJECTS,
+        "images": (_list_of(str), "a list of paths"),
+        "facts": (_exactly(dict), "an object"),
+    },
+    Response: {
+        "text": _STRING,
+        "prompt": _INDEX,
+        "tokens": (_list_of(int), "a list of whole numbers"),
+        "trained": (_list_of(bool), "a list of true and false"),
+        "weights": _NUMBERS,
+        "rollout_logprobs": _NUMBERS,
+        "reward": _NUMBER,
+        "rewards": (_are_named_numbers, "an object of numbers"),
+        "label": (_exactly(bool), "true or false"),
+        "finish_reason": (lambda value: value in get_args(FinishReason), f"one of {get_args(FinishReason)}"),
+        "policy_version": _INDEX,
+    },
+    Edge: {
+        "winner": _INDEX,
+        "loser": _INDEX,
+        "kind": (lambda value: value in get_args(EdgeKind), f"one of {get_args(EdgeKind)}"),
+        "weight": _NUMBER,
+    },
+}
+_REQUIRED = {Group: ("prompts",), Prompt: ("id", "messages"), Response: ("text",), Edge: ("winner", "loser")}
+
+
+def _checked(row: Any, kind: type, where: str) -> dict[str, Any]:
+    """The fields of ``row``, each known and of its type; lists become tuples, null counts as absent."""
+    place = f"{where}." if where else ""
+    if type(row) is not dict:
+        raise DataError(f"{where or 'the row'} is {_shown(row)}, expected an object")
+    valid = _FIELDS[kind]
+    for key, value in row.items():
+        if key not in valid:
+            raise DataError(f"unknown key '{place}{key}'", remedy=nearest(key, list(valid)))
+        holds, expected = valid[key]
+        if not holds(value) and not (value is None and key not in _REQUIRED[kind]):
+            raise DataError(f"'{place}{key}' is {_shown(value)}, expected {expected}")
+    for key in _REQUIRED[kind]:
+        if key not in row:
+            raise DataError(f"missing key '{place}{key}'", remedy=f"Add it; found {', '.join(row) or 'no keys'}")
+    return {key: tuple(value) if type(value) is list else value for key, value in row.items() if value is not None}
+
+
+def _prompt(row: Any, where: str, resolve: Resolve) -> Prompt:
+    values = _checked(row, Prompt, where)
+    for i, message in enumerate(values["messages"]):
+        for key in message:
+            if key not in _MESSAGE_KEYS:
+                remedy = nearest(key, _MESSAGE_KEYS)
+                raise DataError(f"unknown key '{where}.messages[{i}].{key}'", remedy=remedy)
+        if type(message.get("role")) is not str or type(message.get("content")) not in (str, list):
+            raise DataError(f"'{where}.messages[{i}]' is {_shown(message)}, expected a role and its content")
+    if not values["messages"]:
+        raise DataError(f"'{where}.messages' is empty, expected at least one user message")
+    values["images"] = tuple(map(resolve, values.get("images", ())))
+    return Prompt(**values)
+
+
+_MESSAGE_KEYS = ("role", "content", "weight")
+
+
+def _check_indices(group: Group) -> None:
+    """Every index points at something, and per-token fields are as long as the tokens."""
+    if not group.prompts:
+        raise DataError("'prompts' is empty, expected at least one prompt")
+    for i, response in enumerate(group.responses):
+        if response.prompt >= len(group.prompts):
+            raise DataError(
+                f"'responses[{i}].prompt' is {response.prompt}, expected an index below {len(group.prompts)}",
+                remedy="Indices count from 0",
+            )
+        _check_lengths(response, f"responses[{i}]")
+    for i, edge in enumerate(group.edges):
+        if max(edge.winner, edge.loser) >= len(group.responses) or edge.winner == edge.loser:
+            raise DataError(
+                f"'edges[{i}]' compares responses {edge.winner} and {edge.loser} of {len(group.responses)}, "
+                "expected two different responses",
+                remedy="Indices count from 0",
+            )
+
+
+def _check_lengths(response: Response, where: str) -> None:
+    per_token = {"trained": response.trained, "rollout_logprobs": response.rollout_logprobs}
+    for name, values in {**per_token, "weights": response.weights}.items():
+        if values is not None and response.tokens is None:
+            raise DataError(f"'{where}.{name}' is given without tokens", remedy="Add 'tokens', or remove it")
+    for name, values in per_token.items():
+        if values is not None and response.tokens is not None and len(values) != len(response.tokens):
+            raise DataError(f"'{where}.{name}' has {len(values)} entries, expected {len(response.tokens)} as in tokens")
+
+
+def _group_of_line(line: str, source: str, resolve: Resolve) -> Group:
+    """The Group of one line; errors name its file and line."""
+    try:
+        return group_from_json(json.loads(line), resolve)
+    except json.JSONDecodeError as error:
+        remedy = "Every line of a Group file is one JSON object; a killed stage leaves half a line: resume it"
+        raise DataError(f"not JSON ({error})", source=source, remedy=remedy) from error
+    except DataError as error:
+        raise DataError(error.found, source=source, remedy=error.remedy) from error
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def _line_of_group(group: Group, folder: Path) -> str:
+    try:
+        return json.dumps(group_to_json(group, folder), ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"group '{group.id}' cannot be written as JSON ({error})",
+            source=group.source,
+            remedy="Facts are plain JSON, and numbers are finite: an answer without a reward has reward None",
+        ) from error
+
+
+def _to_json(item: Prompt | Response | Edge | Group) -> dict[str, Any]:
+    """Fields that differ from their default, in their order; nested ones as they are."""
+    defaults = _DEFAULTS[type(item)]
+    return {
+        name: list(value) if type(value) is tuple else value
+        for name, value in vars(item).items()
+        if name not in defaults or value != defaults[name]
+    }
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    made = {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
+    return made | {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+
+
+_DEFAULTS = {kind: _defaults(kind) for kind in (Group, Prompt, Response, Edge)}
+
+
+def _shorten(path: str, folder: Path) -> str:
+    """``path`` relative to ``folder`` where it lies below it, else absolute."""
+    full, base = os.path.abspath(path), os.path.abspath(folder)  # noqa: PTH100 (a million paths: pathlib is 10x slower)
+    return full[len(base) + 1 :] if full.startswith(f"{base}/") else full
+
+
+def _ends_in_newline(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _is_json_object(text: bytes) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

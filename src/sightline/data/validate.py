@@ -1,0 +1,244 @@
+"""What a usable row is, and the account of those that are not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from sightline.data.readers.chat import PLACEHOLDER
+from sightline.data.readers.rows import Reason, RowError
+from sightline.types import Edge, Group, Message, Prompt
+
+Part = Literal["train", "eval"]
+
+BAD_ROWS = "bad_rows.jsonl"
+"""Name of the list of bad rows in a run directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """What is asked of every row beside its form."""
+
+    images: bool = True
+    """Every picture is there and can be read. False: nothing is opened or looked for."""
+    answers: bool = False
+    """Every row has an answer to train on."""
+    max_length: int | None = None
+    """Most tokens of a prompt plus its longest response; needs ``num_tokens``."""
+    num_tokens: Callable[[Group], int] | None = None
+    """Tokens of the longest prompt plus response of a group, every placeholder counted
+    (``Renderer.num_tokens``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """A row that was left out."""
+
+    file: str
+    row: int
+    """Counted from 1; in a .jsonl file the line."""
+    reason: Reason
+    error: str
+    """What was found and what to do about it."""
+
+
+@dataclass(kw_only=True)
+class DataReport:
+    """How many rows were read, how many are kept, and why not the others."""
+
+    read: int = 0
+    kept: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a person should know though it is no error."""
+
+    def by_reason(self) -> dict[str, int]:
+        """Bad rows per reason, the most frequent first."""
+        return dict(Counter(row.reason for row in self.bad).most_common())
+
+    def summary(self) -> str:
+        """One line for the terminal: ``58 of 60 rows kept (missing image: 2)``."""
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in self.by_reason().items())
+        return f"{self.kept} of {self.read} rows kept" + (f" ({reasons})" if reasons else "")
+
+
+def write_bad_rows(run_dir: Path, part: Part, report: DataReport) -> Path:
+    """List the bad rows of one part in ``bad_rows.jsonl``; those of the other part stay.
+
+    Each line has ``part``, ``file``, ``row`` (counted from 1), ``reason`` and ``error``. Written again
+    by a resumed run, a row stands there once.
+    """
+    path = run_dir / BAD_ROWS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["part"] != part]
+    new = [json.dumps({"part": part, **vars(row)}, ensure_ascii=False) for row in report.bad]
+    run_dir.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside.write_text("".join(f"{line}\n" for line in kept + new), encoding="utf-8")
+    aside.replace(path)
+    return path
+
+
+class PictureFiles:
+    """Tells whether pictures can be read; every file is looked at once."""
+
+    def __init__(self) -> None:
+        self._faults: dict[str, tuple[Reason, str] | None] = {}
+
+    def check(self, path: str) -> None:
+        """
+        Raises:
+            RowError: No such file, no picture, or only part of one.
+        """
+        if path not in self._faults:
+            self._faults[path] = _fault(path)
+        fault = self._faults[path]
+        if fault is not None:
+            remedy = "Put the file there" if fault[0] == "missing image" else "Restore the file"
+            raise RowError(*fault, remedy=f"{remedy}, or leave the row out")
+
+
+def check_group(group: Group, checks: Checks, files: PictureFiles) -> None:
+    """Whether a Group can be used.
+
+    Raises:
+        RowError: The first thing that is wrong with it.
+    """
+    for prompt in group.prompts:
+        _check_messages(prompt)
+    if checks.images:
+        for path in (path for prompt in group.prompts for path in prompt.images):
+            files.check(path)
+    _check_answers(group, checks)
+    for edge in group.edges:
+        _check_edge(group, edge)
+    if checks.num_tokens is not None and checks.max_length is not None:
+        length = checks.num_tokens(group)
+        if length > checks.max_length:
+            raise RowError(
+                "too long",
+                f"prompt, images and response take {length} tokens, more than max_length = {checks.max_length}",
+                remedy="Raise data.max_length, lower model.image_size, or leave the row out; nothing is cut",
+            )
+
+
+def _check_messages(prompt: Prompt) -> None:
+    pictures = 0
+    for i, message in enumerate(prompt.messages):
+        if message.get("role") not in ("system", "user", "assistant"):
+            remedy = "Use system, user or assistant"
+            raise RowError("unknown role", f"message {i + 1} is by {message.get('role')!r}", remedy=remedy)
+        texts, count = _contents(message, i)
+        pictures += count
+        if not count and not "".join(texts).strip() and message["role"] != "system":
+            reason: Reason = "empty prompt" if message["role"] == "user" else "empty answer"
+            raise RowError(reason, f"message {i + 1} ({message['role']}) is empty", remedy="Fill it")
+        if any(PLACEHOLDER in text for text in texts):
+            found = f"the text of message {i + 1} contains {PLACEHOLDER}, which stands for a picture"
+            raise RowError("placeholders", found, remedy='Write a part {"type": "image"}, or another word')
+    if not prompt.messages or prompt.messages[-1]["role"] != "user":
+        raise RowError("empty prompt", "the prompt does not end with a user message", remedy="Add the question")
+    if pictures != len(prompt.images):
+        raise RowError(
+            "placeholders",
+            f"{pictures} image placeholders and {len(prompt.images)} images",
+            remedy="Give one image for each placeholder",
+        )
+
+
+def _contents(message: Message, index: int) -> tuple[list[str], int]:
+    """Texts of a message, and how many pictures it holds."""
+    content = message["content"]
+    if isinstance(content, str):
+        return [content], 0
+    texts, pictures = [], 0
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind == "image":
+            pictures += 1
+        else:
+            found = f"message {index + 1} has the part {part!r:.80}"
+            raise RowError("malformed", found, remedy='Use {"type": "text", "text": ...} and {"type": "image"}')
+    return texts, pictures
+
+
+def _check_answers(group: Group, checks: Checks) -> None:
+    if checks.answers and not group.responses:
+        raise RowError(
+            "no answer",
+            "there is a prompt but no answer to train on (the conversation ends with a user turn)",
+            remedy="End it with an answer; rows without answers are for sampling",
+        )
+    for i, response in enumerate(group.responses):
+        if response.tokens is None and not response.text.strip():
+            raise RowError("empty answer", f"answer {i + 1} is empty", remedy="Give it a text, or leave the row out")
+        if PLACEHOLDER in response.text:
+            found = f"answer {i + 1} contains {PLACEHOLDER}, which stands for a picture"
+            raise RowError("placeholders", found, remedy="Remove it from the answer")
+
+
+def _check_edge(group: Group, edge: Edge) -> None:
+    """The two sides of a comparison differ in what they say or in what they say it about."""
+    winner, loser = group.responses[edge.winner], group.responses[edge.loser]
+    asked = [(prompt.messages, prompt.images) for prompt in (group.prompts[winner.prompt], group.prompts[loser.prompt])]
+    if winner.text == loser.text and winner.tokens == loser.tokens and asked[0] == asked[1]:
+        raise RowError(
+            "chosen equals rejected",
+            f"answers {edge.winner + 1} and {edge.loser + 1} are compared and are the same: {winner.text!r:.60}",
+            remedy="Leave the row out: a comparison of equals teaches nothing",
+        )
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def _fault(path: str) -> tuple[Reason, str] | None:
+    """What is wrong with a picture file, if anything."""
+    try:
+        if _is_whole(path):
+            return None
+        with Image.open(path) as image:
+            image.load()
+    except FileNotFoundError:
+        return "missing image", f"picture {path} is missing"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return "broken image", f"picture {path} cannot be read ({error})"
+    return None
+
+
+def _is_whole(path: str) -> bool:
+    """Whether a picture is seen to be whole without decoding it, which is much slower.
+
+    A cut-off JPEG lacks its end marker; the chunks of a PNG carry check sums. False settles nothing.
+    """
+    with Image.open(path) as image:
+        if image.format == "JPEG":
+            return _ends_as_jpeg(path)
+        if image.format != "PNG":
+            return False
+        try:
+            image.verify()
+        except (OSError, SyntaxError, ValueError):
+            return False
+    return True
+
+
+def _ends_as_jpeg(path: str) -> bool:
+    with Path(path).open("rb") as file:
+        file.seek(-2, os.SEEK_END)
+        return file.read() == b"\xff\xd9"
+
+
+def as_bad_row(file: str, row: int, error: Any) -> BadRow:
+    """The entry of a row that was left out because of ``error`` (a DataError)."""
+    text = f"{error.found}. {error.remedy}" if error.remedy else error.found
+    return BadRow(file=file, row=row, reason=error.reason if isinstance(error, RowError) else "malformed", error=text)
