@@ -1,0 +1,130 @@
+"""Imports point one way, heavy packages are imported behind their fence, and recipes need no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src/sightline"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+GROUND = {"types", "errors"}
+CORE = GROUND | {"ops", "recipes"}
+MIDDLE = CORE | {"models", "data", "relations", "scenes"}
+OUTER = MIDDLE | {"rollouts", "rewards", "negatives", "evaluation"}
+EVERYTHING = OUTER | {"algorithms", "train", "report", "services", "demo", "cli", "__init__"}
+MAY_IMPORT = {
+    "types": set(),
+    "errors": set(),
+    "ops": GROUND,
+    "recipes": GROUND,
+    "algorithms": GROUND | {"ops"},
+    "relations": CORE,
+    "models": CORE,
+    "data": CORE | {"models", "relations"},
+    "scenes": CORE | {"data", "relations"},
+    "rollouts": MIDDLE,
+    "rewards": MIDDLE,
+    "negatives": MIDDLE,
+    "evaluation": OUTER,
+    "report": OUTER,
+    "train": OUTER | {"algorithms"},
+    "services": OUTER,
+    "demo": EVERYTHING - {"cli"},
+    "cli": EVERYTHING,
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+"""What each top-level part of the package may import beside itself."""
+
+FENCED = {
+    "accelerate": ("train/runtime.py",),
+    "deepspeed": ("train/runtime.py",),
+    "vllm": ("rollouts/vllm.py",),
+    "transformers": ("models/", "data/render.py", "rollouts/hf.py", "rewards/clip.py", "rewards/model.py"),
+    "peft": ("models/", "data/render.py", "rollouts/hf.py", "rewards/clip.py", "rewards/model.py"),
+    "torchvision": ("models/",),
+    "datasets": ("data/",),
+    "pyarrow": ("data/",),
+    "diffusers": ("negatives/diffusion.py",),
+    "fastapi": ("services/",),
+    "uvicorn": ("services/",),
+    "gradio": ("services/", "app/"),
+    "typer": ("cli/", "cli.py"),
+    "jinja2": ("report/",),
+    "trl": (),
+    "matplotlib": (),
+}
+"""Where each heavy package may be imported: a file, or a folder (ends in a slash)."""
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """(dotted module, line) of every import in a file, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield node.module, node.lineno
+            if node.module == "sightline":
+                yield from ((f"sightline.{alias.name}", node.lineno) for alias in node.names if alias.name[0] != "_")
+
+
+def test_the_package_is_where_this_test_looks():
+    assert len(MODULES) > 20
+
+
+def test_every_part_has_a_place_in_the_order():
+    assert {part_of(path) for path in MODULES} <= set(MAY_IMPORT)
+
+
+def test_the_order_has_no_cycle():
+    seen: set[str] = set()
+    left = {part: targets - {part} for part, targets in MAY_IMPORT.items()}
+    while left:
+        free = {part for part, targets in left.items() if not (targets & set(left)) - {part}}
+        assert free, f"cycle among {sorted(left)}"
+        seen |= free
+        left = {part: targets for part, targets in left.items() if part not in free}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_one_way(path):
+    part = part_of(path)
+    for module, line in imported(path):
+        top, _, rest = module.partition(".")
+        if top == "sightline" and rest:
+            target = rest.partition(".")[0]
+            assert target in MAY_IMPORT[part] | {part}, f"{name_of(path)}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_heavy_packages_stay_behind_their_fence(path):
+    name = name_of(path)
+    for module, line in imported(path):
+        places = FENCED.get(module.partition(".")[0], (name,))
+        inside = any(name == place or (place.endswith("/") and name.startswith(place)) for place in places)
+        assert inside, f"{name}:{line} imports {module}, which belongs in {' or '.join(places) or 'no module'}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if part_of(p) == "recipes"], ids=name_of)
+def test_recipes_import_no_torch(path):
+    assert not {module.partition(".")[0] for module, _ in imported(path)} & {"torch", "numpy", "transformers"}
+
+
+@pytest.mark.parametrize("module", ["sightline", "sightline.types", "sightline.errors", "sightline.cli"])
+def test_light_modules_load_without_heavy_packages(module):
+    heavy = {"torch", "transformers", "peft", "accelerate", "datasets", "jinja2"}
+    code = f"import sys, {module}; sys.exit(' '.join(sorted({heavy!r} & set(sys.modules))) or None)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
