@@ -1,0 +1,251 @@
+"""Decoding many answers from prompts that are computed once: a shared trunk, and a branch per answer.
+
+The prompts of a batch are prefilled together without padding, as one flat tree (so a picture, or a
+beginning, that several prompts share is computed once). Their keys and values stay one copy per
+prompt however many answers grow from it: each decoding step attends to the trunk with all of a
+prompt's answers at once, and to each answer's own few tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from sightline.errors import UnsupportedError
+from sightline.models.attention import SegmentPlan, plan_segments, segment_attention
+from sightline.models.layout import lay_out
+from sightline.models.policy import Policy
+from sightline.types import Batch, Group, ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse, Response
+
+BRANCHES = "sightline_branches"
+"""Name of the attention implementation that a decoder is switched to while it decodes."""
+FIRST_CAPACITY = 32
+
+
+class Branches:
+    """Keys and values of P prompts, and of the n answers that grow from each, in every layer.
+
+    Rows are prompt-major: row ``p * n + i`` is answer i of prompt p.
+    """
+
+    def __init__(self, trunk: Sequence[tuple[Tensor, Tensor]], lengths: Tensor, n: int) -> None:
+        """
+        Args:
+            trunk: per layer, keys and values [P,H,L,d] of the prompts, padded on the right.
+            lengths: [P] tokens of each prompt.
+            n: answers per prompt.
+        """
+        self.trunk = list(trunk)
+        self.prompts, self.n = lengths.shape[0], n
+        self.lengths = lengths
+        self.length = 0
+        """Tokens that each branch holds."""
+        self.grown: list[tuple[Tensor, Tensor]] = [
+            tuple(self._room(part, n, FIRST_CAPACITY) for part in layer)  # type: ignore[misc]
+            for layer in self.trunk
+        ]
+        self.mask = self._mask()
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """One new token per row: notes its key and value [R,H,1,d], and attends with query [R,H*g,1,d].
+
+        Returns:
+            [R,1,H*g,d].
+        """
+        trunk_keys, trunk_values = self.trunk[layer]
+        heads, size = key.shape[1], key.shape[-1]
+        keys, values = (self._note(layer, part, new) for part, new in enumerate((key, value)))
+        # [P,H,n,g,d]: g query heads share a key head
+        query = (query * scaling).view(self.prompts, self.n, heads, -1, size).transpose(1, 2)
+        shape = query.shape[:4]
+        flat = (self.prompts, heads, -1)
+        seen = (query.reshape(*flat, size) @ trunk_keys.transpose(-1, -2)).view(*shape, -1)
+        if self.mask is not None:
+            seen = seen + self.mask
+        scores = torch.cat([seen, query @ keys.transpose(-1, -2)], dim=-1)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+        length = trunk_keys.shape[2]
+        output = (weights[..., :length].reshape(*flat, length) @ trunk_values).view(*shape, -1)
+        output = output + weights[..., length:] @ values
+        return output.transpose(1, 2).reshape(self.prompts * self.n, 1, -1, size)
+
+    def advance(self) -> None:
+        """To be called after each step: every layer has noted its token."""
+        self.length += 1
+
+    def select(self, prompts: Tensor, answers: Tensor) -> None:
+        """Keeps prompts [P'] and, of each, answers [P',n'] (by their present indices)."""
+        self.trunk = [(keys[prompts], values[prompts]) for keys, values in self.trunk]
+        self.grown = [
+            tuple(part[prompts[:, None], :, answers].transpose(1, 2).contiguous() for part in layer)  # type: ignore[misc]
+            for layer in self.grown
+        ]
+        self.prompts, self.n = answers.shape
+        self.lengths = self.lengths[prompts]
+        self.mask = self._mask()
+
+    def _note(self, layer: int, part: int, new: Tensor) -> Tensor:
+        """Writes the new token [R,H,1,d] behind its branch; the branches so far [P,H,n,t,d]."""
+        room = self.grown[layer][part]
+        if room.shape[3] == self.length:
+            larger = self._room(room[:, :, 0], self.n, 2 * self.length)
+            larger[:, :, :, : self.length] = room
+            pair = list(self.grown[layer])
+            pair[part] = room = larger
+            self.grown[layer] = (pair[0], pair[1])
+        heads, size = new.shape[1], new.shape[3]
+        room[:, :, :, self.length] = new.view(self.prompts, self.n, heads, size).transpose(1, 2)
+        return room[:, :, :, : self.length + 1]
+
+    def _mask(self) -> Tensor | None:
+        """[P,1,1,1,L] additive: hides the padding of shorter prompts."""
+        longest = self.trunk[0][0].shape[2]
+        if bool((self.lengths == longest).all()):
+            return None
+        padding = torch.arange(longest, device=self.lengths.device) >= self.lengths[:, None]
+        mask = torch.zeros(padding.shape, dtype=self.trunk[0][0].dtype, device=padding.device)
+        return mask.masked_fill_(padding, -torch.inf)[:, None, None, None]
+
+    @staticmethod
+    def _room(like: Tensor, n: int, capacity: int) -> Tensor:
+        """[P,H,n,capacity,d] for keys or values like [P,H,*,d]."""
+        return like.new_empty(like.shape[0], like.shape[1], n, capacity, like.shape[3])
+
+
+def branch_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    branches: Branches | None = None,
+    segment_plan: SegmentPlan | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention function for transformers' interface: a decoding step, or the prefill where there is a plan.
+
+    Raises:
+        UnsupportedError: a sliding window shorter than what would be attended to.
+    """
+    window = kwargs.get("sliding_window")
+    longest = key.shape[2] if branches is None else int(branches.lengths.max()) + branches.length + 1
+    if window is not None and longest > window:
+        raise UnsupportedError(
+            f"sampling attends to {longest} tokens and the model has a sliding window of {window}. Sample with "
+            "shorter prompts (model.image_size) or fewer new tokens (sampling.max_new_tokens)"
+        )
+    if branches is None:
+        return segment_attention(module, query, key, value, attention_mask, segment_plan, **kwargs)
+    return branches.attend(int(module.layer_idx), query, key, value, kwargs["scaling"]), None  # type: ignore[arg-type]
+
+
+AttentionInterface.register(BRANCHES, branch_attention)
+AttentionMaskInterface.register(BRANCHES, sdpa_mask)
+
+
+@contextmanager
+def decoding(policy: Policy) -> Iterator[None]:
+    """Evaluation mode, no gradient, and the decoder's attention switched; all restored on leaving.
+
+    Not ``inference_mode``: a tensor that is cached while sampling may be read while training.
+    """
+    modes = [(module, module.training) for module in policy.modules()]
+    # a decoder saved whole by PEFT is there twice, each with its own config
+    decoders = [module for module in policy.language.modules() if isinstance(module, PreTrainedModel)]
+    before = [decoder.config._attn_implementation for decoder in decoders]
+    try:
+        policy.eval()
+        for decoder in decoders:
+            decoder.set_attn_implementation(BRANCHES)
+        with torch.no_grad():
+            yield
+    finally:
+        for decoder, implementation in zip(decoders, before, strict=True):
+            decoder.set_attn_implementation(implementation)
+        for module, training in modes:
+            module.training = training
+
+
+def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches, Tensor, Tensor]:
+    """Computes the prompts of the groups, each once, inside ``decoding``.
+
+    Args:
+        policy: in whose ``decoding`` context this runs.
+        groups: P groups of one prompt each, without responses.
+        n: answers that will grow from each prompt.
+
+    Returns:
+        the branches; logits [P,V] of each prompt's first answer token; the position of that token, [P] or [3,P].
+    """
+    batch = lay_out([_one_tree(groups)], "tree", policy.family, policy.config).to(policy.device)
+    embeds = policy.base.get_input_embeddings()(batch.tokens)
+    if batch.vision:
+        features = policy.image_features(batch)[batch.feature]
+        embeds = embeds.index_copy(0, batch.placeholder, features.to(embeds.dtype))
+    cache, plan = DynamicCache(), plan_segments(batch)
+    output = policy.language(
+        inputs_embeds=embeds[None],
+        position_ids=batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None],
+        attention_mask=embeds.new_zeros(1, 1, 1, 1),
+        past_key_values=cache,
+        use_cache=True,
+        segment_plan=plan,
+    )
+    logits = policy.base.get_output_embeddings()(output.last_hidden_state[0, batch.source])
+    places, lengths = _places(batch, plan)
+    trunk = [
+        tuple(part[0, :, places].transpose(0, 1).contiguous() for part in (x.keys, x.values)) for x in cache.layers
+    ]
+    return Branches(trunk, lengths, n), logits, batch.positions[..., batch.last]
+
+
+def step(policy: Policy, branches: Branches, tokens: Tensor, positions: Tensor) -> Tensor:
+    """One more token [R] at positions [R] or [3,R] for every branch; the logits [R,V] of the next one."""
+    embeds = policy.base.get_input_embeddings()(tokens)[:, None]
+    output = policy.language(
+        inputs_embeds=embeds,
+        position_ids=positions[..., None],
+        attention_mask=embeds.new_zeros(1, 1, 1, 1),
+        use_cache=False,
+        branches=branches,
+    )
+    branches.advance()
+    logits: Tensor = policy.base.get_output_embeddings()(output.last_hidden_state[:, 0])
+    return logits
+
+
+def _one_tree(groups: Sequence[RenderedGroup]) -> RenderedGroup:
+    """All prompts as one group, so that equal beginnings are shared; each with a response of one token
+    that nothing reads: its position is where an answer begins."""
+    images: list[ImageInputs] = []
+    prompts: list[RenderedPrompt] = []
+    for group in groups:
+        (prompt,) = group.prompts
+        shifted = tuple(len(images) + image for image in prompt.images)
+        prompts.append(replace(prompt, images=shifted, trained=()))
+        images.extend(group.images)
+    count = range(len(groups))
+    return RenderedGroup(
+        group=Group(
+            prompts=tuple(group.group.prompts[0] for group in groups),
+            responses=tuple(Response(text="", prompt=index) for index in count),
+        ),
+        prompts=tuple(prompts),
+        responses=tuple(RenderedResponse(prompt=index, tokens=(0,), trained=(True,)) for index in count),
+        images=tuple(images),
+    )
+
+
+def _places(batch: Batch, plan: SegmentPlan) -> tuple[Tensor, Tensor]:
+    """Where the tokens of each response's prompt stand: [P,L] padded with 0, and their numbers [P]."""
+    owners = batch.segment[batch.last].tolist()
+    rows = [torch.cat([torch.arange(start, end) for start, end in plan.ancestors[owner]]) for owner in owners]
+    lengths = torch.tensor([len(row) for row in rows], device=batch.tokens.device)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(batch.tokens.device), lengths

@@ -1,0 +1,41 @@
+"""What samples answers: the contract that every rollout engine keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from sightline.recipes.schema import SamplingSpec
+from sightline.types import Group
+
+Progress = Callable[[int, int], None]
+"""Called with (prompts done, prompts in all)."""
+
+
+class RolloutEngine(Protocol):
+    """Samples answers from a policy."""
+
+    def generate(
+        self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, on_progress: Progress | None = None
+    ) -> list[Group]:
+        """Answers to the prompt of each group.
+
+        The answers to a prompt depend on ``seed``, on the id of the prompt and on the policy, and not on
+        what else is in the call, its order or its batches.
+
+        Args:
+            groups: each with exactly one prompt. Its responses and edges are ignored.
+            sampling: how many, and how.
+            seed: any integer; another one gives other answers.
+            on_progress: told after every batch.
+
+        Returns:
+            As many groups, in the same order, with the same prompts and ``sampling.n`` responses. Each has
+            ``text``; ``tokens`` as sampled, end of turn included where it was reached; ``rollout_logprobs``,
+            the log-probability of each token under the policy itself (temperature 1, whole vocabulary), which
+            is what ``Policy`` scores; and a ``finish_reason``, ``stop`` or ``length``. No edges.
+
+        Raises:
+            DataError: a group with more or less than one prompt, or one that cannot be rendered.
+        """
+        ...

@@ -1,0 +1,214 @@
+"""Rollouts on the policy itself, through its transformers model: no second copy of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sightline.data.render import Renderer
+from sightline.errors import DataError
+from sightline.models.branches import Branches, decoding, prefill, step
+from sightline.models.policy import Policy
+from sightline.ops.sampling import draw, sampling_probabilities
+from sightline.recipes.schema import SamplingSpec
+from sightline.rollouts.engine import Progress
+from sightline.types import Group, RenderedGroup, Response
+
+PLACEHOLDER_KEY = re.compile(r"(image|video|audio|vision|vision_start|vision_end|boi|eoi)_token_(id|index)")
+"""Entries of a model config that name multimodal special ids."""
+COMPACT_BELOW = 0.75
+"""Finished answers leave the batch once the others fill no more than this share of it."""
+
+
+class HFEngine:
+    """A ``RolloutEngine`` on transformers, exact and without padding.
+
+    Prompts with the same pictures are brought together and computed once each, their pictures and common
+    beginnings once for all; the answers branch from there (``models/branches.py``). Ids that stand for
+    pictures are never sampled. Every answer has its own stream of random numbers, from the seed, the id of
+    its prompt and its number.
+
+    >>> HFEngine(policy).generate(groups, SamplingSpec(n=8, temperature=1.0), seed=0)  # doctest: +SKIP
+    """
+
+    def __init__(self, policy: Policy, renderer: Renderer | None = None) -> None:
+        """
+        Args:
+            policy: samples with the weights and adapters that it has at each call.
+            renderer: to share its cache of pictures; None: one of its own.
+        """
+        self.policy = policy
+        self.renderer = renderer or Renderer(policy.processor, policy.family)
+        self.tokenizer: Any = self.renderer.tokenizer
+        self.forbidden = placeholder_ids(policy)
+        self.ends = end_ids(policy)
+
+    def generate(
+        self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, on_progress: Progress | None = None
+    ) -> list[Group]:
+        """See ``RolloutEngine.generate``. The policy's modes are left as they were."""
+        for group in groups:
+            if len(group.prompts) != 1:
+                raise DataError(
+                    f"group {group.id!r} has {len(group.prompts)} prompts, and answers are sampled for one",
+                    source=group.source,
+                    remedy="Make a group of each prompt",
+                )
+        order = _same_pictures_together(groups)
+        answered: dict[int, Group] = {}
+        with decoding(self.policy):
+            for start in range(0, len(order), sampling.batch_size):
+                indices = order[start : start + sampling.batch_size]
+                batch = [replace(groups[index], responses=(), edges=()) for index in indices]
+                answered.update(zip(indices, self._answer(batch, sampling, seed), strict=True))
+                if on_progress is not None:
+                    on_progress(len(answered), len(groups))
+        return [answered[index] for index in range(len(groups))]
+
+    def _answer(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Group]:
+        rendered = [self.renderer.render(group) for group in groups]
+        self._check_length(rendered, sampling)
+        # greedy answers to one prompt are equal: one is made
+        n = sampling.n if sampling.temperature > 0 else 1
+        samples = self._sample(rendered, sampling, n, _uniform(groups, sampling, n, seed))
+        tokens, logprobs = samples.tokens.tolist(), samples.logprobs.tolist()
+        lengths = samples.lengths.tolist()
+        responses = [self._response(tokens[row][:length], logprobs[row][:length]) for row, length in enumerate(lengths)]
+        copies = sampling.n // n
+        return [
+            replace(group, responses=tuple(responses[index * n : (index + 1) * n]) * copies)
+            for index, group in enumerate(groups)
+        ]
+
+    def _response(self, tokens: list[int], logprobs: list[float]) -> Response:
+        return Response(
+            text=self.tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+            tokens=tuple(tokens),
+            rollout_logprobs=tuple(logprobs),
+            finish_reason="stop" if tokens[-1] in self.ends else "length",
+        )
+
+    def _sample(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec, n: int, uniform: Tensor) -> _Samples:
+        """The decoding loop. ``uniform`` [rows, max_new_tokens], rows prompt-major."""
+        device = self.policy.device
+        forbidden, ends = (torch.tensor(ids, device=device) for ids in (self.forbidden, self.ends))
+        uniform = uniform.to(device)
+        samples = _Samples.empty(uniform.shape[0], sampling.max_new_tokens, device)
+        branches, logits, positions = prefill(self.policy, groups, n)
+        logits, positions = logits.repeat_interleave(n, 0), positions.repeat_interleave(n, -1)
+        row = torch.arange(uniform.shape[0], device=device)
+        for index in range(sampling.max_new_tokens):
+            tokens, logprobs = _next(logits.float(), uniform[row, index], sampling, forbidden)
+            ended = samples.note(row, index, tokens, logprobs, ends)
+            if index + 1 == sampling.max_new_tokens or bool(ended.all()):
+                break
+            kept = _compact(branches, ended)
+            if kept is not None:
+                row, tokens, positions = row[kept], tokens[kept], positions[..., kept]
+            logits = step(self.policy, branches, tokens, positions)
+            positions = positions + 1
+        return samples
+
+    def _check_length(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec) -> None:
+        limit = self.policy.config.get_text_config().max_position_embeddings
+        for group in groups:
+            length = len(group.prompts[0].tokens)
+            if length + sampling.max_new_tokens > limit:
+                raise DataError(
+                    f"prompt {group.group.id!r} has {length} tokens; with {sampling.max_new_tokens} new ones it "
+                    f"exceeds the model's {limit}",
+                    source=group.group.source,
+                    remedy="Lower sampling.max_new_tokens or model.image_size, or leave the row out",
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """Answers as they grow, by row."""
+
+    tokens: Tensor
+    """[rows, max_new_tokens]; what stands behind the length means nothing."""
+    logprobs: Tensor
+    lengths: Tensor
+    """[rows]: tokens of the answer, ``max_new_tokens`` as long as it has not ended."""
+
+    @classmethod
+    def empty(cls, rows: int, limit: int, device: torch.device) -> _Samples:
+        return cls(
+            torch.zeros(rows, limit, dtype=torch.long, device=device),
+            torch.zeros(rows, limit, device=device),
+            torch.full((rows,), limit, device=device),
+        )
+
+    def note(self, row: Tensor, index: int, tokens: Tensor, logprobs: Tensor, ends: Tensor) -> Tensor:
+        """Writes token ``index`` of rows ``row``; which of them have ended, now or before."""
+        self.tokens[row, index], self.logprobs[row, index] = tokens, logprobs
+        here = torch.where(torch.isin(tokens, ends), index + 1, self.tokens.shape[1])
+        self.lengths[row] = torch.minimum(self.lengths[row], here)
+        return self.lengths[row] <= index + 1
+
+
+def placeholder_ids(policy: Policy) -> list[int]:
+    """Ids that stand for pictures, videos and their borders: they can never be part of an answer."""
+    config = policy.config.to_dict()
+    named = {value for key, value in config.items() if PLACEHOLDER_KEY.fullmatch(key) and value is not None}
+    return sorted(named | {policy.processor.image_token_id})
+
+
+def end_ids(policy: Policy) -> list[int]:
+    """Ids that end an answer: those of the generation config, and the tokenizer's."""
+    ends = policy.base.generation_config.eos_token_id
+    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return sorted({*listed, policy.processor.tokenizer.eos_token_id})
+
+
+def _next(logits: Tensor, uniform: Tensor, sampling: SamplingSpec, forbidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Next token [R] of each row and its log-probability under the policy itself, from logits [R,V]."""
+    allowed = logits.index_fill(1, forbidden, -torch.inf)
+    if sampling.temperature == 0:
+        tokens = allowed.argmax(-1)
+    else:
+        tokens = draw(sampling_probabilities(allowed, sampling.temperature, sampling.top_k, sampling.top_p), uniform)
+    return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def _compact(branches: Branches, ended: Tensor) -> Tensor | None:
+    """Lets answers [R] that have ended leave the branches; the rows that stay, None if all do.
+
+    Every prompt keeps as many answers as the one with the most has left, ended ones filling up.
+    """
+    going = ~ended.view(branches.prompts, branches.n)
+    left = going.sum(1)
+    most = int(left.max())
+    prompts = left.nonzero()[:, 0]
+    if prompts.shape[0] * most > COMPACT_BELOW * ended.shape[0]:
+        return None
+    answers = going[prompts].to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    kept = (prompts[:, None] * branches.n + answers).flatten()
+    branches.select(prompts, answers)
+    return kept
+
+
+def _same_pictures_together(groups: Sequence[Group]) -> list[int]:
+    """Indices of the groups, those with the same pictures next to each other."""
+    first: dict[tuple[str, ...], int] = {}
+    for index, group in enumerate(groups):
+        first.setdefault(group.prompts[0].images, index)
+    return sorted(range(len(groups)), key=lambda index: first[groups[index].prompts[0].images])
+
+
+def _uniform(groups: Sequence[Group], sampling: SamplingSpec, n: int, seed: int) -> Tensor:
+    """[P * n, max_new_tokens] in [0,1): the random numbers of each answer, its own stream."""
+    rows = []
+    for group in groups:
+        for sample in range(n):
+            digest = hashlib.sha256(f"{seed}/{group.id}/{sample}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            rows.append(torch.rand(sampling.max_new_tokens, generator=generator))
+    return torch.stack(rows)
