@@ -36,3 +36,7 @@ class MissingExtra(SightlineError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed. Run: pip install 'sightline[{extra}]'")
+
+
+class DivergenceError(SightlineError, ArithmeticError):
+    """The loss or a gradient became infinite or not a number."""

@@ -1,0 +1,145 @@
+"""Checkpoints that are there as a whole or not at all.
+
+A checkpoint is written into a folder of another name, every file and the folder are flushed to the disk, a
+manifest of sizes and hashes is written last, and then the folder is renamed. A kill at any moment leaves the
+previous checkpoint in place; ``latest`` reads only folders whose manifest holds.
+
+Files: ``weights.safetensors`` (trainable state), ``optimizer.pt``, ``ranks.pt`` (random numbers and open
+metrics of each rank), ``progress.json`` (step, source, counters), ``manifest.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sightline.errors import CheckpointError
+
+_MANIFEST = "manifest.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that a run needs to go on as if it had never stopped."""
+
+    step: int
+    """Optimizer steps done."""
+    weights: Mapping[str, Tensor]
+    """Trainable state, on any device."""
+    optimizer: Mapping[str, Any]
+    ranks: list[dict[str, Any]]
+    """One entry per rank: plain values and tensors."""
+    progress: Mapping[str, Any]
+    """Plain JSON: source state, counters."""
+
+
+def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Writes a checkpoint and removes all but the newest ``keep``. For the main process only.
+
+    Returns:
+        Its folder, ``checkpoints/step-00000012``.
+    """
+    final = _folder(run_dir) / f"step-{checkpoint.step:08d}"
+
+    def write(folder: Path) -> None:
+        weights = {name: value.detach().cpu().contiguous() for name, value in checkpoint.weights.items()}
+        save_file(weights, folder / "weights.safetensors")
+        torch.save(dict(checkpoint.optimizer), folder / "optimizer.pt")
+        torch.save(checkpoint.ranks, folder / "ranks.pt")
+        progress = {"format": _FORMAT, "step": checkpoint.step, **checkpoint.progress}
+        (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+        manifest = {path.name: [path.stat().st_size, _sha256(path)] for path in sorted(folder.iterdir())}
+        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+    replace_folder(final, write)
+    for old in _folders(run_dir)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
+    """Fills a folder aside, flushes it to the disk and gives it its name; what had the name goes.
+
+    Between the removal of the old folder and the renaming nothing has the name; nothing half-written ever has.
+    """
+    aside = final.with_name(f"{final.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write(aside)
+    for path in [*(p for p in aside.rglob("*") if p.is_file()), *(p for p in aside.rglob("*") if p.is_dir()), aside]:
+        _flush(path)
+    if final.exists():
+        shutil.rmtree(final)
+    aside.rename(final)
+    _flush(final.parent)
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None. Half-written and damaged ones are passed over."""
+    return next((folder for folder in reversed(_folders(run_dir)) if _is_whole(folder)), None)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Reads a checkpoint, tensors on the CPU.
+
+    Raises:
+        CheckpointError: it was written in another format.
+    """
+    progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    if progress.pop("format") != _FORMAT:
+        raise CheckpointError(f"{folder} was written by another version of Sightline, in another format. Start anew.")
+    return Checkpoint(
+        step=progress.pop("step"),
+        weights=load_file(folder / "weights.safetensors"),
+        optimizer=torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
+        ranks=torch.load(folder / "ranks.pt", map_location="cpu", weights_only=True),
+        progress=progress,
+    )
+
+
+def _folder(run_dir: Path) -> Path:
+    return run_dir / "checkpoints"
+
+
+def _folders(run_dir: Path) -> list[Path]:
+    """Finished checkpoints by their name, oldest first."""
+    return sorted(path for path in _folder(run_dir).glob("step-*") if path.is_dir() and path.suffix != ".tmp")
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return False
+    files = [(folder / name, size, digest) for name, (size, digest) in manifest.items()]
+    return all(
+        path.is_file() and path.stat().st_size == size and _sha256(path) == digest for path, size, digest in files
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Forces a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,238 @@
+"""Fills the columns of a batch that an algorithm needs and the data does not bring: reference log-probabilities.
+
+The reference is the policy as it was when training began. Three ways to have it give the same numbers:
+
+=========  ==================================================  ===========================================
+adapter    the same module with its adapters off               no memory, one more forward; LoRA only
+copy       a frozen copy of the module                         the weights twice, one more forward
+cache      numbers computed once and kept on disk              no forward while training; fixed rows only
+=========  ==================================================  ===========================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sightline.data.sampler import cost, plan_micro_batches
+from sightline.errors import CheckpointError, DataError, UnsupportedError
+from sightline.types import Batch, Head, LayoutName, RenderedGroup, Scores
+
+_LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
+_OF_DATA = frozenset({"weights", "rollout_logprobs", "rewards", "labels"})
+
+
+class Scorer(Protocol):
+    """The part of ``models.policy.Policy`` that a column needs. Called under the runtime's autocast."""
+
+    training: bool
+
+    def __call__(self, batch: Batch, heads: frozenset[Head], reference: bool = False) -> Scores: ...
+
+    def train(self, mode: bool = True) -> object: ...
+
+
+class Reference(Protocol):
+    """Gives reference log-probabilities of a batch."""
+
+    def logprobs(self, batch: Batch, groups: Sequence[RenderedGroup]) -> Tensor:
+        """[N] float32 for a batch laid out from ``groups``."""
+        ...
+
+
+class AdapterReference:
+    """The policy with its adapters off."""
+
+    def __init__(self, policy: Scorer) -> None:
+        self._policy = policy
+
+    def logprobs(self, batch: Batch, groups: Sequence[RenderedGroup]) -> Tensor:
+        return scored(self._policy, batch, reference=True)
+
+
+class CopyReference:
+    """A frozen copy of the policy, made before training."""
+
+    def __init__(self, copy: Scorer) -> None:
+        copy.train(False)
+        self._copy = copy
+
+    def logprobs(self, batch: Batch, groups: Sequence[RenderedGroup]) -> Tensor:
+        return scored(self._copy, batch)
+
+
+def scored(policy: Scorer, batch: Batch, *, reference: bool = False) -> Tensor:
+    """[N] log-probabilities without gradient and without dropout; the policy's mode is restored."""
+    mode = policy.training
+    policy.train(False)
+    try:
+        with torch.no_grad():
+            logprobs = policy(batch, _LOGPROBS, reference).logprobs
+    finally:
+        policy.train(mode)
+    assert logprobs is not None
+    return logprobs
+
+
+class Columns:
+    """Fills what an algorithm needs."""
+
+    def __init__(self, needs: frozenset[str], reference: Reference | None = None) -> None:
+        """
+        Raises:
+            UnsupportedError: a column that nothing here can fill.
+        """
+        if unknown := needs - _OF_DATA - {"ref_logprobs"}:
+            raise UnsupportedError(f"The algorithm needs the columns {sorted(unknown)}, which nothing fills.")
+        if "ref_logprobs" in needs and reference is None:
+            raise UnsupportedError("The algorithm needs reference log-probabilities. Set reference in the recipe.")
+        self._needs = needs
+        self._reference = reference
+
+    def fill(self, batch: Batch, groups: Sequence[RenderedGroup]) -> Batch:
+        """The batch with every column that is needed.
+
+        Raises:
+            DataError: a column that the data must bring is missing; names the groups.
+        """
+        for name in self._needs & _OF_DATA:
+            if vars(batch)[name] is None:
+                sources = ", ".join(group.group.source or group.group.id for group in groups)
+                raise DataError(
+                    f"the algorithm needs {name}, and not every response has it",
+                    source=sources,
+                    remedy=f"Give every response of these groups its {name}, or choose another algorithm",
+                )
+        if "ref_logprobs" in self._needs:
+            assert self._reference is not None
+            batch = batch.with_columns(ref_logprobs=self._reference.logprobs(batch, groups))
+        return batch
+
+
+class CachedReference:
+    """Numbers computed once before training, found again by a fingerprint of everything they depend on.
+
+    The fingerprint covers the model's weights, the precision, and the row as the processor and the template
+    rendered it: token ids, scored tokens and pixels. Whatever changes one of them changes the fingerprint, so
+    that a stale number is never found, and is computed anew.
+
+    Files: ``{rank}-{number}.safetensors``, each renamed into place when whole; a killed run goes on where the
+    last one ended.
+    """
+
+    def __init__(self, folder: Path, model: str) -> None:
+        """
+        Args:
+            folder: where the numbers are kept.
+            model: fingerprint of the weights (:func:`fingerprint_weights`) and of the precision.
+        """
+        self._folder, self._model = folder, model
+        self._known: dict[str, Tensor] = {}
+
+    def load(self) -> None:
+        """Reads all numbers in the folder, those of other ranks included."""
+        for path in sorted(self._folder.glob("*.safetensors")):
+            self._known.update(load_file(path))
+
+    def missing(self, groups: Iterable[RenderedGroup]) -> Iterator[RenderedGroup]:
+        """Those groups whose numbers are not there."""
+        return (group for group in groups if self.fingerprint(group) not in self._known)
+
+    def save(self, numbers: Mapping[str, Tensor], rank: int) -> None:
+        """Keeps the numbers of some groups, by fingerprint, in a file of their own."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(self._folder.glob(f"{rank:04d}-*.safetensors")))
+        final = self._folder / f"{rank:04d}-{number:06d}.safetensors"
+        aside = final.with_suffix(".tmp")
+        save_file({key: value.contiguous() for key, value in numbers.items()}, aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(final)
+        self._known.update(numbers)
+
+    def fingerprint(self, group: RenderedGroup) -> str:
+        """SHA-256 of the weights' fingerprint and of the row as rendered."""
+        digest = hashlib.sha256(self._model.encode())
+        for prompt in group.prompts:
+            digest.update(repr((prompt.tokens, prompt.images, prompt.trained)).encode())
+        for response in group.responses:
+            digest.update(repr((response.prompt, response.tokens, response.trained)).encode())
+        for image in group.images:
+            _update(digest, image.tensors)
+        return digest.hexdigest()
+
+    def logprobs(self, batch: Batch, groups: Sequence[RenderedGroup]) -> Tensor:
+        """[N], put together group by group.
+
+        Raises:
+            CheckpointError: a group whose numbers were not computed before training.
+        """
+        filled = batch.target.new_zeros(batch.target.shape, dtype=torch.float32)
+        owner = batch.group[batch.response]
+        for index, group in enumerate(groups):
+            numbers = self._known.get(self.fingerprint(group))
+            if numbers is None:
+                raise CheckpointError(
+                    f"No reference numbers for {group.group.source or group.group.id}: its text or picture changed "
+                    "while training ran. Start the run again: they are computed before training."
+                )
+            filled[owner == index] = numbers.to(filled.device)
+        return filled
+
+
+def fill_cache(
+    cache: CachedReference,
+    chunks: Iterable[Sequence[RenderedGroup]],
+    score: Callable[[Sequence[RenderedGroup]], tuple[Batch, Tensor]],
+    *,
+    rank: int,
+    layout: LayoutName,
+    budget: int,
+) -> int:
+    """Computes what the cache lacks, and saves it chunk by chunk.
+
+    Args:
+        cache: loaded.
+        chunks: this rank's groups, some at a time.
+        score: lays groups out and gives (batch, [N] log-probabilities) under the policy before training.
+        rank: this rank.
+        layout: for the cost of a group.
+        budget: most tokens of a forward pass.
+
+    Returns:
+        Groups computed.
+    """
+    computed = 0
+    for chunk in chunks:
+        missing = list({cache.fingerprint(group): group for group in cache.missing(chunk)}.values())
+        numbers: dict[str, Tensor] = {}
+        for micro in plan_micro_batches([cost(group, layout) for group in missing], budget):
+            groups = [missing[index] for index in micro.members]
+            batch, logprobs = score(groups)
+            owner = batch.group[batch.response]
+            numbers |= {cache.fingerprint(g): logprobs[owner == index].cpu() for index, g in enumerate(groups)}
+        if numbers:
+            cache.save(numbers, rank)
+        computed += len(missing)
+    return computed
+
+
+def fingerprint_weights(module: nn.Module) -> str:
+    """SHA-256 of all parameters and persistent buffers: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    _update(digest, module.state_dict())
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,117 @@
+"""The training loop: read it top to bottom.
+
+A step: take groups, plan micro-batches of equal number on every rank, lay out, count units over all ranks,
+then for each micro-batch: fill columns, prepare, score, loss, divide by the global count, backward; clip,
+step, reduce, log, save. No term is averaged anywhere else, so one micro-batch, k micro-batches and n
+processes give the same gradient.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sightline.recipes.schema import Recipe
+from sightline.train.checkpoint import replace_folder
+from sightline.train.metrics import TrainProgress
+from sightline.train.passes import count_units, fill, plan_passes, weighted_sum
+from sightline.train.report import check_finite, note, report
+from sightline.train.session import Session, open_session
+
+OnLog = Callable[[Mapping[str, Any]], None]
+"""Called on the main process with every record that goes to ``metrics.jsonl``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run leaves."""
+
+    run_dir: Path
+    model_dir: Path
+    """The trained model, or its adapter."""
+    steps: int
+    """Optimizer steps done in all."""
+    resumed_from: int
+    """Step that this call went on from; 0: it started."""
+    last: Mapping[str, Any]
+    """The last record logged by this call; empty if there was nothing left to do."""
+
+
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    on_log: OnLog | None = None,
+) -> TrainResult:
+    """Runs a recipe to its end, and leaves the model in ``<output_dir>/model``.
+
+    Args:
+        recipe: what to run.
+        resume: None: go on where the run directory holds the same run; True: go on or fail; False: start or fail.
+        overwrite: remove the run that is in the run directory.
+        quiet: no progress bar.
+        on_log: called with every record.
+
+    Raises:
+        RecipeError, DataError, CheckpointError, UnsupportedError: before the first step.
+        DivergenceError: the loss or a gradient is not finite; weights are those before the step.
+    """
+    with open_session(recipe, resume=resume, overwrite=overwrite) as session:
+        return fit(session, quiet=quiet, on_log=on_log)
+
+
+def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> TrainResult:
+    """Takes the steps that are left, with logging, evaluation and checkpoints, and saves the model."""
+    start, last = s.step, dict[str, Any]()
+    s.policy.train()
+    shown = s.runtime.is_main and not quiet
+    with TrainProgress(title=s.recipe.name, total=s.total_steps, done=start, shown=shown) as bar:
+        while s.step < s.total_steps:
+            train_step(s)
+            record = report(s)
+            if record and s.runtime.is_main:
+                s.metrics.write(record)
+                s.runtime.log(record, s.step)
+                if on_log is not None:
+                    on_log(record)
+            last = record or last
+            bar.update(s.step, record)
+            if s.due(s.recipe.train.save_every):
+                s.save()
+    if s.runtime.is_main and (s.step > start or not s.run.model.exists()):
+        replace_folder(s.run.model, s.policy.save)
+    s.runtime.barrier()
+    return TrainResult(run_dir=s.run.path, model_dir=s.run.model, steps=s.step, resumed_from=start, last=last)
+
+
+def train_step(s: Session) -> None:
+    """One optimizer step."""
+    began = time.monotonic()
+    taken = s.source.take(s.step)
+    passes = plan_passes(s, taken)
+    counts = count_units(s, passes)
+    s.schedule.apply(s.optimizer, s.step)
+    for number, one in enumerate(passes):
+        batch = fill(s, one)
+        with s.runtime.accumulate(s.model, sync=number == len(passes) - 1):
+            with s.runtime.autocast():
+                scores = s.model(batch, s.algorithm.heads)
+            terms, one.stats = s.algorithm.loss(batch, scores, s.runtime)
+            parts = {term.name: one.weight * weighted_sum(term) / max(1, counts[term.unit]) for term in terms}
+            assert len(parts) == len(terms), "terms of one loss have names of their own"
+            loss = torch.stack(list(parts.values())).sum()
+            s.runtime.backward(loss * s.runtime.size)  # reduction over ranks takes the mean
+        one.parts = {name: part.detach() for name, part in parts.items()}
+    norm = s.runtime.clip(s.trained_parameters(), s.recipe.train.max_grad_norm)
+    check_finite(s, passes, norm)
+    s.optimizer.step()
+    s.optimizer.zero_grad(set_to_none=True)
+    s.step += 1
+    note(s, taken, passes, norm, time.monotonic() - began)

@@ -1,0 +1,119 @@
+"""What a run reports: exact means over ranks and micro-batches, one JSON line per logged step, a progress bar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from sightline.types import Stat
+
+
+class Gathers(Protocol):
+    """The part of the runtime that metrics need."""
+
+    def gather_objects(self, value: dict[str, tuple[float, float]]) -> list[dict[str, tuple[float, float]]]: ...
+
+
+class Meter:
+    """Sums and counts of the steps since the last log line; the mean is taken once, over all ranks.
+
+    A mean of means would depend on how groups fell on ranks and micro-batches; sum over count does not.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, float] = {}
+
+    def add(self, stats: Mapping[str, Stat]) -> None:
+        """Adds this rank's part of some statistics."""
+        for name, stat in stats.items():
+            value = stat.sum.detach().to(self._device, torch.float64)
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0.0) + stat.count
+
+    def reduce(self, runtime: Gathers) -> dict[str, float]:
+        """Means over all ranks, and an empty meter. What was never counted is left out. Every rank must call."""
+        total: dict[str, tuple[float, float]] = {}
+        for part in runtime.gather_objects(self.state()):
+            for name, (value, count) in part.items():
+                before = total.get(name, (0.0, 0.0))
+                total[name] = (before[0] + value, before[1] + count)
+        self._sums, self._counts = {}, {}
+        return {name: value / count for name, (value, count) in total.items() if count}
+
+    def state(self) -> dict[str, tuple[float, float]]:
+        """This rank's sums and counts, for a checkpoint between two log lines."""
+        values = torch.stack(list(self._sums.values())).tolist() if self._sums else []
+        return {name: (value, self._counts[name]) for name, value in zip(self._sums, values, strict=True)}
+
+    def load_state(self, state: Mapping[str, tuple[float, float]]) -> None:
+        self._sums = {n: torch.tensor(v, dtype=torch.float64, device=self._device) for n, (v, _) in state.items()}
+        self._counts = {name: count for name, (_, count) in state.items()}
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one line per logged step, steps rising, each once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def drop_after(self, step: int) -> None:
+        """Removes the lines of later steps, and a half-written one: a resumed run writes them again."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        aside.replace(self.path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``metrics.jsonl``, in order."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; infinity where the line is not whole."""
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return float("inf")
+
+
+_SHOWN = (("loss", "loss"), ("rewards/accuracies", "accuracy"), ("reward", "reward"))
+
+
+class TrainProgress:
+    """A progress bar with the newest figures; silent when not ``shown``."""
+
+    def __init__(self, *, title: str, total: int, done: int, shown: bool) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, TextColumn("{task.fields[figures]}"), disable=not shown)
+        self._task = self._progress.add_task(title, total=total, completed=done, figures="")
+
+    def update(self, step: int, record: Mapping[str, Any] | None) -> None:
+        if record is not None:
+            figures = "  ".join(f"{label} {record[key]:.3f}" for key, label in _SHOWN if key in record)
+            self._progress.update(self._task, figures=figures)
+        self._progress.update(self._task, completed=step)
+
+    def __enter__(self) -> TrainProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

@@ -1,0 +1,90 @@
+"""AdamW over the parts of a policy, and the schedule of its learning rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from sightline.recipes.schema import TrainSpec
+
+NamedParameters = Sequence[tuple[str, nn.Parameter]]
+
+
+def parameter_groups(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> list[dict[str, Any]]:
+    """Optimizer groups: each part with its own learning rate, matrices with decay, biases and norms without.
+
+    Args:
+        parts: trainable parameters of ``language``, ``projector`` and ``vision``, by name.
+        spec: learning rates and weight decay.
+
+    Returns:
+        Groups with ``params``, ``name`` (part, and whether it decays), ``lr``, ``base_lr`` and ``weight_decay``.
+        A parameter with fewer than two axes never decays.
+    """
+    rates = {
+        "projector": spec.projector_learning_rate or spec.learning_rate,
+        "vision": spec.vision_learning_rate or spec.learning_rate,
+    }
+    groups = []
+    for part, named in parts.items():
+        rate = rates.get(part, spec.learning_rate)
+        for decays in (True, False):
+            members = [parameter for _, parameter in named if (parameter.dim() >= 2) == decays]
+            if members:
+                groups.append(
+                    {
+                        "params": members,
+                        "name": f"{part}/{'decay' if decays else 'no_decay'}",
+                        "lr": rate,
+                        "base_lr": rate,
+                        "weight_decay": spec.weight_decay if decays else 0.0,
+                    }
+                )
+    return groups
+
+
+def build_optimizer(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), fused."""
+    return AdamW(parameter_groups(parts, spec), betas=spec.betas, eps=spec.epsilon, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Factor on every learning rate, as a pure function of the step: resuming needs the step only.
+
+    Warm-up is linear and its first step is not wasted: step s of w takes (s + 1) / w. Then ``linear`` and
+    ``cosine`` fall from 1 towards 0, which the step after the last would reach.
+
+    >>> [Schedule(kind="linear", total_steps=6, warmup_steps=2).factor(step) for step in range(6)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+
+    kind: Literal["constant", "linear", "cosine"]
+    total_steps: int
+    warmup_steps: int = 0
+
+    @classmethod
+    def of(cls, spec: TrainSpec, total_steps: int) -> Schedule:
+        """The schedule of a recipe; a warm-up below 1 is a share of all steps."""
+        warmup = math.ceil(round(spec.warmup * total_steps, 6)) if spec.warmup < 1 else round(spec.warmup)
+        return cls(kind=spec.schedule, total_steps=total_steps, warmup_steps=warmup)
+
+    def factor(self, step: int) -> float:
+        """Factor for the optimizer step ``step``, counted from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.kind == "constant":
+            return 1.0
+        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return max(0.0, 1.0 - done) if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    def apply(self, optimizer: Optimizer, step: int) -> None:
+        """Sets the learning rate of every group for ``step``."""
+        factor = self.factor(step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor

@@ -1,0 +1,61 @@
+"""Micro-batches of a step: planned, laid out, counted, and filled just before they are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from sightline.data.sampler import cost, extend_plan, plan_micro_batches
+from sightline.train.session import Session
+from sightline.train.source import Taken
+from sightline.types import Batch, RenderedGroup, Stat, Term, Unit
+
+
+@dataclass(kw_only=True)
+class Pass:
+    """One forward and backward of a step."""
+
+    groups: Sequence[RenderedGroup]
+    batch: Batch
+    """As laid out, on the CPU."""
+    weight: float
+    """0: run for company only; nothing of it counts."""
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """What each term adds to the loss of the step."""
+    stats: Mapping[str, Stat] = field(default_factory=dict)
+
+
+def plan_passes(s: Session, taken: Taken) -> list[Pass]:
+    """Micro-batches of this rank, as many as every other rank has."""
+    costs = [cost(group, s.layout) for group in taken.groups]
+    plan = plan_micro_batches(costs, s.recipe.train.micro_batch_tokens)
+    passes = []
+    for micro in extend_plan(plan, max(s.runtime.gather_objects(len(plan)))):
+        groups = [taken.groups[index] for index in micro.members]
+        passes.append(Pass(groups=groups, batch=s.lay_out(groups), weight=micro.weight if taken.counted else 0.0))
+    return passes
+
+
+def count_units(s: Session, passes: Sequence[Pass]) -> dict[Unit, int]:
+    """How many of each unit the step has, over all ranks and micro-batches."""
+    counts = [sum(one.batch.count(unit) for one in passes if one.weight) for unit in get_args(Unit)]
+    total = s.runtime.sum(torch.tensor(counts, device=s.runtime.device)).tolist()
+    return dict(zip(get_args(Unit), total, strict=True))
+
+
+@torch.no_grad()
+def fill(s: Session, one: Pass) -> Batch:
+    """The batch on the device, with its columns. Frozen vision features serve policy and reference."""
+    with s.runtime.autocast():
+        batch = s.policy.encode(one.batch.to(s.runtime.device))
+        batch = s.columns.fill(batch, one.groups)
+    return s.algorithm.prepare(batch, s.runtime)
+
+
+def weighted_sum(term: Term) -> Tensor:
+    """What a term adds to the loss, before the division by its global count."""
+    return term.coefficient * term.values.sum()

@@ -1,0 +1,167 @@
+"""The run directory: what is in it, and whether a run may go on in it.
+
+``recipe.yaml`` (resolved), ``environment.json``, ``metrics.jsonl``, ``checkpoints/``, ``reference/``,
+``samples.jsonl`` (online), ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sightline.errors import CheckpointError
+from sightline.recipes.load import dump_recipe, load_recipe
+from sightline.recipes.schema import Recipe
+from sightline.train.checkpoint import latest
+
+_OURS = ("recipe.yaml", "environment.json", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl")
+_OUR_FOLDERS = ("checkpoints", "reference", "trackers", "images", "model", "model.tmp")
+_PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
+_FREE = frozenset(
+    ("workers", "log_every", "eval_every", "save_every", "keep_checkpoints", "trackers", "distribution")
+) | {"micro_batch_tokens"}
+"""Fields of ``train`` that change no number beyond rounding: they may differ when a run goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDirectory:
+    """A folder that holds one run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def reference(self) -> Path:
+        return self.path / "reference"
+
+    @property
+    def trackers(self) -> Path:
+        return self.path / "trackers"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+
+def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | None:
+    """Decides whether a run starts or goes on, and changes nothing but for ``overwrite``. Main process only.
+
+    Args:
+        recipe: the run that is wanted.
+        resume: None: go on where the directory holds the same run; True: go on or fail; False: start or fail.
+        overwrite: remove the run that is there. Only files that Sightline writes are removed.
+
+    Returns:
+        The checkpoint to go on from; None: from the beginning.
+
+    Raises:
+        CheckpointError: the directory holds another run, or none to go on with.
+    """
+    run = RunDirectory(path=Path(recipe.output_dir))
+    if overwrite:
+        _remove(run)
+    if not run.recipe.exists():
+        if resume:
+            raise CheckpointError(f"{run.path} holds no run to resume. Leave out resume, or correct output_dir.")
+        return None
+    if resume is False:
+        raise CheckpointError(f"{run.path} already holds a run. Choose another output_dir, or pass --overwrite.")
+    if changes := changed_fields(load_recipe(run.recipe), recipe):
+        raise CheckpointError(
+            f"{run.path} holds a run with other settings ({'; '.join(changes)}). "
+            "Set them back, choose another output_dir, or pass --overwrite."
+        )
+    found = latest(run.path)
+    if resume and found is None:
+        raise CheckpointError(f"{run.path} holds no whole checkpoint to resume from. Leave out resume to start again.")
+    return found
+
+
+def changed_fields(before: Recipe, now: Recipe) -> list[str]:
+    """Settings that differ and would change the numbers of a run that goes on.
+
+    ``name``, ``output_dir`` and what only concerns speed and logging may differ. The length (``train.epochs``,
+    ``train.max_steps``) may differ where the learning rate does not depend on it: ``constant``, with a warm-up
+    counted in steps.
+    """
+    old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
+    free = {"name", "output_dir", *(f"train.{name}" for name in _FREE)}
+    if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
+        free |= {"train.epochs", "train.max_steps"}
+    names = [name for name in [*old, *(n for n in new if n not in old)] if name not in free]
+    return [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if old.get(n) != new.get(n)]
+
+
+def write_run(run: RunDirectory, recipe: Recipe, facts: dict[str, Any]) -> None:
+    """Writes the resolved recipe and what it ran on. Main process only."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.environment.write_text(json.dumps(environment() | facts, indent=2) + "\n", encoding="utf-8")
+    aside = run.recipe.with_suffix(".tmp")
+    aside.write_text(dump_recipe(recipe), encoding="utf-8")
+    aside.replace(run.recipe)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and git revision of what runs."""
+    installed = {name: importlib.metadata.version(name) for name in ("sightline", *_PACKAGES)}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": installed,
+        "git": _revision(Path(__file__).parent),
+    }
+
+
+def _revision(folder: Path) -> str | None:
+    """Commit of the checkout, marked where it was changed; None outside of one."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _remove(run: RunDirectory) -> None:
+    for name in _OURS:
+        (run.path / name).unlink(missing_ok=True)
+    for name in _OUR_FOLDERS:
+        shutil.rmtree(run.path / name, ignore_errors=True)

@@ -1,0 +1,203 @@
+"""Processes, devices and trackers: the only file that knows accelerate.
+
+Ranks may hold unequal numbers of units, but make equal numbers of passes (``data.sampler.extend_plan``).
+Gradients are averaged over ranks by DDP; the loop multiplies its loss by the number of ranks and divides
+by global counts, so that the average is the gradient of the global loss.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration, gather_object
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sightline.errors import RecipeError
+
+Distribution = Literal["auto", "single", "ddp"]
+_T = TypeVar("_T")
+
+_DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+_REPLACED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+"""Launcher settings that accelerate answers with DDP, or with independent processes, without a word."""
+
+
+class Runtime:
+    """The processes of a run. Is a ``types.World``."""
+
+    def __init__(
+        self,
+        *,
+        distribution: Distribution = "auto",
+        mixed_precision: Literal["no", "bf16"] = "no",
+        skips_parameters: bool = False,
+        trackers: Sequence[str] = (),
+        log_dir: Path | None = None,
+    ) -> None:
+        """
+        Args:
+            distribution: kind that must run; ``auto``: what the launcher set up.
+            mixed_precision: ``bf16`` runs forwards under autocast.
+            skips_parameters: a pass may leave trained parameters out (a micro-batch without pictures when
+                the projector or the vision tower is trained). DDP then looks for them in every pass that
+                reduces, and a parameter that only other ranks used still gets its gradient.
+            trackers: names of accelerate's trackers.
+            log_dir: folder of the trackers' files.
+
+        Raises:
+            RecipeError: what runs is not what was asked for.
+        """
+        _refuse_replaced()
+        # mixed precision is done by ``autocast`` below: accelerate would replace the policy's forward, and keeps
+        # the setting for the life of the process
+        self._accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision="no",
+            gradient_accumulation_steps=1,
+            log_with=list(trackers) or None,
+            project_config=ProjectConfiguration(project_dir=log_dir, logging_dir=log_dir) if log_dir else None,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=skips_parameters, broadcast_buffers=False)
+            ],
+        )
+        self._bf16 = mixed_precision == "bf16"
+        self.rank = self._accelerator.process_index
+        self.size = self._accelerator.num_processes
+        self.device: torch.device = self._accelerator.device
+        self._check(distribution)
+        if self.size > 1:
+            atexit.register(_leave)
+        if skips_parameters:
+            # said once where no pass of the first step happened to leave a parameter out
+            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def kind(self) -> str:
+        """What runs: ``single`` or ``ddp``."""
+        return "ddp" if self._accelerator.distributed_type in _DDP else "single"
+
+    # --- model and optimizer ---
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """The module on this rank's device, not wrapped."""
+        return module.to(self.device)
+
+    def prepare(self, policy: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """The policy as its gradients are reduced, and its optimizer."""
+        return self._accelerator.prepare(policy, optimizer)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Around every forward: bf16 where the recipe asks for it."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
+
+    @contextmanager
+    def accumulate(self, model: nn.Module, *, sync: bool) -> Iterator[None]:
+        """Around forward and backward of one micro-batch; gradients are reduced where ``sync``.
+
+        The forward belongs inside: that is where DDP decides whether the backward reduces.
+        """
+        with nullcontext() if sync else self._accelerator.no_sync(model):
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        self._accelerator.backward(loss)
+
+    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+        """Clips the reduced gradients to a global 2-norm (0: not at all) and returns the norm before it."""
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm or float("inf"))
+
+    # --- between processes ---
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum over ranks; the same tensor where there is one."""
+        if self.size == 1:
+            return value
+        total: Tensor = self._accelerator.reduce(value, reduction="sum")
+        return total
+
+    def gather_objects(self, value: _T) -> list[_T]:
+        """One value of every rank, in order of ranks."""
+        return [value] if self.size == 1 else list(gather_object([value]))
+
+    def barrier(self) -> None:
+        self._accelerator.wait_for_everyone()
+
+    # --- random numbers ---
+
+    def seed(self, seed: int) -> None:
+        """Seeds Python, NumPy and torch on this rank."""
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+
+    def rng_state(self) -> dict[str, Any]:
+        """State of all generators of this rank, as plain values and tensors."""
+        name, keys, *rest = np.random.get_state(legacy=True)
+        state = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}  # type: ignore[union-attr]
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def set_rng_state(self, state: Mapping[str, Any]) -> None:
+        random.setstate(state["python"])
+        name, keys, *rest = state["numpy"]
+        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+        torch.set_rng_state(state["torch"])
+        if self.device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+
+    # --- trackers ---
+
+    def start_trackers(self, name: str, settings: Mapping[str, str]) -> None:
+        """Opens the trackers on the main process; ``settings`` are shown beside the run."""
+        if self._accelerator.log_with:
+            self._accelerator.init_trackers(name, config=dict(settings))
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self._accelerator.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Finishes the trackers. Processes stay connected, so that another run can follow."""
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
+
+    def _check(self, wanted: Distribution) -> None:
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        found = f"{self.kind} with {self.size} process(es) ({self._accelerator.distributed_type})"
+        if self.size != launched:
+            raise RecipeError(f"The launcher set up {launched} processes, but what runs is {found}.")
+        if self._accelerator.distributed_type not in (DistributedType.NO, *_DDP):
+            raise RecipeError(f"What runs is {found}; only single processes and DDP are supported.")
+        if wanted != "auto" and wanted != self.kind:
+            remedy = "Start it with torchrun" if wanted == "ddp" else "Start it without a launcher"
+            raise RecipeError(f"train.distribution is {wanted}, but what runs is {found}. {remedy}, or set it to auto.")
+
+
+def _refuse_replaced() -> None:
+    for variable, kind in _REPLACED.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise RecipeError(
+                f"The launcher asks for {kind} ({variable}=true), which would silently run as something else. "
+                "Unset it, or use a launcher configuration of plain multi-GPU or multi-CPU."
+            )
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,173 @@
+"""A run that is under way: what it holds, how it is opened, saved and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+from torch.optim import Optimizer
+
+from sightline.algorithms.registry import build_algorithm
+from sightline.data.render import Renderer
+from sightline.models.layout import lay_out
+from sightline.models.load import load_policy
+from sightline.models.policy import Policy
+from sightline.recipes.load import check_algorithm
+from sightline.recipes.schema import Recipe
+from sightline.train.build import build_columns, build_source, facts_of, load_groups
+from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sightline.train.columns import Columns
+from sightline.train.metrics import Meter, MetricsFile
+from sightline.train.optim import Schedule, build_optimizer
+from sightline.train.run import RunDirectory, open_run, write_run
+from sightline.train.runtime import Runtime
+from sightline.train.source import Render, Source
+from sightline.types import Algorithm, Batch, Group, LayoutName, RenderedGroup
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A run that is under way."""
+
+    recipe: Recipe
+    run: RunDirectory
+    runtime: Runtime
+    algorithm: Algorithm
+    policy: Policy
+    model: nn.Module
+    """The policy as its gradients are reduced."""
+    optimizer: Optimizer
+    schedule: Schedule
+    source: Source
+    render: Render
+    held_out: Sequence[Group]
+    columns: Columns
+    meter: Meter
+    step: int = 0
+    """Optimizer steps done."""
+    tokens: float = 0.0
+    """Tokens trained on, over all ranks: prompts and responses of every group, each once."""
+    seconds: float = 0.0
+    """Time spent in steps, over all parts of a run that was resumed."""
+
+    @property
+    def total_steps(self) -> int:
+        return self.schedule.total_steps
+
+    @property
+    def layout(self) -> LayoutName:
+        return self.recipe.model.layout
+
+    @property
+    def metrics(self) -> MetricsFile:
+        return MetricsFile(self.run.metrics)
+
+    def lay_out(self, groups: Sequence[RenderedGroup]) -> Batch:
+        return lay_out(groups, self.layout, self.policy.family, self.policy.config)
+
+    def due(self, every: int | None) -> bool:
+        """Whether what happens ``every`` so many steps, and at the end, happens now."""
+        return self.step == self.total_steps or (every is not None and self.step % every == 0)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def save(self) -> None:
+        """Writes a checkpoint. Every rank must call."""
+        ranks = self.runtime.gather_objects({"rng": self.runtime.rng_state(), "meter": self.meter.state()})
+        if self.runtime.is_main:
+            checkpoint = Checkpoint(
+                step=self.step,
+                weights=self.policy.trainable_state(),
+                optimizer=self.optimizer.state_dict(),
+                ranks=ranks,
+                progress={"source": self.source.state(), "tokens": self.tokens, "seconds": self.seconds},
+            )
+            save_checkpoint(self.run.path, checkpoint, self.recipe.train.keep_checkpoints)
+        self.runtime.barrier()
+
+    def restore(self, folder: Path | None) -> None:
+        """Goes on from a checkpoint, or from the very beginning; lines and samples written later are removed.
+
+        With another number of processes the data go on as they would have, but dropout draws other numbers.
+        """
+        checkpoint = None if folder is None else load_checkpoint(folder)
+        self.source.restore(None if checkpoint is None else checkpoint.progress["source"])
+        if self.runtime.is_main:
+            self.metrics.drop_after(0 if checkpoint is None else checkpoint.step)
+        if checkpoint is None:
+            return
+        self.policy.load_trainable_state(dict(checkpoint.weights))
+        self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        self.step = checkpoint.step
+        self.tokens, self.seconds = checkpoint.progress["tokens"], checkpoint.progress["seconds"]
+        if len(checkpoint.ranks) == self.runtime.size:
+            own = checkpoint.ranks[self.runtime.rank]
+            self.runtime.set_rng_state(own["rng"])
+            self.meter.load_state(own["meter"])
+
+
+@contextmanager
+def open_session(recipe: Recipe, *, resume: bool | None = None, overwrite: bool = False) -> Iterator[Session]:
+    """Opens a run, and closes it when the block ends.
+
+    Args:
+        recipe: what to run.
+        resume: None: go on where the run directory holds the same run; True: go on or fail; False: start or fail.
+        overwrite: remove the run that is there.
+
+    Raises:
+        RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
+    """
+    algorithm = build_algorithm(recipe.algorithm)
+    check_algorithm(recipe, algorithm)
+    run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
+    checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
+    checkpoint = runtime.gather_objects(checkpoint)[0]
+    runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
+    policy = load_policy(recipe.model)
+    runtime.place(policy)
+    renderer = Renderer(policy.processor, policy.family)
+    groups, held_out = load_groups(recipe, runtime, renderer)
+    source = build_source(recipe, runtime, policy, renderer, groups)
+    try:
+        columns = build_columns(recipe, algorithm, runtime, policy, renderer, [*groups, *held_out])
+        if runtime.is_main:
+            write_run(run, recipe, facts_of(runtime, policy))
+        model, optimizer = runtime.prepare(policy, build_optimizer(policy.parts(), recipe.train))
+        session = Session(
+            recipe=recipe,
+            run=run,
+            runtime=runtime,
+            algorithm=algorithm,
+            policy=policy,
+            model=model,
+            optimizer=optimizer,
+            schedule=Schedule.of(recipe.train, recipe.train.max_steps or source.steps(recipe.train.epochs)),
+            source=source,
+            render=renderer.render,
+            held_out=held_out,
+            columns=columns,
+            meter=Meter(runtime.device),
+        )
+        runtime.seed(recipe.seed + runtime.rank)
+        session.restore(checkpoint)
+        runtime.start_trackers(recipe.name, {"algorithm": str(recipe.algorithm), "model": recipe.model.path})
+        yield session
+    finally:
+        source.close()
+        runtime.close()
+
+
+def _runtime(recipe: Recipe) -> Runtime:
+    parts, spec = recipe.model.parts, recipe.train
+    return Runtime(
+        distribution=spec.distribution,
+        mixed_precision=spec.mixed_precision,
+        skips_parameters=parts.projector != "frozen" or parts.vision != "frozen",
+        trackers=spec.trackers,
+        log_dir=RunDirectory(path=Path(recipe.output_dir)).trackers,
+    )

@@ -1,0 +1,113 @@
+"""Where the groups of an optimizer step come from: rows on disk, or the policy itself (``train.online``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sightline.data.sampler import Sampler, share
+from sightline.errors import CheckpointError
+from sightline.types import Group, RenderedGroup, Stat, World
+
+Render = Callable[[Group], RenderedGroup]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What one rank takes into one step."""
+
+    groups: Sequence[RenderedGroup]
+    """Never empty: a rank without a share takes another rank's first group for company."""
+    counted: bool = True
+    """False: run with weight 0."""
+    stats: Mapping[str, Stat] = field(default_factory=dict)
+    """This rank's part of what the source itself reports (rewards, lengths)."""
+
+
+class Source(Protocol):
+    """Groups for every optimizer step. Every rank calls every method, with the same arguments."""
+
+    def take(self, step: int) -> Taken:
+        """This rank's groups of the step, counted from 0. Steps are taken in order."""
+        ...
+
+    def steps(self, epochs: float) -> int:
+        """Optimizer steps in so many epochs."""
+        ...
+
+    def epochs(self, steps: int) -> float:
+        """Epochs done after so many steps."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON, for a checkpoint."""
+        ...
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Goes back to a state; None: to the very beginning."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class OfflineSource:
+    """Groups from disk, rendered ahead in threads.
+
+    Reading pictures and tokenizing hardly hold Python's lock, so threads do; nothing is pickled.
+    """
+
+    def __init__(
+        self, groups: Sequence[Group], render: Render, sampler: Sampler, *, world: World, workers: int
+    ) -> None:
+        """
+        Args:
+            groups: the data set, the same on every rank.
+            render: thread-safe.
+            sampler: order of the groups.
+            world: this rank, and how many there are.
+            workers: threads; 0: render when taken.
+        """
+        self._groups, self._render, self._sampler, self._world = groups, render, sampler, world
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="render") if workers else None
+        self._ahead: dict[int, list[Future[RenderedGroup]]] = {}
+
+    def take(self, step: int) -> Taken:
+        counted = bool(self._mine(step))
+        if self._pool is None:
+            return Taken(groups=[self._render(group) for group in self._wanted(step)], counted=counted)
+        for soon in (step, step + 1):
+            if soon not in self._ahead:
+                self._ahead[soon] = [self._pool.submit(self._render, group) for group in self._wanted(soon)]
+        return Taken(groups=[future.result() for future in self._ahead.pop(step)], counted=counted)
+
+    def steps(self, epochs: float) -> int:
+        return self._sampler.steps(epochs)
+
+    def epochs(self, steps: int) -> float:
+        return self._sampler.epochs(steps)
+
+    def state(self) -> dict[str, Any]:
+        return {"groups": len(self._groups)}
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """
+        Raises:
+            CheckpointError: the data set changed, so that the steps done cannot be told from those to come.
+        """
+        if state is not None and state["groups"] != len(self._groups):
+            raise CheckpointError(
+                f"The checkpoint was made with {state['groups']} groups, the data now give {len(self._groups)}. "
+                "Bring the old data back, or start again with another output_dir."
+            )
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _mine(self, step: int) -> list[int]:
+        return share(self._sampler.indices(step), self._world.rank, self._world.size)
+
+    def _wanted(self, step: int) -> list[Group]:
+        return [self._groups[index] for index in self._mine(step) or self._sampler.indices(step)[:1]]
