@@ -75,9 +75,11 @@ def load_dataset_spec(
         cache_dir=None if run_dir is None else run_dir / "images",
         seed=seed,
     )
-    groups = [group for spec in specs for group in load_groups(spec, account)]
-    if run_dir is not None and dataset.on_bad_row == "skip":
-        write_bad_rows(run_dir, part, account.report)
+    try:
+        groups = [group for spec in specs for group in load_groups(spec, account)]
+    finally:  # the list helps most where no row is left
+        if run_dir is not None and dataset.on_bad_row == "skip":
+            write_bad_rows(run_dir, part, account.report)
     return groups, account.report
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -205,15 +204,21 @@ def _typed_part(part: Any, where: str) -> str | Picture:
 def _split(text: str) -> tuple[str | Picture, ...]:
     """Text and pictures of a string with placeholders.
 
-    The line breaks that set a placeholder apart go with it: a chat template puts its own.
+    Line breaks between the text and the pictures before or after it are dropped: LLaVA files write
+    ``<image>\\n`` and a chat template puts its own. Around a picture amid the text they stay.
     """
-    if PLACEHOLDER not in text:
-        return (text,) if text else ()
+    pieces = text.split(PLACEHOLDER)
+    filled = [i for i, piece in enumerate(pieces) if piece.strip("\n")]
+    first, last = (filled[0], filled[-1]) if filled else (len(pieces), -1)
     parts: list[str | Picture] = []
-    for piece in re.split(f"(\n*{PLACEHOLDER}\n*)", text):
-        if PLACEHOLDER in piece:
+    for i, piece in enumerate(pieces):
+        if i > 0:
             parts.append(Picture())
-        elif piece:
+        if 0 < i <= first:
+            piece = piece.lstrip("\n")
+        if last <= i < len(pieces) - 1:
+            piece = piece.rstrip("\n")
+        if piece:
             parts.append(piece)
     return tuple(parts)
 

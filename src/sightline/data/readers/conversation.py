@@ -43,7 +43,8 @@ def build_prompt(
     """
     check_order(turns)
     if turns[-1].role != "user":
-        raise RowError("malformed", "the prompt ends with an answer", remedy="End it with a user turn")
+        remedy = "End it with a user turn, and join neighbouring turns of one speaker"
+        raise RowError("malformed", "an answer is followed by an answer, expected a question before it", remedy=remedy)
     placed, ordered = place_pictures(turns, pictures, together=together)
     return Prompt(
         id=reading.id,
