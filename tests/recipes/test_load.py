@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from sightline.errors import RecipeError
-from sightline.recipes.load import check_algorithm, dump_recipe, load_recipe
+from sightline.recipes.describe import describe_recipe, field_docs
+from sightline.recipes.load import check_algorithm, check_spec, dump_recipe, load_recipe
+from sightline.recipes.schema import DataSpec, SamplingSpec
 from sightline.types import Algorithm
 
 GOOD = """\
@@ -97,7 +99,7 @@ def test_duplicate_key_names_both_lines(write):
         ("- path: b.jsonl", "- b.jsonl", ":14: data.train.1: found 'b.jsonl' (string), expected a mapping."),
         ("name: small", "name: 3", ":1: name: found 3 (whole number), expected a string"),
         ("language: lora", "language: lore", "Did you mean 'lora'? Valid: full, lora, frozen."),
-        ("  path: models/tiny\n", "", ": missing key 'model.path'. Add it."),
+        ("  path: models/tiny\n", "", ":3: missing key 'model.path'. Add it: Local folder, or hub name."),
         ("beta: 0.1", "beta: [1", "not valid YAML"),
         ("beta: 0.1", "beta: !!python/name:os.system x", "expected a plain value. Remove the tag."),
         ("beta: 0.1", "beta: &b 0.1\n  other: *b", "aliases are not allowed"),
@@ -197,6 +199,28 @@ def test_dump_is_read_back_unchanged(write, tmp_path):
     again = tmp_path / "resolved.yaml"
     again.write_text(dump_recipe(recipe))
     assert load_recipe(again) == recipe
+
+
+def test_description_explains_every_key_and_is_read_back_unchanged(write, tmp_path):
+    recipe = load_recipe(write(GOOD), ["model.image_size={shortest_edge: 56}", "data.train.0.rename={a: b}"])
+    text = describe_recipe(recipe, {"beta": "Strength of the pull."})
+    assert "  # Strength of the pull.\n  beta: 0.1\n" in text
+    assert "      # First rows only.\n      limit: 8\n" in text
+    again = tmp_path / "described.yaml"
+    again.write_text(text)
+    assert load_recipe(again) == recipe
+
+
+def test_field_docs_are_the_docstrings_under_the_fields():
+    docs = field_docs(DataSpec)
+    assert docs["limit"] == "First rows only."
+    assert docs["rename"] == "Column renames, old to new (``question: prompt``)."
+
+
+def test_options_are_checked_like_recipes():
+    assert check_spec(SamplingSpec, "sampling options", n=3, top_p=0.5) == SamplingSpec(n=3, top_p=0.5)
+    with pytest.raises(RecipeError, match=r"^sampling options: top_p: found 0.0 \(number\), expected a value > 0.$"):
+        check_spec(SamplingSpec, "sampling options", top_p=0.0)
 
 
 def test_reference_must_match_the_algorithm(write):

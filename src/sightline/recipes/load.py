@@ -7,16 +7,18 @@ import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
+from sightline.recipes.describe import field_docs
 from sightline.recipes.schema import Mode, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source
 from sightline.types import Algorithm
 
+Spec = TypeVar("Spec")
 _RECIPE = TypeAdapter(Recipe)
 
 
@@ -51,6 +53,24 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML that :func:`load_recipe` reads back to an equal recipe."""
     return yaml.dump(dataclasses.asdict(recipe), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def check_spec(kind: type[Spec], where: str, **values: Any) -> Spec:
+    """A part of a recipe from values that were given another way (command-line options).
+
+    Args:
+        kind: The dataclass.
+        where: Names the values in messages: ``sampling options``.
+        values: By field name.
+
+    Raises:
+        RecipeError: A value of the wrong type or out of its range.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        source = Source(values, {(): where})
+        raise RecipeError("\n".join(_fault(source, dict(fault)) for fault in error.errors(include_url=False))) from None
 
 
 def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
@@ -90,7 +110,8 @@ def _fault(source: Source, fault: dict[str, Any]) -> str:
         scope = f" in {inside}" if inside else ""
         return f"{where}: unknown key '{path[-1]}'{scope}. {nearest(str(path[-1]), _keys(path[:-1]))}"
     if fault["type"] == "missing":
-        return f"{where}: missing key '{dotted}'. Add it."
+        meaning = field_docs(_schema_at(path[:-1])).get(str(path[-1]), "")
+        return f"{where}: missing key '{dotted}'. Add it{': ' + meaning if meaning else '.'}"
     found = describe(fault["input"])
     if fault["type"] == "literal_error":
         words = [str(value) for value in _choices(fault["ctx"]["expected"])]
@@ -126,10 +147,15 @@ def _choices(expected: str) -> list[str]:
 
 def _keys(path: KeyPath) -> list[str]:
     """Valid keys of the mapping at ``path`` of a recipe."""
+    return [field.name for field in dataclasses.fields(_schema_at(path))]
+
+
+def _schema_at(path: KeyPath) -> Any:
+    """The dataclass of the mapping at ``path`` of a recipe."""
     schema: Any = Recipe
     for key in path:
         schema = _dataclasses_in(get_args(schema))[0] if isinstance(key, int) else _annotation(schema, key)
-    return [field.name for field in dataclasses.fields(schema)]
+    return schema
 
 
 def _annotation(schema: Any, key: str) -> Any:
