@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from sightline.data.schema import write_groups
+from sightline.errors import CheckpointError
+from sightline.report.run import gallery_of, report_run, training_curves
+from sightline.types import Edge, Group, Prompt, Response
+
+
+def group(number, picture):
+    return Group(
+        prompts=(
+            Prompt(
+                id=f"g{number}",
+                messages=({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"Q{number}?"}]},),
+                images=(picture,),
+            ),
+        ),
+        responses=(Response(text="good", reward=0.75), Response(text="bad", reward=-1.0), Response(text="spare")),
+        edges=(Edge(winner=0, loser=1),),
+    )
+
+
+RECORDS = [
+    {"step": 1, "loss": 0.7, "rewards/margins": 0.0, "custom": 3},
+    {"step": 2, "loss": 0.5, "eval/loss": 0.6, "rewards/margins": 1.5, "custom": 4, "text": "x"},
+]
+
+
+def test_curves_of_known_metrics_come_first_then_all_others():
+    curves = training_curves(RECORDS, prefix="DPO: ")
+    assert [curve.title for curve in curves] == ["DPO: Loss", "DPO: Reward margin", "DPO: custom"]
+    loss, held_out = curves[0].lines
+    assert (loss.x, loss.y) == ([1, 2], [0.7, 0.5])
+    assert (held_out.name, held_out.x, held_out.y) == ("held out", [2], [0.6])
+
+
+def test_gallery_names_the_place_of_each_answer(pictures):
+    (item,) = gallery_of([group(1, pictures[0])])
+    assert item.question == "Q1?" and item.images == [pictures[0]]
+    assert [(a.title, a.text, a.note) for a in item.answers] == [
+        ("chosen", "good", "reward 0.75"),
+        ("rejected", "bad", "reward -1"),
+        ("answer 3", "spare", ""),
+    ]
+
+
+def test_report_of_a_run_directory(tmp_path, pictures):
+    lines = [json.dumps(record) + "\n" for record in RECORDS]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    (tmp_path / "recipe.yaml").write_text("name: my_run\n")
+    write_groups(tmp_path / "samples.jsonl", [group(number, pictures[0]) for number in range(20)])
+    text = report_run(tmp_path).read_text(encoding="utf-8")
+    assert "2 optimizer steps. Last logged: loss 0.5" in text
+    assert "name: my_run" in text
+    assert "Q19?" in text and "Q8?" in text and "Q7?" not in text  # the last twelve
+
+
+def test_folder_that_is_no_run(tmp_path):
+    with pytest.raises(CheckpointError, match=r"found no metrics\.jsonl"):
+        report_run(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match="found no logged step"):
+        report_run(tmp_path)

@@ -1,0 +1,77 @@
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from sightline.evaluation.statistics import Interval
+from sightline.report.table import Row, number, table_json, terminal_table
+
+NAN = float("nan")
+
+
+def row(low, high, *, better="lower", **changed):
+    values = {
+        "key": "hal",
+        "name": "Hal",
+        "meaning": "answers with a hallucination",
+        "before": Interval(value=0.62, low=0.58, high=0.66),
+        "after": Interval(value=0.2, low=0.16, high=0.24),
+        "difference": Interval(value=(low + high) / 2, low=low, high=high),
+        "better": better,
+    }
+    return Row(**{**values, **changed})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "better", "verdict"),
+    [
+        (-0.5, -0.4, "lower", "better"),
+        (-0.5, -0.4, "higher", "worse"),
+        (0.1, 0.2, "lower", "worse"),
+        (0.1, 0.2, "higher", "better"),
+        (-0.1, 0.2, "lower", "no clear change"),
+        (-0.2, 0.0, "lower", "no clear change"),
+        (0.1, 0.2, "neither", "changed"),
+        (NAN, NAN, "lower", ""),
+    ],
+)
+def test_verdict_follows_the_interval_of_the_difference(low, high, better, verdict):
+    assert row(low, high, better=better).verdict == verdict
+
+
+def test_nothing_to_compare_has_no_verdict():
+    assert row(0, 0, after=None, difference=None).verdict == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "signed", "text"),
+    [
+        (0.625, "percent", False, "62.5"),
+        (0.625, "percent", True, "+62.5"),
+        (-0.0312, "percent", True, "−3.1"),
+        (-0.0001, "percent", True, "0.0"),
+        (21.94, "number", False, "21.9"),
+        (NAN, "percent", True, "–"),
+    ],
+)
+def test_numbers_are_written_for_people(value, unit, signed, text):
+    assert number(value, unit, signed=signed) == text
+
+
+def test_terminal_table_holds_the_figures():
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(terminal_table([row(-0.5, -0.34)]))
+    text = console.export_text()
+    assert "62.0 % [58.0, 66.0]" in text
+    assert "20.0 % [16.0, 24.0]" in text
+    assert "−42.0 [−50.0, −34.0]" in text and "✓ better" in text
+
+
+def test_json_is_plain_and_keeps_shares():
+    plain = json.loads(json.dumps(table_json([row(-0.5, -0.4), row(NAN, NAN, key="other")]), allow_nan=False))
+    assert plain["hal"]["before"] == {"value": 0.62, "low": 0.58, "high": 0.66}
+    assert plain["hal"]["verdict"] == "better"
+    assert plain["other"]["difference"] == {"value": None, "low": None, "high": None}
+    assert plain["other"]["verdict"] is None
+    assert math.isclose(plain["hal"]["difference"]["value"], -0.45)
