@@ -84,6 +84,14 @@ def test_unknown_key_in_a_list_item_and_at_the_top(write):
     assert second.startswith(f"{path}:18: unknown key 'modell'. Did you mean 'model'?")
 
 
+def test_key_that_belongs_elsewhere_is_sent_there(write):
+    text = message(write(GOOD), "train.layout=rows")
+    assert (
+        text
+        == "override 'train.layout=rows': unknown key 'layout' in train. 'layout' is a key of model: move it there."
+    )
+
+
 def test_duplicate_key_names_both_lines(write):
     path = write(GOOD + "name: again\n")
     assert message(path) == f"{path}:18: key 'name' is given twice (first at {path}:1). Keep one."

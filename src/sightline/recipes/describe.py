@@ -43,7 +43,9 @@ def _described(
 ) -> Iterator[str]:
     """Lines of one mapping; ``inside`` documents mappings that are plain dictionaries."""
     pad = " " * indent
-    for name, value in (vars(values) if dataclasses.is_dataclass(values) else values).items():
+    names = [field.name for field in dataclasses.fields(values)] if dataclasses.is_dataclass(values) else list(values)
+    for name in names:
+        value = vars(values)[name] if dataclasses.is_dataclass(values) else values[name]
         yield from (f"{pad}# {line}" for line in textwrap.wrap(docs.get(name, ""), 96 - indent))
         if dataclasses.is_dataclass(value) or (name in inside and value):
             nested = field_docs(type(value)) if dataclasses.is_dataclass(value) else inside[name]

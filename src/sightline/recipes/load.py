@@ -108,7 +108,8 @@ def _fault(source: Source, fault: dict[str, Any]) -> str:
     if fault["type"] == "unexpected_keyword_argument":
         inside = ".".join(map(str, path[:-1]))
         scope = f" in {inside}" if inside else ""
-        return f"{where}: unknown key '{path[-1]}'{scope}. {nearest(str(path[-1]), _keys(path[:-1]))}"
+        remedy = _elsewhere(str(path[-1])) or nearest(str(path[-1]), _keys(path[:-1]))
+        return f"{where}: unknown key '{path[-1]}'{scope}. {remedy}"
     if fault["type"] == "missing":
         meaning = field_docs(_schema_at(path[:-1])).get(str(path[-1]), "")
         return f"{where}: missing key '{dotted}'. Add it{': ' + meaning if meaning else '.'}"
@@ -148,6 +149,13 @@ def _choices(expected: str) -> list[str]:
 def _keys(path: KeyPath) -> list[str]:
     """Valid keys of the mapping at ``path`` of a recipe."""
     return [field.name for field in dataclasses.fields(_schema_at(path))]
+
+
+def _elsewhere(name: str) -> str:
+    """Where else a recipe has a key of this name, if it has one (``seed`` written under ``train``)."""
+    sections = {"the top level": (), **{section: (section,) for section in ("model", "data", "train", "online")}}
+    found = [title for title, path in sections.items() if name in _keys(path)]
+    return f"'{name}' is a key of {' and of '.join(found)}: move it there." if found else ""
 
 
 def _schema_at(path: KeyPath) -> Any:

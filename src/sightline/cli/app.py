@@ -1,0 +1,58 @@
+"""The commands together, and the one place where an error becomes a message."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sightline import __version__
+from sightline.cli import console, demo, evaluate, samples, train
+from sightline.errors import SightlineError
+
+app = typer.Typer(
+    name="sightline",
+    help="Align vision-language models so that they say what is in the picture.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command(name="demo")(demo.demo)
+app.command(name="train")(train.train)
+app.command(name="show")(train.show)
+app.command(name="sample")(samples.sample)
+app.command(name="score")(samples.score)
+app.command(name="pairs")(samples.pairs)
+app.add_typer(evaluate.app, name="eval")
+app.command(name="report")(evaluate.report)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sightline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. An error that Sightline raises on purpose is one message and exit code 2."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(args=arguments)
+    except SightlineError as error:
+        if debug:
+            raise
+        console.print_error(error)
+        sys.exit(2)

@@ -1,0 +1,28 @@
+"""What commands print: results on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from sightline.errors import SightlineError
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_error(error: SightlineError) -> None:
+    """One message, as it is: nothing in it is taken for markup."""
+    err.print(Text("error: ", style="bold red"), Text(str(error)), sep="", soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line about what was done, on stderr."""
+    err.print(Text(text), soft_wrap=True)
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr with the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err)

@@ -1,0 +1,153 @@
+"""``sightline sample``, ``score`` and ``pairs``: from prompts to answers to rewards to preferences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sightline.cli.console import say
+from sightline.cli.stage import Stage
+from sightline.errors import DataError
+from sightline.recipes.load import check_spec
+from sightline.recipes.schema import DataSpec, ModelSpec, SamplingSpec
+from sightline.types import Group
+
+GroupFile = Annotated[Path, typer.Argument(metavar="GROUPS.jsonl", help="A Group file.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Group file to write.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew if the file is there.")]
+Limit = Annotated[int | None, typer.Option(help="First rows only.", show_default=False)]
+ImageDir = Annotated[str | None, typer.Option(help="Folder that relative image paths start from.", show_default=False)]
+
+
+def sample(
+    model: Annotated[str, typer.Argument(help="Folder or hub name of the model.", show_default=False)],
+    data: Annotated[str, typer.Argument(help="Rows with the prompts; their answers are ignored.", show_default=False)],
+    out: Out,
+    adapter: Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.", show_default=False)] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="Answers per prompt.")] = 1,
+    temperature: Annotated[float, typer.Option(help="0: greedy.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Least share of probability that is sampled from.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Most likely tokens that are sampled from; 0: all.")] = 0,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 256,
+    seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Prompts generated together. Changes no answer.")] = 8,
+    image_dir: ImageDir = None,
+    limit: Limit = None,
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
+    overwrite: Overwrite = False,
+) -> None:
+    """Let a model answer prompts about pictures.
+
+    Picture and prompt are computed once for all answers. Answers are appended as they come: a
+    stopped command goes on where it was. Each answer holds its tokens, their log-probabilities and
+    why it ended.
+
+    Example: `sightline sample models/llava questions.jsonl -n 8 --temperature 0.7 -o samples.jsonl`
+    """
+    sampling = check_spec(
+        SamplingSpec,
+        "sampling options",
+        n=n,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        max_new_tokens=max_tokens,
+        batch_size=batch_size,
+    )
+    from sightline.data.load import load_prompts
+    from sightline.models.load import load_policy
+    from sightline.rollouts.hf import HFEngine
+
+    prompts = load_prompts(DataSpec(path=data, image_dir=image_dir, limit=limit))
+    engine = HFEngine(load_policy(ModelSpec(path=model, adapter=adapter, dtype=dtype), trainable=False))
+    settings = {"model": model, "adapter": adapter, "dtype": dtype, "data": data, "seed": seed}
+    settings |= {name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"}
+    stage = Stage(out=out, settings=settings)
+    made = stage.run(
+        prompts,
+        lambda some: engine.generate(some, sampling, seed=seed),
+        chunk=4 * sampling.batch_size,
+        title="sampling",
+        overwrite=overwrite,
+    )
+    say(f"{made} prompts answered, {made * sampling.n} answers: {out}")
+
+
+def score(
+    groups: GroupFile,
+    out: Out,
+    reward: Annotated[str, typer.Option(help="scenes, or package.module:Name.")] = "scenes",
+    overwrite: Overwrite = False,
+) -> None:
+    """Give every answer of a Group file its reward.
+
+    The reward sees the prompt, the pictures and the facts of the group. An answer that cannot be
+    scored is an error that names it, never a reward of zero.
+
+    Example: `sightline score samples.jsonl --reward scenes -o scored.jsonl`
+    """
+    from sightline.data.schema import read_groups
+    from sightline.rewards.base import load_reward
+
+    scorer = load_reward(reward)
+    asked = list(read_groups(groups))
+    stage = Stage(out=out, settings={"groups": str(groups), "reward": reward})
+    done = stage.run(
+        asked, lambda some: [scorer.reward(group) for group in some], chunk=64, title="scoring", overwrite=overwrite
+    )
+    rewards = [r.reward for group in read_groups(out) for r in group.responses if r.reward is not None]
+    mean = f", mean reward {sum(rewards) / len(rewards):.3f}" if rewards else ""
+    say(f"{done} groups scored{mean}: {out}")
+
+
+def pairs(
+    groups: Annotated[str, typer.Argument(help="Scored Group file; for --relation options, rows with a right option.")],
+    out: Out,
+    relation: Annotated[
+        Literal["best_worst", "ranked", "options"],
+        typer.Option(help="Best over worst; every higher reward over every lower; the right option over a wrong one."),
+    ] = "best_worst",
+    min_gap: Annotated[float, typer.Option(min=0, help="Least difference of reward for a pair.")] = 0.0,
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Keep answers that are in no pair.")] = False,
+    image_dir: ImageDir = None,
+    limit: Limit = None,
+) -> None:
+    """Say which answers are preferred over which.
+
+    Groups without a pair (all rewards equal, or closer than --min-gap) are left out and counted.
+
+    Example: `sightline pairs scored.jsonl --relation best_worst --min-gap 0.1 -o pairs.jsonl`
+
+    Example: `sightline pairs scienceqa.json --relation options --image-dir images -o pairs.jsonl`
+    """
+    from sightline.data.load import load_groups
+    from sightline.data.schema import write_groups
+    from sightline.relations.scores import RELATIONS, only_compared
+
+    made_by_reader: Literal["options", "none"] = "options" if relation == "options" else "none"
+    rows = load_groups(DataSpec(path=groups, image_dir=image_dir, limit=limit, relation=made_by_reader))
+    if relation != "options":
+        _check_scored(rows, groups)
+        rows = [RELATIONS[relation](group, min_gap) for group in rows]
+    related = [group if keep_all else only_compared(group) for group in rows if group.edges]
+    if not related:
+        raise DataError(f"no pair among {len(rows)} groups", source=groups, remedy="Lower --min-gap, or sample more")
+    write_groups(out, related)
+    edges = sum(len(group.edges) for group in related)
+    say(f"{edges} pairs in {len(related)} groups, {len(rows) - len(related)} groups without a pair: {out}")
+
+
+def _check_scored(groups: Sequence[Group], source: str) -> None:
+    """Every answer that takes part in a comparison needs a reward."""
+    for group in groups:
+        bare = [index for index, response in enumerate(group.responses) if response.reward is None]
+        if bare:
+            raise DataError(
+                f"group {group.id} has answers without a reward (number {bare[0]}, counted from 0)",
+                source=source,
+                remedy="Run `sightline score` first",
+            )

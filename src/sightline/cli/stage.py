@@ -1,0 +1,74 @@
+"""A stage that reads groups, works on them and appends them to a Group file; killed, it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sightline.cli.console import progress_bar, say
+from sightline.data.schema import append_groups, complete_lines, read_groups
+from sightline.errors import CheckpointError
+from sightline.types import Group
+
+Work = Callable[[Sequence[Group]], list[Group]]
+"""Some groups in, as many out, in the same order, under the same ids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The output of one stage."""
+
+    out: Path
+    """The Group file. Beside it stands ``<out>.settings.json``: what it was made with."""
+    settings: dict[str, Any]
+    """All that changes the output. Going on with other settings would mix two outputs, and is refused."""
+
+    def run(self, groups: Sequence[Group], work: Work, *, chunk: int, title: str, overwrite: bool = False) -> int:
+        """Work on the groups whose id the file does not hold yet, a chunk at a time.
+
+        Returns:
+            How many groups were worked on.
+
+        Raises:
+            CheckpointError: The file was made with other settings.
+        """
+        left = [group for group in groups if group.id not in self._done(overwrite)]
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self._settings_file.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
+        if len(left) < len(groups):
+            say(f"{len(groups) - len(left)} of {len(groups)} are in {self.out} already, {len(left)} are left.")
+        with progress_bar() as bar:
+            task = bar.add_task(title, total=len(groups), completed=len(groups) - len(left))
+            for start in range(0, len(left), chunk):
+                some = left[start : start + chunk]
+                append_groups(self.out, work(some))
+                bar.advance(task, len(some))
+        return len(left)
+
+    @property
+    def _settings_file(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.settings.json")
+
+    def _done(self, overwrite: bool) -> set[str]:
+        """Ids that the file holds; a half-written last line is removed."""
+        if overwrite:
+            self.out.unlink(missing_ok=True)
+        if not self.out.exists():
+            return set()
+        self._check_settings()
+        complete_lines(self.out)
+        return {group.id for group in read_groups(self.out)}
+
+    def _check_settings(self) -> None:
+        remedy = "Choose another --out, or pass --overwrite."
+        if not self._settings_file.exists():
+            raise CheckpointError(f"{self.out} exists, and {self._settings_file.name} beside it does not. {remedy}")
+        there = json.loads(self._settings_file.read_text(encoding="utf-8"))
+        here = json.loads(json.dumps(self.settings))
+        names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+        if names:
+            changes = "; ".join(f"{name}: {there.get(name)} there, {here.get(name)} here" for name in names)
+            raise CheckpointError(f"{self.out} was made with other settings ({changes}). {remedy}")

@@ -1,0 +1,79 @@
+"""``sightline train`` and ``sightline show``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sightline.cli.console import out, say
+from sightline.recipes.describe import describe_recipe, field_docs
+from sightline.recipes.load import check_algorithm, dump_recipe, load_recipe
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[key=value ...]", help="Overrides, dotted: train.learning_rate=1e-4", show_default=False),
+]
+
+
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on with the run in output_dir, or refuse to. Neither: go on if it is the same run.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in output_dir and start.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train as a recipe says.
+
+    The run directory gets the resolved recipe, versions, metrics, checkpoints, the model and a
+    report. A run that was stopped goes on where its last checkpoint was, with the same numbers.
+
+    Example: `sightline train recipes/dpo_llava_lora.yaml train.learning_rate=5e-6 data.train.0.limit=100`
+    """
+    resolved = load_recipe(recipe, overrides or ())
+    from sightline.report.run import report_run
+    from sightline.train.loop import train as run
+
+    logged: list[Mapping[str, Any]] = []  # filled on the main process only
+    result = run(resolved, resume=resume, overwrite=overwrite, quiet=quiet, on_log=logged.append)
+    if result.steps == result.resumed_from:
+        say(f"{result.run_dir} has all its {result.steps} steps. Raise train.epochs, or pass --overwrite.")
+    elif logged:
+        say(f"{result.steps} steps done. Model: {result.model_dir}")
+        say(f"Report: {report_run(result.run_dir)}")
+
+
+def show(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Put what each key means above it.")] = False,
+) -> None:
+    """Print a recipe as it will run: checked, overrides applied, every default filled in.
+
+    Example: `sightline show recipes/sft_llava.yaml train.epochs=2 --explain`
+    """
+    from sightline.algorithms.registry import build_algorithm
+
+    resolved = load_recipe(recipe, overrides or ())
+    algorithm = build_algorithm(resolved.algorithm)
+    check_algorithm(resolved, algorithm)
+    fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
+    complete = dataclasses.replace(resolved, algorithm={"name": resolved.algorithm["name"], **fields})
+    text = describe_recipe(complete, field_docs(type(algorithm))) if explain else dump_recipe(complete)
+    if not out.is_terminal:
+        typer.echo(text, nl=False)
+        return
+    from rich.syntax import Syntax
+
+    out.print(Syntax(text, "yaml", background_color="default"))
