@@ -36,6 +36,13 @@ def test_curves_of_known_metrics_come_first_then_all_others():
     assert (held_out.name, held_out.x, held_out.y) == ("held out", [2], [0.6])
 
 
+def test_parts_of_a_metric_share_a_chart_and_one_part_alone_has_none():
+    parts = {"step": 1, "loss/dpo": 0.6, "loss/sft": 0.2, "rewards/margins/text": 1.0, "seconds": 9.0}
+    (curve,) = training_curves([parts, {**parts, "step": 2}])
+    assert curve.title == "Loss by term"
+    assert [(line.name, line.y) for line in curve.lines] == [("dpo", [0.6, 0.6]), ("sft", [0.2, 0.2])]
+
+
 def test_gallery_names_the_place_of_each_answer(pictures):
     (item,) = gallery_of([group(1, pictures[0])])
     assert item.question == "Q1?" and item.images == [pictures[0]]

@@ -27,13 +27,21 @@ _CHARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Implicit rewards", "nats", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"}),
     ("Log-probability of the answers", "nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
     ("Reward of the samples", "", {"reward": "reward"}),
+    ("Length of the answers", "tokens", {"length/chosen": "chosen", "length/rejected": "rejected"}),
     ("Length of the samples", "tokens", {"completions/mean_length": "mean"}),
     ("Entropy", "nats", {"entropy": "entropy"}),
     ("Gradient norm", "", {"grad_norm": "before clipping"}),
     ("Learning rate", "", {"learning_rate": "learning rate"}),
+    ("Speed", "tokens per second", {"tokens_per_second": "tokens"}),
 )
 """Charts in the order they are shown: title, unit, and metric to name in the legend."""
-_NOT_CHARTED = frozenset({"step", "epoch", "time", "seconds"})
+_PARTS = {
+    "loss/": "Loss by term",
+    "rewards/accuracies/": "Pairs ranked right, by kind",
+    "rewards/margins/": "Reward margin by kind",
+}
+"""Metrics that are parts of another one, by the start of their names: one chart, if there are two or more."""
+_NOT_CHARTED = frozenset({"step", "epoch", "seconds", "num_tokens"})
 _MOST_SAMPLES = 12
 
 
@@ -59,7 +67,7 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
     samples = run_dir / "samples.jsonl"
     return write_report(
         run_dir / "report.html" if out is None else out,
-        title=f"Training run {run_dir.resolve().name}",
+        title=f"Training run: {run_dir.resolve().name}",
         curves=training_curves(records),
         gallery=gallery_of(deque(read_groups(samples), _MOST_SAMPLES)) if samples.is_file() else (),
         notes=[_summary(records, run_dir)],
@@ -74,10 +82,14 @@ def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
         records: Lines of ``metrics.jsonl``.
         prefix: Stands before every title (``DPO: ``), where one page shows several runs.
     """
-    known = {metric for _, _, lines in _CHARTS for metric in lines}
     names = {name for record in records for name, value in record.items() if type(value) in (int, float)}
-    others = sorted(names - known - _NOT_CHARTED)
-    charts = [*_CHARTS, *((name, "", {name: name}) for name in others)]
+    parts = {start: sorted(name for name in names if name.startswith(start)) for start in _PARTS}
+    known = {metric for _, _, lines in _CHARTS for metric in lines} | {name for part in parts.values() for name in part}
+    charts = [*_CHARTS]
+    for start, members in parts.items():
+        if len(members) > 1:
+            charts.append((_PARTS[start], "", {name: name.removeprefix(start) for name in members}))
+    charts += [(name, "", {name: name}) for name in sorted(names - known - _NOT_CHARTED)]
     curves = []
     for title, unit, metrics in charts:
         lines = [_line(records, metric, label) for metric, label in metrics.items() if metric in names]

@@ -10,7 +10,7 @@ from html import escape
 from sightline.report.table import Row
 
 WIDTH, HEIGHT = 480, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 40
 _MOST_POINTS = 300
 
 
@@ -33,6 +33,7 @@ class Curve:
     """At most four: there are four colours and dash patterns."""
     x_label: str = "optimizer step"
     y_label: str = ""
+    """Unit, written above the axis."""
     note: str = ""
     """One sentence below the chart."""
 
@@ -145,10 +146,7 @@ def _axes(curve: Curve, x: _Scale, y: _Scale) -> list[str]:
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(curve.x_label)}</text>')
     if curve.y_label:
-        text = escape(curve.y_label)
-        parts.append(
-            f'<text transform="translate(11 {(_TOP + floor) / 2}) rotate(-90)" text-anchor="middle">{text}</text>'
-        )
+        parts.append(f'<text x="4" y="9">{escape(curve.y_label)}</text>')
     return parts
 
 
