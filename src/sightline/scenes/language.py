@@ -155,9 +155,7 @@ def count(scene: Scene, rng: random.Random, *, shapes: Sequence[str], colours: S
         about = {"shape": shape}
     word = NUMBERS[number]
     answer = rng.choice((f"{word.capitalize()}.", f"There {'is' if number == 1 else 'are'} {word}."))
-    return Question(
-        kind="count", text=rng.choice(_COUNT).format(things=things), answer=answer, truth=word, about=about
-    )
+    return Question(kind="count", text=rng.choice(_COUNT).format(things=things), answer=answer, truth=word, about=about)
 
 
 def colour(scene: Scene, rng: random.Random) -> Question | None:
