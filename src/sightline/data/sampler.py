@@ -89,7 +89,7 @@ def plan_micro_batches(costs: Sequence[int], budget: int) -> list[MicroBatch]:
     the loop divides by global counts.
 
     >>> [batch.members for batch in plan_micro_batches([5, 9, 4, 2], budget=10)]
-    [(1,), (0, 2)  , (3,)]
+    [(1,), (0, 2), (3,)]
     """
     bins: list[list[int]] = []
     room: list[int] = []

@@ -19,9 +19,10 @@ import torch
 from sightline.recipes.schema import Recipe
 from sightline.train.checkpoint import replace_folder
 from sightline.train.metrics import TrainProgress
-from sightline.train.passes import count_units, fill, plan_passes, weighted_sum
+from sightline.train.passes import Pass, count_units, fill, plan_passes, weighted_sum
 from sightline.train.report import check_finite, note, report
 from sightline.train.session import Session, open_session
+from sightline.types import Stat, Unit
 
 OnLog = Callable[[Mapping[str, Any]], None]
 """Called on the main process with every record that goes to ``metrics.jsonl``."""
@@ -99,19 +100,25 @@ def train_step(s: Session) -> None:
     counts = count_units(s, passes)
     s.schedule.apply(s.optimizer, s.step)
     for number, one in enumerate(passes):
-        batch = fill(s, one)
-        with s.runtime.accumulate(s.model, sync=number == len(passes) - 1):
-            with s.runtime.autocast():
-                scores = s.model(batch, s.algorithm.heads)
-            terms, one.stats = s.algorithm.loss(batch, scores, s.runtime)
-            parts = {term.name: one.weight * weighted_sum(term) / max(1, counts[term.unit]) for term in terms}
-            assert len(parts) == len(terms), "terms of one loss have names of their own"
-            loss = torch.stack(list(parts.values())).sum()
-            s.runtime.backward(loss * s.runtime.size)  # reduction over ranks takes the mean
-        one.parts = {name: part.detach() for name, part in parts.items()}
+        run_pass(s, one, counts, sync=number == len(passes) - 1)
     norm = s.runtime.clip(s.trained_parameters(), s.recipe.train.max_grad_norm)
     check_finite(s, passes, norm)
     s.optimizer.step()
     s.optimizer.zero_grad(set_to_none=True)
     s.step += 1
     note(s, taken, passes, norm, time.monotonic() - began)
+
+
+def run_pass(s: Session, one: Pass, counts: Mapping[Unit, int], *, sync: bool) -> None:
+    """Forward and backward of one micro-batch. Nothing of its graph outlives the call."""
+    batch = fill(s, one)
+    with s.runtime.accumulate(s.model, sync=sync):
+        with s.runtime.autocast():
+            scores = s.model(batch, s.algorithm.heads)
+        terms, stats = s.algorithm.loss(batch, scores, s.runtime)
+        parts = {term.name: one.weight * weighted_sum(term) / max(1, counts[term.unit]) for term in terms}
+        assert len(parts) == len(terms), "terms of one loss have names of their own"
+        loss = torch.stack(list(parts.values())).sum()
+        s.runtime.backward(loss * s.runtime.size)  # reduction over ranks takes the mean
+    one.parts = {name: part.detach() for name, part in parts.items()}
+    one.stats = {name: Stat(sum=stat.sum.detach(), count=stat.count) for name, stat in stats.items()}

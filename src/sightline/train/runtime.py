@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import random
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -52,7 +51,9 @@ class Runtime:
             mixed_precision: ``bf16`` runs forwards under autocast.
             skips_parameters: a pass may leave trained parameters out (a micro-batch without pictures when
                 the projector or the vision tower is trained). DDP then looks for them in every pass that
-                reduces, and a parameter that only other ranks used still gets its gradient.
+                reduces, so that it does not wait for them; a parameter that only another rank or an earlier
+                micro-batch used still gets its gradient, one that nobody used gets none. (torch says once that
+                this costs a walk over the graph, where the first pass leaves nothing out.)
             trackers: names of accelerate's trackers.
             log_dir: folder of the trackers' files.
 
@@ -68,9 +69,7 @@ class Runtime:
             gradient_accumulation_steps=1,
             log_with=list(trackers) or None,
             project_config=ProjectConfiguration(project_dir=log_dir, logging_dir=log_dir) if log_dir else None,
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(find_unused_parameters=skips_parameters, broadcast_buffers=False)
-            ],
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=skips_parameters)],
         )
         self._bf16 = mixed_precision == "bf16"
         self.rank = self._accelerator.process_index
@@ -79,9 +78,6 @@ class Runtime:
         self._check(distribution)
         if self.size > 1:
             atexit.register(_leave)
-        if skips_parameters:
-            # said once where no pass of the first step happened to leave a parameter out
-            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
 
     @property
     def is_main(self) -> bool:

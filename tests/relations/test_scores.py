@@ -1,0 +1,52 @@
+from sightline.relations.scores import RELATIONS, best_worst, only_compared, ranked
+from sightline.types import Edge, Group, Prompt, Response
+
+
+def scored(*rewards, prompts=None):
+    prompts = prompts or [0] * len(rewards)
+    answers = tuple(
+        Response(text=str(i), reward=r, prompt=p) for i, (r, p) in enumerate(zip(rewards, prompts, strict=True))
+    )
+    return Group(prompts=tuple(Prompt(id=str(p), messages=()) for p in sorted(set(prompts))), responses=answers)
+
+
+def ends(group):
+    return [(edge.winner, edge.loser) for edge in group.edges]
+
+
+def test_best_over_worst_and_the_first_of_equals():
+    assert ends(best_worst(scored(0.5, 1.0, 0.0, 1.0, 0.0))) == [(1, 2)]
+
+
+def test_a_tie_gives_no_edge():
+    assert ends(best_worst(scored(1.0, 1.0))) == ends(ranked(scored(1.0, 1.0))) == []
+
+
+def test_a_gap_that_is_too_small_gives_no_edge():
+    assert ends(best_worst(scored(0.0, 0.25), 0.5)) == []
+    assert ends(best_worst(scored(0.0, 0.5), 0.5)) == [(1, 0)]
+
+
+def test_ranked_compares_all_that_differ_enough():
+    assert ends(ranked(scored(0.0, 2.0, 1.0, 2.0))) == [(1, 2), (1, 0), (3, 2), (3, 0), (2, 0)]
+    assert ends(ranked(scored(0.0, 2.0, 1.0), 1.5)) == [(1, 0)]
+
+
+def test_only_answers_to_the_same_prompt_are_compared():
+    assert ends(best_worst(scored(0.0, 3.0, 1.0, 2.0, prompts=[0, 1, 0, 1]))) == [(2, 0), (1, 3)]
+
+
+def test_a_response_without_a_reward_is_left_out():
+    assert ends(best_worst(scored(None, 1.0, 2.0))) == [(2, 1)]
+    assert ends(best_worst(scored(None, 1.0))) == []
+
+
+def test_none_removes_edges():
+    group = best_worst(scored(0.0, 1.0))
+    assert RELATIONS["none"](group, 0.0).edges == ()
+
+
+def test_responses_without_an_edge_are_left_out_and_edges_follow():
+    group = only_compared(best_worst(scored(0.5, 0.0, 0.7, 1.0)))
+    assert [response.text for response in group.responses] == ["1", "3"]
+    assert group.edges == (Edge(winner=1, loser=0),)

@@ -1,0 +1,119 @@
+"""Started on two gloo processes by test_processes.py: runs what it is told, writes what it found.
+
+``two_processes.py MODEL FOLDER``: the main process writes FOLDER/found.pt.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import train_runs
+
+from sightline.errors import DivergenceError, RecipeError
+from sightline.recipes.schema import DatasetSpec, ModelSpec, PartsSpec, Recipe
+from sightline.train.loop import train, train_step
+from sightline.train.runtime import Runtime
+from sightline.train.session import open_session
+
+
+def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
+    """Runs whose ranks hold unequal numbers of groups, tokens and pairs; the last step of an epoch leaves one empty."""
+    vision = ModelSpec(path=str(model), parts=PartsSpec(vision="full"))
+    frozen = ModelSpec(path=str(model), parts=PartsSpec(projector="frozen"))
+    made = {
+        "sft": train_runs.recipe(model, folder / "sft", model=vision, micro_batch_tokens=60),
+        "text rows on one rank": train_runs.recipe(model, folder / "text", model=vision, size=2, batch_size=2),
+        "dpo": train_runs.recipe(model, folder / "dpo", responses=2, model=frozen, micro_batch_tokens=90),
+        "lora": train_runs.recipe(
+            model, folder / "lora", responses=2, model=train_runs.lora(model), reference="adapter"
+        ),
+        "cache": train_runs.recipe(model, folder / "cache", responses=2, reference="cache"),
+        "online": train_runs.online(model, folder / "online", "train_runs:CountsE"),
+    }
+    text = made["text rows on one rank"]
+    rows = Path(text.data.train[0].path)
+    lines = [json.dumps(row) for row in map(json.loads, rows.read_text().splitlines())]
+    rows.write_text("\n".join([lines[0], without_image(lines[1])]) + "\n")
+    evaluated = {
+        name: replace(r, data=DatasetSpec(train=r.data.train, eval=r.data.train)) if r.data else r
+        for name, r in made.items()
+    }
+    return {
+        name: replace(r, train=replace(r.train, epochs=1.0, eval_every=2, max_grad_norm=0.1))
+        for name, r in evaluated.items()
+    }
+
+
+def without_image(line: str) -> str:
+    row = json.loads(line)
+    row["prompts"][0].pop("images")
+    row["prompts"][0]["messages"][0]["content"].pop(0)
+    return json.dumps(row)
+
+
+def gradients(recipe: Recipe) -> dict[str, torch.Tensor]:
+    """Gradients of the first step, as the optimizer gets them."""
+    with open_session(replace(recipe, output_dir=f"{recipe.output_dir}-gradients")) as session:
+        named = [pair for part in session.policy.parts().values() for pair in part]
+        found: dict[str, torch.Tensor] = {}
+        session.optimizer.step = lambda: found.update({n: p.grad.clone() for n, p in named if p.grad is not None})
+        train_step(session)
+    return found
+
+
+def losses(recipe: Recipe) -> list[dict[str, Any]]:
+    train(recipe, quiet=True)
+    lines = (Path(recipe.output_dir) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def refusal(runtime: Runtime) -> str:
+    """What is said where the distribution asked for is not the one that runs."""
+    try:
+        Runtime(distribution="single" if runtime.size > 1 else "ddp")
+    except RecipeError as error:
+        return str(error)
+    return ""
+
+
+def divergence(recipe: Recipe) -> str:
+    """What the main process says when a group of the other rank has a loss that is not finite."""
+    with open_session(replace(recipe, output_dir=f"{recipe.output_dir}-bad")) as session:
+        score = session.policy.forward
+
+        def forward(batch: Any, heads: Any, reference: bool = False) -> Any:
+            scores = score(batch, heads, reference)
+            last = session.runtime.rank == session.runtime.size - 1
+            return replace(scores, logprobs=scores.logprobs / 0) if last else scores
+
+        session.policy.forward = forward
+        try:
+            train_step(session)
+        except DivergenceError as error:
+            return str(error)
+    return ""
+
+
+def measure(model: Path, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    runtime = Runtime()
+    made = recipes(model, folder / f"rank{runtime.rank}") if runtime.is_main else None
+    made = runtime.gather_objects(made)[0]
+    for name, recipe in made.items():
+        found[name] = {"gradients": gradients(recipe), "records": losses(recipe)}
+    found["refusal"] = refusal(runtime)
+    found["divergence"] = divergence(made["sft"])
+    found["size"] = runtime.size
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    result = measure(Path(sys.argv[1]), Path(sys.argv[2]))
+    if Runtime().is_main:
+        torch.save(result, Path(sys.argv[2]) / "found.pt")
