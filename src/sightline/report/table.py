@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -63,10 +64,9 @@ def number(value: float, unit: str, *, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def measured(interval: Interval, unit: str) -> str:
-    """``62.5 % [58.1, 66.9]``."""
-    sign = " %" if unit == "percent" else ""
-    return f"{number(interval.value, unit)}{sign} {bounds(interval, unit)}"
+def measured(interval: Interval, unit: str, *, signed: bool = False) -> str:
+    """``62.5 [58.1, 66.9]``."""
+    return f"{number(interval.value, unit, signed=signed)} {bounds(interval, unit, signed=signed)}"
 
 
 def bounds(interval: Interval, unit: str, *, signed: bool = False) -> str:
@@ -74,26 +74,21 @@ def bounds(interval: Interval, unit: str, *, signed: bool = False) -> str:
     return f"[{number(interval.low, unit, signed=signed)}, {number(interval.high, unit, signed=signed)}]"
 
 
-def terminal_table(rows: Sequence[Row], *, title: str = "") -> Table:
-    """The rows as a table for ``rich``."""
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+def terminal_table(rows: Sequence[Row]) -> Table:
+    """The rows as a table for ``rich``, narrow enough for 80 columns."""
     compared = any(row.after is not None for row in rows)
-    table.add_column("metric", no_wrap=True)
-    table.add_column("before" if compared else "value", justify="right", no_wrap=True)
+    caption = "brackets: bootstrap 95 % interval"
     if compared:
-        table.add_column("after", justify="right", no_wrap=True)
-        table.add_column("difference", justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
+        caption += "   ✓ better   ✗ worse   ≈ no clear change"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
+    table.add_column("metric", no_wrap=True)
+    for title in ("before", "after", "difference") if compared else ("value",):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        cells = [Text(row.name), Text(measured(row.before, row.unit))]
+        cells = [Text(f"{row.name} %" if row.unit == "percent" else row.name), Text(measured(row.before, row.unit))]
         if row.after is not None and row.difference is not None:
-            style = _STYLES[row.verdict]
-            change = number(row.difference.value, row.unit, signed=True)
-            cells += [
-                Text(measured(row.after, row.unit)),
-                Text(f"{change} {bounds(row.difference, row.unit, signed=True)}", style=style),
-                Text(f"{SIGNS[row.verdict]} {row.verdict}", style=style),
-            ]
+            change = f"{SIGNS[row.verdict]} {measured(row.difference, row.unit, signed=True)}"
+            cells += [Text(measured(row.after, row.unit)), Text(change, style=_STYLES[row.verdict])]
         table.add_row(*cells)
     return table
 

@@ -1,0 +1,164 @@
+"""The command line: help, errors, and the stages from prompts to a trained model."""
+
+import json
+import sys
+
+import pytest
+
+from sightline import __version__, cli
+from sightline.data.schema import read_groups, write_groups
+from sightline.errors import RecipeError
+from sightline.recipes.load import load_recipe
+from sightline.scenes.world import Scenes
+
+COMMANDS = ["demo", "train", "show", "sample", "score", "pairs", "eval scenes", "report"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command line; gives its exit code, stdout and stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sightline", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"name: r\noutput_dir: {tmp_path}/run\nmodel: {{path: nowhere}}\nalgorithm: {{name: dpo}}\nreference: copy\n"
+        "data: {train: [{path: rows.jsonl}]}\n"
+    )
+    return path
+
+
+def test_version(run):
+    assert run("--version") == (0, f"sightline {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(run, command):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    assert f"Example: sightline {command} " in " ".join(out.split())
+
+
+def test_errors_are_one_message_and_code_2(run, recipe):
+    code, out, err = run("show", recipe, "train.learning_rat=1")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: override 'train.learning_rat=1': unknown key 'learning_rat' in train. Did you mean")
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_error_itself(monkeypatch, recipe):
+    monkeypatch.setattr(sys, "argv", ["sightline", "show", str(recipe), "seed=x", "--debug"])
+    with pytest.raises(RecipeError, match="expected a whole number"):
+        cli.main()
+
+
+def test_show_prints_the_resolved_recipe(run, recipe, tmp_path):
+    for flags in ([], ["--explain"]):
+        code, out, _ = run("show", recipe, "train.learning_rate=1e-4", *flags)
+        assert code == 0
+        resolved = tmp_path / "resolved.yaml"
+        resolved.write_text(out)
+        shown = load_recipe(resolved)
+        assert shown.train.learning_rate == 1e-4
+        assert shown.algorithm["beta"] == 0.1 and shown.algorithm["link"] == "sigmoid"
+    assert "# Strength of the pull towards the reference" in out
+
+
+def test_show_checks_the_algorithm(run, recipe):
+    assert "algorithm.betta" in run("show", recipe, "algorithm.betta=1")[2]
+    assert "found reference: none" in run("show", recipe, "reference=none")[2]
+
+
+def test_wrong_options_are_told_like_wrong_recipes(run, tmp_path):
+    code, _, err = run("sample", "m", "d", "-o", tmp_path / "o.jsonl", "--top-p", 0)
+    assert code == 2 and err == "error: sampling options: top_p: found 0.0 (number), expected a value > 0.\n"
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    """Ten caption prompts of the built-in world as a Group file."""
+    folder = tmp_path_factory.mktemp("prompts")
+    path = folder / "prompts.jsonl"
+    write_groups(path, Scenes(seed=0).prompts("train", 10, folder / "images"))
+    return path
+
+
+def test_sampling_goes_on_where_it_was_stopped(run, tiny, prompts, tmp_path):
+    sample = ["sample", tiny["llava"], prompts, "-n", 2, "--max-tokens", 6, "--batch-size", 2]
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    assert run(*sample, "-o", whole)[0] == 0
+    assert run(*sample, "-o", cut, "--limit", 4)[0] == 0
+    with cut.open("a") as file:
+        file.write('{"prompts": [{"id": "half a li')
+    code, _, err = run(*sample, "-o", cut)
+    assert code == 0 and "4 of 10 are in" in err and "6 prompts answered, 12 answers" in err
+    assert list(read_groups(cut)) == list(read_groups(whole))
+
+    before = cut.read_text()
+    code, _, err = run(*sample, "-o", cut, "--temperature", 0.5)
+    assert code == 2 and "made with other settings (temperature: 1.0 there, 0.5 here)" in err
+    assert cut.read_text() == before
+    assert run(*sample, "-o", cut, "--temperature", 0.5, "--limit", 1, "--overwrite")[0] == 0
+    assert len(list(read_groups(cut))) == 1
+
+
+def test_from_samples_to_a_trained_model_and_its_report(run, tiny, prompts, recipe, tmp_path):
+    samples, scored, paired = (tmp_path / f"{name}.jsonl" for name in ("samples", "scored", "pairs"))
+    assert run("sample", tiny["llava"], prompts, "-n", 2, "--max-tokens", 12, "-o", samples)[0] == 0
+    code, _, err = run("pairs", samples, "-o", paired)
+    assert code == 2 and "Run `sightline score` first" in err
+
+    assert "10 groups scored, mean reward" in run("score", samples, "-o", scored)[2]
+    groups = list(read_groups(scored))
+    assert all(response.reward is not None for group in groups for response in group.responses)
+    # A random model's answers all score alike: give the first of each pair the higher reward.
+    rows = [json.loads(line) for line in scored.read_text().splitlines()]
+    for row in rows[:-1]:
+        row["responses"][0]["reward"], row["responses"][1]["reward"] = 2.0, 1.0
+    rows[-1]["responses"][0]["reward"] = rows[-1]["responses"][1]["reward"]
+    scored.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    assert "9 pairs in 9 groups, 1 groups without a pair" in run("pairs", scored, "-o", paired)[2]
+    assert all((edge.winner, edge.loser) == (0, 1) for group in read_groups(paired) for edge in group.edges)
+    assert "no pair among 10 groups" in run("pairs", scored, "--min-gap", 5, "-o", paired)[2]
+
+    settings = [f"model.path={tiny['llava']}", f"data.train.0.path={paired}", "train.max_steps=2", "train.batch_size=4"]
+    code, _, err = run("train", recipe, *settings, "--quiet")
+    assert code == 0 and "2 steps done" in err
+    report = tmp_path / "run" / "report.html"
+    assert "2 optimizer steps. Last logged: loss 0." in report.read_text()
+    assert "has all its 2 steps" in run("train", recipe, *settings, "--quiet")[2]
+    assert run("report", tmp_path / "run", "-o", tmp_path / "again.html")[0] == 0
+    assert (tmp_path / "again.html").read_text() == report.read_text()
+
+
+def test_pairs_from_labelled_options(run, shared_data, tmp_path):
+    folder = shared_data / "vision_llm_alignment"
+    out = tmp_path / "pairs.jsonl"
+    arguments = ["pairs", folder / "sci_qa_60.json", "--relation", "options", "--image-dir", folder / "sci_qa_images"]
+    assert "60 pairs in 60 groups" in run(*arguments, "-o", out)[2]
+    group = next(read_groups(out))
+    assert group.responses[group.edges[0].winner].text == group.prompts[0].facts["label"] == "C"
+
+
+def test_evaluation_in_the_built_in_world(run, tiny, tmp_path):
+    evaluate = ["eval", "scenes", "--model", tiny["llava"], "--scenes", 3, "--questions", 2, "--max-tokens", 8]
+    code, out, _ = run(*evaluate, "-o", tmp_path / "a")
+    assert code == 0 and "Accuracy %" in out
+    results = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert results["scenes"] == 3 and results["metrics"]["hal"]["after"] is None
+    assert len(list(read_groups(tmp_path / "a" / "answers.jsonl"))) == 9
+
+    assert run(*evaluate, "-o", tmp_path / "b", "--against", tmp_path / "a" / "answers.jsonl")[0] == 0
+    again = json.loads((tmp_path / "b" / "results.json").read_text())["metrics"]
+    assert again["accuracy"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
