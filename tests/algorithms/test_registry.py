@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from sightline.algorithms.dpo import DPO
-from sightline.algorithms.registry import algorithm_fields, build_algorithm
+from sightline.algorithms.registry import build_algorithm
 from sightline.algorithms.sft import SFT
 from sightline.errors import RecipeError
 from sightline.types import Algorithm
@@ -54,7 +54,3 @@ def test_third_party_algorithm_by_its_path(monkeypatch):
     assert build_algorithm({"name": "my_losses:Margin", "least": 2}) == Margin(least=2.0)
     with pytest.raises(RecipeError, match=r"algorithm\.least"):
         build_algorithm({"name": "my_losses:Margin"})
-
-
-def test_fields_are_listed_with_their_defaults():
-    assert algorithm_fields("dpo") == {"beta": 0.1, "link": "sigmoid", "label_smoothing": 0.0, "sft_weight": 0.0}

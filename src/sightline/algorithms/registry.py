@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -47,18 +47,6 @@ def build_algorithm(options: Mapping[str, Any]) -> Algorithm:
     except ValidationError as error:
         raise RecipeError(_first_problem(name, error)) from error
     return algorithm
-
-
-def algorithm_fields(name: str) -> dict[str, Any]:
-    """Options of an algorithm with their defaults, in order; a required one has ``dataclasses.MISSING``.
-
-    >>> algorithm_fields("sft")
-    {'responses': 'all'}
-    """
-    return {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(_algorithm_class(name))  # type: ignore[arg-type]
-    }
 
 
 def _algorithm_class(name: str) -> type[Algorithm]:

@@ -136,7 +136,7 @@ class _SelectedLogprobs(torch.autograd.Function):
         if grad is None:
             return (None,) * 5
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_weight = torch.zeros(weight.shape, dtype=grad.dtype, device=weight.device) if needs_weight else None
+        grad_weight = None
         grad_bias = torch.zeros(weight.shape[:1], dtype=grad.dtype, device=weight.device) if needs_bias else None
         for start in range(0, hidden.shape[0], ctx.chunk):
             part = slice(start, start + ctx.chunk)
@@ -151,8 +151,10 @@ class _SelectedLogprobs(torch.autograd.Function):
             grad_logits = grad_logits.to(hidden.dtype)
             if grad_hidden is not None:
                 torch.mm(grad_logits, weight, out=grad_hidden[part])
-            if grad_weight is not None:
-                _add_product(grad_weight, grad_logits, hidden[part])
+            if needs_weight:
+                grad_weight = _add_product(grad_weight, grad_logits, hidden[part])
+        if needs_weight and grad_weight is None:  # no token at all
+            grad_weight = torch.zeros_like(weight)
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),
@@ -162,9 +164,11 @@ class _SelectedLogprobs(torch.autograd.Function):
         )
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """``total += left.T @ right``; the sum over chunks stays in float32 where the factors are bfloat16."""
-    if total.dtype == left.dtype:
-        total.addmm_(left.T, right)
-    else:
-        total += left.T @ right
+def _add_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """``total + left.T @ right``, into ``total`` where it can be; None is zero. The sum of several chunks
+    is kept in float32 where the factors are bfloat16."""
+    if total is None:
+        return left.T @ right
+    if left.dtype == _float_dtype(left.dtype):
+        return total.addmm_(left.T, right)
+    return total.to(torch.float32).add_(left.T @ right)

@@ -17,10 +17,10 @@ class Reward(Protocol):
     """Judges the answers of a group."""
 
     def reward(self, group: Group) -> Group:
-        """The same group with ``reward`` set on every response, and its named parts in ``rewards``.
+        """The same group with ``reward`` set on its responses, and the named parts of it in ``rewards``.
 
-        Sees everything: prompts, pictures, facts and all responses, so that it may compare them. An answer
-        that cannot be judged is an error, never a reward of zero: what failed must not look like a bad answer.
+        Sees everything: prompts, pictures, facts and all responses, so that it may compare them. A response
+        that cannot be judged keeps None, never zero: what failed must not look like a bad answer.
 
         Raises:
             DataError: the group lacks what the reward needs (facts, a reference answer, ...).
