@@ -252,7 +252,8 @@ class Batch:
 
     def with_columns(self, **columns: Tensor) -> Batch:
         """The same batch with some columns filled."""
-        return replace(self, **columns)
+        values: dict[str, Any] = dict(columns)
+        return replace(self, **values)
 
     def to(self, device: Any) -> Batch:
         """The same batch with every tensor on ``device``."""
