@@ -125,6 +125,15 @@ def test_rounds_without_a_group_end_with_the_reason(tmp_path):
         source(tmp_path, lambda group: ("1", "1")).take(0)
 
 
+def test_prompts_that_lack_what_the_reward_reads_stop_the_run(tmp_path):
+    class Strict:
+        def reward(self, group):
+            raise DataError("has no facts", source=group.id)
+
+    with pytest.raises(DataError, match="p0: has no facts"):
+        source(tmp_path, lambda group: ("1", "2"), reward=Strict()).take(0)
+
+
 def test_a_round_is_taken_up_where_it_was_left(tmp_path):
     online = source(tmp_path, lambda group: ("1", "3", "2"), steps_per_round=2)
     online.take(0)

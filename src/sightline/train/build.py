@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
 from sightline.data.validate import Checks
-from sightline.errors import RecipeError
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.recipes.schema import Recipe
+from sightline.rewards.base import load_reward
 from sightline.rollouts.hf import HFEngine
 from sightline.train.columns import (
     AdapterReference,
@@ -28,14 +27,12 @@ from sightline.train.columns import (
     fingerprint_weights,
     scored,
 )
-from sightline.train.online import OnlineSource, Scores
+from sightline.train.online import OnlineSource
 from sightline.train.run import RunDirectory
 from sightline.train.runtime import Runtime
 from sightline.train.source import OfflineSource, Render, Source
 from sightline.types import Algorithm, Batch, Group, RenderedGroup
 
-BUILT_IN_REWARDS = {"scenes": "sightline.scenes.world:Scenes"}
-"""Short names of rewards."""
 _CHUNK = 64
 """Groups that are rendered together when reference numbers are computed ahead."""
 
@@ -69,30 +66,13 @@ def build_source(
     return OnlineSource(
         prompts=groups,
         engine=HFEngine(policy, renderer),
-        reward=build_reward(online.reward),
+        reward=load_reward(online.reward),
         render=renderer.render,
         spec=online,
         sampler=sampler,
         ranks=runtime,
         samples=RunDirectory(path=Path(recipe.output_dir)).samples,
     )
-
-
-def build_reward(name: str) -> Scores:
-    """The reward that a recipe names, made without arguments.
-
-    Raises:
-        RecipeError: nothing can be imported under that name.
-    """
-    module, _, attribute = BUILT_IN_REWARDS.get(name, name).partition(":")
-    try:
-        reward: Scores = vars(importlib.import_module(module))[attribute]()
-    except (ModuleNotFoundError, KeyError, ValueError) as error:
-        raise RecipeError(
-            f"online.reward is {name!r}, which cannot be imported ({error}). "
-            f"Choose one of {', '.join(BUILT_IN_REWARDS)}, or give package.module:Name."
-        ) from error
-    return reward
 
 
 def build_columns(

@@ -77,11 +77,8 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
         while s.step < s.total_steps:
             train_step(s)
             record = report(s)
-            if record and s.runtime.is_main:
-                s.metrics.write(record)
-                s.runtime.log(record, s.step)
-                if on_log is not None:
-                    on_log(record)
+            if record:
+                publish(s, record, on_log)
             last = record or last
             bar.update(s.step, record)
             if s.due(s.recipe.train.save_every):
@@ -92,10 +89,21 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
     return TrainResult(run_dir=s.run.path, model_dir=s.run.model, steps=s.step, resumed_from=start, last=last)
 
 
+def publish(s: Session, record: Mapping[str, Any], on_log: OnLog | None) -> None:
+    """Writes a record everywhere it goes. Only the main process does anything."""
+    if not s.runtime.is_main:
+        return
+    s.metrics.write(record)
+    s.runtime.log(record, s.step)
+    if on_log is not None:
+        on_log(record)
+
+
 def train_step(s: Session) -> None:
     """One optimizer step."""
     began = time.monotonic()
-    taken = s.source.take(s.step)
+    with s.runtime.autocast():  # a source may sample from the policy
+        taken = s.source.take(s.step)
     passes = plan_passes(s, taken)
     counts = count_units(s, passes)
     s.schedule.apply(s.optimizer, s.step)

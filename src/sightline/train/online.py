@@ -16,6 +16,7 @@ from sightline.data.schema import append_groups, group_from_json, group_to_json
 from sightline.errors import DataError
 from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
+from sightline.rewards.base import Reward
 from sightline.rollouts.engine import RolloutEngine
 from sightline.train.source import Render, Taken
 from sightline.types import Group, Stat
@@ -23,17 +24,9 @@ from sightline.types import Group, Stat
 _log = logging.getLogger(__name__)
 
 REWARD_TRIES = 2
-"""A reward that raises is asked once more; then the group is dropped, counted and logged."""
+"""A reward that fails is asked once more; then the group is dropped, counted and logged."""
 ROUND_TRIES = 5
 """A round that leaves no group to train on is sampled again with other random numbers, so many times in all."""
-
-
-class Scores(Protocol):
-    """The part of a reward that training needs."""
-
-    def reward(self, group: Group) -> Group:
-        """The group with ``reward`` on its responses; None on one that could not be scored."""
-        ...
 
 
 class Ranks(Protocol):
@@ -68,7 +61,7 @@ class OnlineSource:
     """One prompt each; their responses are ignored."""
     engine: RolloutEngine
     """Samples from the policy that is trained."""
-    reward: Scores
+    reward: Reward
     """Scores whole groups."""
     render: Render
     """Thread-safe."""
@@ -165,6 +158,8 @@ class OnlineSource:
         for _ in range(REWARD_TRIES):
             try:
                 return self.reward.reward(answered)
+            except DataError:
+                raise  # the prompts lack what the reward reads: no other try, and no other prompt, would help
             except Exception as error:  # a reward is somebody else's program: its failure must not end the run
                 self._error = f"{type(error).__name__}: {error}"
         _log.warning("Reward of %s failed %d times, dropped: %s", group.id, REWARD_TRIES, self._error)

@@ -21,7 +21,7 @@ from sightline.recipes.load import dump_recipe, load_recipe
 from sightline.recipes.schema import Recipe
 from sightline.train.checkpoint import latest
 
-_OURS = ("recipe.yaml", "environment.json", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl")
+_OURS = ("recipe.yaml", "environment.json", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl", "report.html")
 _OUR_FOLDERS = ("checkpoints", "reference", "trackers", "images", "model", "model.tmp")
 _PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
 _FREE = frozenset(
