@@ -112,6 +112,14 @@ def test_sampling_goes_on_where_it_was_stopped(run, tiny, prompts, tmp_path):
     assert len(list(read_groups(cut))) == 1
 
 
+def test_an_id_that_stands_twice_is_refused(run, prompts, tmp_path):
+    twice = tmp_path / "twice.jsonl"
+    group = next(read_groups(prompts))
+    write_groups(twice, [group, group])
+    code, _, err = run("score", twice, "-o", tmp_path / "scored.jsonl")
+    assert code == 2 and f"the id '{group.id}' stands twice" in err
+
+
 def test_from_samples_to_a_trained_model_and_its_report(run, tiny, prompts, recipe, tmp_path):
     samples, scored, paired = (tmp_path / f"{name}.jsonl" for name in ("samples", "scored", "pairs"))
     assert run("sample", tiny["llava"], prompts, "-n", 2, "--max-tokens", 12, "-o", samples)[0] == 0

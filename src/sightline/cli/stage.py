@@ -10,7 +10,7 @@ from typing import Any
 
 from sightline.cli.console import progress_bar, say
 from sightline.data.schema import append_groups, complete_lines, read_groups
-from sightline.errors import CheckpointError
+from sightline.errors import CheckpointError, DataError
 from sightline.types import Group
 
 Work = Callable[[Sequence[Group]], list[Group]]
@@ -34,8 +34,11 @@ class Stage:
 
         Raises:
             CheckpointError: The file was made with other settings.
+            DataError: Two groups have the same id, so that what is done could not be told from what is left.
         """
-        left = [group for group in groups if group.id not in self._done(overwrite)]
+        _check_ids(groups)
+        done = self._done(overwrite)
+        left = [group for group in groups if group.id not in done]
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._settings_file.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
         if len(left) < len(groups):
@@ -72,3 +75,11 @@ class Stage:
         if names:
             changes = "; ".join(f"{name}: {there.get(name)} there, {here.get(name)} here" for name in names)
             raise CheckpointError(f"{self.out} was made with other settings ({changes}). {remedy}")
+
+
+def _check_ids(groups: Sequence[Group]) -> None:
+    seen: set[str] = set()
+    for group in groups:
+        if group.id in seen:
+            raise DataError(f"the id {group.id!r} stands twice", source=group.source, remedy="Give each group its own")
+        seen.add(group.id)

@@ -16,7 +16,7 @@ from sightline.recipes.load import check_algorithm, dump_recipe, load_recipe
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[key=value ...]", help="Overrides, dotted: train.learning_rate=1e-4", show_default=False),
+    typer.Argument(metavar="key=value", help="Overrides, dotted: train.learning_rate=1e-4", show_default=False),
 ]
 
 
