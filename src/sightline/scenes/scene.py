@@ -141,7 +141,7 @@ def _heart() -> Outline:
     return tuple(
         (
             math.sin(t) ** 3,
-            -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16,
+            -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 17,
         )
         for t in turns
     )
@@ -158,7 +158,7 @@ SHAPES: Final[dict[str, tuple[Outline, ...]]] = {
     "triangle": (((0, -1), (0.95, 0.8), (-0.95, 0.8)),),
     "diamond": (((0, -1), (0.65, 0), (0, 1), (-0.65, 0)),),
     "star": (_star(5, 0.42),),
-    "moon": (_arc((-0.1, 0), 1.0), _arc((0.4, 0), 0.8)),
+    "moon": ((*_arc((0, 0), 1.0, 51.3, 308.7), *_arc((0.45, 0), 0.8, 282.6, 77.4)),),
     "heart": (_heart(),),
     "ring": (_arc((0, 0), 1.0), _arc((0, 0), 0.55)),
     "cross": (_cross(0.33),),
