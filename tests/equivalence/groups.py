@@ -45,7 +45,11 @@ def corner_groups(pictures: list[str]) -> list[Group]:
                 Prompt(id="visual-other", messages=(question,), images=(b,)),
                 Prompt(id="visual-none", messages=(user("What is it?"),)),
             ),
-            responses=(Response(text="a circle"), Response(text="a circle", prompt=1), Response(text="a circle", prompt=2)),
+            responses=(
+                Response(text="a circle"),
+                Response(text="a circle", prompt=1),
+                Response(text="a circle", prompt=2),
+            ),
             edges=(Edge(winner=0, loser=1, kind="image"), Edge(winner=0, loser=2, kind="image")),
         ),
         Group(
@@ -57,7 +61,13 @@ def corner_groups(pictures: list[str]) -> list[Group]:
             prompts=(
                 Prompt(
                     id="history",
-                    messages=(user("hello"), assistant("hi, show me", weight=1), user("this", None), assistant("ok"), user("so?")),
+                    messages=(
+                        user("hello"),
+                        assistant("hi, show me", weight=1),
+                        user("this", None),
+                        assistant("ok"),
+                        user("so?"),
+                    ),
                     images=(c,),
                 ),
             ),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from groups import corner_groups
-from tiny_models import FAMILIES
 from torch import Tensor
 
 from sightline.data.render import Renderer
@@ -18,6 +17,7 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
 from sightline.types import Batch, Group
+from tiny_models import FAMILIES
 
 FULL = PartsSpec(language="full", projector="full", vision="full")
 LORA = PartsSpec(language="lora", projector="full", vision="lora")
@@ -58,7 +58,9 @@ def relative(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 @pytest.mark.parametrize("parts", [FULL, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layouts_agree(tiny: dict[str, Path], pictures: list[str], family: str, parts: PartsSpec, checkpointing: bool) -> None:
+def test_layouts_agree(
+    tiny: dict[str, Path], pictures: list[str], family: str, parts: PartsSpec, checkpointing: bool
+) -> None:
     policy = policy_of(tiny[family], parts=parts, lora=LoraSpec(rank=4), gradient_checkpointing=checkpointing).train()
     groups = corner_groups(pictures)
     logprobs, grads = score(policy, batch_of(policy, groups, "rows"))

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from sightline.errors import DataError, RecipeError
 from sightline.models.family import Family
@@ -42,7 +42,8 @@ class Renderer:
             RecipeError: the processor has no chat template or no end-of-sequence token.
         """
         self.processor, self.family, self.tokenizer = processor, family, processor.tokenizer
-        if not (processor.chat_template or self.tokenizer.chat_template):
+        self.template = processor.chat_template or self.tokenizer.chat_template
+        if not self.template:
             raise RecipeError("the processor has no chat template. Set model.chat_template to a Jinja file")
         if self.tokenizer.eos_token_id is None:
             raise RecipeError(
@@ -67,10 +68,32 @@ class Renderer:
             raise DataError(error.found, source=group.source, remedy=error.remedy) from error
 
     def num_tokens(self, group: Group) -> int:
-        """Tokens of the group's longest prompt plus response, placeholders counted."""
-        rendered = self.render(group)
-        lengths = [len(prompt.tokens) for prompt in rendered.prompts]
-        return max([lengths[r.prompt] + len(r.tokens) for r in rendered.responses] or lengths)
+        """Tokens of the group's longest prompt plus response, placeholders counted. Decodes no picture: its
+        size decides.
+
+        Raises:
+            DataError: as ``render``, but for pictures whose content is broken.
+        """
+        lengths = []
+        for prompt in group.prompts:
+            ids, _ = self._history(prompt)
+            lengths.append(len(ids) - len(prompt.images) + sum(self.image_tokens(path) for path in prompt.images))
+        return max(
+            [lengths[r.prompt] + len(self._response(group.prompts[r.prompt], r).tokens) for r in group.responses]
+            or lengths
+        )
+
+    def image_tokens(self, path: str) -> int:
+        """Placeholder tokens of one picture, from its size alone."""
+        try:
+            with Image.open(path) as opened:
+                width, height = opened.size
+                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        except (OSError, SyntaxError, ValueError) as error:
+            raise _unreadable(path, error) from error
+        size = (width, height) if turned else (height, width)
+        counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
+        return int(counted["num_image_tokens"][0])
 
     def image(self, path: str) -> ImageInputs:
         """Processor outputs of one picture; the most recent ones are kept."""
@@ -170,7 +193,10 @@ class Renderer:
 
     def _text(self, messages: Sequence[Message], *, generation: bool) -> str:
         plain = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
-        return str(self.processor.apply_chat_template(plain, tokenize=False, add_generation_prompt=generation))
+        text = self.processor.apply_chat_template(
+            plain, chat_template=self.template, tokenize=False, add_generation_prompt=generation
+        )
+        return str(text)
 
     def _answer(self, history: Sequence[Message], message: Message, before: str) -> str:
         """What the template writes for an assistant message after ``before``, up to its end of turn."""
@@ -205,9 +231,7 @@ class Renderer:
             with Image.open(path) as opened:
                 picture = ImageOps.exif_transpose(opened).convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"picture {path} cannot be read ({error})", remedy="Restore the file, or leave the row out"
-            ) from error
+            raise _unreadable(path, error) from error
         try:
             made = self.processor.image_processor(images=[picture], return_tensors="pt")
         except ValueError as error:
@@ -218,6 +242,10 @@ class Renderer:
         tensors = {key: made[key] for key in self.family.image_keys}
         expansion = self.processor.replace_image_token(made, 0)
         return ImageInputs(key=path, tensors=tensors, num_tokens=expansion.count(self.processor.image_token))
+
+
+def _unreadable(path: str, error: Exception) -> DataError:
+    return DataError(f"picture {path} cannot be read ({error})", remedy="Restore the file, or leave the row out")
 
 
 def _bytes(image: ImageInputs) -> int:
