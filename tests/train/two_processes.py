@@ -57,8 +57,9 @@ def without_image(line: str) -> str:
 
 
 def gradients(recipe: Recipe) -> dict[str, torch.Tensor]:
-    """Gradients of the first step, as the optimizer gets them."""
-    with open_session(replace(recipe, output_dir=f"{recipe.output_dir}-gradients")) as session:
+    """Gradients of the first step, not clipped."""
+    apart = replace(recipe, output_dir=f"{recipe.output_dir}-gradients", train=replace(recipe.train, max_grad_norm=0))
+    with open_session(apart) as session:
         named = [pair for part in session.policy.parts().values() for pair in part]
         found: dict[str, torch.Tensor] = {}
         session.optimizer.step = lambda: found.update({n: p.grad.clone() for n, p in named if p.grad is not None})
