@@ -184,6 +184,13 @@ def test_every_end_of_the_generation_config_ends(tiny, groups):
     assert response.tokens == (7,) and response.finish_reason == "stop"
 
 
+def test_the_id_of_the_prompt_chooses_the_answer_too(tiny, pictures):
+    engine = HFEngine(sharp_policy(tiny["llava"]))
+    one, other = (prompt_group(name, "describe the image", pictures[:1]) for name in ("one", "other"))
+    found = answers(engine.generate([one, other], SamplingSpec(max_new_tokens=NEW), seed=0))
+    assert found["one"] != found["other"]
+
+
 def test_greedy_answers_to_one_prompt_are_equal(tiny, groups):
     engine = HFEngine(sharp_policy(tiny["llava"]))
     (group,) = engine.generate(groups[:1], SamplingSpec(n=3, temperature=0, max_new_tokens=4), seed=0)
@@ -281,6 +288,17 @@ def test_leaves_the_policy_as_it_was_and_trainable(tiny, groups):
     gradients = [parameter.grad for parameter in policy.parameters() if parameter.requires_grad]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
     assert sum(float(gradient.norm()) for gradient in gradients) > 1.0
+
+
+def test_nothing_that_sampling_leaves_behind_stops_training(tiny):
+    # A prompt of a length of its own and an answer of one token: the same attention shapes in both.
+    policy = sharp_policy(tiny["llava"])
+    engine = HFEngine(policy)
+    group = prompt_group("long", "how many? " * 61, [])
+    (sampled,) = engine.generate([group], SamplingSpec(max_new_tokens=1), seed=0)
+    batch = lay_out([engine.renderer.render(sampled)], "tree", policy.family, policy.config)
+    policy(batch).logprobs.sum().backward()
+    assert policy.base.get_output_embeddings().weight.grad.norm() > 0
 
 
 def test_is_restored_after_an_error_too(tiny, groups):
