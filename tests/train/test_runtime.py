@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sightline.errors import RecipeError
+from sightline.errors import MissingExtra, RecipeError
 from sightline.train.runtime import Runtime
 
 
@@ -23,6 +23,12 @@ def test_a_launcher_that_did_not_reach_accelerate_is_noticed(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RecipeError, match="2 processes"):
         Runtime()
+
+
+def test_a_tracker_that_is_not_installed_names_its_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'sightline\[wandb\]'"):
+        Runtime(trackers=("wandb",))
 
 
 def test_random_numbers_go_on_from_a_state():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor
 from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
-from sightline.data.validate import Checks
+from sightline.data.validate import Checks, Part
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.recipes.schema import Recipe
@@ -27,31 +29,49 @@ from sightline.train.columns import (
     fingerprint_weights,
     scored,
 )
+from sightline.train.metrics import TrainProgress
 from sightline.train.online import OnlineSource
 from sightline.train.run import RunDirectory
 from sightline.train.runtime import Runtime
 from sightline.train.source import OfflineSource, Render, Source
 from sightline.types import Algorithm, Batch, Group, RenderedGroup
 
+_log = logging.getLogger(__name__)
+
 _CHUNK = 64
 """Groups that are rendered together when reference numbers are computed ahead."""
 
 
-def load_groups(recipe: Recipe, runtime: Runtime, renderer: Renderer) -> tuple[list[Group], list[Group]]:
-    """Groups (or prompts) to train on, and groups held out. The main process reads first: it writes pictures."""
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What the data sections of a recipe give."""
+
+    train: list[Group]
+    """Groups to train on, or prompts to sample for."""
+    held_out: list[Group]
+    account: dict[str, str]
+    """Per part, how many rows were kept, and why not the others."""
+
+
+def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer) -> Rows:
+    """All rows of a recipe. The main process reads first: pictures that files embed are written out once."""
     if not runtime.is_main:
         runtime.barrier()
-    folder = Path(recipe.output_dir)
-    held_out: list[Group] = []
-    train: list[Group] = []
-    if recipe.data is not None:
-        train = load_dataset_spec(recipe.data, "train", folder, renderer.num_tokens, seed=recipe.seed)[0]
-        held_out = load_dataset_spec(recipe.data, "eval", folder, renderer.num_tokens, seed=recipe.seed)[0]
+    folder, account = Path(recipe.output_dir), dict[str, str]()
+    parts: dict[Part, list[Group]] = {"train": [], "eval": []}
+    for part in parts if recipe.data is not None else ():
+        assert recipe.data is not None
+        parts[part], report = load_dataset_spec(recipe.data, part, folder, renderer.num_tokens, seed=recipe.seed)
+        account[part] = "; ".join((report.summary(), *report.notes))
+        if report.bad and runtime.is_main:
+            _log.warning("%s: %s. They are listed in %s", part, report.summary(), folder / "bad_rows.jsonl")
     if recipe.online is not None:
-        train = load_prompts(recipe.online.prompts, Account(checks=Checks(answers=False), cache_dir=folder / "images"))
+        prompts = Account(checks=Checks(answers=False), cache_dir=folder / "images")
+        parts["train"] = load_prompts(recipe.online.prompts, prompts)
+        account["train"] = "; ".join((prompts.report.summary(), *prompts.report.notes))
     if runtime.is_main:
         runtime.barrier()
-    return train, held_out
+    return Rows(train=parts["train"], held_out=parts["eval"], account=account)
 
 
 def build_source(
@@ -76,7 +96,14 @@ def build_source(
 
 
 def build_columns(
-    recipe: Recipe, algorithm: Algorithm, runtime: Runtime, policy: Policy, renderer: Renderer, groups: Sequence[Group]
+    recipe: Recipe,
+    algorithm: Algorithm,
+    runtime: Runtime,
+    policy: Policy,
+    renderer: Renderer,
+    rows: Rows,
+    *,
+    quiet: bool,
 ) -> Columns:
     """What fills the columns; reference numbers that are kept on disk are computed here, before training."""
     if recipe.reference == "none":
@@ -85,11 +112,12 @@ def build_columns(
         return Columns(algorithm.needs, AdapterReference(policy))
     if recipe.reference == "copy":
         return Columns(algorithm.needs, CopyReference(policy.reference_copy()))
-    return Columns(algorithm.needs, build_cache(recipe, runtime, policy, renderer.render, groups))
+    groups = [*rows.train, *rows.held_out]
+    return Columns(algorithm.needs, build_cache(recipe, runtime, policy, renderer.render, groups, quiet=quiet))
 
 
 def build_cache(
-    recipe: Recipe, runtime: Runtime, policy: Policy, render: Render, groups: Sequence[Group]
+    recipe: Recipe, runtime: Runtime, policy: Policy, render: Render, groups: Sequence[Group], *, quiet: bool
 ) -> CachedReference:
     """Reference numbers of all groups; each rank computes its share of what is not on disk yet."""
     model = f"{fingerprint_weights(policy)}|{recipe.train.mixed_precision}"
@@ -102,19 +130,27 @@ def build_cache(
         with runtime.autocast():
             return batch, scored(policy, batch)
 
-    mine = share(groups, runtime.rank, runtime.size)
-    chunks = ([render(group) for group in mine[start : start + _CHUNK]] for start in range(0, len(mine), _CHUNK))
+    chunks = _chunks(share(groups, runtime.rank, runtime.size), render, shown=runtime.is_main and not quiet)
     fill_cache(cache, chunks, score, rank=runtime.rank, layout=layout, budget=recipe.train.micro_batch_tokens)
     runtime.barrier()
     cache.load()
     return cache
 
 
-def facts_of(runtime: Runtime, policy: Policy) -> dict[str, Any]:
-    """Where a run ran: pixels depend on the image processor, speed on the rest."""
+def _chunks(groups: Sequence[Group], render: Render, *, shown: bool) -> Iterator[list[RenderedGroup]]:
+    """Rendered groups, some at a time, with a progress bar."""
+    with TrainProgress(title="reference", total=len(groups), done=0, shown=shown) as bar:
+        for start in range(0, len(groups), _CHUNK):
+            yield [render(group) for group in groups[start : start + _CHUNK]]
+            bar.update(min(start + _CHUNK, len(groups)), None)
+
+
+def facts_of(runtime: Runtime, policy: Policy, rows: Rows) -> dict[str, Any]:
+    """Where a run ran and on what: pixels depend on the image processor, speed on the rest."""
     return {
         "device": torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "cpu",
         "processes": runtime.size,
         "distribution": runtime.kind,
+        "rows": rows.account,
         "image_processor": type(policy.processor.image_processor).__name__,
     }

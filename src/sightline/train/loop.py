@@ -64,7 +64,7 @@ def train(
         RecipeError, DataError, CheckpointError, UnsupportedError: before the first step.
         DivergenceError: the loss or a gradient is not finite; weights are those before the step.
     """
-    with open_session(recipe, resume=resume, overwrite=overwrite) as session:
+    with open_session(recipe, resume=resume, overwrite=overwrite, quiet=quiet) as session:
         return fit(session, quiet=quiet, on_log=on_log)
 
 
@@ -94,7 +94,7 @@ def publish(s: Session, record: Mapping[str, Any], on_log: OnLog | None) -> None
     if not s.runtime.is_main:
         return
     s.metrics.write(record)
-    s.runtime.log(record, s.step)
+    s.runtime.log({name: value for name, value in record.items() if name != "step"}, s.step)
     if on_log is not None:
         on_log(record)
 

@@ -8,6 +8,7 @@ by global counts, so that the average is the gradient of the global loss.
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType, Pro
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sightline.errors import RecipeError
+from sightline.errors import MissingExtra, RecipeError
 
 Distribution = Literal["auto", "single", "ddp"]
 _T = TypeVar("_T")
@@ -43,7 +44,7 @@ class Runtime:
         mixed_precision: Literal["no", "bf16"] = "no",
         skips_parameters: bool = False,
         trackers: Sequence[str] = (),
-        log_dir: Path | None = None,
+        log_dir: Path = Path("trackers"),
     ) -> None:
         """
         Args:
@@ -59,8 +60,12 @@ class Runtime:
 
         Raises:
             RecipeError: what runs is not what was asked for.
+            MissingExtra: a tracker that is not installed.
         """
         _refuse_replaced()
+        for name in trackers:  # accelerate would go on without it
+            if importlib.util.find_spec(name) is None:
+                raise MissingExtra(name, name)
         # mixed precision is done by ``autocast`` below: accelerate would replace the policy's forward, and keeps
         # the setting for the life of the process
         self._accelerator = Accelerator(
@@ -68,7 +73,7 @@ class Runtime:
             mixed_precision="no",
             gradient_accumulation_steps=1,
             log_with=list(trackers) or None,
-            project_config=ProjectConfiguration(project_dir=log_dir, logging_dir=log_dir) if log_dir else None,
+            project_config=ProjectConfiguration(project_dir=str(log_dir), logging_dir=str(log_dir)),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=skips_parameters)],
         )
         self._bf16 = mixed_precision == "bf16"
@@ -163,9 +168,13 @@ class Runtime:
     def start_trackers(self, name: str, settings: Mapping[str, str]) -> None:
         """Opens the trackers on the main process; ``settings`` are shown beside the run."""
         if self._accelerator.log_with:
-            self._accelerator.init_trackers(name, config=dict(settings))
+            folder = Path(self._accelerator.logging_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            # wandb alone does not look at the folder given to accelerate, and would write where the run was started
+            self._accelerator.init_trackers(name, config=dict(settings), init_kwargs={"wandb": {"dir": str(folder)}})
 
     def log(self, values: Mapping[str, float], step: int) -> None:
+        """Figures of a step, for the trackers."""
         self._accelerator.log(dict(values), step=step)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.load import check_algorithm
 from sightline.recipes.schema import Recipe
-from sightline.train.build import build_columns, build_source, facts_of, load_groups
+from sightline.train.build import build_columns, build_source, facts_of, load_rows
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
 from sightline.train.metrics import Meter, MetricsFile
@@ -111,13 +111,16 @@ class Session:
 
 
 @contextmanager
-def open_session(recipe: Recipe, *, resume: bool | None = None, overwrite: bool = False) -> Iterator[Session]:
+def open_session(
+    recipe: Recipe, *, resume: bool | None = None, overwrite: bool = False, quiet: bool = True
+) -> Iterator[Session]:
     """Opens a run, and closes it when the block ends.
 
     Args:
         recipe: what to run.
         resume: None: go on where the run directory holds the same run; True: go on or fail; False: start or fail.
         overwrite: remove the run that is there.
+        quiet: no progress bar while reference numbers are computed.
 
     Raises:
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
@@ -131,12 +134,12 @@ def open_session(recipe: Recipe, *, resume: bool | None = None, overwrite: bool 
     policy = load_policy(recipe.model)
     runtime.place(policy)
     renderer = Renderer(policy.processor, policy.family)
-    groups, held_out = load_groups(recipe, runtime, renderer)
-    source = build_source(recipe, runtime, policy, renderer, groups)
+    rows = load_rows(recipe, runtime, renderer)
+    source = build_source(recipe, runtime, policy, renderer, rows.train)
     try:
-        columns = build_columns(recipe, algorithm, runtime, policy, renderer, [*groups, *held_out])
+        columns = build_columns(recipe, algorithm, runtime, policy, renderer, rows, quiet=quiet)
         if runtime.is_main:
-            write_run(run, recipe, facts_of(runtime, policy))
+            write_run(run, recipe, facts_of(runtime, policy, rows))
         model, optimizer = runtime.prepare(policy, build_optimizer(policy.parts(), recipe.train))
         session = Session(
             recipe=recipe,
@@ -149,7 +152,7 @@ def open_session(recipe: Recipe, *, resume: bool | None = None, overwrite: bool 
             schedule=Schedule.of(recipe.train, recipe.train.max_steps or source.steps(recipe.train.epochs)),
             source=source,
             render=renderer.render,
-            held_out=held_out,
+            held_out=rows.held_out,
             columns=columns,
             meter=Meter(runtime.device),
         )
