@@ -40,6 +40,17 @@ def test_top_p_keeps_the_fewest_that_reach_it(top_p, expected):
     assert found.tolist() == pytest.approx([expected[i] for i in (2, 0, 3, 1)], abs=1e-6)
 
 
+def test_top_p_over_more_tokens_than_are_ranked_at_first():
+    # 4096 tokens: one row puts 0.9 on token 7, the other is flat, where half of the tokens are needed.
+    peaked = torch.full((4096,), 0.1 / 4095)
+    peaked[7] = 0.9
+    logits = torch.stack([peaked, torch.full((4096,), 1 / 4096)]).log()
+    found = sampling_probabilities(logits, 1.0, top_p=0.5)
+    assert found[0].nonzero().tolist() == [[7]] and found[0, 7] == 1.0
+    assert int((found[1] > 0).sum()) == pytest.approx(2048, abs=2)
+    assert found[1].sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
 def test_top_p_is_taken_after_top_k():
     # Of 0.625 and 0.375, the first reaches 0.6 alone; of all four it would not.
     assert sampling_probabilities(LOGITS, 1.0, top_k=2, top_p=0.6)[0].tolist() == [1.0, 0, 0, 0]

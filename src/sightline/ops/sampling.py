@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+CANDIDATES = 1024
+"""Tokens that top-p ranks at first."""
+
 
 def sampling_probabilities(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """What is sampled from: temperature first, then top-k, then top-p, renormalised.
@@ -24,13 +27,21 @@ def sampling_probabilities(logits: Tensor, temperature: float, top_k: int = 0, t
         least = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     probabilities = torch.softmax(logits, dim=-1)
-    if top_p >= 1:
-        return probabilities
-    ranked, order = probabilities.sort(dim=-1, descending=True)
+    return probabilities if top_p >= 1 else _nucleus(probabilities, top_p, CANDIDATES)
+
+
+def _nucleus(probabilities: Tensor, top_p: float, candidates: int) -> Tensor:
+    """Top-p. Ranks only so many candidates where they suffice: sorting a whole vocabulary takes longer than
+    the model's step."""
+    size = probabilities.shape[-1]
+    ranked, order = probabilities.topk(min(candidates, size), dim=-1)
     before = ranked.cumsum(-1) - ranked
-    ranked = ranked.masked_fill(before >= top_p, 0)
-    kept = torch.zeros_like(probabilities).scatter_(-1, order, ranked)
-    return kept / kept.sum(-1, keepdim=True)
+    kept = torch.zeros_like(probabilities).scatter_(-1, order, ranked.masked_fill(before >= top_p, 0))
+    kept /= kept.sum(-1, keepdim=True)
+    flat = ranked.sum(-1) < top_p
+    if candidates < size and bool(flat.any()):
+        kept[flat] = _nucleus(probabilities[flat], top_p, size)
+    return kept
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
