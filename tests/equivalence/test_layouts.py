@@ -59,17 +59,25 @@ def relative(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 @pytest.mark.parametrize("parts", [FULL, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layouts_agree(
-    tiny: dict[str, Path], pictures: list[str], family: str, parts: PartsSpec, checkpointing: bool
+    tiny: dict[str, Path],
+    pictures: list[str],
+    family: str,
+    parts: PartsSpec,
+    checkpointing: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     policy = policy_of(tiny[family], parts=parts, lora=LoraSpec(rank=4), gradient_checkpointing=checkpointing).train()
     groups = corner_groups(pictures)
     logprobs, grads = score(policy, batch_of(policy, groups, "rows"))
     assert {policy.part_of(name.removeprefix("model.")) for name in grads} == {"language", "projector", "vision"}
-    for layout, attention in itertools.product(("packed", "tree"), ("sightline_segments", "dense")):
+    # dense mask; segments one by one; all groups stacked; some of both
+    for layout, entries in itertools.product(("packed", "tree"), (None, 0, 2**40, 1000)):
+        attention = "dense" if entries is None else "sightline_segments"
         policy.attention = attention
+        monkeypatch.setattr("sightline.models.attention.SMALL_ENTRIES", entries)
         own, own_grads = score(policy, batch_of(policy, groups, layout))
-        assert (own - logprobs).abs().max() < 1e-5, (layout, attention)
-        assert relative(own_grads, grads) < 1e-5, (layout, attention)
+        assert (own - logprobs).abs().max() < 1e-5, (layout, entries)
+        assert relative(own_grads, grads) < 1e-5, (layout, entries)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -138,7 +138,7 @@ def test_dense_mask_and_segment_plan_say_the_same(tiny: dict[str, Path], picture
     renderer = Renderer(policy.processor, policy.family)
     batch = lay_out([renderer.render(group) for group in corner_groups(pictures)], "tree", policy.family, policy.config)
     seen = dense_mask(batch, torch.float32)[0, 0] == 0
-    plan = plan_segments(batch)
+    plan = plan_segments(batch, torch.float32)
     expected = torch.zeros_like(seen)
     for (start, end), before in zip(plan.spans, plan.ancestors, strict=True):
         for position in range(start, end):

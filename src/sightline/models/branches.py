@@ -189,7 +189,7 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
     if batch.vision:
         features = policy.image_features(batch)[batch.feature]
         embeds = embeds.index_copy(0, batch.placeholder, features.to(embeds.dtype))
-    cache, plan = DynamicCache(), plan_segments(batch)
+    cache, plan = DynamicCache(), plan_segments(batch, embeds.dtype)
     output = policy.language(
         inputs_embeds=embeds[None],
         position_ids=batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None],

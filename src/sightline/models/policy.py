@@ -35,7 +35,7 @@ class Policy(nn.Module):
             attention: ``segments`` or ``dense``, for the layouts ``packed`` and ``tree``.
         """
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.processor = processor
         self.family = family
         self.attention = attention
@@ -151,7 +151,7 @@ class Policy(nn.Module):
             embeds = embeds.index_copy(0, batch.placeholder, features[batch.feature].to(embeds.dtype))
         if self.attention == SEGMENTS:
             # a mask of four axes is passed on untouched: it keeps transformers from building its own
-            extra = {"segment_plan": plan_segments(batch), "attention_mask": embeds.new_zeros(1, 1, 1, 1)}
+            extra = {"segment_plan": plan_segments(batch, embeds.dtype), "attention_mask": embeds.new_zeros(1, 1, 1, 1)}
         else:
             extra = {"attention_mask": dense_mask(batch, embeds.dtype)}
         positions = batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None]
