@@ -29,6 +29,9 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         "sft": train_runs.recipe(model, folder / "sft", model=vision, micro_batch_tokens=60),
         "text rows on one rank": train_runs.recipe(model, folder / "text", model=vision, size=2, batch_size=2),
         "dpo": train_runs.recipe(model, folder / "dpo", responses=2, model=frozen, micro_batch_tokens=90),
+        "checkpointed": train_runs.recipe(
+            model, folder / "gc", responses=2, model=replace(vision, gradient_checkpointing=True, layout="packed")
+        ),
         "lora": train_runs.recipe(
             model, folder / "lora", responses=2, model=train_runs.lora(model), reference="adapter"
         ),
