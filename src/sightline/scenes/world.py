@@ -65,7 +65,7 @@ class Scenes:
     shapes: tuple[str, ...] = tuple(SHAPES)
     colours: tuple[str, ...] = tuple(COLOURS)
     objects: tuple[int, int] = (2, 4)
-    """Fewest and most objects of a scene."""
+    """Fewest and most objects of a scene; a companion that is there makes it two at least."""
     repeats: float = 0.1
     """Probability, 0 to 1, that an object has a shape that is there already."""
     sized: float = 0.2
@@ -88,10 +88,10 @@ class Scenes:
         _check_known("companions", (c.colour for c in self.companions.values()), self.colours)
         fewest, most = self.objects
         room = min(self.grid**2, len(self.shapes) - len(self.companions))
-        if not 2 <= fewest <= most <= room:
+        if not 1 <= fewest <= most <= room or most < 2:
             raise RecipeError(
-                f"scenes: objects is {self.objects}, expected 2 <= fewest <= most <= {room}: no more than cells, and "
-                "than shapes less companions. Give fewer objects, a larger grid or more shapes."
+                f"scenes: objects is {self.objects}, expected 1 <= fewest <= most and 2 <= most <= {room}: not more "
+                "than cells, nor than shapes less companions. Give fewer objects, a larger grid or more shapes."
             )
 
     def scene(self, split: Split, index: int) -> Scene:
@@ -177,6 +177,7 @@ class Scenes:
             shapes.append(rng.choice(list(self.companions)))
             if rng.random() < self.together:
                 shapes.append(self.companions[shapes[0]].shape)
+        number = max(number, len(shapes))
         while len(shapes) < number:
             if shapes and rng.random() < self.repeats:
                 shapes.append(rng.choice(shapes))
