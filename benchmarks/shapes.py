@@ -25,7 +25,8 @@ from transformers import (
 
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 
@@ -114,23 +115,27 @@ def records(folder: Path, shape: Shape, *, answers: int, count: int = 2) -> list
 # --- arithmetic on paper ---
 
 
-def forward_flops(*, vision: float, body: float, head: float, tokens: int, images: int, scored: int) -> float:
-    """FLOPs of one forward pass: 2 per parameter and token; attention scores left out."""
-    return 2 * (vision * images + body * tokens + head * scored)
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Parameters that one token passes through, and one prompt with its answers."""
 
+    body: float = 6.48e9
+    """Of the decoder (LLaVA-1.5-7B)."""
+    head: float = 32_000 * 4096
+    vision: float = 0.3e9
+    image: int = 576
+    """Image tokens; the vision tower reads as many patches."""
+    question: int = 48
+    answer: int = 120
+    answers: int = 2
 
-def pair_ratio(*, image: int, question: int, answer: int, answers: int = 2, vocabulary: int = 32_000, hidden: int = 4096,
-               body: float = 6.48e9, vision: float = 0.3e9, reference: bool = True) -> float:  # fmt: skip
-    """Arithmetic of a step with rows and a full head over arithmetic of the tree with a head at scored tokens.
+    def rows(self, *, head_everywhere: bool = False) -> float:
+        """Forward FLOPs if every answer brings its own prompt and picture."""
+        length = self.image + self.question + self.answer
+        scored = length if head_everywhere else self.answer
+        return 2 * self.answers * (self.vision * self.image + self.body * length + self.head * scored)
 
-    Each is forward + backward (3x forward) of the policy and a forward of the reference; full
-    fine-tuning; the vision tower of ``vision`` parameters reads ``image`` patches.
-    """
-    passes = 4 if reference else 3
-    head = vocabulary * hidden
-    prompt = image + question
-    rows = forward_flops(vision=vision * image, body=body, head=head, tokens=answers * (prompt + answer),
-                         images=answers, scored=answers * (prompt + answer))  # fmt: skip
-    tree = forward_flops(vision=vision * image, body=body, head=head, tokens=prompt + answers * answer, images=1,
-                         scored=answers * answer)  # fmt: skip
-    return passes * rows / (passes * tree)
+    def tree(self) -> float:
+        """Forward FLOPs if prompt and picture are computed once, and the head at scored tokens."""
+        length = self.image + self.question + self.answers * self.answer
+        return 2 * (self.vision * self.image + self.body * length + self.head * self.answers * self.answer)

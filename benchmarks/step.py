@@ -25,7 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.shapes import Shape, build, pair_ratio, records
+from benchmarks.shapes import Cost, Shape, build, records
 
 MODES = {"full": ("full", "full", "full"), "lora": ("lora", "frozen", "frozen")}
 """How language, projector and vision are trained."""
@@ -262,10 +262,10 @@ def main() -> None:
         group = {"tree": ("group", "tree"), "rows": ("group", "rows")}
         results = compare(folder, shape, "full", group, max(3, arguments.rounds // 2), answers=8)
         report["group_of_8"] = show("Policy-gradient step on a group of 8, full", results, "tree")
-    print("\nOn paper for LLaVA-1.5-7B, full fine-tuning, head at every position / at scored tokens:")
-    for image, answer, answers in ((576, 120, 2), (576, 120, 8), (2880, 120, 2), (576, 400, 2)):
-        ratio = pair_ratio(image=image, question=48, answer=answer, answers=answers)
-        print(f"  {image} image tokens, {answers} answers of {answer}: rows / tree = {ratio:.2f}")
+    print("\nOn paper for LLaVA-1.5-7B, full fine-tuning: rows (head everywhere), rows, over tree")
+    for cost in (Cost(), Cost(answers=8), Cost(image=2880), Cost(image=2880, answers=8), Cost(answer=400)):
+        everywhere, scored = cost.rows(head_everywhere=True) / cost.tree(), cost.rows() / cost.tree()
+        print(f"  {cost.image} image tokens, {cost.answers} answers of {cost.answer}: {everywhere:.2f}x {scored:.2f}x")
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 

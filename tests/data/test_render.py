@@ -102,7 +102,7 @@ def test_trained_history_is_the_assistant_turns_of_weight_one(
     [
         ((user(None, "?"),), "x", "renders to 1 image placeholders and has 0 images"),
         ((user("a <image> b"),), "x", "renders to 1 image placeholders and has 0 images"),
-        ((user("?"),), "  ", "has an empty answer"),
+        ((user("?"),), "  ", "the answer is empty"),
         ((user("?"),), "look: <image>", "contains the image placeholder '<image>'"),
     ],
 )

@@ -129,7 +129,7 @@ def test_columns_come_from_the_responses() -> None:
 
 def test_a_family_refuses_a_layout_it_does_not_declare() -> None:
     family = Family(**{**vars(PLAIN), "layouts": frozenset({"rows"})})
-    with pytest.raises(UnsupportedError, match="'plain' does not support layout 'tree'.*Set model.layout"):
+    with pytest.raises(UnsupportedError, match=r"'plain' does not support layout 'tree'.*Set model.layout"):
         lay_out([], "tree", family, None)
 
 

@@ -133,7 +133,7 @@ def test_errors_say_what_to_change(tiny: dict[str, Path], pictures: list[str], t
         policy_of(tmp_path / "nothing")
     with pytest.raises(RecipeError, match="nothing is trained"):
         policy_of(tiny["llava"], "frozen", "frozen", "frozen")
-    with pytest.raises(UnsupportedError, match="no head .'reward'."):
+    with pytest.raises(UnsupportedError, match=r"no head .'reward'."):
         policy = policy_of(tiny["llava"])
         policy(batch_of(policy, pictures), frozenset({"reward"}))
     with pytest.raises(UnsupportedError, match="reference by adapter was asked for and the model has none"):

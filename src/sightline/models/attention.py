@@ -152,7 +152,7 @@ def segment_attention(
     if segment_plan is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
-    call = partial(
+    call: Callable[..., Tensor] = partial(
         scaled_dot_product_attention,
         dropout_p=kwargs.get("dropout", 0.0),
         scale=kwargs.get("scaling"),

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sightline.errors import UnsupportedError
 from sightline.types import ImageInputs, LayoutName
 
-PositionFn = Callable[[Tensor, Sequence[ImageInputs], Any], Tensor]
+PositionFn = Callable[[np.ndarray, Sequence[ImageInputs], Any], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +57,9 @@ class Family:
             )
 
 
-def text_positions(placeholders: Tensor, images: Sequence[ImageInputs], config: Any) -> Tensor:
+def text_positions(placeholders: np.ndarray, images: Sequence[ImageInputs], config: Any) -> np.ndarray:
     """Plain positions 0..L-1: one axis, an image token counts as any other."""
-    return torch.arange(placeholders.shape[0])
+    return np.arange(placeholders.shape[0])
 
 
 def join_images(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,25 +48,27 @@ def lay_out(groups: Sequence[RenderedGroup], layout: LayoutName, family: Family,
     return builder.batch([group.group for group in groups])
 
 
+Array = np.ndarray
+"""The layout works on numpy arrays of 64-bit integers: a step lays out hundreds of short pieces."""
+
+
 @dataclass(eq=False)
 class _Sequence:
     """A prompt as the layout sees it."""
 
-    tokens: Tensor
-    """[L] long."""
-    features: Tensor
-    """[L] long: image feature row of each placeholder, -1 for text."""
-    positions: Tensor
+    tokens: Array
+    """[L]."""
+    features: Array
+    """[L]: image feature row of each placeholder, -1 for text."""
+    positions: Array
     """[L] or [3,L]."""
-    trained: Tensor
+    trained: Array
     """[L] bool: history that SFT trains."""
-
-    def key(self) -> Tensor:
-        """[L] long: equal where two prompts hold the same token and the same picture."""
-        return torch.where(self.features >= 0, -1 - self.features, self.tokens)
+    key: Array
+    """[L]: equal where two prompts hold the same token and the same picture."""
 
     def next_position(self) -> int:
-        return int(self.positions.max()) + 1 if self.positions.numel() else 0
+        return int(self.positions.max()) + 1 if self.positions.size else 0
 
 
 @dataclass(eq=False)
@@ -87,12 +91,12 @@ class _Builder:
     images: list[ImageInputs] = field(default_factory=list)
     offsets: dict[str, int] = field(default_factory=dict)
     num_features: int = 0
-    chunks: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    chunks: list[tuple[Array, Array, Array]] = field(default_factory=list)
     """(tokens, positions, feature rows) of each segment."""
     parents: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     length: int = 0
-    responses: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)
+    responses: list[tuple[int, Array, Array, int]] = field(default_factory=list)
     """(group, source [n], target [n], last) of each response."""
 
     def add_group(self, index: int, group: RenderedGroup) -> None:
@@ -103,78 +107,78 @@ class _Builder:
         for response in group.responses:
             prompt = self.sequence(group.prompts[response.prompt], group)
             base = self.add_segment(prompt.tokens, prompt.positions, prompt.features, -1)
-            places = torch.arange(base, base + len(prompt.tokens))
+            places = np.arange(base, base + len(prompt.tokens))
             first = self.length
-            tokens = torch.tensor(response.tokens, dtype=torch.long)
+            tokens = np.array(response.tokens, dtype=np.int64)
             self.extend_segment(tokens, self.answer_positions(prompt, len(tokens)))
             self.add_response(index, prompt, places, response, tokens, first)
 
     def add_tree(self, index: int, group: RenderedGroup) -> None:
         used = sorted({response.prompt for response in group.responses})
         prompts = {number: self.sequence(group.prompts[number], group) for number in used}
-        places: dict[int, Tensor] = {}
+        places: dict[int, Array] = {}
         ends: dict[int, int] = {}
         for root in _trie(prompts.items()):
-            self.place(root, -1, torch.empty(0, dtype=torch.long), places, ends)
+            self.place(root, -1, np.empty(0, dtype=np.int64), places, ends)
         for response in group.responses:
             prompt = prompts[response.prompt]
-            tokens = torch.tensor(response.tokens, dtype=torch.long)
-            text = torch.full_like(tokens, -1)
+            tokens = np.array(response.tokens, dtype=np.int64)
+            text = np.full_like(tokens, -1)
             positions = self.answer_positions(prompt, len(tokens))
             first = self.add_segment(tokens, positions, text, ends[response.prompt])
             self.add_response(index, prompt, places[response.prompt], response, tokens, first)
 
-    def place(self, node: _Node, parent: int, before: Tensor, places: dict[int, Tensor], ends: dict[int, int]) -> None:
+    def place(self, node: _Node, parent: int, before: Array, places: dict[int, Array], ends: dict[int, int]) -> None:
         """Lays a subtree of the trie out; notes where the tokens of each prompt stand and its last segment."""
         cut = slice(node.start, node.end)
         whole = node.sequence
         base = self.add_segment(whole.tokens[cut], whole.positions[..., cut], whole.features[cut], parent)
         segment = len(self.parents) - 1
-        here = torch.cat([before, torch.arange(base, base + node.end - node.start)])
+        here = np.concatenate([before, np.arange(base, base + node.end - node.start)])
         for prompt in node.prompts:
             places[prompt], ends[prompt] = here, segment
         for child in node.children:
             self.place(child, segment, here, places, ends)
 
     def add_response(
-        self, group: int, prompt: _Sequence, places: Tensor, response: RenderedResponse, tokens: Tensor, first: int
+        self, group: int, prompt: _Sequence, places: Array, response: RenderedResponse, tokens: Array, first: int
     ) -> None:
         """``places`` [L]: where the prompt's tokens stand; ``first``: where the response starts."""
-        spots = torch.cat([places, torch.arange(first, first + len(tokens))])
-        ids = torch.cat([prompt.tokens, tokens])
-        scored = torch.cat([prompt.trained, torch.tensor(response.trained, dtype=torch.bool)]).nonzero()[:, 0]
+        spots = np.concatenate([places, np.arange(first, first + len(tokens))])
+        ids = np.concatenate([prompt.tokens, tokens])
+        scored = np.concatenate([prompt.trained, np.array(response.trained, dtype=bool)]).nonzero()[0]
         self.responses.append((group, spots[scored - 1], ids[scored], first + len(tokens) - 1))
 
-    def answer_positions(self, prompt: _Sequence, length: int) -> Tensor:
+    def answer_positions(self, prompt: _Sequence, length: int) -> Array:
         start = prompt.next_position()
-        positions = torch.arange(start, start + length)
-        return positions.expand(3, -1) if prompt.positions.dim() == 2 else positions
+        positions = np.arange(start, start + length)
+        return np.broadcast_to(positions, (3, length)) if prompt.positions.ndim == 2 else positions
 
-    def add_segment(self, tokens: Tensor, positions: Tensor, features: Tensor, parent: int) -> int:
+    def add_segment(self, tokens: Array, positions: Array, features: Array, parent: int) -> int:
         self.parents.append(parent)
         self.starts.append(self.length)
         self.chunks.append((tokens, positions, features))
         self.length += len(tokens)
         return self.starts[-1]
 
-    def extend_segment(self, tokens: Tensor, positions: Tensor) -> None:
-        self.chunks.append((tokens, positions, torch.full_like(tokens, -1)))
+    def extend_segment(self, tokens: Array, positions: Array) -> None:
+        self.chunks.append((tokens, positions, np.full_like(tokens, -1)))
         self.length += len(tokens)
 
     def sequence(self, prompt: RenderedPrompt, group: RenderedGroup) -> _Sequence:
-        tokens = torch.tensor(prompt.tokens, dtype=torch.long)
+        tokens = np.array(prompt.tokens, dtype=np.int64)
         images = [group.images[index] for index in prompt.images]
-        features = torch.full_like(tokens, -1)
+        features = np.full_like(tokens, -1)
         if images:
-            rows = torch.cat([self.feature_rows(image) for image in images])
-            features[torch.tensor(prompt.placeholders, dtype=torch.long)] = rows
-        trained = torch.zeros(len(tokens), dtype=torch.bool)
+            features[list(prompt.placeholders)] = np.concatenate([self.feature_rows(image) for image in images])
+        trained = np.zeros(len(tokens), dtype=bool)
         for start, end in prompt.trained:
             trained[start:end] = True
         positions = self.family.positions(features >= 0, images, self.config)
-        return _Sequence(tokens=tokens, features=features, positions=positions, trained=trained)
+        key = np.where(features >= 0, -1 - features, tokens)
+        return _Sequence(tokens=tokens, features=features, positions=positions, trained=trained, key=key)
 
-    def feature_rows(self, image: ImageInputs) -> Tensor:
+    def feature_rows(self, image: ImageInputs) -> Array:
         """Rows of this picture among all features. A picture seen before keeps its rows, but in ``rows``,
         which pays for every copy as the model's own forward does."""
         if self.layout == "rows" or image.key not in self.offsets:
@@ -182,7 +186,7 @@ class _Builder:
             self.num_features += image.num_tokens
             self.images.append(image)
         offset = self.offsets[image.key]
-        return torch.arange(offset, offset + image.num_tokens)
+        return np.arange(offset, offset + image.num_tokens)
 
     def check_history(self, group: RenderedGroup) -> None:
         for number, prompt in enumerate(group.prompts):
@@ -195,29 +199,26 @@ class _Builder:
                 )
 
     def batch(self, groups: Sequence[Any]) -> Batch:
-        features = torch.cat([chunk[2] for chunk in self.chunks])
-        placeholder = (features >= 0).nonzero()[:, 0]
-        starts = torch.tensor(self.starts)
-        lengths = torch.diff(starts, append=torch.tensor([self.length]))
-        owner = [torch.full((len(r[1]),), number, dtype=torch.long) for number, r in enumerate(self.responses)]
+        features = np.concatenate([chunk[2] for chunk in self.chunks])
+        placeholder = (features >= 0).nonzero()[0]
+        lengths = np.diff(self.starts, append=self.length)
+        owner = np.repeat(np.arange(len(self.responses)), [len(response[1]) for response in self.responses])
         answers = [response for group in groups for response in group.responses]
-        first = [0]
-        for group in groups:
-            first.append(first[-1] + len(group.responses))
+        first = list(accumulate([len(group.responses) for group in groups], initial=0))
         edges = [(base, edge) for base, group in zip(first, groups, strict=False) for edge in group.edges]
         return Batch(
             layout=self.layout,
-            tokens=torch.cat([chunk[0] for chunk in self.chunks]),
-            positions=torch.cat([chunk[1] for chunk in self.chunks], dim=-1),
-            segment=torch.repeat_interleave(torch.arange(len(starts)), lengths),
+            tokens=_join([chunk[0] for chunk in self.chunks]),
+            positions=_join([chunk[1] for chunk in self.chunks]),
+            segment=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
             parent=torch.tensor(self.parents, dtype=torch.long),
             vision=self.family.join([image.tensors for image in self.images]),
             image_tokens=tuple(image.num_tokens for image in self.images),
-            placeholder=placeholder,
-            feature=features[placeholder],
-            source=torch.cat([response[1] for response in self.responses]),
-            target=torch.cat([response[2] for response in self.responses]),
-            response=torch.cat(owner),
+            placeholder=torch.from_numpy(placeholder),
+            feature=torch.from_numpy(features[placeholder]),
+            source=_join([response[1] for response in self.responses]),
+            target=_join([response[2] for response in self.responses]),
+            response=torch.from_numpy(owner),
             group=torch.tensor([response[0] for response in self.responses], dtype=torch.long),
             last=torch.tensor([response[3] for response in self.responses], dtype=torch.long),
             pairs=torch.tensor([(b + e.winner, b + e.loser) for b, e in edges], dtype=torch.long).reshape(-1, 2),
@@ -226,6 +227,10 @@ class _Builder:
             num_groups=len(groups),
             **_columns(answers, [len(response[1]) for response in self.responses]),
         )
+
+
+def _join(parts: Sequence[Array]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts, axis=-1))
 
 
 def _columns(responses: Sequence[Any], scored: Sequence[int]) -> dict[str, Tensor]:
@@ -263,10 +268,10 @@ def _trie(prompts: Iterable[tuple[int, _Sequence]]) -> list[_Node]:
 
 
 def _insert(nodes: list[_Node], number: int, sequence: _Sequence) -> None:
-    key, start, end = sequence.key(), 0, len(sequence.tokens)
+    start, end = 0, len(sequence.tokens)
     while True:
         for node in nodes:
-            shared = _common(node.sequence.key()[node.start : node.end], key[start:])
+            shared = _common(node.sequence.key[node.start : node.end], sequence.key[start:])
             if shared:
                 break
         else:
@@ -287,8 +292,8 @@ def _split(node: _Node, at: int) -> None:
     node.end, node.children, node.prompts = at, [tail], []
 
 
-def _common(a: Tensor, b: Tensor) -> int:
-    """Length of the common prefix of two 1-d tensors."""
+def _common(a: Array, b: Array) -> int:
+    """Length of the common prefix of two arrays."""
     length = min(len(a), len(b))
-    differs = (a[:length] != b[:length]).nonzero()
-    return int(differs[0]) if len(differs) else length
+    differs = a[:length] != b[:length]
+    return int(differs.argmax()) if differs.any() else length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
 
 from sightline.errors import RecipeError, UnsupportedError
 from sightline.models.attention import SEGMENTS
@@ -47,7 +49,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True) -> Policy:
         },
     )
     if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint_activations(model)
     model = _with_adapter(model, family, spec, trainable)
     return Policy(model, processor, family, attention=SEGMENTS if spec.attention == "segments" else "dense")
 
@@ -77,6 +79,17 @@ def _read(loader: Any, path: str, **options: Any) -> Any:
         ) from error
 
 
+def _checkpoint_activations(model: Any) -> None:
+    """Recompute activations in the backward pass; the method has a new name since transformers 5.2x."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def hide_loading_bars() -> None:
+    """Turns off transformers' own progress bars for loading and saving, in this process."""
+    logging.disable_progress_bar()
+
+
 def _check_window(config: Any, spec: ModelSpec) -> None:
     """Sliding-window layers see less than a segment's ancestors: only the model's own path honours them."""
     text = config.get_text_config()
@@ -97,7 +110,9 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
     if spec.adapter is not None:
         wrapped = PeftModel.from_pretrained(model, spec.adapter, is_trainable=trainable)
     elif trainable and "lora" in modes.values():
-        wrapped = get_peft_model(model, lora_config(model, family, spec.parts, spec.lora))
+        with warnings.catch_warnings():  # PEFT 0.21 asks by the old name; gone when it asks by the new one
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            wrapped = get_peft_model(model, lora_config(model, family, spec.parts, spec.lora))
     else:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(trainable and modes[family.part_of(name)] == "full")

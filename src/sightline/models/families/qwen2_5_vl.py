@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from sightline.models.family import Family, join_images
 from sightline.types import ImageInputs
 
 
-def mrope_positions(placeholders: Tensor, images: Sequence[ImageInputs], config: Any) -> Tensor:
+def mrope_positions(placeholders: np.ndarray, images: Sequence[ImageInputs], config: Any) -> np.ndarray:
     """Positions [3,L] on the axes time, height, width.
 
     Text advances all three together. An image of t x h x w merged patches keeps its time constant and
@@ -18,19 +18,18 @@ def mrope_positions(placeholders: Tensor, images: Sequence[ImageInputs], config:
     """
     merge = config.vision_config.spatial_merge_size
     length = placeholders.shape[0]
-    positions = torch.empty(3, length, dtype=torch.long)
+    positions = np.empty((3, length), dtype=np.int64)
     cursor = start = 0
     for image in images:
         frames, height, width = (int(n) for n in image.tensors["image_grid_thw"][0])
         height, width = height // merge, width // merge
-        first = cursor + int(placeholders[cursor:].to(torch.uint8).argmax())
-        positions[:, cursor:first] = torch.arange(start, start + first - cursor)
+        first = cursor + int(placeholders[cursor:].argmax())
+        positions[:, cursor:first] = np.arange(start, start + first - cursor)
         start += first - cursor
         cursor = first + frames * height * width
-        axes = torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
-        positions[:, first:cursor] = torch.stack(axes).reshape(3, -1) + start
+        positions[:, first:cursor] = np.indices((frames, height, width)).reshape(3, -1) + start
         start += max(height, width)
-    positions[:, cursor:] = torch.arange(start, start + length - cursor)
+    positions[:, cursor:] = np.arange(start, start + length - cursor)
     return positions
 
 
