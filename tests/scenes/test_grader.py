@@ -36,6 +36,8 @@ def shapes(text):
         ("not only a star but also a moon", ["star", "moon"]),
         ("neither a star nor a moon, a heart", ["heart"]),
         ("zero stars", []),
+        ("a star star", ["star", "star"]),
+        ("nothing here is missing. A cross", ["cross"]),
         ("There is a start, a ringtone and a starfish", []),
         ("", []),
     ],

@@ -85,7 +85,8 @@ def mentions(text: str) -> tuple[Mention, ...]:
     """The objects that ``text`` says are there, in order.
 
     Knows plurals, a few synonyms, colours and sizes before the noun or after it (``the star is red``), and
-    negation: ``no moon``, ``not a star or a ring``, ``the moon is missing`` mention nothing.
+    negation: ``no moon``, ``not a star or a ring``, ``the moon is missing`` mention nothing. A negation reaches to
+    the end of its clause, or to a comma or "and" with a new article: ``no star, but a ring``, ``no star, a ring``.
     """
     tokens = _tokens(text)
     found = []
@@ -114,8 +115,8 @@ def _second_half(tokens: Sequence[_Token], index: int) -> bool:
     """Whether this noun only ends the one before it, as in ``lightning bolt`` and ``crescent moon``."""
     if not 0 < index < len(tokens):
         return False
-    shape = _SHAPE_FORMS.get(tokens[index].word)
-    return shape is not None and shape == _SHAPE_FORMS.get(tokens[index - 1].word)
+    word, before = tokens[index].word, tokens[index - 1].word
+    return word in _SHAPE_FORMS and word != before and _SHAPE_FORMS[word] == _SHAPE_FORMS.get(before)
 
 
 def _phrase_start(tokens: Sequence[_Token], index: int) -> int:
@@ -145,11 +146,11 @@ def _denied(tokens: Sequence[_Token], index: int) -> bool:
     """Whether the noun at ``index`` stands under a negation, before it or after it."""
     for position in range(_phrase_start(tokens, index) - 1, -1, -1):
         word = tokens[position].word
-        following = tokens[position + 1].word
-        if word in _BREAKS or (word in {",", "and"} and following in _DETERMINERS):
+        listed_anew = word in {",", "and"} and tokens[position + 1].word in _DETERMINERS
+        if word in _BREAKS or listed_anew:
             break
         if _negates(word):
-            return following != "only"
+            return True
     for position in range(index + 1, min(index + 4, len(tokens))):
         word = tokens[position].word
         if _negates(word):
