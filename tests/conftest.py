@@ -8,7 +8,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import sys
 from pathlib import Path
+
+sys.path.extend(str(folder) for folder in Path(__file__).parent.rglob("*") if folder.is_dir())  # shared test modules
 
 import pytest
 import torch
