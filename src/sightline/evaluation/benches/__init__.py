@@ -1,0 +1,48 @@
+"""The benchmarks, each in a module with one ``BENCH``; imported where used, so that listing one loads one."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Final
+
+from sightline.errors import DataError
+from sightline.evaluation.bench import Benchmark
+
+MODULES: Final[dict[str, str]] = {
+    "amber": "amber",
+    "pope": "pope",
+    "chair": "chair",
+    "object_halbench": "object_halbench",
+    "mmhal": "mmhal",
+    "hallusionbench": "hallusionbench",
+    "mmstar": "mmstar",
+    "realworldqa": "realworldqa",
+    "textvqa": "textvqa",
+    "cvbench": "cvbench",
+    "llava_bench": "llava_bench",
+    "reefknot": "reefknot",
+    "mm_instruct": "mm_instruct",
+    "scienceqa": "scienceqa",
+    "mme": "mme",
+    "scenes": "scenes",
+}
+"""Name on the command line to module."""
+
+
+def load_bench(name: str) -> Benchmark:
+    """The benchmark of that name, or ``package.module:INSTANCE`` of another package.
+
+    Raises:
+        DataError: There is none of that name.
+    """
+    if ":" in name:
+        module, _, instance = name.partition(":")
+        found: Benchmark = vars(importlib.import_module(module))[instance]
+        return found
+    if name not in MODULES:
+        near = difflib.get_close_matches(name, MODULES, n=1)
+        remedy = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(MODULES)}"
+        raise DataError(f"there is no benchmark {name!r}", remedy=remedy)
+    bench: Benchmark = importlib.import_module(f"sightline.evaluation.benches.{MODULES[name]}").BENCH
+    return bench
