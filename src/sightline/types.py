@@ -7,7 +7,7 @@ tokens, **S** segments, **R** responses, **P** pairs (edges), **G** groups, **I*
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -23,7 +23,7 @@ trains it as well (multi-turn records). Without the key it is only read.
 """
 
 FinishReason = Literal["stop", "length", "error"]
-EdgeKind = Literal["text", "image", "anchor"]
+EdgeKind = Literal["text", "image", "anchor", "mismatched"]
 LayoutName = Literal["rows", "packed", "tree"]
 Unit = Literal["token", "chosen_token", "response", "pair", "group"]
 Head = Literal["logprobs", "entropy", "values", "reward"]
@@ -82,7 +82,8 @@ class Edge:
     winner: int
     loser: int
     kind: EdgeKind = "text"
-    """``text``: same picture, other answer; ``image``: same answer, other picture."""
+    """``text``: same picture, other answer; ``image``: same answer, other picture; ``mismatched``: no preference,
+    the loser is the answer to another question, which measures how far the policy has moved (KTO)."""
     weight: float = 1.0
 
 
@@ -225,6 +226,9 @@ class Batch:
     """[R] float."""
     labels: Tensor | None = None
     """[R] float, 1 desirable, 0 not."""
+    baseline: Tensor | None = None
+    """[P,2] float: what winner and loser of each pair are measured against, from all pairs of the step
+    (KTO: its KL estimate; AOT: the values of equal rank)."""
     features: Tensor | None = None
     """[sum(image_tokens), D]: vision features, kept only when everything that makes them is frozen."""
 
@@ -325,6 +329,19 @@ class Algorithm:
     def prepare(self, batch: Batch, world: World) -> Batch:
         """Columns derived from others, once per batch and without gradient (advantages, baselines)."""
         return batch
+
+    def prepare_step(self, batches: Sequence[Batch], counted: Sequence[bool], world: World) -> Sequence[Batch]:
+        """Columns that depend on every micro-batch of a step, without gradient.
+
+        Called once per step before its first gradient, for algorithms that need ``old_logprobs``.
+
+        Args:
+            batches: all micro-batches of this rank with their columns filled, ``old_logprobs`` included;
+                vision inputs are left out.
+            counted: False for a micro-batch that runs for company only: it must not enter any sum.
+            world: sums over ranks.
+        """
+        return batches
 
     def loss(self, batch: Batch, scores: Scores, world: World) -> tuple[tuple[Term, ...], dict[str, Stat]]:
         """Unreduced terms, and what to log."""

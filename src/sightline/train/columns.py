@@ -1,4 +1,5 @@
-"""Fills the columns of a batch that an algorithm needs and the data does not bring: reference log-probabilities.
+"""Fills the columns of a batch that an algorithm needs and the data does not bring: log-probabilities under the
+reference, and under the policy before the step.
 
 The reference is the policy as it was when training began. Three ways to have it give the same numbers:
 
@@ -84,20 +85,29 @@ def scored(policy: Scorer, batch: Batch, *, reference: bool = False) -> Tensor:
 class Columns:
     """Fills what an algorithm needs."""
 
-    def __init__(self, needs: frozenset[str], reference: Reference | None = None) -> None:
+    def __init__(
+        self, needs: frozenset[str], reference: Reference | None = None, policy: Scorer | None = None
+    ) -> None:
         """
+        Args:
+            needs: names of columns.
+            reference: fills ``ref_logprobs``.
+            policy: fills ``old_logprobs``: the policy as it is before the step, without dropout.
+
         Raises:
             UnsupportedError: a column that nothing here can fill.
         """
-        if unknown := needs - _OF_DATA - {"ref_logprobs"}:
+        if unknown := needs - _OF_DATA - {"ref_logprobs", "old_logprobs"}:
             raise UnsupportedError(f"The algorithm needs the columns {sorted(unknown)}, which nothing fills.")
         if "ref_logprobs" in needs and reference is None:
             raise UnsupportedError("The algorithm needs reference log-probabilities. Set reference in the recipe.")
+        assert policy is not None or "old_logprobs" not in needs
         self._needs = needs
         self._reference = reference
+        self._policy = policy
 
     def fill(self, batch: Batch, groups: Sequence[RenderedGroup]) -> Batch:
-        """The batch with every column that is needed.
+        """The batch with every column that is needed; log-probabilities that it has already are kept.
 
         Raises:
             DataError: a column that the data must bring is missing; names the groups.
@@ -110,9 +120,12 @@ class Columns:
                     source=sources,
                     remedy=f"Give every response of these groups its {name}, or choose another algorithm",
                 )
-        if "ref_logprobs" in self._needs:
+        if "ref_logprobs" in self._needs and batch.ref_logprobs is None:
             assert self._reference is not None
             batch = batch.with_columns(ref_logprobs=self._reference.logprobs(batch, groups))
+        if "old_logprobs" in self._needs and batch.old_logprobs is None:
+            assert self._policy is not None
+            batch = batch.with_columns(old_logprobs=scored(self._policy, batch))
         return batch
 
 

@@ -1,9 +1,9 @@
 """The training loop: read it top to bottom.
 
 A step: take groups, plan micro-batches of equal number on every rank, lay out, count units over all ranks,
-then for each micro-batch: fill columns, prepare, score, loss, divide by the global count, backward; clip,
-step, reduce, log, save. No term is averaged anywhere else, so one micro-batch, k micro-batches and n
-processes give the same gradient.
+survey them where the loss depends on the whole step, then for each micro-batch: fill columns, prepare, score,
+loss, divide by the global count, backward; clip, step, reduce, log, save. No term is averaged anywhere else, so
+one micro-batch, k micro-batches and n processes give the same gradient.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from sightline.recipes.schema import Recipe
 from sightline.train.checkpoint import replace_folder
 from sightline.train.metrics import TrainProgress
-from sightline.train.passes import Pass, count_units, fill, plan_passes, weighted_sum
+from sightline.train.passes import Pass, count_units, fill, plan_passes, survey, weighted_sum
 from sightline.train.report import check_finite, note, report
 from sightline.train.session import Session, open_session
 from sightline.types import Stat, Unit
@@ -106,6 +106,7 @@ def train_step(s: Session) -> None:
         taken = s.source.take(s.step)
     passes = plan_passes(s, taken)
     counts = count_units(s, passes)
+    survey(s, passes)
     s.schedule.apply(s.optimizer, s.step)
     for number, one in enumerate(passes):
         run_pass(s, one, counts, sync=number == len(passes) - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import torch
@@ -24,6 +24,8 @@ class Pass:
     """As laid out, on the CPU."""
     weight: float
     """0: run for company only; nothing of it counts."""
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    """Columns that were filled before the step (:func:`survey`), on the device."""
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     """What each term adds to the loss of the step."""
     stats: Mapping[str, Stat] = field(default_factory=dict)
@@ -48,12 +50,29 @@ def count_units(s: Session, passes: Sequence[Pass]) -> dict[Unit, int]:
 
 
 @torch.no_grad()
+def survey(s: Session, passes: Sequence[Pass]) -> None:
+    """For algorithms whose loss depends on the whole step: scores every micro-batch once before the first
+    gradient, and keeps the columns with its pass. One more forward; nothing for other algorithms."""
+    if "old_logprobs" not in s.algorithm.needs:
+        return
+    # pictures are dropped at once: the columns of a step are small, its pictures are not
+    batches = [replace(_filled(s, one), vision={}, features=None) for one in passes]
+    prepared = s.algorithm.prepare_step(batches, [one.weight > 0 for one in passes], s.runtime)
+    for one, batch in zip(passes, prepared, strict=True):
+        kept = {"ref_logprobs": batch.ref_logprobs, "old_logprobs": batch.old_logprobs, "baseline": batch.baseline}
+        one.columns = {name: column for name, column in kept.items() if column is not None}
+
+
+@torch.no_grad()
 def fill(s: Session, one: Pass) -> Batch:
     """The batch on the device, with its columns. Frozen vision features serve policy and reference."""
+    return s.algorithm.prepare(_filled(s, one), s.runtime)
+
+
+def _filled(s: Session, one: Pass) -> Batch:
     with s.runtime.autocast():
-        batch = s.policy.encode(one.batch.to(s.runtime.device))
-        batch = s.columns.fill(batch, one.groups)
-    return s.algorithm.prepare(batch, s.runtime)
+        batch = s.policy.encode(one.batch.to(s.runtime.device)).with_columns(**one.columns)
+        return s.columns.fill(batch, one.groups)
 
 
 def weighted_sum(term: Term) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sightline.data.sampler import share
 from sightline.errors import DivergenceError
 from sightline.train.metrics import Meter
-from sightline.train.passes import Pass, fill, plan_passes, weighted_sum
+from sightline.train.passes import Pass, fill, plan_passes, survey, weighted_sum
 from sightline.train.session import Session
 from sightline.train.source import Taken
 from sightline.types import Stat
@@ -75,7 +75,9 @@ def evaluate(s: Session) -> dict[str, float]:
         chunk = s.held_out[start : start + size]
         mine = share(chunk, s.runtime.rank, s.runtime.size)
         taken = Taken(groups=[s.render(group) for group in mine or chunk[:1]], counted=bool(mine))
-        for one in plan_passes(s, taken):
+        passes = plan_passes(s, taken)
+        survey(s, passes)
+        for one in passes:
             batch = fill(s, one)
             with s.runtime.autocast():
                 scores = s.policy(batch, s.algorithm.heads)
