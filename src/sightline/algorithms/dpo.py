@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,10 +23,11 @@ class DPO(Algorithm):
     brings weights. Edges of kind ``image`` (same answer, other picture) are scored in the same way, so that
     visual preferences need no other algorithm.
 
-    Terms: ``dpo`` [P] per pair (link times the weight of the edge), and ``sft`` per chosen token.
+    Terms: ``dpo`` [P] per pair (link times the weight of the edge) or summed per group, and ``sft`` per chosen
+    token.
 
     >>> DPO(beta=0.1, link="ipo")
-    DPO(beta=0.1, link='ipo', label_smoothing=0.0, sft_weight=0.0)
+    DPO(beta=0.1, link='ipo', label_smoothing=0.0, sft_weight=0.0, per='pair')
     """
 
     beta: float = 0.1
@@ -38,6 +39,9 @@ class DPO(Algorithm):
     sft_weight: float = 0.0
     """Weight of the mean negative log-likelihood per chosen token, >= 0. A response that wins several edges
     counts once."""
+    per: Literal["pair", "group"] = "pair"
+    """``pair``: mean over comparisons. ``group``: sum over the comparisons of a group, mean over groups, which is how
+    losses of several terms per row are published (mDPO, S-VCO, OViP)."""
 
     needs = frozenset({"ref_logprobs"})
 
@@ -71,7 +75,7 @@ class DPO(Algorithm):
         winner_P, loser_P = batch.pairs.unbind(1)
         margin_P = scored_R[winner_P] - scored_R[loser_P]
         loss_P = LINKS[self.link](margin_P, self.beta, self.label_smoothing)
-        terms = [Term(name="dpo", values=batch.pair_weight * loss_P, unit="pair")]
+        terms = [Term(name="dpo", values=batch.pair_weight * loss_P, unit=self.per)]
         if self.sft_weight > 0:
             nll_N = -scores.logprobs if batch.weights is None else -scores.logprobs * batch.weights
             chosen_N = batch.chosen()[batch.response]
