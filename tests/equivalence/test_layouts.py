@@ -108,7 +108,8 @@ def test_tree_calls_the_vision_tower_once_per_distinct_picture(
 
 
 def test_bfloat16_differs_by_rounding_only(tiny: dict[str, Path], pictures: list[str]) -> None:
-    """bf16 keeps 8 bits: log-probs around -6 move by up to 6 * 2^-8 and a little; layouts add no more to it."""
+    """bf16 keeps 8 bits, and products sum in float32: log-probs around -6 move by 0.0004 on average and 0.002 at
+    most (measured), in every layout alike."""
     for family in FAMILIES:
         exact = policy_of(tiny[family])
         logprobs, _ = score(exact, batch_of(exact, corner_groups(pictures), "rows"))
@@ -116,8 +117,8 @@ def test_bfloat16_differs_by_rounding_only(tiny: dict[str, Path], pictures: list
         for layout in ("rows", "packed", "tree"):
             own, _ = score(half, batch_of(half, corner_groups(pictures), layout))
             assert own.dtype == torch.float32
-            assert (own - logprobs).abs().mean() < 0.01, (family, layout)
-            assert (own - logprobs).abs().max() < 0.05, (family, layout)
+            assert (own - logprobs).abs().mean() < 0.002, (family, layout)
+            assert (own - logprobs).abs().max() < 0.01, (family, layout)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

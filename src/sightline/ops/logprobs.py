@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 CHUNK = 256
 """Tokens whose logits exist at one time."""
-SAVE_LOGITS_BELOW = 64 * 2**20
+SAVE_LOGITS_BELOW = 256 * 2**20
 """Bytes: up to here the exponentials of all logits are kept for the backward pass."""
 
 
