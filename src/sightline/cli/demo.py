@@ -10,9 +10,10 @@ import typer
 
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed is another world, model and run.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the report, the models and everything between.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for everything. Default: runs/demo, with the seed behind it.", show_default=False),
+    ] = None,
     quick: Annotated[bool, typer.Option(help="A shorter run that shows less.")] = False,
 ) -> None:
     """Align a tiny model on this machine, and show that it hallucinates less.

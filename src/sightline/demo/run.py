@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sightline import __version__
 from sightline.data.schema import read_groups, write_groups
+from sightline.errors import CheckpointError
 from sightline.evaluation.benches.scenes import answer_greedily, held_out_prompts
 from sightline.models.assemble import TinyLlava
 from sightline.models.load import hide_loading_bars, load_policy
@@ -25,6 +26,7 @@ from sightline.report.run import training_curves
 from sightline.report.scenes import GALLERY_NOTE, scenes_gallery, scenes_table
 from sightline.report.table import Row, table_json, terminal_table
 from sightline.rollouts.hf import HFEngine
+from sightline.scenes.language import Kind
 from sightline.scenes.world import Scenes
 from sightline.train.loop import train
 from sightline.train.metrics import read_metrics
@@ -40,7 +42,9 @@ class DemoSize:
     questions: int = 3
     """Questions about each, beside a caption."""
     prompts: int = 2_560
-    """Drawings to sample answers about; for each a caption and a yes/no question."""
+    """Drawings to sample answers about."""
+    presence: int = 6
+    """Yes/no questions about each of these, beside a caption."""
     held_out: int = 400
     """Drawings to evaluate on."""
     overrides: tuple[str, ...] = ()
@@ -52,7 +56,7 @@ QUICK = DemoSize(scenes=320, prompts=64, held_out=24, overrides=("train.max_step
 """Shows that everything runs; too short to learn anything."""
 
 
-def run_demo(*, seed: int = 0, out: Path = Path("runs/demo"), quick: bool = False) -> dict[str, object]:
+def run_demo(*, seed: int = 0, out: Path | None = None, quick: bool = False) -> dict[str, object]:
     """Runs all stages; goes on where an earlier call with the same seed and folder was broken off.
 
     Writes ``report.html``, ``results.json``, the Group files under ``data``, the answers under ``before`` and
@@ -60,16 +64,20 @@ def run_demo(*, seed: int = 0, out: Path = Path("runs/demo"), quick: bool = Fals
 
     Args:
         seed: of the world, the model and the runs.
-        out: folder for everything.
+        out: folder for everything; None: ``runs/demo``, with the seed behind it where that is not 0.
         quick: a few steps of each stage.
 
     Returns:
         What ``results.json`` holds.
+
+    Raises:
+        CheckpointError: the folder holds another demo.
     """
     began = time.monotonic()
     hide_loading_bars()
     torch.set_num_threads(1)  # the model is so small that a second thread mostly waits
-    out = Path(out)
+    out = out or Path("runs/demo" if seed == 0 else f"runs/demo-{seed}")
+    claim(out, {"seed": seed, "quick": quick})
     size = QUICK if quick else FULL
     console = Console()
     world = Scenes(seed=seed)
@@ -91,10 +99,21 @@ def run_demo(*, seed: int = 0, out: Path = Path("runs/demo"), quick: bool = Fals
     return results
 
 
+def claim(out: Path, settings: dict[str, object]) -> None:
+    """Notes in ``demo.json`` which demo a folder holds, so that two are never mixed."""
+    file = out / "demo.json"
+    if file.exists() and (found := json.loads(file.read_text(encoding="utf-8"))) != settings:
+        raise CheckpointError(
+            f"{out} holds a demo with {found}, asked for was {settings}. Choose another folder with --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+
+
 def draw(world: Scenes, size: DemoSize, out: Path) -> list[Group]:
     """Writes the training data and the prompts to sample from; returns the held-out prompts."""
     data, pictures = out / "data", out / "data" / "images"
-    kinds = ("caption", "presence", "presence", "presence", "presence", "colour", "count")
+    kinds: tuple[Kind, ...] = ("caption", "presence", "presence", "presence", "presence", "colour", "count")
     with bar() as progress:
         task = progress.add_task("drawing", total=size.scenes + size.prompts)
         if not (data / "prompts.jsonl").exists():
@@ -102,7 +121,9 @@ def draw(world: Scenes, size: DemoSize, out: Path) -> list[Group]:
             write_groups(data / "train.jsonl", progress.track(groups, task_id=task))
             start = size.scenes
             captions = world.prompts("train", size.prompts, pictures, kind="caption", start=start)
-            asked = world.prompts("train", size.prompts, pictures, kind="presence", start=start)
+            asked = world.prompts(
+                "train", size.prompts, pictures, kind="presence", per_scene=size.presence, start=start
+            )
             write_groups(data / "prompts.jsonl", [*progress.track(captions, task_id=task), *asked])
         progress.update(task, completed=size.scenes + size.prompts)
     return held_out_prompts(world, size.held_out, pictures)
