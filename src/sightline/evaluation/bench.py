@@ -109,13 +109,17 @@ class JudgeReply:
     text: str | None
     """None: the judge failed; ``error`` says how."""
     error: str = ""
+    cut: bool = False
+    """It reached ``max_tokens``: what a grader looks for may be missing."""
 
 
 class Judge(Protocol):
     """Answers grading requests. It never raises for a single failed request: the reply carries the error."""
 
-    name: str
-    """Model and version, as written into the result."""
+    @property
+    def name(self) -> str:
+        """Model and version, as written into the result."""
+        ...
 
     def ask(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply]:
         """A reply to each request, in order."""
@@ -125,11 +129,18 @@ class Judge(Protocol):
 class Benchmark(Protocol):
     """A benchmark: what to ask, and what the answers are worth."""
 
-    name: str
-    protocols: tuple[str, ...]
-    """The first is the default."""
-    needs: str
-    """What it needs and where to get it, in a line or two: files, pictures, judge."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The first is the default."""
+        ...
+
+    @property
+    def needs(self) -> str:
+        """What it needs and where to get it, in a line or two: files, pictures, judge."""
+        ...
 
     def questions(self, data: Path) -> list[Question]:
         """All rows, in the order of the official file.

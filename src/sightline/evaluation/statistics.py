@@ -101,9 +101,26 @@ def bootstrap(
     Raises:
         ValueError: No answers, columns of different lengths, or a level outside (0, 1).
     """
+    one = bootstrap_all(columns, {"": metric}, clusters=clusters, resamples=resamples, level=level, seed=seed)
+    return one[""]
+
+
+def bootstrap_all(
+    columns: Mapping[str, ArrayLike],
+    metrics: Mapping[str, Metric],
+    *,
+    clusters: Sequence[object] | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """As :func:`bootstrap`, several metrics on the same resamples: much faster than one by one."""
     names, table = _per_cluster([columns], clusters)
-    drawn = _draw(table, resamples, seed)
-    return _interval(_apply(metric, names, table.sum(0))[0], _apply(metric, names, drawn)[0], level)
+    whole, drawn = table.sum(0), _draw(table, resamples, seed)
+    return {
+        name: _interval(_apply(metric, names, whole)[0], _apply(metric, names, drawn)[0], level)
+        for name, metric in metrics.items()
+    }
 
 
 def paired_difference(
@@ -124,10 +141,30 @@ def paired_difference(
     Raises:
         ValueError: As :func:`bootstrap`, and where the two do not have the same columns and rows.
     """
+    one = paired_differences(
+        before, after, {"": metric}, clusters=clusters, resamples=resamples, level=level, seed=seed
+    )
+    return one[""]
+
+
+def paired_differences(
+    before: Mapping[str, ArrayLike],
+    after: Mapping[str, ArrayLike],
+    metrics: Mapping[str, Metric],
+    *,
+    clusters: Sequence[object] | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """As :func:`paired_difference`, several metrics on the same resamples."""
     names, table = _per_cluster([before, after], clusters)
-    whole = _apply(metric, names, table.sum(0))
-    drawn = _apply(metric, names, _draw(table, resamples, seed))
-    return _interval(whole[1] - whole[0], drawn[1] - drawn[0], level)
+    whole, drawn = table.sum(0), _draw(table, resamples, seed)
+    found = {}
+    for name, metric in metrics.items():
+        sides, resampled = _apply(metric, names, whole), _apply(metric, names, drawn)
+        found[name] = _interval(sides[1] - sides[0], resampled[1] - resampled[0], level)
+    return found
 
 
 def _per_cluster(

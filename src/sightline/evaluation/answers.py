@@ -1,0 +1,153 @@
+"""Stored answers: one JSON line each, appended as they come, so that a killed evaluation goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import CheckpointError, DataError
+from sightline.evaluation.bench import Answer, Benchmark
+
+SETTINGS_SUFFIX: Final = ".settings.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredAnswer:
+    """An answer with what the harness knows about how it was made."""
+
+    answer: Answer
+    tokens: int | None = None
+    """Tokens of the answer, end of turn included."""
+    cut: bool = False
+    """It reached the limit on new tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerFile:
+    """The answers of one model to one benchmark, with the settings they were made with beside it."""
+
+    path: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All that changes an answer. Going on with other settings would mix two models, and is refused."""
+
+    def start(self, *, overwrite: bool = False) -> list[StoredAnswer]:
+        """What is there already; a half-written last line is removed.
+
+        Raises:
+            CheckpointError: The file was made with other settings.
+        """
+        if overwrite:
+            self.path.unlink(missing_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._check_settings()
+            _drop_half_line(self.path)
+        settings = json.dumps(self.settings, indent=2) + "\n"
+        self._settings_path.write_text(settings, encoding="utf-8")
+        return read_stored(self.path) if self.path.exists() else []
+
+    def append(self, answers: Iterable[StoredAnswer]) -> None:
+        """Writes whole lines and forces them to the disk: what was paid for is kept."""
+        lines = "".join(
+            json.dumps({"id": one.answer.id, "text": one.answer.text, "tokens": one.tokens, "cut": one.cut}) + "\n"
+            for one in answers
+        )
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @property
+    def _settings_path(self) -> Path:
+        return self.path.with_name(self.path.name + SETTINGS_SUFFIX)
+
+    def _check_settings(self) -> None:
+        remedy = "Choose another --out, or pass --overwrite."
+        if not self._settings_path.exists():
+            raise CheckpointError(f"{self.path} exists, and {self._settings_path.name} beside it does not. {remedy}")
+        there = json.loads(self._settings_path.read_text(encoding="utf-8"))
+        here = json.loads(json.dumps(self.settings))
+        names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+        if names:
+            changes = "; ".join(f"{name}: {there.get(name)} there, {here.get(name)} here" for name in names)
+            raise CheckpointError(f"{self.path} was made with other settings ({changes}). {remedy}")
+
+
+def read_stored(path: Path) -> list[StoredAnswer]:
+    """Answers with their lengths, where the file has them.
+
+    Raises:
+        DataError: A line is no JSON object with ``id`` and ``text``.
+    """
+    stored = []
+    for number, row in _rows(path):
+        answer = _answer(row, f"{path}:{number}")
+        stored.append(StoredAnswer(answer=answer, tokens=row.get("tokens"), cut=bool(row.get("cut", False))))
+    return stored
+
+
+def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
+    """Answers of any origin: our JSON lines, or the benchmark's official submission format.
+
+    Raises:
+        DataError: The file is missing, or neither of the two.
+    """
+    if not path.exists():
+        raise DataError("the file does not exist", source=str(path), remedy="Correct --responses")
+    if _is_ours(path):
+        return [stored.answer for stored in read_stored(path)]
+    return bench.read_export(path)
+
+
+def write_answers(path: Path, answers: Sequence[Answer]) -> None:
+    """Answers as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps({"id": answer.id, "text": answer.text}) + "\n" for answer in answers)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        line = file.readline()
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return isinstance(row, dict) and isinstance(row.get("text"), str) and "id" in row
+
+
+def _rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"no JSON ({error.msg})", source=f"{path}:{number}", remedy="One JSON object per line"
+                ) from error
+            if not isinstance(row, dict):
+                raise DataError("no JSON object", source=f"{path}:{number}", remedy="One JSON object per line")
+            yield number, row
+
+
+def _answer(row: Mapping[str, Any], source: str) -> Answer:
+    if "id" not in row or not isinstance(row.get("text"), str):
+        raise DataError(
+            f"found keys {', '.join(map(str, row))}", source=source, remedy='Write {"id": ..., "text": "..."}'
+        )
+    return Answer(id=str(row["id"]), text=row["text"])
+
+
+def _drop_half_line(path: Path) -> None:
+    """A kill in the middle of a write leaves a line without its end."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)

@@ -1,0 +1,1 @@
+"""Where a judge's replies come from: an endpoint, a local model, a file."""

@@ -1,0 +1,222 @@
+"""An OpenAI-compatible endpoint as judge: hosted, vLLM, SGLang, llama.cpp, Ollama."""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import json
+import mimetypes
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import DataError
+from sightline.evaluation.bench import JudgeReply, JudgeRequest
+from sightline.evaluation.judge import OnReply, Outcome
+
+URL_NAMES: Final = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_API_URL")
+"""Environment names for the address that users of the SDK, VLMEvalKit and lmms-eval know, in this order."""
+MODEL_NAMES: Final = ("LOCAL_LLM", "MODEL_VERSION")
+KEY_NAME: Final = "OPENAI_API_KEY"
+DEFAULT_URL: Final = "https://api.openai.com/v1"
+_PATH: Final = "/chat/completions"
+_REFUSED: Final = (401, 403, 404)
+"""Wrong key, address or model: every request would fail."""
+_AGAIN: Final = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+
+
+class _Retryable(Exception):
+    """A try that may go well next time."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+@dataclass(kw_only=True)
+class EndpointBackend:
+    """Sends requests to ``<url>/chat/completions``, a few at a time, and tries again what may go well."""
+
+    name: str
+    """The model asked for."""
+    url: str
+    """Base address, or the full one of chat completions."""
+    key: str = field(default="", repr=False)
+    timeout: float = 120.0
+    """Seconds without a byte until a try counts as failed."""
+    tries: int = 6
+    """Tries of a request in all."""
+    workers: int = 8
+    """Requests under way at once."""
+    backoff: float = 1.0
+    """Seconds before the second try; doubled for each one after, half of it random."""
+    longest_wait: float = 60.0
+    """Most seconds between two tries, whatever the server asks for."""
+    cached: bool = True
+    _resume: float = field(default=0.0, repr=False)
+    """Time before which nothing is sent: a rate limit holds for all workers."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
+        """See ``judge.Backend``.
+
+        Raises:
+            DataError: The endpoint refuses the key, the address or the model.
+        """
+        queue = iter(enumerate(requests))
+        with ThreadPoolExecutor(self.workers) as pool:
+            running: dict[Future[Outcome], int] = {}
+            try:
+                while True:
+                    # no more are handed out than run: a refusal leaves nothing queued
+                    for number, request in queue:
+                        running[pool.submit(self._reply, request)] = number
+                        if len(running) >= self.workers:
+                            break
+                    if not running:
+                        return
+                    for done in wait(running, return_when=FIRST_COMPLETED).done:
+                        on_reply(running.pop(done), done.result())
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def _reply(self, request: JudgeRequest) -> Outcome:
+        body = _body(self.name, request)
+        error = ""
+        for number in range(1, self.tries + 1):
+            self._pause()
+            try:
+                return self._once(body, number)
+            except _Retryable as failure:
+                error = str(failure)
+                if number < self.tries:
+                    self._back_off(number, failure.wait)
+        reply = JudgeReply(text=None, error=f"{error} ({self.tries} tries)")
+        return Outcome(reply=reply, tries=self.tries)
+
+    def _once(self, body: bytes, number: int) -> Outcome:
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        address = self.url if self.url.endswith(_PATH) else self.url.rstrip("/") + _PATH
+        sent = urllib.request.Request(address, data=body, headers=headers)
+        try:
+            with urllib.request.urlopen(sent, timeout=self.timeout) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            return self._refused(error, number)
+        except (urllib.error.URLError, HTTPException, OSError) as error:
+            raise _Retryable(f"{type(error).__name__}: {error}") from error
+        return _outcome(content, number)
+
+    def _refused(self, error: urllib.error.HTTPError, number: int) -> Outcome:
+        with error:
+            said = error.read(300).decode("utf-8", "replace")
+        if error.code in _REFUSED:
+            raise DataError(
+                f"the judge answered {error.code}: {said}",
+                source=self.url,
+                remedy="Correct the key, the address or the model of the judge",
+            )
+        message = f"HTTP {error.code}: {said}"
+        if error.code not in _AGAIN:
+            return Outcome(reply=JudgeReply(text=None, error=message), tries=number)
+        raise _Retryable(message, _retry_after(error.headers.get("Retry-After")))
+
+    def _pause(self) -> None:
+        with self._lock:
+            left = self._resume - time.monotonic()
+        if left > 0:
+            time.sleep(left)
+
+    def _back_off(self, number: int, asked: float | None) -> None:
+        """Waits; what the server asked for holds for every worker."""
+        if asked is not None:
+            with self._lock:
+                self._resume = max(self._resume, time.monotonic() + min(asked, self.longest_wait))
+            return
+        time.sleep(min(self.backoff * 2 ** (number - 1), self.longest_wait) * random.uniform(0.5, 1))
+
+
+def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) -> EndpointBackend:
+    """An endpoint from options, and from the environment where they are empty.
+
+    Raises:
+        DataError: No model is named, or the hosted service has no key.
+    """
+    url = options["url"] or next((environment[name] for name in URL_NAMES if environment.get(name)), DEFAULT_URL)
+    model = options["model"] or next((environment[name] for name in MODEL_NAMES if environment.get(name)), "")
+    key = options["key"] or environment.get(KEY_NAME, "")
+    if not model:
+        raise DataError("the judge has no model", remedy=f"Write --judge openai:MODEL, or set {MODEL_NAMES[1]}")
+    if not key and url == DEFAULT_URL:
+        raise DataError("the judge has no key", source=url, remedy=f"Set {KEY_NAME}, or give the judge an address")
+    return EndpointBackend(
+        name=model,
+        url=url,
+        key=key,
+        timeout=float(options["timeout"]),
+        tries=int(options["tries"]),
+        workers=int(options["workers"]),
+    )
+
+
+def _body(model: str, request: JudgeRequest) -> bytes:
+    messages: list[dict[str, Any]] = [dict(message) for message in request.messages]
+    if request.images:
+        pictures = [{"type": "image_url", "image_url": {"url": _data_uri(path)}} for path in request.images]
+        messages[-1]["content"] = [*pictures, {"type": "text", "text": messages[-1]["content"]}]
+    values = {
+        "model": model,
+        "messages": messages,
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+    }
+    return json.dumps(values).encode()
+
+
+def _data_uri(path: str) -> str:
+    kind = mimetypes.guess_type(path)[0] or "image/jpeg"
+    return f"data:{kind};base64,{base64.b64encode(Path(path).read_bytes()).decode('ascii')}"
+
+
+def _outcome(content: bytes, number: int) -> Outcome:
+    """The reply in a body; one that cannot be read, or holds no text, is tried again."""
+    try:
+        body = json.loads(content)
+        choice = body["choices"][0]
+        text = choice["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise _Retryable(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
+    if not isinstance(text, str) or not text.strip():
+        raise _Retryable("the reply is empty")
+    usage = body.get("usage") or {}
+    return Outcome(
+        reply=JudgeReply(text=text, cut=choice.get("finish_reason") == "length"),
+        prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        completion_tokens=int(usage.get("completion_tokens") or 0),
+        tries=number,
+    )
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds from a header that holds seconds or a date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

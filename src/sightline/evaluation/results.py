@@ -1,0 +1,237 @@
+"""Results on disk: figures with intervals in ``results.json``, the rows they are made of in ``graded.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import DataError
+from sightline.evaluation.answers import StoredAnswer
+from sightline.evaluation.bench import Better, Graded, Result, direction
+from sightline.evaluation.formulas import differences, intervals
+from sightline.evaluation.statistics import Interval
+
+RESULTS: Final = "results.json"
+_Z: Final = 1.959963984540054
+"""Half-width of a 95 % interval in standard errors, for tables that want an error instead of an interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A result with its intervals, and who was measured how."""
+
+    result: Result
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Plain JSON: model, adapter, decoding, length of the answers, judge and its costs."""
+
+
+def measure(result: Result, facts: Mapping[str, Any] | None = None, *, seed: int = 0) -> Measured:
+    """Adds bootstrap intervals to the figures that are formulas of counts."""
+    return Measured(result=result, intervals=intervals(result.formulas, result.graded, seed=seed), facts=facts or {})
+
+
+def length_facts(answers: Sequence[StoredAnswer]) -> dict[str, float]:
+    """How long the answers are: longer text hallucinates more, so this stands beside every figure.
+
+    Words are separated by blanks. Tokens and the share cut at the limit are there if the harness generated.
+    """
+    count = max(1, len(answers))
+    facts = {
+        "answers": float(len(answers)),
+        "mean_words": sum(len(one.answer.text.split()) for one in answers) / count,
+        "empty": sum(not one.answer.text.strip() for one in answers) / count,
+    }
+    tokens = [one.tokens for one in answers if one.tokens is not None]
+    if len(tokens) == len(answers) and answers:
+        facts |= {"mean_tokens": sum(tokens) / count, "cut": sum(one.cut for one in answers) / count}
+    return facts
+
+
+def write_measured(measured: Measured, path: Path) -> Path:
+    """Writes ``path`` and, beside it, ``<stem>.graded.jsonl``.
+
+    The file has the layout that tables made for lmms-eval read (``results``, ``configs``, ``n-samples``), and our
+    own under ``sightline``. A standard error there is the half-width of the 95 % interval over 1.96.
+    """
+    result = measured.result
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {**lmms_eval_table([measured]), "sightline": _document(measured)}
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    rows = (json.dumps(vars(row), ensure_ascii=False, default=_plain) + "\n" for row in result.graded)
+    graded_path(path).write_text("".join(rows), encoding="utf-8")
+    return path
+
+
+def graded_path(path: Path) -> Path:
+    """Where the rows of a results file stand."""
+    return path.with_name(f"{path.stem}.graded.jsonl")
+
+
+def read_measured(path: Path) -> Measured:
+    """Reads a results file, or the ``results.json`` of a folder.
+
+    Raises:
+        DataError: It is no results file of ours, or its rows are missing.
+    """
+    path = path / RESULTS if path.is_dir() else path
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))["sightline"]
+        with graded_path(path).open(encoding="utf-8") as file:
+            graded = [Graded(**json.loads(line)) for line in file]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(
+            f"is no whole result ({type(error).__name__}: {error})",
+            source=str(path),
+            remedy="Give a file that `sightline eval` wrote, with its .graded.jsonl beside it",
+        ) from error
+    figures = document["metrics"]
+    result = Result(
+        bench=document["bench"],
+        protocol=document["protocol"],
+        metrics={name: _number(figure["value"]) for name, figure in figures.items()},
+        metrics_printed={name: figure["printed"] for name, figure in figures.items()},
+        by_category=document["by_category"],
+        graded=graded,
+        notes=document["notes"],
+        failures=document["failures"],
+        formulas={name: figure["formula"] for name, figure in figures.items() if figure["formula"]},
+        better={name: figure["better"] for name, figure in figures.items()},
+    )
+    found = {name: Interval(**figure["interval"]) for name, figure in figures.items() if figure["interval"]}
+    return Measured(result=result, intervals=found, facts=document["facts"])
+
+
+def lmms_eval_table(all_measured: Sequence[Measured]) -> dict[str, Any]:
+    """Results of one model in the layout of lmms-eval's ``results.json``: ``results[task]["metric,filter"]``."""
+    table: dict[str, Any] = {"results": {}, "configs": {}, "versions": {}, "n-shot": {}, "n-samples": {}}
+    for measured in all_measured:
+        result, task = measured.result, f"{measured.result.bench}_{measured.result.protocol.replace('-', '_')}"
+        row: dict[str, Any] = {"alias": task}
+        for name, value in result.metrics.items():
+            row[f"{name},none"] = _json(value)
+            found = measured.intervals.get(name)
+            row[f"{name}_stderr,none"] = "N/A" if found is None else _json((found.high - found.low) / (2 * _Z))
+        table["results"][task] = row
+        table["configs"][task] = {"task": task, "metadata": {"protocol": result.protocol}}
+        table["versions"][task], table["n-shot"][task] = result.protocol, 0
+        table["n-samples"][task] = {"original": len(result.graded), "effective": len(result.graded)}
+        table["config"] = {"model": measured.facts.get("model"), "model_args": measured.facts.get("adapter")}
+    return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One figure before and after."""
+
+    metric: str
+    before: Interval
+    after: Interval
+    difference: Interval
+    better: Better
+
+
+def changes(
+    before: Sequence[Measured], after: Sequence[Measured], *, seed: int = 0, resamples: int = 2000
+) -> list[Change]:
+    """Is after better than before, and by how much: every figure that is a formula of counts, paired.
+
+    Several results on a side are several seeds: their answers are pooled, those about one picture stay together.
+
+    Raises:
+        DataError: Benchmark, protocol, number of seeds or questions differ.
+    """
+    _check_alike([*before, *after])
+    if len(before) != len(after):
+        raise DataError(
+            f"{len(before)} results stand against {len(after)}", remedy="Give both sides equally many seeds"
+        )
+    formulas = before[0].result.formulas
+    old, new = _pooled(before), _pooled(after)
+    paired = differences(formulas, old, new, seed=seed, resamples=resamples)
+    sides = [intervals(formulas, rows, seed=seed, resamples=resamples) for rows in (old, new)]
+    return [
+        Change(
+            metric=name,
+            before=sides[0][name],
+            after=sides[1][name],
+            difference=paired[name],
+            better=direction(name, before[0].result.better),
+        )
+        for name in formulas
+        if not math.isnan(sides[0][name].value) and not math.isnan(sides[1][name].value)
+    ]
+
+
+def _check_alike(results: Sequence[Measured]) -> None:
+    kinds = sorted({f"{one.result.bench} ({one.result.protocol})" for one in results})
+    if len(kinds) > 1:
+        raise DataError(f"the results are of {' and '.join(kinds)}", remedy="Compare one benchmark under one protocol")
+    judges = sorted({str(one.facts.get("judge", {}).get("name", "none")) for one in results})
+    if len(judges) > 1:
+        raise DataError(
+            f"the results were graded by the judges {' and '.join(judges)}", remedy="Grade both with the same judge"
+        )
+
+
+def _pooled(results: Sequence[Measured]) -> list[Graded]:
+    if len(results) == 1:
+        return list(results[0].result.graded)
+    return [
+        Graded(id=f"{row.id}#{number}", cluster=row.cluster, counts=row.counts, details=row.details)
+        for number, one in enumerate(results)
+        for row in one.result.graded
+    ]
+
+
+def _document(measured: Measured) -> dict[str, Any]:
+    result = measured.result
+    figures = {
+        name: {
+            "value": _json(value),
+            "printed": result.metrics_printed.get(name, f"{value:.4g}"),
+            "interval": _bounds(measured.intervals.get(name)),
+            "formula": result.formulas.get(name, ""),
+            "better": direction(name, result.better),
+        }
+        for name, value in result.metrics.items()
+    }
+    return {
+        "bench": result.bench,
+        "protocol": result.protocol,
+        "metrics": figures,
+        "by_category": {
+            category: {name: _json(value) for name, value in values.items()}
+            for category, values in result.by_category.items()
+        },
+        "failures": result.failures,
+        "notes": list(result.notes),
+        "facts": dict(measured.facts),
+    }
+
+
+def _bounds(found: Interval | None) -> dict[str, float] | None:
+    if found is None or any(math.isnan(value) for value in vars(found).values()):
+        return None
+    return dict(vars(found))
+
+
+def _json(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    """Mappings, tuples and numpy numbers of a row as JSON."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (tuple, set, frozenset)):
+        return list(value)
+    return float(value)

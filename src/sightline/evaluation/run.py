@@ -1,0 +1,150 @@
+"""Answering a benchmark with a model, and grading stored answers: two steps that share nothing but a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import DataError
+from sightline.evaluation.answers import AnswerFile, StoredAnswer
+from sightline.evaluation.bench import Answer, Benchmark, Judge, Question, Result, check_protocol
+from sightline.recipes.schema import SamplingSpec
+from sightline.rollouts.engine import Progress, RolloutEngine
+from sightline.types import Group
+
+DEFAULT_MAX_NEW_TOKENS: Final = 512
+"""For a question whose benchmark states no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerSpec:
+    """How a benchmark is answered."""
+
+    max_new_tokens: int | None = None
+    """Most tokens of an answer; None: as each question's benchmark says."""
+    batch_size: int = 32
+    """Questions generated together. Changes no answer."""
+    temperature: float = 0.0
+    """0: greedy, what the protocols use."""
+    top_p: float = 1.0
+    seed: int = 0
+
+    def limit(self, question: Question) -> int:
+        """Most new tokens of the answer to a question."""
+        return self.max_new_tokens or int(question.meta.get("max_new_tokens", DEFAULT_MAX_NEW_TOKENS))
+
+    def settings(self) -> dict[str, Any]:
+        """What changes an answer, for the file of settings."""
+        values = {name: value for name, value in vars(self).items() if name != "batch_size"}
+        return values if self.temperature else {**values, "seed": None, "top_p": None}
+
+
+def answer_questions(
+    engine: RolloutEngine,
+    questions: Sequence[Question],
+    file: AnswerFile,
+    spec: AnswerSpec,
+    *,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> list[StoredAnswer]:
+    """Answers what the file does not hold yet, batch by batch, each batch on disk before the next.
+
+    Questions about one picture are generated together, so that the engine encodes it once.
+
+    Returns:
+        All answers, in the order of the questions.
+
+    Raises:
+        CheckpointError: The file was made with other settings.
+        DataError: Two questions share an id, or the file holds an answer to another benchmark.
+    """
+    ids = [question.id for question in questions]
+    if len(set(ids)) < len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise DataError(f"the id {twice!r} stands twice among the questions", remedy="Give each question its own")
+    stored = {one.answer.id: one for one in file.start(overwrite=overwrite)}
+    if strangers := set(stored) - set(ids):
+        raise DataError(
+            f"{len(strangers)} answers are to no question of this benchmark ({min(strangers)})",
+            source=str(file.path),
+            remedy="Choose another --out, or pass --overwrite",
+        )
+    left = [question for question in questions if question.id not in stored]
+    for batch in plan_batches(left, spec):
+        answers = _answer(engine, batch, spec)
+        file.append(answers)
+        stored.update((one.answer.id, one) for one in answers)
+        if on_progress is not None:
+            on_progress(len(stored), len(ids))
+    return [stored[id] for id in ids]
+
+
+def plan_batches(questions: Sequence[Question], spec: AnswerSpec) -> Iterator[list[Question]]:
+    """Batches of at most ``batch_size`` questions with one limit on new tokens.
+
+    The questions about one picture stand in one batch, unless they are more than a batch holds.
+    """
+    sets: dict[tuple[int, tuple[str, ...], str], list[Question]] = {}
+    for question in questions:
+        images = question.prompt.images
+        alone = "" if images else question.id
+        sets.setdefault((spec.limit(question), images, alone), []).append(question)
+    batch: list[Question] = []
+    for (limit, _, _), members in sorted(sets.items(), key=lambda item: item[0][0]):
+        full = len(batch) + len(members) > spec.batch_size
+        if batch and (full or spec.limit(batch[0]) != limit):
+            yield batch
+            batch = []
+        while len(members) > spec.batch_size:
+            yield members[: spec.batch_size]
+            members = members[spec.batch_size :]
+        batch = batch + members
+    if batch:
+        yield batch
+
+
+def _answer(engine: RolloutEngine, batch: Sequence[Question], spec: AnswerSpec) -> list[StoredAnswer]:
+    sampling = SamplingSpec(
+        n=1,
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        max_new_tokens=spec.limit(batch[0]),
+        batch_size=len(batch),
+    )
+    groups = [Group(prompts=(replace(question.prompt, id=question.id),)) for question in batch]
+    answered = engine.generate(groups, sampling, seed=spec.seed)
+    return [
+        StoredAnswer(
+            answer=Answer(id=question.id, text=group.responses[0].text),
+            tokens=len(group.responses[0].tokens or ()),
+            cut=group.responses[0].finish_reason == "length",
+        )
+        for question, group in zip(batch, answered, strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradeSpec:
+    """How stored answers are graded."""
+
+    protocol: str | None = None
+    """None: the benchmark's first, ``official`` where it has one."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The benchmark's own: extractor, similarity, template, ..."""
+    judge: Judge | None = None
+
+
+def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec: GradeSpec) -> Result:
+    """Grades stored answers; needs no model.
+
+    Raises:
+        DataError: The protocol or an option is unknown, ids do not match, or a judge is needed and missing.
+    """
+    protocol = spec.protocol or bench.protocols[0]
+    check_protocol(bench, protocol)
+    if not answers:
+        raise DataError("there are no answers", source=bench.name, remedy="Answer the benchmark first")
+    return bench.grade(data, answers, protocol, spec.options, spec.judge)
