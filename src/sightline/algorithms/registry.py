@@ -16,6 +16,7 @@ from sightline.types import Algorithm
 BUILT_IN: Mapping[str, str] = {
     "sft": "sightline.algorithms.sft:SFT",
     "dpo": "sightline.algorithms.dpo:DPO",
+    "reward_model": "sightline.algorithms.reward_model:RewardModel",
 }
 """Short names; anything else is ``package.module:Class``."""
 

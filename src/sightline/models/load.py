@@ -17,18 +17,24 @@ from sightline.errors import RecipeError, UnsupportedError
 from sightline.models.attention import SEGMENTS
 from sightline.models.family import Family, family_of
 from sightline.models.policy import PARTS, Policy, base_name
+from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
 
 IMAGE_BACKEND = "pil"
 """Named, because the default depends on what is installed and changes the pixels."""
 
 
-def load_policy(spec: ModelSpec, *, trainable: bool = True) -> Policy:
+_LOGPROBS: frozenset[str] = frozenset({"logprobs"})
+
+
+def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str] = _LOGPROBS) -> Policy:
     """Loads the policy that a recipe asks for.
 
     Args:
         spec: path, dtype, layout, parts, LoRA.
         trainable: False freezes everything (sampling, evaluation).
+        heads: what the policy will be asked for. With ``reward`` it gets a score head: the one in
+            ``spec.adapter`` or ``spec.path``, or a new one. Without ``logprobs`` the LM head is not trained.
 
     Raises:
         RecipeError: no model at ``spec.path``, or parts that cannot be trained as asked.
@@ -51,7 +57,30 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True) -> Policy:
     if spec.gradient_checkpointing:
         _checkpoint_activations(model)
     model = _with_adapter(model, family, spec, trainable)
-    return Policy(model, processor, family, attention=SEGMENTS if spec.attention == "segments" else "dense")
+    attention = SEGMENTS if spec.attention == "segments" else "dense"
+    policy = Policy(model, processor, family, attention=attention, score_head=_score_head(config, spec, heads))
+    if not heads & {"logprobs", "entropy"}:
+        _freeze_lm_head(policy)
+    if not trainable:
+        policy.requires_grad_(False)
+    return policy
+
+
+def _score_head(config: Any, spec: ModelSpec, heads: frozenset[str]) -> ScoreHead | None:
+    if "reward" not in heads:
+        return None
+    hidden_size = config.get_text_config().hidden_size
+    folder = spec.adapter or spec.path
+    return load_score_head(folder, hidden_size) if has_score_head(folder) else ScoreHead(hidden_size)
+
+
+def _freeze_lm_head(policy: Policy) -> None:
+    """Nothing reads it, so it would never get a gradient, and DDP would wait for it. One that is tied to the input
+    embeddings is read there."""
+    read = {id(parameter) for parameter in policy.base.get_input_embeddings().parameters()}
+    for parameter in policy.base.get_output_embeddings().parameters():
+        if id(parameter) not in read:
+            parameter.requires_grad_(False)
 
 
 def load_processor(spec: ModelSpec) -> Any:

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
 from sightline.models.family import Family
+from sightline.models.score_head import ScoreHead
 from sightline.ops.logprobs import selected_logprobs
 from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
+_HEAD = "score_head."
 
 
 class Policy(nn.Module):
@@ -26,19 +28,29 @@ class Policy(nn.Module):
     Everything that touches a parameter runs inside ``forward``, so that a distributed wrapper sees it.
     """
 
-    def __init__(self, model: nn.Module, processor: Any, family: Family, *, attention: str = SEGMENTS) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        family: Family,
+        *,
+        attention: str = SEGMENTS,
+        score_head: ScoreHead | None = None,
+    ) -> None:
         """
         Args:
             model: a transformers model with an LM head, or a PEFT model around one.
             processor: its processor (tokenizer and image processor).
             family: what is special about it.
             attention: ``segments`` or ``dense``, for the layouts ``packed`` and ``tree``.
+            score_head: for a reward model.
         """
         super().__init__()
         self.model: Any = model
         self.processor = processor
         self.family = family
         self.attention = attention
+        self.score_head = score_head
 
     # --- structure ---
 
@@ -69,12 +81,17 @@ class Policy(nn.Module):
         return self.family.part_of(base_name(name))
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters of each part, by name."""
+        """Trainable parameters of each part, by name. The score head counts as language."""
         parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 parts[self.part_of(name)].append((name, parameter))
+        parts["language"] += self._trained_head()
         return parts
+
+    def _trained_head(self) -> list[tuple[str, nn.Parameter]]:
+        named = self.score_head.named_parameters() if self.score_head is not None else ()
+        return [(f"{_HEAD}{name}", parameter) for name, parameter in named if parameter.requires_grad]
 
     @property
     def sees_frozen(self) -> bool:
@@ -91,7 +108,7 @@ class Policy(nn.Module):
 
         Args:
             batch: on the device of the model.
-            heads: what to compute: ``logprobs`` [N], ``entropy`` [N] (no gradient).
+            heads: what to compute: ``logprobs`` [N], ``entropy`` [N] (no gradient), ``reward`` [R] (score head).
             reference: score with the adapters off and without gradient or dropout.
 
         Returns:
@@ -100,15 +117,22 @@ class Policy(nn.Module):
         Raises:
             UnsupportedError: a head this model does not have, or a reference without adapters.
         """
-        if unknown := heads - {"logprobs", "entropy"}:
-            raise UnsupportedError(f"this policy has no head {sorted(unknown)}; it has logprobs and entropy")
+        own = {"logprobs", "entropy"} | ({"reward"} if self.score_head is not None and not reference else set())
+        if unknown := heads - own:
+            what = "reference" if reference else "policy"
+            raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
+        logprobs = entropy = score = None
         with self.as_reference() if reference else nullcontext():
             hidden = self.hidden(batch)
-            head = self.base.get_output_embeddings()
-            logprobs, entropy = selected_logprobs(
-                hidden[batch.source], head.weight, head.bias, batch.target, entropy="entropy" in heads
-            )
-        return Scores(logprobs=logprobs, entropy=entropy)
+            if heads & {"logprobs", "entropy"}:
+                head = self.base.get_output_embeddings()
+                logprobs, entropy = selected_logprobs(
+                    hidden[batch.source], head.weight, head.bias, batch.target, entropy="entropy" in heads
+                )
+            if "reward" in heads:
+                assert self.score_head is not None
+                score = self.score_head(hidden[batch.last])
+        return Scores(logprobs=logprobs, entropy=entropy, reward=score)
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -182,9 +206,8 @@ class Policy(nn.Module):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Trainable parameters by name: all that a checkpoint of this run must hold."""
-        return {
-            name: parameter.detach() for name, parameter in self.model.named_parameters() if parameter.requires_grad
-        }
+        named = [*self.model.named_parameters(), *self._trained_head()]
+        return {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Puts back what ``trainable_state`` gave.
@@ -209,9 +232,12 @@ class Policy(nn.Module):
         return copy.eval()
 
     def save(self, directory: Path) -> None:
-        """Writes what others can load: a transformers folder, or a PEFT adapter folder, each with its processor."""
+        """Writes what others can load: a transformers folder, or a PEFT adapter folder, each with its processor,
+        and beside them the score head of a reward model."""
         self.model.save_pretrained(directory)
         self.processor.save_pretrained(directory)
+        if self.score_head is not None:
+            self.score_head.save(directory)
 
 
 def base_name(name: str) -> str:

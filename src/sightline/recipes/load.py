@@ -16,6 +16,7 @@ from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
 from sightline.recipes.schema import Mode, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source
+from sightline.recipes.visual import visual_conflicts
 from sightline.types import Algorithm
 
 Spec = TypeVar("Spec")
@@ -78,7 +79,7 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
 
     Raises:
         RecipeError: The algorithm reads reference log-probs and the recipe has no reference, or the
-            other way round.
+            other way round; or rows are read as only a reward model may read them.
     """
     name = recipe.algorithm["name"]
     needs = "ref_logprobs" in algorithm.needs
@@ -91,6 +92,11 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
         raise RecipeError(
             f"{recipe.name}: found reference: {recipe.reference}, but {name} with these fields reads no reference. "
             "Set reference: none."
+        )
+    if recipe.data is not None and recipe.data.reads is not None and "reward" not in algorithm.heads:
+        raise RecipeError(
+            f"{recipe.name}: data.reads is what a reward model reads, but {name} trains a policy, which must read "
+            "neither facts nor criteria. Remove data.reads."
         )
 
 
@@ -180,7 +186,12 @@ def _dataclasses_in(types: Sequence[Any]) -> list[Any]:
 
 def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     """What is wrong between fields that are each valid: the place, and the message."""
-    return [*_data_conflicts(recipe), *_model_conflicts(recipe), *_reference_conflicts(recipe)]
+    return [
+        *_data_conflicts(recipe),
+        *visual_conflicts(recipe),
+        *_model_conflicts(recipe),
+        *_reference_conflicts(recipe),
+    ]
 
 
 def _data_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:

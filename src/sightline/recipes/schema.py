@@ -61,6 +61,41 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class NegativeSpec:
+    """The picture that an answer is not about. Made files lie in ``negatives`` of the run directory."""
+
+    kind: Literal["crop", "noise", "blank", "none", "other", "column"] = "crop"
+    """``crop``: a random piece, enlarged to the size of the whole; ``noise``: the picture under Gaussian noise;
+    ``blank``: white; ``none``: the question without its picture; ``other``: a picture of another row; ``column``:
+    the second picture that the row itself brings."""
+    area: tuple[float, float] = (0.01, 0.2)
+    """Of ``crop``: least and most share of the picture's area, in (0, 1]."""
+    step: int = Field(default=500, ge=0, le=999)
+    """Of ``noise``: step of a diffusion of 1000 steps, 999 the noisiest."""
+    size: Literal["small", "same"] = "small"
+    """Of white pictures: 64 x 64 pixels, or as large as the picture they replace."""
+    replace: Literal["all", "first", "last"] = "all"
+    """Which pictures of a prompt that has several; not with ``column``."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class VisualSpec:
+    """Comparisons of pictures, added to or put in the place of the comparison of two answers. Written
+    answer|picture, + chosen or true, - rejected or negative, 0 the picture in between."""
+
+    relation: Literal["mdpo", "svco", "svco_noref", "ovip"]
+    """``mdpo``: +|+ over -|+, +|+ over +|-. ``svco``: +|+ over +|0, +|0 over +|-. ``svco_noref``: +|+ over -|-.
+    ``ovip``: +|+ over -|+, +|+ over +|0, +|0 over +|-."""
+    negative: NegativeSpec = NegativeSpec()
+    between: Literal["none", "blank"] = "none"
+    """Of ``svco`` and ``ovip``: the question without its picture, or with a white one."""
+    symmetric: bool = False
+    """The rejected answer is preferred under the negative picture as well: for negatives that it describes."""
+    image_weight: float = Field(default=1.0, gt=0)
+    """Multiplies the weights of all comparisons of pictures."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataSpec:
     """One source of rows."""
 
@@ -81,6 +116,28 @@ class DataSpec:
     relation: Literal["text", "options", "none"] = "text"
     """``text``: chosen over rejected in every row that has both; ``options``: the letter of the right
     option over a wrong one, from a question that lists (A), (B), ...; ``none``: no edges."""
+    visual: VisualSpec | None = None
+    """Comparisons of pictures made from each comparison of answers; None: none."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ReadsSpec:
+    """What a reward model reads in place of the rows as they are. It is kept with the reward model, so that
+    scoring reads the same. A policy never reads any of it."""
+
+    images: Literal["keep", "drop", "caption"] = "keep"
+    """``drop``: text only; ``caption``: each picture is replaced by the text that ``captions`` has for it."""
+    captions: str = "captions"
+    """Key of ``Prompt.facts``: a text or a list of texts; with several pictures, a list with one entry for each."""
+    facts: tuple[str, ...] = ()
+    """Keys of ``Prompt.facts`` (``captions``, ``rationales``) whose texts are added to what is read, in this order."""
+    missing_facts: Literal["error", "leave_out"] = "error"
+    """What to do about a prompt that lacks one of ``facts``."""
+    criteria: str | None = None
+    """``default``, or the text of a request to judge the last answer, with ``{facts}`` where the facts go. The
+    request follows the answer and the score is read at the end of ``lead_in``; None: at the end of the answer."""
+    lead_in: str = "By these criteria, the score of the last response is"
+    """How the reply to ``criteria`` begins, right before where a score would stand."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -95,6 +152,21 @@ class DatasetSpec:
     max_length: int = Field(default=4096, ge=8)
     """Longest prompt plus response, in tokens with every placeholder counted. Longer rows are bad
     rows: nothing is cut."""
+    reads: ReadsSpec | None = None
+    """For reward models: what is read in place of the rows as they are."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LookingSpec:
+    """The meter of preference runs that asks whether the preference depends on the picture: how much larger the
+    margin between two answers is under their picture than under a white and under another one. Changes no weight."""
+
+    every: int = Field(default=50, ge=0)
+    """Optimizer steps between readings; there is one at the end as well. 0: no meter."""
+    groups: int = Field(default=32, ge=2)
+    """Pairs of answers that are read, the same at every reading; held-out ones where there are any."""
+    patience: int = Field(default=2, ge=1)
+    """Readings in a row that see no dependence before there is a warning."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -137,6 +209,7 @@ class TrainSpec:
     """Beside ``metrics.jsonl``, which is always written."""
     workers: int = Field(default=1, ge=0)
     """Threads that prepare the next groups; 0: none."""
+    looking: LookingSpec = LookingSpec()
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -162,11 +235,13 @@ class OnlineSpec:
     prompts: DataSpec
     """Where the prompts come from; their responses are ignored."""
     reward: str
-    """``scenes``, or ``package.module:Name`` of a reward."""
+    """``scenes``, the run directory of a reward model, or ``package.module:Name`` of a reward."""
     sampling: SamplingSpec = SamplingSpec(n=8)
     relation: Literal["best_worst", "ranked", "none"] = "best_worst"
     min_gap: float = Field(default=0.0, ge=0)
     """Least difference of reward for an edge."""
+    visual: VisualSpec | None = None
+    """Comparisons of pictures made from each comparison of answers; None: none."""
     steps_per_round: int = Field(default=1, ge=1)
     """Optimizer steps on the groups of one round of sampling."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sightline.errors import RecipeError
@@ -28,19 +30,42 @@ class Reward(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchedReward(Reward, Protocol):
+    """A reward that is faster on many groups at once."""
+
+    def rewards(self, groups: Sequence[Group]) -> list[Group]:
+        """``reward`` of each group, in order."""
+        ...
+
+
+def reward_groups(reward: Reward, groups: Sequence[Group]) -> list[Group]:
+    """All groups with their rewards, together where the reward can."""
+    return reward.rewards(groups) if isinstance(reward, BatchedReward) else [reward.reward(group) for group in groups]
+
+
 def load_reward(name: str) -> Reward:
     """The reward that a recipe names.
 
     Args:
-        name: ``scenes``, or ``package.module:Name`` of a reward, or of a class that makes one without arguments.
+        name: ``scenes``; the run directory of a reward model, or its model folder; or ``package.module:Name`` of a
+            reward, or of a class that makes one without arguments.
 
     Raises:
         RecipeError: nothing of that name, or something that is not a reward.
+        CheckpointError: a folder without a reward model.
     """
+    if name not in BUILT_IN and Path(name).is_dir():
+        from sightline.rewards.model import load_reward_model
+
+        return load_reward_model(name)
     module_name, _, attribute = BUILT_IN.get(name, name).partition(":")
     if not attribute:
         listed = ", ".join(BUILT_IN)
-        raise RecipeError(f"reward is {name!r}. Write one of the built-in names ({listed}) or package.module:Name.")
+        raise RecipeError(
+            f"reward is {name!r}, which is no folder. Write one of the built-in names ({listed}), the run directory of "
+            "a reward model, or package.module:Name."
+        )
     try:
         found = vars(importlib.import_module(module_name))[attribute]
     except ModuleNotFoundError as error:

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sightline.data.augment import Reader, resolved
 from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
 from sightline.data.validate import Checks, Part
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
-from sightline.recipes.schema import Recipe
+from sightline.models.score_head import ScoreSettings
+from sightline.recipes.schema import ReadsSpec, Recipe
 from sightline.rewards.base import load_reward
 from sightline.rollouts.hf import HFEngine
 from sightline.train.columns import (
@@ -53,15 +55,31 @@ class Rows:
     """Per part, how many rows were kept, and why not the others."""
 
 
-def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer) -> Rows:
-    """All rows of a recipe. The main process reads first: pictures that files embed are written out once."""
+def keep_settings(policy: Policy, recipe: Recipe) -> ReadsSpec | None:
+    """How a reward model reads its rows, noted in its score head and saved with it; None for other policies."""
+    if policy.score_head is None:
+        return None
+    given = None if recipe.data is None else recipe.data.reads
+    reads, model = resolved(given or ReadsSpec()), recipe.model
+    policy.score_head.settings = ScoreSettings(
+        reads=reads, dtype=model.dtype, layout=model.layout, attention=model.attention
+    )
+    return reads
+
+
+def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: ReadsSpec | None = None) -> Rows:
+    """All rows of a recipe, for a reward model as it ``reads`` them. The main process reads first: pictures that
+    files embed are written out once."""
     if not runtime.is_main:
         runtime.barrier()
     folder, account = Path(recipe.output_dir), dict[str, str]()
     parts: dict[Part, list[Group]] = {"train": [], "eval": []}
+    read = Reader(reads)
     for part in parts if recipe.data is not None else ():
         assert recipe.data is not None
-        parts[part], report = load_dataset_spec(recipe.data, part, folder, renderer.num_tokens, seed=recipe.seed)
+        count = read.counting(renderer.num_tokens)
+        groups, report = load_dataset_spec(recipe.data, part, folder, count, seed=recipe.seed)
+        parts[part] = [read(group) for group in groups]
         account[part] = "; ".join((report.summary(), *report.notes))
         if report.bad and runtime.is_main:
             _log.warning("%s: %s. They are listed in %s", part, report.summary(), folder / "bad_rows.jsonl")
@@ -107,13 +125,14 @@ def build_columns(
 ) -> Columns:
     """What fills the columns; reference numbers that are kept on disk are computed here, before training."""
     if recipe.reference == "none":
-        return Columns(algorithm.needs)
+        return Columns(algorithm.needs, policy=policy)
     if recipe.reference == "adapter":
-        return Columns(algorithm.needs, AdapterReference(policy))
+        return Columns(algorithm.needs, AdapterReference(policy), policy)
     if recipe.reference == "copy":
-        return Columns(algorithm.needs, CopyReference(policy.reference_copy()))
+        return Columns(algorithm.needs, CopyReference(policy.reference_copy()), policy)
     groups = [*rows.train, *rows.held_out]
-    return Columns(algorithm.needs, build_cache(recipe, runtime, policy, renderer.render, groups, quiet=quiet))
+    cache = build_cache(recipe, runtime, policy, renderer.render, groups, quiet=quiet)
+    return Columns(algorithm.needs, cache, policy)
 
 
 def build_cache(

@@ -17,7 +17,7 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.load import check_algorithm
 from sightline.recipes.schema import Recipe
-from sightline.train.build import build_columns, build_source, facts_of, load_rows
+from sightline.train.build import build_columns, build_source, facts_of, keep_settings, load_rows
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
 from sightline.train.metrics import Meter, MetricsFile
@@ -131,10 +131,11 @@ def open_session(
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
     checkpoint = runtime.gather_objects(checkpoint)[0]
     runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
-    policy = load_policy(recipe.model)
+    policy = load_policy(recipe.model, heads=algorithm.heads)
+    reads = keep_settings(policy, recipe)
     runtime.place(policy)
     renderer = Renderer(policy.processor, policy.family)
-    rows = load_rows(recipe, runtime, renderer)
+    rows = load_rows(recipe, runtime, renderer, reads)
     source = build_source(recipe, runtime, policy, renderer, rows.train)
     try:
         columns = build_columns(recipe, algorithm, runtime, policy, renderer, rows, quiet=quiet)
