@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sightline.data.readers.conversation import Reading
 from sightline.data.readers.llava import read_llava
@@ -17,12 +17,16 @@ from sightline.data.schema import group_from_json
 from sightline.data.validate import Checks, DataReport, Part, PictureFiles, as_bad_row, check_group, write_bad_rows
 from sightline.errors import DataError, RecipeError
 from sightline.recipes.load import nearest
-from sightline.recipes.schema import DatasetSpec, DataSpec
+from sightline.recipes.schema import DatasetSpec, DataSpec, VisualSpec
 from sightline.relations.options import option_pair
 from sightline.types import Group
 
 OnBadRow = Literal["error", "skip"]
 Format = Literal["groups", "trl", "llava"]
+_Item = TypeVar("_Item")
+MakeVisual = Callable[[VisualSpec, Sequence[Group]], Callable[[Group], Group]]
+"""From a ``visual`` section and all groups of its source to what turns each of them into comparisons of pictures
+(``negatives.relate.visual_relation``)."""
 
 
 @dataclass(kw_only=True)
@@ -37,6 +41,8 @@ class Account:
     """Draws the wrong option for ``relation: options``."""
     prompts_only: bool = False
     """Responses are left out."""
+    visual: MakeVisual | None = None
+    """For sources with ``visual``; None: such a source is refused."""
     report: DataReport = field(default_factory=DataReport)
     files: PictureFiles = field(default_factory=PictureFiles)
     ids: set[str] = field(default_factory=set)
@@ -50,6 +56,7 @@ def load_dataset_spec(
     num_tokens: Callable[[Group], int] | None = None,
     *,
     seed: int = 0,
+    visual: MakeVisual | None = None,
 ) -> tuple[list[Group], DataReport]:
     """All rows of one part of a recipe's data, ready to train on.
 
@@ -60,6 +67,7 @@ def load_dataset_spec(
             files or datasets embed.
         num_tokens: Tokens of a group's longest prompt plus response; None: ``max_length`` is not checked.
         seed: For relations that draw.
+        visual: For sources that ask for comparisons of pictures.
 
     Returns:
         The groups, in the order of the sources, and the account of all rows. No sources: no groups.
@@ -74,6 +82,7 @@ def load_dataset_spec(
         on_bad_row=dataset.on_bad_row,
         cache_dir=None if run_dir is None else run_dir / "images",
         seed=seed,
+        visual=visual,
     )
     try:
         groups = [group for spec in specs for group in load_groups(spec, account)]
@@ -116,26 +125,39 @@ def groups_from_records(
 def _load(spec: DataSpec, rows: Iterator[Row], account: Account) -> list[Group]:
     report = account.report
     source = _Source(spec, account)
-    groups: list[Group] = []
     bad_before, read_before = len(report.bad), report.read
+    kept = list(_each(source.group, ((replace(row, content=""), row) for row in _counted(rows, report)), account))
+    if spec.visual is not None and not account.prompts_only:
+        kept = list(_each(source.visual([group for _, group in kept]), kept, account))
+    if not kept:
+        bad = report.bad[bad_before:]
+        first = f"; the first, row {bad[0].row}: {bad[0].error}" if bad else ""
+        found = f"none of {report.read - read_before} rows can be used{first}"
+        raise DataError(found, source=spec.path, remedy="Correct the rows, or name another source")
+    report.kept += len(kept)
+    report.notes += source.notes()
+    return [group for _, group in kept]
+
+
+def _counted(rows: Iterator[Row], report: DataReport) -> Iterator[Row]:
     for row in rows:
         report.read += 1
+        yield row
+
+
+def _each(
+    make: Callable[[_Item], Group], items: Iterable[tuple[Row, _Item]], account: Account
+) -> Iterator[tuple[Row, Group]]:
+    """What ``make`` makes of each row's item; a bad row stops everything or is reported, as the account says."""
+    for row, item in items:
         try:
-            groups.append(source.group(row))
+            yield row, make(item)
         except DataError as error:
             if account.on_bad_row == "error":
                 where = f"{row.file}, row {row.number} (counted from 1)"
                 reason = error.reason if isinstance(error, RowError) else "malformed"
                 raise RowError(reason, error.found, source=where, remedy=error.remedy) from error
-            report.bad.append(as_bad_row(row.file, row.number, error))
-    if not groups:
-        bad = report.bad[bad_before:]
-        first = f"; the first, row {bad[0].row}: {bad[0].error}" if bad else ""
-        found = f"none of {report.read - read_before} rows can be used{first}"
-        raise DataError(found, source=spec.path, remedy="Correct the rows, or name another source")
-    report.kept += len(groups)
-    report.notes += source.notes()
-    return groups
+            account.report.bad.append(as_bad_row(row.file, row.number, error))
 
 
 class _Source:
@@ -169,6 +191,20 @@ class _Source:
         check_group(group, self.account.checks, self.account.files)
         self.account.ids.add(group.id)
         return group
+
+    def visual(self, groups: Sequence[Group]) -> Callable[[Group], Group]:
+        """What turns a group into comparisons of pictures, and checks it again: other pictures may take more tokens."""
+        assert self.spec.visual is not None
+        if self.account.visual is None:
+            raise RecipeError(f"{self.spec.path}: visual is made by a training run, and rows are only read here.")
+        relate = self.account.visual(self.spec.visual, groups)
+
+        def related(group: Group) -> Group:
+            made = relate(group)
+            check_group(made, self.account.checks, self.account.files)
+            return made
+
+        return related
 
     def notes(self) -> list[str]:
         """What a person should know."""

@@ -1,0 +1,71 @@
+"""Pictures made from a picture: a piece of it, the picture under noise, a white one of its size."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+from PIL import Image
+
+_RATIO = (3 / 4, 4 / 3)
+"""Least and most width over height of a piece."""
+_STEPS = 1000
+
+
+def crop(picture: Image.Image, rng: random.Random, area: tuple[float, float]) -> Image.Image:
+    """A random piece, enlarged to the size of the whole.
+
+    The negative of mDPO (arXiv 2406.11839) is a piece of 1 to 20 % of the area. As torchvision's
+    ``RandomResizedCrop`` draws it: the share of the area uniformly, the ratio of the sides log-uniformly from 3/4 to
+    4/3, the place uniformly; sides that do not fit are drawn again. Bilinear.
+
+    Args:
+        picture: RGB.
+        rng: where the piece is taken from.
+        area: least and most share of the area, in (0, 1].
+    """
+    width, height = _piece(picture.size, rng, area)
+    left, top = rng.randint(0, picture.width - width), rng.randint(0, picture.height - height)
+    return picture.resize(picture.size, Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+
+
+def _piece(size: tuple[int, int], rng: random.Random, area: tuple[float, float]) -> tuple[int, int]:
+    """Width and height of a piece; where ten draws do not fit, the least area with the sides' own ratio."""
+    for _ in range(10):
+        pixels = size[0] * size[1] * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
+        width, height = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < width <= size[0] and 0 < height <= size[1]:
+            return width, height
+    side = math.sqrt(area[0])
+    return max(1, round(size[0] * side)), max(1, round(size[1] * side))
+
+
+def noise(picture: Image.Image, rng: np.random.Generator, step: int) -> Image.Image:
+    """The picture under the noise of step ``step`` of a diffusion: ``√ᾱ x + √(1-ᾱ) ε`` with ε standard normal.
+
+    x are the pixels on [-1, 1]; the result is clipped to it, since a file holds no more. ᾱ as in visual contrastive
+    decoding (Leng et al. 2023, arXiv 2311.16922) and CHiP (2501.16629), see :func:`signal`.
+
+    Args:
+        picture: RGB.
+        rng: the noise.
+        step: 0 to 999; at 500 ᾱ is 0.74, at 999 it is 0.08.
+    """
+    share = signal(step)
+    pixels = np.asarray(picture, dtype=np.float32) / 127.5 - 1
+    noisy = math.sqrt(share) * pixels + math.sqrt(1 - share) * rng.standard_normal(pixels.shape, dtype=np.float32)
+    return Image.fromarray(np.clip(np.rint((noisy + 1) * 127.5), 0, 255).astype(np.uint8))
+
+
+def signal(step: int) -> float:
+    """ᾱ of a step: the product of ``1 - β`` up to it, β on a sigmoid of 1000 steps from 1e-5 to 5e-3."""
+    grid = np.linspace(-6, 6, _STEPS)
+    betas = (5e-3 - 1e-5) / (1 + np.exp(-grid)) + 1e-5
+    return float(np.prod(1 - betas[: step + 1]))
+
+
+def blank(size: tuple[int, int]) -> Image.Image:
+    """A white picture of ``size`` (width, height)."""
+    return Image.new("RGB", size, (255, 255, 255))

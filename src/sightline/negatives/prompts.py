@@ -1,0 +1,191 @@
+"""The same question about a picture that its answer is not about."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from sightline.data.readers.rows import RowError
+from sightline.errors import RecipeError
+from sightline.negatives.pictures import blank, crop, noise
+from sightline.recipes.schema import NegativeSpec
+from sightline.types import Group, Message, Prompt
+
+_SMALL = (64, 64)
+_Make = Callable[[Image.Image, str], Image.Image]
+"""(picture, text that seeds the draw) -> picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Negatives:
+    """Makes negative prompts by one rule. Thread-safe; processes may make the same picture at the same time.
+
+    What is drawn depends on the seed, the id of the prompt and the place of the picture in it, and on nothing else.
+    Made pictures are files named by all they depend on, the bytes of their source included, so that a file that is
+    there is the one that is wanted.
+    """
+
+    spec: NegativeSpec
+    folder: Path
+    """Where made pictures are written, as PNG."""
+    seed: int = 0
+    others: Mapping[str, str] = field(default_factory=dict)
+    """For ``other``: the counterpart of each picture; see :func:`counterparts`."""
+
+    def prompt(self, prompt: Prompt, siblings: Sequence[Prompt] = ()) -> Prompt:
+        """The question about its negative picture.
+
+        Args:
+            prompt: with at least one picture.
+            siblings: for ``column``: prompts of the same group that bear no answer.
+
+        Raises:
+            RowError: no picture to replace, none in the column, or one that cannot be read.
+        """
+        if not prompt.images:
+            raise RowError(
+                "missing image",
+                f"prompt {prompt.id!r} has no picture, and its row is to be compared under another one",
+                remedy="Move rows without pictures to a source without visual",
+            )
+        if self.spec.kind == "column":
+            return _of_column(prompt, siblings)
+        chosen = _chosen(len(prompt.images), self.spec.replace)
+        if self.spec.kind == "none":
+            kept = tuple(path for place, path in enumerate(prompt.images) if place not in chosen)
+            messages = _without(prompt.messages, chosen)
+            return replace(prompt, id=f"{prompt.id}/none", messages=messages, images=kept)
+        images = tuple(
+            self._picture(path, f"{self.seed}:{prompt.id}:{place}") if place in chosen else path
+            for place, path in enumerate(prompt.images)
+        )
+        return replace(prompt, id=f"{prompt.id}/{self.spec.kind}", images=images)
+
+    def _picture(self, path: str, draw: str) -> str:
+        spec = self.spec
+        if spec.kind == "other":
+            return self.others[path]
+        if spec.kind == "blank":
+            size = _SMALL if spec.size == "small" else _size(path)
+            return self._kept(f"blank-{size[0]}x{size[1]}.png", lambda: blank(size))
+        if spec.kind == "crop":
+            return self._made(path, f"{draw}:{spec.area}", lambda p, d: crop(p, random.Random(d), spec.area))
+        return self._made(path, f"{draw}:{spec.step}", lambda p, d: noise(p, _generator(d), spec.step))
+
+    def _made(self, path: str, draw: str, make: _Make) -> str:
+        try:
+            content = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        name = hashlib.blake2b(f"{self.spec.kind}:{draw}:{content}".encode(), digest_size=16).hexdigest()
+        return self._kept(f"{self.spec.kind}-{name}.png", lambda: make(_opened(path), f"{self.spec.kind}:{draw}"))
+
+    def _kept(self, name: str, make: Callable[[], Image.Image]) -> str:
+        """The path of a file, made if it is not there: written aside and renamed, so that it is whole."""
+        file = self.folder.absolute() / name
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aside = file.with_name(f"{name}.{os.getpid()}-{random.getrandbits(32):08x}.tmp")
+            make().save(aside, format="PNG", compress_level=1)
+            aside.replace(file)
+        return str(file)
+
+
+def counterparts(groups: Sequence[Group], seed: int) -> dict[str, str]:
+    """Another picture for each picture of ``groups``: its successor in an order shuffled by ``seed``.
+
+    No picture is its own counterpart, nor has one of the same content; each is the counterpart of one other, as long
+    as no two files have the same content.
+
+    Raises:
+        RecipeError: fewer than two different pictures.
+
+    >>> pictures = [Group(prompts=(Prompt(id=p, messages=(), images=(p,)),)) for p in ("no-a.png", "no-b.png")]
+    >>> counterparts(pictures, seed=0)
+    {'no-a.png': 'no-b.png', 'no-b.png': 'no-a.png'}
+    """
+    found = dict.fromkeys(path for group in groups for prompt in group.prompts for path in prompt.images)
+    order = list(found)
+    random.Random(seed).shuffle(order)
+    following: dict[str, str] = {}
+    for place, path in enumerate(order):
+        after = (order[(place + step) % len(order)] for step in range(1, len(order)))
+        other = next((candidate for candidate in after if not _same(path, candidate)), None)
+        if other is None:
+            raise RecipeError(
+                "negative.kind other takes a picture of another row, and all rows have the same picture "
+                f"({path}). Choose another kind."
+            )
+        following[path] = other
+    return {path: following[path] for path in found}
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two files have the same bytes; files that are not there have not."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def _of_column(prompt: Prompt, siblings: Sequence[Prompt]) -> Prompt:
+    fitting = [other for other in siblings if other.messages == prompt.messages and other.images != prompt.images]
+    if len(fitting) != 1:
+        raise RowError(
+            "missing image",
+            f"prompt {prompt.id!r} comes with {len(fitting)} negative pictures, expected one",
+            remedy="Give the row a second picture (rejected_images; two images beside one <image>), or choose "
+            "another negative.kind",
+        )
+    return fitting[0]
+
+
+def _chosen(count: int, which: str) -> range:
+    """Places of the pictures that are replaced."""
+    return {"all": range(count), "first": range(1), "last": range(count - 1, count)}[which]
+
+
+def _without(messages: Sequence[Message], places: range) -> tuple[Message, ...]:
+    """The messages without their picture parts at ``places``, counted over all messages."""
+    seen = 0
+    kept: list[Message] = []
+    for message in messages:
+        content = message["content"]
+        parts: list[Any] = []
+        for part in [] if isinstance(content, str) else content:
+            is_picture = part["type"] == "image"
+            if not (is_picture and seen in places):
+                parts.append(part)
+            seen += is_picture
+        kept.append(message if isinstance(content, str) else {**message, "content": parts})
+    return tuple(kept)
+
+
+def _generator(draw: str) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.blake2b(draw.encode(), digest_size=8).digest(), "big"))
+
+
+def _opened(path: str) -> Image.Image:
+    """The picture as the model would see it: upright, RGB."""
+    try:
+        with Image.open(path) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _size(path: str) -> tuple[int, int]:
+    return _opened(path).size
+
+
+def _unreadable(path: str, error: Exception) -> RowError:
+    return RowError("broken image", f"picture {path} cannot be read ({error})", remedy="Restore the file")

@@ -1,0 +1,80 @@
+"""From a recipe's ``visual`` section to what it makes of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sightline.negatives.prompts import Negatives, counterparts
+from sightline.recipes.schema import NegativeSpec, VisualSpec
+from sightline.relations.visual import Contrast, compare_pictures, needs_between
+from sightline.types import Group, Prompt
+
+Relate = Callable[[Group], Group]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualRelation:
+    """Turns groups with comparisons of answers into groups with comparisons of pictures. Thread-safe."""
+
+    spec: VisualSpec
+    negatives: Negatives
+    between: Negatives | None
+
+    def __call__(self, group: Group) -> Group:
+        """
+        Raises:
+            RowError: a prompt without picture, or without the negative that its row is to bring.
+            DataError: the group's own comparisons are not of answers to one prompt.
+        """
+        asked = {group.responses[edge.winner].prompt for edge in group.edges}
+        answered = {response.prompt for response in group.responses}
+        siblings = [prompt for index, prompt in enumerate(group.prompts) if index not in answered]
+        contrasts = {index: self._contrast(group.prompts[index], siblings) for index in sorted(asked)}
+        return compare_pictures(group, contrasts, self.spec)
+
+    def check(self, groups: Sequence[Group]) -> None:
+        """Whether a negative can be made of every prompt: to know before answers are sampled.
+
+        Raises:
+            RowError: names the row.
+        """
+        for group in groups:
+            for prompt in group.prompts:
+                self._contrast(prompt, ())
+
+    def _contrast(self, prompt: Prompt, siblings: Sequence[Prompt]) -> Contrast:
+        negative = self.negatives.prompt(prompt, siblings)
+        return Contrast(negative=negative, between=None if self.between is None else self.between.prompt(prompt))
+
+
+def visual_relation(spec: VisualSpec, groups: Sequence[Group], *, folder: Path, seed: int) -> VisualRelation:
+    """The relation of a source.
+
+    Args:
+        spec: which comparisons, and which negatives.
+        groups: all groups of the source: ``other`` takes its pictures from them.
+        folder: where made pictures are written.
+        seed: of all draws.
+
+    Raises:
+        RecipeError: ``other`` and no two different pictures.
+    """
+    negative = spec.negative
+    others = counterparts(groups, seed) if negative.kind == "other" else {}
+    between = None
+    if needs_between(spec):
+        # "column" replaces all pictures, and its ``replace`` is the default
+        middle = replace(negative, kind=spec.between)
+        between = Negatives(spec=middle, folder=folder, seed=seed)
+    return VisualRelation(
+        spec=spec, negatives=Negatives(spec=negative, folder=folder, seed=seed, others=others), between=between
+    )
+
+
+def negative_prompts(kind: str, groups: Sequence[Group], *, folder: Path, seed: int) -> Negatives:
+    """Negatives of one kind with default options, white pictures as large as those they replace."""
+    spec = NegativeSpec(kind=kind, size="same")  # type: ignore[arg-type]
+    others = counterparts(groups, seed) if kind == "other" else {}
+    return Negatives(spec=spec, folder=folder, seed=seed, others=others)

@@ -1,0 +1,69 @@
+"""Conflicts between the fields of ``visual`` sections, each of them valid: an option that nothing reads is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sightline.recipes.schema import NegativeSpec, Recipe, VisualSpec
+from sightline.recipes.source import KeyPath
+
+Conflict = tuple[KeyPath, str]
+"""The place, and the message."""
+
+_DEFAULT = NegativeSpec()
+
+
+def visual_conflicts(recipe: Recipe) -> list[Conflict]:
+    """All conflicts of all sources of a recipe."""
+    found: list[Conflict] = []
+    parts = {} if recipe.data is None else {"train": recipe.data.train, "eval": recipe.data.eval}
+    for part, specs in parts.items():
+        for index, spec in enumerate(specs):
+            found += _of_source(("data", part, index), spec.visual, spec.relation)
+    online = recipe.online
+    if online is not None:
+        found += _of_source(("online",), online.visual, online.relation)
+        if online.prompts.visual is not None:
+            text = "online.prompts gives no answers to compare. Write visual under online itself."
+            found.append((("online", "prompts", "visual"), text))
+        if online.visual is not None and online.visual.negative.kind == "column":
+            text = "found kind: column, but the rows of online bring prompts alone. Choose crop, noise, blank or other."
+            found.append((("online", "visual", "negative", "kind"), text))
+    return found
+
+
+def _of_source(place: KeyPath, visual: VisualSpec | None, relation: str) -> Iterator[Conflict]:
+    if visual is None:
+        return
+    here: KeyPath = (*place, "visual")
+    if relation == "none":
+        text = "visual starts from comparisons of answers, but relation is none. Choose another relation."
+        yield here, text
+    yield from _of_negative((*here, "negative"), visual)
+    middle = visual.relation in ("svco", "ovip")
+    if not middle and visual.between != "none":
+        yield (*here, "between"), f"relation {visual.relation} has no picture in between. Remove between."
+    if middle and visual.between == visual.negative.kind:
+        text = (
+            f"the negative picture and the one in between are the same ({visual.between}): comparing them teaches "
+            "nothing. Choose another negative.kind or between."
+        )
+        yield (*here, "between"), text
+
+
+def _of_negative(here: KeyPath, visual: VisualSpec) -> Iterator[Conflict]:
+    negative = visual.negative
+    kinds = {negative.kind}
+    if visual.relation in ("svco", "ovip"):
+        kinds.add(visual.between)
+    read_by = {"area": {"crop"}, "step": {"noise"}, "size": {"blank"}}
+    for name, readers in read_by.items():
+        if vars(negative)[name] != vars(_DEFAULT)[name] and not kinds & readers:
+            text = f"{name} is an option of kind {readers.pop()}, found kind: {negative.kind}. Remove it."
+            yield (*here, name), text
+    if negative.kind == "column" and negative.replace != "all":
+        yield (*here, "replace"), "a column brings all pictures of the negative. Remove replace."
+    least, most = negative.area
+    if not 0 < least <= most <= 1:
+        text = f"found {list(negative.area)}, expected shares of the area, 0 < least <= most <= 1."
+        yield (*here, "area"), text
