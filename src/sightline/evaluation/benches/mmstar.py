@@ -1,0 +1,239 @@
+"""MMStar (Chen et al. 2024, arXiv:2403.20330): 1,500 multiple-choice questions that need the picture.
+
+Figures are fractions, as the official script logs them. Needs no judge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import DataError
+from sightline.evaluation.accuracy import (
+    ACCURACY,
+    Row,
+    accuracies,
+    accuracy,
+    counted,
+    grade_row,
+    mean,
+    mean_of_ratios,
+)
+from sightline.evaluation.answers import read_stored
+from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.choices import ANSWER_WITH_LETTER, lmms_letter, mmstar_hit, ovip_hit, vlmeval_option
+from sightline.evaluation.spreadsheet import read_sheet, write_sheet
+from sightline.evaluation.tables import (
+    PictureFiles,
+    field,
+    find_files,
+    picture_prompt,
+    read_answers,
+    read_tables,
+    write_lines,
+)
+
+LETTERS: Final = "ABCD"
+_INLINE: Final = re.compile(r"(?:^|,?\s+)([A-D]): ?")
+_BRACKETED: Final = re.compile(r"(?:^|\n)\(([A-D])\) ?")
+_FILES: Final = (
+    *("mmstar.parquet", "data/val-*.parquet", "val-*.parquet", "val/*.parquet", "*.parquet"),
+    *("MMStar.tsv", "*[Mm][Mm][Ss]tar*.jsonl"),
+)
+_OPTIONS: Final = ("without_image", "llm_base")
+
+
+def inline_options(question: str) -> dict[str, str]:
+    """The options that a question lists: "Options: A: x, B: y", or lines "(A) x".
+
+    >>> inline_options("Which?\\nOptions: A: red, B: blue, green, C: none")
+    {'A': 'red', 'B': 'blue, green', 'C': 'none'}
+    """
+    if "Options:" in question:
+        cut = _INLINE.split(question.rsplit("Options:", 1)[1].strip())
+    else:
+        cut = _BRACKETED.split(question)
+    return dict(zip(cut[1::2], cut[2::2], strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMStar:
+    """MMStar under the official rule, OViP's, lmms-eval's and VLMEvalKit's."""
+
+    name: str = "mmstar"
+    protocols: tuple[str, ...] = ("official", "lmms-eval", "vlmevalkit", "ovip")
+    needs: str = (
+        "the hub dataset Lin-Chen/MMStar as downloaded (mmstar.parquet), VLMEvalKit's MMStar.tsv, or the rows as "
+        "JSON lines with pictures in images/INDEX.jpg; no judge"
+    )
+
+    def questions(self, data: Path) -> list[Question]:
+        """All rows. The prompt is the official one for LLaVA."""
+        return [
+            Question(
+                id=row.id,
+                prompt=picture_prompt(row.id, f"{row.text}\n{ANSWER_WITH_LETTER}", [row.image], {"answer": row.truth}),
+                meta={"category": row.category, "max_new_tokens": 128},
+            )
+            for row in self._rows(data, pictures=True)
+        ]
+
+    def grade(
+        self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
+    ) -> Result:
+        """Accuracy; ``lmms-eval`` averages over the 18 axes instead of over answers.
+
+        Options ``without_image`` and ``llm_base`` name files of answers to the same questions, by the model without
+        the picture and by its language model: they add the multi-modal gain and the leakage of the paper.
+        """
+        check_protocol(self, protocol)
+        check_options(self.name, options, _OPTIONS)
+        rows = self._rows(data)
+        graded = self._grade(rows, answers, protocol, "answers")
+        score = self._figure(protocol)
+        metrics = {"accuracy": score(graded)}
+        formulas = {"accuracy": self._formula(rows, protocol)}
+        if "without_image" in options:
+            blind = score(self._grade_file(rows, options["without_image"], protocol))
+            metrics["multi_modal_gain"] = metrics["accuracy"] - blind
+            if "llm_base" in options:
+                base = score(self._grade_file(rows, options["llm_base"], protocol))
+                metrics["leakage"] = max(0.0, blind - base)
+        by_category = accuracies(graded, [row.category for row in rows])
+        if protocol == "lmms-eval":
+            for name in by_category:
+                members = [one for one, row in zip(graded, rows, strict=True) if row.category == name]
+                by_category[name]["accuracy"] = _axes_mean(members)
+        by_category |= accuracies(graded, [f"{row.category}({_axis(row)})" for row in rows])
+        return Result(
+            bench=self.name,
+            protocol=protocol,
+            metrics=metrics,
+            metrics_printed={name: self._printed(protocol, name, value, graded) for name, value in metrics.items()},
+            by_category=by_category,
+            graded=graded,
+            notes=_notes(rows, graded, protocol),
+            formulas=formulas,
+            better={"leakage": "lower"},
+        )
+
+    def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
+        """The submission of the official repository: .xlsx with ``prediction``, or the same rows as .jsonl."""
+        rows = self._rows(data)
+        table = [
+            {
+                "index": row.id,
+                "question": row.text,
+                "answer": row.truth,
+                "category": row.category,
+                "l2_category": _axis(row),
+                "bench": str((row.extra or {}).get("bench", "")),
+                "prediction": answer.text,
+            }
+            for row, answer in zip(rows, match_ids([row.id for row in rows], answers), strict=True)
+        ]
+        if path.suffix == ".xlsx":
+            write_sheet(path, table)
+        else:
+            write_lines(path, table)
+
+    def read_export(self, path: Path) -> list[Answer]:
+        """Reads a submission (.xlsx, .jsonl, .tsv), also one that the official tools wrote."""
+        if path.suffix != ".xlsx":
+            return read_answers(path, "index", ("prediction", "response"))
+        return [
+            Answer(id=str(field(row, "index", f"{path}:{number}")), text=row.get("prediction", ""))
+            for number, row in enumerate(read_sheet(path), start=2)
+        ]
+
+    def _rows(self, data: Path, *, pictures: bool = False) -> list[Row]:
+        files = find_files(data, _FILES, self)
+        images = PictureFiles(data)
+        rows = []
+        for number, row in enumerate(read_tables(files, pictures=pictures), start=1):
+            source = f"{files[0]}:{number}"
+            id = str(field(row, "index", source))
+            text = str(field(row, "question", source))
+            given = {letter: str(row[letter]) for letter in LETTERS if row.get(letter) is not None}
+            if given and not inline_options(text):
+                text += "\nOptions: " + ", ".join(f"{letter}: {option}" for letter, option in given.items())
+            truth = str(field(row, "answer", source)).strip()
+            if truth.upper() not in LETTERS:
+                raise DataError(f"answer {truth!r} is no letter of {LETTERS}", source=source)
+            rows.append(
+                Row(
+                    id=id,
+                    text=text,
+                    truth=truth,
+                    category=str(field(row, "category", source)),
+                    image=images.of_row(row, f"{id}.jpg", source) if pictures else "",
+                    options=given or inline_options(text),
+                    extra={"axis": str(field(row, "l2_category", source)), "bench": row.get("bench", "")},
+                )
+            )
+        return rows
+
+    def _grade(self, rows: Sequence[Row], answers: Sequence[Answer], protocol: str, source: str) -> list[Graded]:
+        graded = []
+        for row, answer in zip(rows, match_ids([row.id for row in rows], answers, source=source), strict=True):
+            hit, read = _hit(row, answer.text, protocol)
+            counts = counted([_axis(row)], hit)
+            graded.append(grade_row(row, answer.text, hit, read, **counts))
+        return graded
+
+    def _grade_file(self, rows: Sequence[Row], path: Any, protocol: str) -> list[Graded]:
+        answers = [stored.answer for stored in read_stored(Path(str(path)))]
+        return self._grade(rows, answers, protocol, str(path))
+
+    def _figure(self, protocol: str) -> Callable[[Sequence[Graded]], float]:
+        return _axes_mean if protocol == "lmms-eval" else accuracy
+
+    def _formula(self, rows: Sequence[Row], protocol: str) -> str:
+        return mean_of_ratios(dict.fromkeys(map(_axis, rows))) if protocol == "lmms-eval" else ACCURACY
+
+    def _printed(self, protocol: str, name: str, value: float, graded: Sequence[Graded]) -> str:
+        if protocol == "lmms-eval":
+            return f"{value:.4f}"
+        if protocol == "ovip" and name == "accuracy":
+            return f"{sum(int(row.counts['correct']) for row in graded)}/{len(graded)} = {value}"
+        return str(value)
+
+
+def _axis(row: Row) -> str:
+    return str((row.extra or {})["axis"])
+
+
+def _hit(row: Row, answer: str, protocol: str) -> tuple[float, str | None]:
+    """Right or wrong, and the letter that was read where the rule reads one."""
+    if protocol == "official":
+        return float(mmstar_hit(answer, row.truth)), None
+    if protocol == "ovip":
+        return float(ovip_hit(answer, row.truth)), None
+    read = lmms_letter(answer, LETTERS) if protocol == "lmms-eval" else vlmeval_option(answer, row.options or {})
+    return float(read == row.truth.upper()), read
+
+
+def _axes_mean(graded: Sequence[Graded]) -> float:
+    """Unweighted mean over the axes that occur."""
+    columns = dict.fromkeys(name for row in graded for name in row.counts if name.endswith("_asked"))
+    return mean(
+        sum(row.counts.get(f"{name.removesuffix('_asked')}_correct", 0) for row in graded)
+        / sum(row.counts.get(name, 0) for row in graded)
+        for name in columns
+    )
+
+
+def _notes(rows: Sequence[Row], graded: Sequence[Graded], protocol: str) -> list[str]:
+    notes = []
+    if len(rows) != 1500:
+        notes.append(f"{len(rows)} of the 1,500 questions; the official script would still divide by 1,500")
+    if protocol == "vlmevalkit":
+        unread = sum(row.details["read"] in ("", "Z") for row in graded)
+        notes.append(f"exact matching without a judge: {unread} answers named no option and count as wrong")
+    return notes
+
+
+BENCH: Final = MMStar()
