@@ -150,7 +150,7 @@ class _SelectedLogprobs(torch.autograd.Function):
                 grad_bias += grad_logits.sum(0)
             grad_logits = grad_logits.to(hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(grad_logits, weight, out=grad_hidden[part])
+                grad_hidden[part] = grad_logits @ weight  # not mm(out=...): torch's flop counter would miss it
             if needs_weight:
                 grad_weight = _add_product(grad_weight, grad_logits, hidden[part])
         if needs_weight and grad_weight is None:  # no token at all
