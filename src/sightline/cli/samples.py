@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sightline.cli.console import say
 from sightline.cli.stage import Stage
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.recipes.load import check_spec
 from sightline.recipes.schema import DataSpec, ModelSpec, SamplingSpec
 from sightline.types import Group
+
+if TYPE_CHECKING:
+    from sightline.rewards.base import Reward
 
 GroupFile = Annotated[Path, typer.Argument(metavar="GROUPS.jsonl", help="A Group file.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Group file to write.", show_default=False)]
@@ -80,28 +83,64 @@ def sample(
 def score(
     groups: GroupFile,
     out: Out,
-    reward: Annotated[str, typer.Option(help="scenes, or package.module:Name.")] = "scenes",
+    reward: Annotated[
+        str, typer.Option(help="scenes, the run directory of a reward model, or package.module:Name.")
+    ] = "scenes",
+    batch_tokens: Annotated[
+        int, typer.Option(min=1, help="Reward model: most tokens of one forward pass. Changes no score.")
+    ] = 8192,
+    missing_facts: Annotated[
+        Literal["error", "leave_out"] | None,
+        typer.Option(
+            help="Reward model that reads facts: what to do where they are missing.", show_default="as trained"
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Give every answer of a Group file its reward.
 
     The reward sees the prompt, the pictures and the facts of the group. An answer that cannot be
-    scored is an error that names it, never a reward of zero.
+    scored is an error that names it, never a reward of zero. A stopped command goes on where it was.
 
     Example: `sightline score samples.jsonl --reward scenes -o scored.jsonl`
+
+    Example: `sightline score samples.jsonl --reward runs/reward_model -o scored.jsonl`
     """
     from sightline.data.schema import read_groups
-    from sightline.rewards.base import load_reward
+    from sightline.rewards.base import reward_groups
 
-    scorer = load_reward(reward)
     asked = list(read_groups(groups))
-    stage = Stage(out=out, settings={"groups": str(groups), "reward": reward})
-    done = stage.run(
-        asked, lambda some: [scorer.reward(group) for group in some], chunk=64, title="scoring", overwrite=overwrite
-    )
-    rewards = [r.reward for group in read_groups(out) for r in group.responses if r.reward is not None]
-    mean = f", mean reward {sum(rewards) / len(rewards):.3f}" if rewards else ""
-    say(f"{done} groups scored{mean}: {out}")
+    scorer, settings = _scorer(reward, batch_tokens, missing_facts)
+    stage = Stage(out=out, settings={"groups": str(groups), "reward": reward, **settings})
+    done = stage.run(asked, lambda some: reward_groups(scorer, some), chunk=64, title="scoring", overwrite=overwrite)
+    scored = list(read_groups(out))
+    say(f"{done} groups scored{_summary(scored)}: {out}")
+
+
+def _scorer(reward: str, batch_tokens: int, missing_facts: str | None) -> tuple[Reward, dict[str, Any]]:
+    """The reward, and what else than its name changes its numbers."""
+    from sightline.rewards.base import BUILT_IN, load_reward
+
+    if reward in BUILT_IN or not Path(reward).is_dir():
+        if missing_facts is not None:
+            raise RecipeError(f"--missing-facts is for reward models, and --reward is {reward}. Leave it out.")
+        return load_reward(reward), {}
+    from sightline.rewards.model import fingerprint, load_reward_model
+
+    scorer = load_reward_model(reward, batch_tokens=batch_tokens, missing_facts=missing_facts)
+    return scorer, {"weights": fingerprint(reward), "missing_facts": missing_facts}
+
+
+def _summary(groups: Sequence[Group]) -> str:
+    """Mean reward, answers without one, and how often the reward agrees with the edges of the file."""
+    rewards = [response.reward for group in groups for response in group.responses]
+    known = [reward for reward in rewards if reward is not None]
+    text = f", mean reward {sum(known) / len(known):.3f}" if known else ""
+    if len(known) < len(rewards):
+        text += f", {len(rewards) - len(known)} answers without a reward"
+    ends = [(g.responses[edge.winner].reward, g.responses[edge.loser].reward) for g in groups for edge in g.edges]
+    right = [winner > loser for winner, loser in ends if winner is not None and loser is not None]
+    return text + (f", {sum(right) / len(right):.3f} of {len(right)} pairs in the right order" if right else "")
 
 
 def pairs(
