@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from sightline.data.validate import Checks, Part
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import ScoreSettings
-from sightline.recipes.schema import ReadsSpec, Recipe
+from sightline.negatives.relate import VisualRelation, visual_relation
+from sightline.recipes.schema import ReadsSpec, Recipe, VisualSpec
 from sightline.rewards.base import load_reward
 from sightline.rollouts.hf import HFEngine
 from sightline.train.columns import (
@@ -53,6 +54,9 @@ class Rows:
     held_out: list[Group]
     account: dict[str, str]
     """Per part, how many rows were kept, and why not the others."""
+    compared: list[Group]
+    """Held-out groups, or else those to train on, as the data compare their answers: before comparisons of pictures
+    are made of them, and as no reward model reads them."""
 
 
 def keep_settings(policy: Policy, recipe: Recipe) -> ReadsSpec | None:
@@ -74,12 +78,15 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
         runtime.barrier()
     folder, account = Path(recipe.output_dir), dict[str, str]()
     parts: dict[Part, list[Group]] = {"train": [], "eval": []}
+    compared: dict[Part, list[Group]] = {"train": [], "eval": []}
     read = Reader(reads)
     for part in parts if recipe.data is not None else ():
         assert recipe.data is not None
         count = read.counting(renderer.num_tokens)
-        groups, report = load_dataset_spec(recipe.data, part, folder, count, seed=recipe.seed)
+        visual = _Visual(folder=RunDirectory(path=folder).negatives, seed=recipe.seed)
+        groups, report = load_dataset_spec(recipe.data, part, folder, count, seed=recipe.seed, visual=visual)
         parts[part] = [read(group) for group in groups]
+        compared[part] = [visual.before.get(group.id, group) for group in groups]
         account[part] = "; ".join((report.summary(), *report.notes))
         if report.bad and runtime.is_main:
             _log.warning("%s: %s. They are listed in %s", part, report.summary(), folder / "bad_rows.jsonl")
@@ -89,7 +96,25 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
         account["train"] = "; ".join((prompts.report.summary(), *prompts.report.notes))
     if runtime.is_main:
         runtime.barrier()
-    return Rows(train=parts["train"], held_out=parts["eval"], account=account)
+    return Rows(
+        train=parts["train"],
+        held_out=parts["eval"],
+        account=account,
+        compared=compared["eval"] or compared["train"],
+    )
+
+
+@dataclass(kw_only=True)
+class _Visual:
+    """Makes the visual relation of each source, and remembers its groups as they were."""
+
+    folder: Path
+    seed: int
+    before: dict[str, Group] = field(default_factory=dict)
+
+    def __call__(self, spec: VisualSpec, groups: Sequence[Group]) -> VisualRelation:
+        self.before |= {group.id: group for group in groups}
+        return visual_relation(spec, groups, folder=self.folder, seed=self.seed)
 
 
 def build_source(
@@ -101,6 +126,10 @@ def build_source(
     sampler = Sampler(size=len(groups), batch_size=per_take, seed=recipe.seed, shuffle=spec.shuffle)
     if online is None:
         return OfflineSource(groups, renderer.render, sampler, world=runtime, workers=spec.workers)
+    run, visual = RunDirectory(path=Path(recipe.output_dir)), None
+    if online.visual is not None:
+        visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
+        visual.check(groups)
     return OnlineSource(
         prompts=groups,
         engine=HFEngine(policy, renderer),
@@ -109,7 +138,8 @@ def build_source(
         spec=online,
         sampler=sampler,
         ranks=runtime,
-        samples=RunDirectory(path=Path(recipe.output_dir)).samples,
+        samples=run.samples,
+        visual=visual,
     )
 
 

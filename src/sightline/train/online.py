@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +72,8 @@ class OnlineSource:
     """This rank, and the way to the others."""
     samples: Path
     """Group file that the main process appends to."""
+    visual: Callable[[Group], Group] | None = None
+    """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
     _round: int = -1
     _buffer: list[Group] = field(default_factory=list)
     _error: str = ""
@@ -170,9 +172,14 @@ class OnlineSource:
             return _Sampled(scored=None, trained=None)
         related = RELATIONS[self.spec.relation](scored, self.spec.min_gap)
         if self.spec.relation != "none":
-            return _Sampled(scored=related, trained=only_compared(related) if related.edges else None)
+            return _Sampled(scored=related, trained=self._compared(related) if related.edges else None)
         kept = tuple(response for response in related.responses if response.reward is not None)
         return _Sampled(scored=related, trained=replace(related, responses=kept) if kept else None)
+
+    def _compared(self, related: Group) -> Group:
+        """The comparisons that are trained, without the answers that none of them touches."""
+        compared = only_compared(related)
+        return compared if self.visual is None else self.visual(compared)
 
     def _stats(self, sampled: Sequence[_Sampled]) -> dict[str, Stat]:
         """This rank's part, under TRL's names where the meaning is the same."""

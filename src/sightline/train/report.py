@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sightline.data.sampler import share
 from sightline.errors import DivergenceError
+from sightline.train.looking import look
 from sightline.train.metrics import Meter
 from sightline.train.passes import Pass, fill, plan_passes, survey, weighted_sum
 from sightline.train.session import Session
@@ -63,6 +64,8 @@ def report(s: Session) -> dict[str, Any] | None:
         figures |= {"num_tokens": s.tokens, "seconds": s.seconds}
     if s.held_out and s.due(s.recipe.train.eval_every):
         figures |= {f"eval/{name}": value for name, value in evaluate(s).items()}
+    if s.looking.on and s.due(s.looking.spec.every):
+        figures |= look(s)
     return {"step": s.step, "epoch": s.source.epochs(s.step), **figures} if figures else None
 
 

@@ -1,7 +1,7 @@
 """The run directory: what is in it, and whether a run may go on in it.
 
 ``recipe.yaml`` (resolved), ``environment.json``, ``metrics.jsonl``, ``checkpoints/``, ``reference/``,
-``samples.jsonl`` (online), ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
+``samples.jsonl`` (online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from sightline.recipes.schema import Recipe
 from sightline.train.checkpoint import latest
 
 _OURS = ("recipe.yaml", "environment.json", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl", "report.html")
-_OUR_FOLDERS = ("checkpoints", "reference", "trackers", "images", "model", "model.tmp")
+_OUR_FOLDERS = ("checkpoints", "reference", "trackers", "images", "negatives", "model", "model.tmp")
 _PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
 _FREE = frozenset(
     ("workers", "log_every", "eval_every", "save_every", "keep_checkpoints", "trackers", "distribution")
-) | {"micro_batch_tokens"}
+) | {"micro_batch_tokens", "looking.every", "looking.groups", "looking.patience"}
 """Fields of ``train`` that change no number beyond rounding: they may differ when a run goes on."""
 
 
@@ -55,6 +55,11 @@ class RunDirectory:
     @property
     def reference(self) -> Path:
         return self.path / "reference"
+
+    @property
+    def negatives(self) -> Path:
+        """Made pictures: negatives of visual preferences, and white ones."""
+        return self.path / "negatives"
 
     @property
     def trackers(self) -> Path:

@@ -20,8 +20,9 @@ from sightline.recipes.schema import Recipe
 from sightline.train.build import build_columns, build_source, facts_of, keep_settings, load_rows
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
-from sightline.train.metrics import Meter, MetricsFile
+from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
+from sightline.train.probe import Looking, blind_at_the_end
 from sightline.train.run import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
 from sightline.train.source import Render, Source
@@ -46,6 +47,7 @@ class Session:
     held_out: Sequence[Group]
     columns: Columns
     meter: Meter
+    looking: Looking
     step: int = 0
     """Optimizer steps done."""
     tokens: float = 0.0
@@ -100,6 +102,8 @@ class Session:
             self.metrics.drop_after(0 if checkpoint is None else checkpoint.step)
         if checkpoint is None:
             return
+        if self.runtime.is_main and self.run.metrics.exists():
+            self.looking.blind = blind_at_the_end(read_metrics(self.run.metrics))
         self.policy.load_trainable_state(dict(checkpoint.weights))
         self.optimizer.load_state_dict(dict(checkpoint.optimizer))
         self.step = checkpoint.step
@@ -156,6 +160,13 @@ def open_session(
             held_out=rows.held_out,
             columns=columns,
             meter=Meter(runtime.device),
+            looking=Looking(
+                spec=recipe.train.looking,
+                candidates=rows.compared,
+                folder=run.negatives,
+                seed=recipe.seed,
+                reads=reads,
+            ),
         )
         runtime.seed(recipe.seed + runtime.rank)
         session.restore(checkpoint)

@@ -1,0 +1,94 @@
+"""The "does it look?" meter: whether the preference depends on the picture.
+
+A preference run can succeed by every other figure while the model learns which *texts* are preferred. The margin
+between two answers, ``log π(y+) - log π(y-)`` or the difference of their rewards, is read under the true picture,
+under a white one and under another one. What of it remains without the picture is not seen but known by heart
+(mDPO, arXiv 2406.11839, figure 1).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sightline.data.sampler import share
+from sightline.data.schema import read_groups
+from sightline.ops.reductions import segment_sum
+from sightline.train.passes import plan_passes
+from sightline.train.probe import Reading, first_pair, read_margins
+from sightline.train.session import Session
+from sightline.train.source import Taken
+from sightline.types import Batch, Group, Head
+
+_log = logging.getLogger(__name__)
+
+
+def look(s: Session) -> dict[str, float]:
+    """The figures of one reading, and a warning where it is the last of ``patience`` blind ones. Every rank calls.
+
+    Empty where there is nothing to read: no comparison of answers about a picture.
+    """
+    if not s.looking.candidates and s.looking.probe is None:
+        s.looking.candidates = s.runtime.gather_objects(_sampled(s) if s.runtime.is_main else [])[0]
+    probe = s.looking.prepare()
+    if not probe:
+        return {}
+    found = margins(s, probe)
+    reading = read_margins(np.array([found[group.id] for group in probe], dtype=np.float64))
+    s.looking.blind = s.looking.blind + 1 if reading.blind else 0
+    if s.looking.blind == s.looking.spec.patience and s.runtime.is_main:
+        _log.warning(warning(s, reading, len(probe)))
+    return reading.figures()
+
+
+@torch.no_grad()
+def margins(s: Session, probe: list[Group]) -> dict[str, list[float]]:
+    """Margins of each group's comparisons under the policy as it is, by group id; over all ranks."""
+    mine = share(probe, s.runtime.rank, s.runtime.size)
+    taken = Taken(groups=[s.render(group) for group in mine or probe[:1]])
+    head: Head = "logprobs" if "logprobs" in s.algorithm.heads else "reward"
+    found: dict[str, list[float]] = {}
+    mode = s.policy.training
+    s.policy.eval()
+    for one in plan_passes(s, taken):
+        with s.runtime.autocast():
+            batch = s.policy.encode(one.batch.to(s.runtime.device))
+            scores = s.policy(batch, frozenset({head}))
+        value_R = scores.reward if scores.reward is not None else _summed(batch, scores.logprobs)
+        winner_P, loser_P = batch.pairs.unbind(1)
+        rows = (value_R[winner_P] - value_R[loser_P]).double().reshape(len(one.groups), -1).tolist()
+        found |= {group.group.id: row for group, row in zip(one.groups, rows, strict=True)}
+    s.policy.train(mode)
+    return {name: row for part in s.runtime.gather_objects(found) for name, row in part.items()}
+
+
+def warning(s: Session, reading: Reading, pairs: int) -> str:
+    """What was found, what was expected, what to do."""
+    gap = reading.gaps[reading.judged]
+    picture = "another" if reading.judged == "other" else "a white"
+    return (
+        f"Step {s.step}: the preference does not depend on the picture ({s.looking.blind} readings in a row). Over "
+        f"{pairs} pairs the margin is {reading.margin:.3g}, and under {picture} picture it is smaller by "
+        f"{gap.value:.3g} (95 % interval {gap.low:.3g} to {gap.high:.3g}); expected a gap that is clearly not 0 and at "
+        "least 5 % of the margins. The answers can be told apart by their text alone: add comparisons of pictures "
+        "(visual, see docs/algorithms/visual_preferences.md), or look for pairs that differ in length or style. "
+        "train.looking.every: 0 turns this meter off."
+    )
+
+
+def _summed(batch: Batch, logprobs_N: Tensor | None) -> Tensor:
+    """[R] log-probability of each response."""
+    assert logprobs_N is not None
+    return segment_sum(logprobs_N, batch.response, batch.num_responses)
+
+
+def _sampled(s: Session) -> list[Group]:
+    """Pairs among the first answers that the policy sampled: always the same, however often a run is resumed."""
+    if not s.run.samples.exists():
+        return []
+    pairs = (pair for group in read_groups(s.run.samples) if (pair := first_pair(group)))
+    return list(itertools.islice(pairs, s.looking.spec.groups))

@@ -1,0 +1,151 @@
+"""What the "does it look?" meter reads: pairs of answers under their picture, a white one and another one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.data.augment import Reader
+from sightline.errors import RecipeError
+from sightline.evaluation.statistics import Interval, bootstrap, mean
+from sightline.negatives.relate import negative_prompts
+from sightline.recipes.schema import LookingSpec, ReadsSpec
+from sightline.types import Edge, Group
+
+LEAST_SHARE = 0.05
+"""A gap below this share of the margins' mean size is no dependence, however sure it is."""
+BLIND = "looking/blind"
+
+
+@dataclass(kw_only=True)
+class Looking:
+    """The meter of one run: what it reads, and what it has seen."""
+
+    spec: LookingSpec
+    candidates: Sequence[Group]
+    """Groups with comparisons of answers to choose the probe from; may be empty."""
+    folder: Path
+    """Where white pictures are written."""
+    seed: int
+    reads: ReadsSpec | None = None
+    """How a reward model reads its rows."""
+    probe: list[Group] | None = None
+    """None: not made yet."""
+    blind: int = 0
+    """Readings in a row that saw no dependence on the picture."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to read: a model that is not shown pictures does not look at them."""
+        return self.spec.every > 0 and (self.reads is None or self.reads.images == "keep")
+
+    def prepare(self) -> list[Group]:
+        """The probe: the same groups at every reading."""
+        if self.probe is None:
+            # a prompt that was sampled for in several rounds counts once
+            pairs = {pair.id: pair for group in self.candidates if (pair := first_pair(group))}
+            chosen = spread(list(pairs.values()), self.spec.groups)
+            read = Reader(self.reads)
+            self.probe = [read(group) for group in under_pictures(chosen, folder=self.folder, seed=self.seed)]
+            self.candidates = ()
+        return self.probe
+
+
+def first_pair(group: Group) -> Group | None:
+    """The prompt and the two answers of the first comparison that is under one prompt with a picture."""
+    for edge in group.edges:
+        winner, loser = group.responses[edge.winner], group.responses[edge.loser]
+        prompt = group.prompts[winner.prompt]
+        if winner.prompt == loser.prompt and prompt.images:
+            answers = (replace(winner, prompt=0), replace(loser, prompt=0))
+            return Group(prompts=(prompt,), responses=answers, edges=(Edge(winner=0, loser=1),), source=group.source)
+    return None
+
+
+def spread(groups: Sequence[Group], most: int) -> list[Group]:
+    """At most so many groups, evenly over the whole: rows often come sorted."""
+    if len(groups) <= most:
+        return list(groups)
+    return [groups[place * len(groups) // most] for place in range(most)]
+
+
+def under_pictures(pairs: Sequence[Group], *, folder: Path, seed: int) -> list[Group]:
+    """Each pair under its picture, under a white one of that size, and under the picture of another pair.
+
+    The third is left out where all pairs have the same picture. Edges are in the order true, blank, other.
+    """
+    if not pairs:
+        return []
+    makers = [negative_prompts("blank", pairs, folder=folder, seed=seed)]
+    with contextlib.suppress(RecipeError):  # there is no other picture
+        makers.append(negative_prompts("other", pairs, folder=folder, seed=seed))
+    made = []
+    for pair in pairs:
+        prompts = (pair.prompts[0], *(maker.prompt(pair.prompts[0]) for maker in makers))
+        answers = tuple(replace(r, prompt=place) for place in range(len(prompts)) for r in pair.responses)
+        edges = tuple(Edge(winner=2 * place, loser=2 * place + 1) for place in range(len(prompts)))
+        made.append(replace(pair, prompts=prompts, responses=answers, edges=edges))
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What one look at the probe tells."""
+
+    margin: float
+    """Mean margin of the preferred answer under the true picture, in nats (or units of reward)."""
+    size: float
+    """Mean size of the margin, whatever its sign."""
+    gaps: Mapping[str, Interval]
+    """By picture, ``blank`` and ``other``: mean of margin with the true picture minus margin with this one, and its
+    95 % bootstrap interval over pairs."""
+
+    @property
+    def judged(self) -> str:
+        """The picture that decides: another one, where there is one. A white picture is unlike any that a model has
+        seen, so that a preference may fall under it without depending on what is in a picture."""
+        return "other" if "other" in self.gaps else "blank"
+
+    @property
+    def blind(self) -> bool:
+        """No dependence on the picture: the interval contains 0, or the gap is under 5 % of the margins' size."""
+        gap = self.gaps[self.judged]
+        return gap.low <= 0 <= gap.high or abs(gap.value) < LEAST_SHARE * self.size
+
+    def figures(self) -> dict[str, float]:
+        """As they are logged."""
+        gap = self.gaps[self.judged]
+        return {
+            "looking/margin": self.margin,
+            **{f"looking/{name}": value.value for name, value in self.gaps.items()},
+            f"looking/{self.judged}/low": gap.low,
+            f"looking/{self.judged}/high": gap.high,
+            BLIND: float(self.blind),
+        }
+
+
+def read_margins(margins: NDArray[np.float64]) -> Reading:
+    """
+    Args:
+        margins: [pairs, 2 or 3] margin of the preferred answer under the true, a white and another picture.
+    """
+    names = ("blank", "other")[: margins.shape[1] - 1]
+    gaps = {name: margins[:, 0] - margins[:, place] for place, name in enumerate(names, start=1)}
+    intervals = {name: bootstrap({"gap": gap}, mean("gap"), seed=0) for name, gap in gaps.items()}
+    true = margins[:, 0]
+    return Reading(margin=float(true.mean()), size=float(np.abs(true).mean()), gaps=intervals)
+
+
+def blind_at_the_end(records: Iterable[Mapping[str, Any]]) -> int:
+    """How many of the last readings in ``metrics.jsonl`` saw no dependence: a resumed run goes on counting."""
+    count = 0
+    for record in records:
+        if BLIND in record:
+            count = count + 1 if record[BLIND] else 0
+    return count
