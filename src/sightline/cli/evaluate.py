@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from sightline.cli import benchmarks
 from sightline.cli.console import out as console_out
 from sightline.cli.console import progress_bar, say
+from sightline.evaluation.benches import check_name
 from sightline.recipes.schema import ModelSpec
 
-app = typer.Typer(no_args_is_help=True, help="Measure a model on a benchmark.", rich_markup_mode="markdown")
+
+class _Benchmarks(TyperGroup):
+    """``eval amber pope`` is short for ``eval run amber pope``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """A first word that is no command is a benchmark; so is ``scenes`` with another one behind it."""
+        several = len(args) > 1 and not args[1].startswith("-")
+        if args[0] not in self.commands or (args[0] == "scenes" and several):
+            check_name(args[0])
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Benchmarks,
+    no_args_is_help=True,
+    help="Measure a model on benchmarks: `sightline eval amber pope --model M --data DIR -o OUT`.",
+    rich_markup_mode="markdown",
+)
+app.command(name="run")(benchmarks.run)
+app.command(name="grade")(benchmarks.grade)
+app.command(name="diff")(benchmarks.diff)
+app.command(name="list")(benchmarks.list_benchmarks)
+app.command(name="export")(benchmarks.export)
 
 
 def report(

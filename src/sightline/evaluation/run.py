@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer
-from sightline.evaluation.bench import Answer, Benchmark, Judge, Question, Result, check_protocol
+from sightline.evaluation.bench import Answer, Benchmark, Graded, Judge, Question, Result, check_protocol
 from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts.engine import Progress, RolloutEngine
 from sightline.types import Group
@@ -148,3 +148,19 @@ def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec:
     if not answers:
         raise DataError("there are no answers", source=bench.name, remedy="Answer the benchmark first")
     return bench.grade(data, answers, protocol, spec.options, spec.judge)
+
+
+def illustrate(result: Result, questions: Sequence[Question], answers: Sequence[Answer]) -> Result:
+    """The result with question, pictures and answer in the details of every row that lacks them, for people."""
+    asked = {question.id: question for question in questions}
+    said = {answer.id: answer.text for answer in answers}
+    return replace(result, graded=[_illustrated(row, asked.get(row.id), said.get(row.id)) for row in result.graded])
+
+
+def _illustrated(row: Graded, question: Question | None, text: str | None) -> Graded:
+    found: dict[str, Any] = {} if text is None else {"answer": text}
+    if question is not None:
+        parts = question.prompt.messages[-1]["content"]
+        asked = parts if isinstance(parts, str) else " ".join(part["text"] for part in parts if part["type"] == "text")
+        found |= {"question": asked, "images": list(question.prompt.images)}
+    return replace(row, details={**found, **row.details})

@@ -33,8 +33,9 @@ class Row:
     difference: Interval | None = None
     """After minus before, paired."""
     better: Literal["lower", "higher", "neither"] = "neither"
-    unit: Literal["percent", "number"] = "percent"
-    """``percent``: values are shares in [0, 1], shown in %."""
+    unit: Literal["percent", "number", "fraction"] = "percent"
+    """``percent``: values are shares in [0, 1], shown in %; ``number``: as they are, with one decimal;
+    ``fraction``: as they are, with three."""
     headline: bool = False
     """Shown large at the top of the page."""
 
@@ -56,11 +57,12 @@ _STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "no clear chan
 
 
 def number(value: float, unit: str, *, signed: bool = False) -> str:
-    """A value with one decimal; a share in percent. A minus is the typographic one; NaN is a dash."""
+    """A value with one decimal, a fraction with three; a share in percent. A typographic minus; NaN is a dash."""
     if math.isnan(value):
         return "–"
-    shown = round(100 * value if unit == "percent" else value, 1) + 0.0
-    text = f"{shown:+.1f}" if signed and shown else f"{shown:.1f}"
+    decimals = 3 if unit == "fraction" else 1
+    shown = round(100 * value if unit == "percent" else value, decimals) + 0.0
+    text = f"{shown:+.{decimals}f}" if signed and shown else f"{shown:.{decimals}f}"
     return text.replace("-", "−")
 
 

@@ -30,19 +30,26 @@ MODULES: Final[dict[str, str]] = {
 """Name on the command line to module."""
 
 
+def check_name(name: str) -> None:
+    """Raises:
+    DataError: There is no benchmark of that name.
+    """
+    if ":" not in name and name not in MODULES:
+        near = difflib.get_close_matches(name, MODULES, n=1)
+        remedy = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(MODULES)}"
+        raise DataError(f"there is no benchmark {name!r}", remedy=remedy)
+
+
 def load_bench(name: str) -> Benchmark:
     """The benchmark of that name, or ``package.module:INSTANCE`` of another package.
 
     Raises:
         DataError: There is none of that name.
     """
+    check_name(name)
     if ":" in name:
         module, _, instance = name.partition(":")
         found: Benchmark = vars(importlib.import_module(module))[instance]
         return found
-    if name not in MODULES:
-        near = difflib.get_close_matches(name, MODULES, n=1)
-        remedy = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(MODULES)}"
-        raise DataError(f"there is no benchmark {name!r}", remedy=remedy)
     bench: Benchmark = importlib.import_module(f"sightline.evaluation.benches.{MODULES[name]}").BENCH
     return bench

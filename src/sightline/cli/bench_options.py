@@ -1,0 +1,116 @@
+"""What the benchmark commands make of their options: folders, ``key=value`` lines, judges, tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from sightline.cli.console import out, say
+from sightline.errors import DataError
+from sightline.evaluation.bench import Benchmark
+from sightline.evaluation.judge import JudgeClient, load_judge
+from sightline.evaluation.results import Measured
+
+
+def data_folder(bench: Benchmark, given: Sequence[str], default: Path) -> Path:
+    """The data of a benchmark: ``NAME=DIR``, or the folder of its name in DIR, or DIR itself.
+
+    Args:
+        bench: Whose data.
+        given: As on the command line.
+        default: For the built-in world, which needs no data.
+
+    Raises:
+        DataError: No folder is given, or it does not exist.
+    """
+    own = [value.partition("=")[2] for value in given if value.startswith(f"{bench.name}=")]
+    shared = [value for value in given if "=" not in value]
+    if not own and not shared:
+        if bench.name == "scenes":
+            default.mkdir(parents=True, exist_ok=True)
+            return default
+        raise DataError("no data folder is given", source=bench.name, remedy=f"Pass --data DIR. Needed: {bench.needs}")
+    folder = Path(own[0] if own else shared[0])
+    if not own and (folder / bench.name).is_dir():
+        folder = folder / bench.name
+    if not folder.exists():
+        raise DataError("the data folder does not exist", source=str(folder), remedy=f"Needed: {bench.needs}")
+    return folder
+
+
+def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` for every benchmark, ``bench.key=value`` for one; values are read as YAML.
+
+    Raises:
+        DataError: A line without ``=``.
+    """
+    options = {}
+    for line in given:
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise DataError(f"the option {line!r} has no '='", remedy="Write --option key=value")
+        owner, dot, name = key.rpartition(".")
+        if not dot or owner == bench:
+            options[name] = yaml.safe_load(value)
+    return options
+
+
+def protocol_of(bench: Benchmark, given: Sequence[str]) -> str | None:
+    """``P`` for every benchmark, ``bench=P`` for one; the latter wins."""
+    own = [value.partition("=")[2] for value in given if value.startswith(f"{bench.name}=")]
+    shared = [value for value in given if "=" not in value]
+    return next(iter([*own, *shared]), None)
+
+
+def judge_of(spec: str | None, options: Sequence[str], folder: Path) -> JudgeClient | None:
+    """The judge of the command line. Its replies are cached in ``folder``/judge_cache, unless replayed."""
+    if spec is None:
+        if options:
+            raise DataError("--judge-option is given without --judge", remedy="Pass --judge openai:MODEL")
+        return None
+    return load_judge(spec, options_of("judge", options), cache=folder / "judge_cache", record=folder / "judge.jsonl")
+
+
+def result_table(measured: Measured) -> Table:
+    """One result for the terminal: figures as the protocol prints them, and their intervals."""
+    result = measured.result
+    failed = f", {result.failures} could not be graded" if result.failures else ""
+    title = f"{result.bench} ({result.protocol}), {len(result.graded)} answers{failed}"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    for name, value in result.metrics.items():
+        shown = result.metrics_printed.get(name, f"{value:.4g}")
+        decimals = len(shown.partition(".")[2].rstrip("% "))
+        found = measured.intervals.get(name)
+        defined = found is not None and not math.isnan(found.low)
+        cell = f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]" if found is not None and defined else ""
+        table.add_row(Text(name), Text(shown), Text(cell))
+    return table
+
+
+def show_result(measured: Measured) -> None:
+    """Prints a result, its notes and how long the answers are: length stands beside every figure."""
+    out.print(result_table(measured))
+    length = measured.facts.get("length", {})
+    if length:
+        cut = f", {length['cut']:.1%} cut at the limit of tokens" if "cut" in length else ""
+        say(f"Answers: {length['mean_words']:.1f} words on average, {length['empty']:.1%} empty{cut}.")
+    judge = measured.facts.get("judge")
+    if judge:
+        cost = f", cost {judge['cost']:.2f}" if "cost" in judge else ""
+        tokens = f"{judge['prompt_tokens']} + {judge['completion_tokens']} tokens{cost}"
+        asked = f"{judge['requests']} requests, {judge['cached']} from the cache, {judge['failed']} failed"
+        say(f"Judge {judge['name']}: {asked}, {judge['retries']} retries, {tokens}.")
+        for error in judge["errors"]:
+            say(f"  {error}")
+    for note in measured.result.notes:
+        say(note)

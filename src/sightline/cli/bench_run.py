@@ -1,0 +1,170 @@
+"""The two halves of ``sightline eval run``: answering with the model, and grading without it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sightline.cli.bench_options import data_folder, judge_of, options_of, protocol_of, show_result
+from sightline.cli.console import print_error, progress_bar, say
+from sightline.errors import DataError
+from sightline.evaluation.answers import AnswerFile, StoredAnswer
+from sightline.evaluation.bench import Benchmark, Question, check_protocol
+from sightline.evaluation.benches import load_bench
+from sightline.evaluation.results import (
+    RESULTS,
+    Measured,
+    length_facts,
+    lmms_eval_table,
+    measure,
+    read_measured,
+    write_measured,
+)
+from sightline.evaluation.run import AnswerSpec, GradeSpec, answer_questions, grade_answers, illustrate
+from sightline.recipes.schema import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One model on several benchmarks, as asked for on the command line."""
+
+    out: Path
+    model: ModelSpec
+    spec: AnswerSpec
+    data: Sequence[str]
+    protocols: Sequence[str]
+    options: Sequence[str]
+    judge: str | None
+    judge_options: Sequence[str]
+
+    def facts(self) -> dict[str, Any]:
+        """Model and decoding, as they stand in results."""
+        decoding = self.spec.settings()
+        return {"model": self.model.path, "adapter": self.model.adapter, "dtype": self.model.dtype, **decoding}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One benchmark of an evaluation."""
+
+    bench: Benchmark
+    data: Path
+    questions: Sequence[Question]
+    answers: Sequence[StoredAnswer] = ()
+
+
+def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | None, overwrite: bool) -> list[Task]:
+    """Answers every benchmark; all data are read before the model is loaded.
+
+    Raises:
+        DataError: Data are missing, or a benchmark or protocol is unknown.
+        CheckpointError: Answers of other settings are there.
+    """
+    tasks = [_task(evaluation, name, limit) for name in dict.fromkeys(names)]
+    from sightline.models.load import load_policy
+    from sightline.rollouts.hf import HFEngine
+
+    engine = HFEngine(load_policy(evaluation.model, trainable=False))
+    return [_answered(evaluation, task, engine, overwrite=overwrite) for task in tasks]
+
+
+def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | None) -> None:
+    """Grades every benchmark and writes the page. A benchmark that cannot be graded does not stop the others.
+
+    Exits with code 2 if one could not be graded; its answers are kept.
+    """
+    graded: list[Measured] = []
+    failed = 0
+    for task in tasks:
+        try:
+            graded.append(_graded(evaluation, task))
+        except DataError as error:
+            print_error(error)
+            failed += 1
+    if graded:
+        _write_summary(evaluation, graded, against)
+    if failed:
+        say(f"{failed} of {len(tasks)} benchmarks could not be graded. Their answers are in {evaluation.out}.")
+        sys.exit(2)
+
+
+def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
+    bench = load_bench(name)
+    if protocol := protocol_of(bench, evaluation.protocols):
+        check_protocol(bench, protocol)
+    data = data_folder(bench, evaluation.data, evaluation.out / bench.name / "data")
+    questions = bench.questions(data)[:limit]
+    images = [image for question in questions for image in question.prompt.images]
+    missing = [image for image in dict.fromkeys(images) if not Path(image).is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(set(images))} pictures are missing ({missing[0]})",
+            source=f"{bench.name}: {data}",
+            remedy=f"Needed: {bench.needs}",
+        )
+    return Task(bench=bench, data=data, questions=questions)
+
+
+def _answered(evaluation: Evaluation, task: Task, engine: Any, *, overwrite: bool) -> Task:
+    settings = {**evaluation.facts(), "questions": _fingerprint(task.questions)}
+    file = AnswerFile(path=evaluation.out / task.bench.name / "answers.jsonl", settings=settings)
+    with progress_bar() as bar:
+        shown = bar.add_task(task.bench.name, total=len(task.questions))
+        answers = answer_questions(
+            engine,
+            task.questions,
+            file,
+            evaluation.spec,
+            overwrite=overwrite,
+            on_progress=lambda done, _: bar.update(shown, completed=done),
+        )
+        bar.update(shown, completed=len(answers))
+    return dataclasses.replace(task, answers=answers)
+
+
+def _graded(evaluation: Evaluation, task: Task) -> Measured:
+    folder = evaluation.out / task.bench.name
+    client = judge_of(evaluation.judge, evaluation.judge_options, folder)
+    spec = GradeSpec(
+        protocol=protocol_of(task.bench, evaluation.protocols),
+        options=options_of(task.bench.name, evaluation.options),
+        judge=client,
+    )
+    answers = [stored.answer for stored in task.answers]
+    result = illustrate(grade_answers(task.bench, task.data, answers, spec), task.questions, answers)
+    facts = {**evaluation.facts(), "length": length_facts(task.answers)}
+    if client is not None and client.usage.requests:
+        facts["judge"] = client.facts()
+    measured = measure(result, facts)
+    write_measured(measured, folder / RESULTS)
+    show_result(measured)
+    return measured
+
+
+def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: Path | None) -> None:
+    from sightline.report.evaluation import write_results_page
+
+    table = json.dumps(lmms_eval_table(graded), indent=2)
+    (evaluation.out / RESULTS).write_text(table + "\n", encoding="utf-8")
+    pairs = [(_earlier(against, measured), measured) for measured in graded]
+    title = f"Benchmarks: {evaluation.model.path}"
+    notes = [] if against is None else [f"Before: {against}. After: {evaluation.out}."]
+    say(f"Report: {write_results_page(evaluation.out / 'report.html', pairs, title=title, notes=notes)}")
+
+
+def _earlier(against: Path | None, measured: Measured) -> Measured | None:
+    if against is None:
+        return None
+    return read_measured(against / measured.result.bench)
+
+
+def _fingerprint(questions: Sequence[Question]) -> str:
+    """What was asked: answers to other questions must not be mixed with these."""
+    asked = [[q.id, [dict(m) for m in q.prompt.messages], [Path(i).name for i in q.prompt.images]] for q in questions]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,214 @@
+"""``sightline eval run | grade | diff | list | export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sightline.cli.console import out as console_out
+from sightline.cli.console import say
+
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        help="Folder of the benchmark, or one with a folder for each; NAME=DIR for a single one. Repeatable.",
+        show_default=False,
+    ),
+]
+ProtocolOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--protocol", help="How answers are graded; NAME=P for one benchmark. Default: official.", show_default=False
+    ),
+]
+BenchOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="key=value of the benchmark, NAME.key=value of one. Repeatable.", show_default=False),
+]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(help="openai[:MODEL], http://ADDRESS, local:FOLDER or replay:FILE.", show_default=False),
+]
+JudgeSetting = Annotated[
+    list[str] | None,
+    typer.Option("--judge-option", help="key=value: model, url, timeout, tries, workers, ...", show_default=False),
+]
+BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="Name of the benchmark.", show_default=False)]
+
+
+def run(
+    benches: Annotated[list[str], typer.Argument(metavar="BENCH...", help="Names of benchmarks.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Folder or hub name of the model.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for answers, figures and the page.")],
+    adapter: Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.", show_default=False)] = None,
+    data: DataOption = None,
+    protocol: ProtocolOption = None,
+    option: BenchOption = None,
+    judge: JudgeOption = None,
+    judge_option: JudgeSetting = None,
+    against: Annotated[
+        Path | None, typer.Option(help="--out of an earlier run, to stand beside.", show_default=False)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of an answer. Default: the protocol's.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions generated together. Changes no answer.")] = 32,
+    temperature: Annotated[float, typer.Option(min=0, help="0: greedy, as the protocols say.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Least share of probability that is sampled from.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of sampled answers.")] = 0,
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Answer the first questions only, and do not grade.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew if answers are there.")] = False,
+) -> None:
+    """Answer benchmarks with a model and grade the answers. `run` may be left out.
+
+    Questions about one picture share its encoding. Answers are stored as they come, so a stopped
+    command goes on where it was; they are graded when all are there, and can be graded again
+    without the model (`eval grade`). Writes answers.jsonl and results.json for each benchmark,
+    and report.html.
+
+    Example: `sightline eval run amber pope --model runs/dpo/model --data benchmarks -o eval/dpo --against eval/base`
+    """
+    from sightline.cli.bench_run import Evaluation, answer_all, grade_all
+    from sightline.evaluation.run import AnswerSpec
+    from sightline.recipes.load import check_spec
+    from sightline.recipes.schema import ModelSpec
+
+    spec = AnswerSpec(max_new_tokens=max_tokens, batch_size=batch_size, temperature=temperature, top_p=top_p, seed=seed)
+    evaluation = Evaluation(
+        out=out,
+        model=check_spec(ModelSpec, "model options", path=model, adapter=adapter, dtype=dtype),
+        spec=spec,
+        data=data or [],
+        protocols=protocol or [],
+        options=option or [],
+        judge=judge,
+        judge_options=judge_option or [],
+    )
+    tasks = answer_all(evaluation, benches, limit=limit, overwrite=overwrite)
+    if limit is None:
+        grade_all(evaluation, tasks, against=against)
+
+
+def grade(
+    bench: BenchName,
+    responses: Annotated[
+        Path, typer.Option(help="answers.jsonl, or the official submission file.", show_default=False)
+    ],
+    data: DataOption = None,
+    protocol: ProtocolOption = None,
+    option: BenchOption = None,
+    judge: JudgeOption = None,
+    judge_option: JudgeSetting = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write figures here, and rows beside.", show_default=False)
+    ] = None,
+) -> None:
+    """Grade stored answers: needs no model and no GPU.
+
+    Example: `sightline eval grade pope --data pope/ --responses answers.jsonl --protocol lmms-eval --json out.json`
+    """
+    from sightline.cli.bench_options import data_folder, judge_of, options_of, protocol_of, show_result
+    from sightline.evaluation.answers import read_responses, read_stored_or_plain
+    from sightline.evaluation.benches import load_bench
+    from sightline.evaluation.results import length_facts, measure, write_measured
+    from sightline.evaluation.run import GradeSpec, grade_answers
+
+    chosen = load_bench(bench)
+    answers = read_responses(chosen, responses)
+    folder = data_folder(chosen, data or [], responses.parent)
+    client = judge_of(judge, judge_option or [], (json_out or responses).parent)
+    spec = GradeSpec(
+        protocol=protocol_of(chosen, protocol or []), options=options_of(bench, option or []), judge=client
+    )
+    result = grade_answers(chosen, folder, answers, spec)
+    facts = {"responses": str(responses), "length": length_facts(read_stored_or_plain(responses, answers))}
+    if client is not None:
+        facts["judge"] = client.facts()
+    measured = measure(result, facts)
+    if json_out is not None:
+        write_measured(measured, json_out)
+    show_result(measured)
+
+
+def diff(
+    before: Annotated[list[Path], typer.Argument(metavar="A B", help="Results: folders or files.", show_default=False)],
+    seeds: Annotated[
+        bool,
+        typer.Option("--seeds", help="The first half of the results are seeds of A, the second half of B, in pairs."),
+    ] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="Write A and B side by side to this HTML file.", show_default=False)
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the differences.", show_default=False)] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
+) -> None:
+    """Is B better than A, and by how much: paired differences on the same questions, with intervals.
+
+    Example: `sightline eval diff eval/base/amber eval/dpo/amber --page compare.html`
+    """
+    from sightline.errors import DataError
+    from sightline.evaluation.results import changes, read_measured
+    from sightline.report.evaluation import change_rows, write_results_page
+    from sightline.report.table import table_json, terminal_table
+
+    half = len(before) // 2
+    if len(before) < 2 or len(before) % 2 or (half > 1 and not seeds):
+        raise DataError(f"found {len(before)} results", remedy="Give A and B; or with --seeds A1 A2 ... B1 B2 ...")
+    results = [read_measured(path) for path in before]
+    found = changes(results[:half], results[half:], resamples=resamples)
+    rows = change_rows(found, results[0].result.metrics_printed)
+    console_out.print(terminal_table(rows))
+    for name in ("better", "worse"):
+        named = [row.name for row in rows if row.verdict == name]
+        say(f"B is {name} in {', '.join(named)}." if named else f"B is {name} in nothing.")
+    if json_out is not None:
+        document = {"bench": results[0].result.bench, "protocol": results[0].result.protocol}
+        json_out.write_text(json.dumps({**document, "metrics": table_json(rows)}, indent=2) + "\n", encoding="utf-8")
+    if page is not None:
+        say(f"Page: {write_results_page(page, list(zip(results[:half], results[half:], strict=True)))}")
+
+
+def list_benchmarks() -> None:
+    """Show benchmarks, their protocols, and what each needs and where it is found.
+
+    Example: `sightline eval list`
+    """
+    from rich.table import Table
+
+    from sightline.evaluation.benches import MODULES, load_bench
+
+    table = Table(title="Benchmarks", title_justify="left")
+    for title in ("name", "protocols", "needs"):
+        table.add_column(title, overflow="fold")
+    for name in MODULES:
+        bench = load_bench(name)
+        table.add_row(name, ", ".join(bench.protocols), bench.needs)
+    console_out.print(table)
+
+
+def export(
+    bench: BenchName,
+    responses: Annotated[Path, typer.Option(help="answers.jsonl.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The submission file.", show_default=False)],
+    data: DataOption = None,
+) -> None:
+    """Write stored answers in the benchmark's official submission format.
+
+    Example: `sightline eval export amber --data amber/ --responses eval/dpo/amber/answers.jsonl -o amber.json`
+    """
+    from sightline.cli.bench_options import data_folder
+    from sightline.evaluation.answers import read_responses
+    from sightline.evaluation.benches import load_bench
+
+    chosen = load_bench(bench)
+    answers = read_responses(chosen, responses)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.export(data_folder(chosen, data or [], responses.parent), answers, out)
+    say(f"{len(answers)} answers: {out}")

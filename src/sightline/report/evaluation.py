@@ -1,0 +1,278 @@
+"""The results page: every benchmark with intervals, bars per category and the worst answers, one model or two."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sightline.evaluation.bench import Graded, direction
+from sightline.evaluation.results import Change, Measured, changes
+from sightline.evaluation.statistics import Interval
+from sightline.report.page import Answer, GalleryItem, embed, pieces
+from sightline.report.svg import interval_bar
+from sightline.report.table import SIGNS, Row, bounds, number
+
+_MOST_PANELS = 4
+_MOST_BARS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One category of one figure."""
+
+    name: str
+    sides: tuple[tuple[str, float], ...]
+    """(shown number, share of the widest bar in percent) before and after, or of the one model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One figure by category."""
+
+    title: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One benchmark on the page."""
+
+    anchor: str
+    title: str
+    protocol: str
+    facts: Sequence[str]
+    rows: Sequence[Row]
+    panels: Sequence[Panel]
+    gallery: Sequence[GalleryItem]
+
+    @property
+    def compared(self) -> bool:
+        """Whether two models stand side by side."""
+        return any(row.after is not None for row in self.rows)
+
+
+def write_results_page(
+    path: str | Path,
+    results: Sequence[tuple[Measured | None, Measured]],
+    *,
+    title: str = "Benchmarks",
+    notes: Sequence[str] = (),
+    gallery: int = 12,
+) -> Path:
+    """Writes a self-contained HTML page.
+
+    Args:
+        path: The file; its folder is made.
+        results: For each benchmark (before, after); before is None where there is one model only.
+        title: Heading of the page.
+        notes: Paragraphs under the heading.
+        gallery: Most worst answers of each benchmark.
+
+    Returns:
+        The path written.
+
+    Raises:
+        DataError: Before and after are not of the same benchmark, protocol, judge and questions.
+    """
+    path = Path(path)
+    environment = Environment(
+        loader=PackageLoader("sightline.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, bounds=bounds, embed=embed)
+    sections = [_section(before, after, gallery) for before, after in results]
+    page = environment.get_template("evaluation.html.j2").render(
+        title=title,
+        notes=notes,
+        sections=[(section, [(row, Markup(interval_bar(row))) for row in section.rows]) for section in sections],
+        signs=SIGNS,
+        pieces=pieces,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def result_rows(measured: Measured, before: Measured | None = None) -> list[Row]:
+    """The figures of one model, or of two with their paired differences.
+
+    A figure that is no formula of counts has no interval, and stands without a comparison.
+    """
+    result = measured.result
+    compared = {} if before is None else {change.metric: change for change in changes([before], [measured])}
+    return [_row(name, measured, compared.get(name)) for name, value in result.metrics.items() if not math.isnan(value)]
+
+
+def change_rows(found: Sequence[Change], printed: Mapping[str, str]) -> list[Row]:
+    """Comparisons as rows of a table; ``printed`` shows how precise each figure is."""
+    return [
+        Row(
+            key=change.metric,
+            name=change.metric,
+            meaning="",
+            before=change.before,
+            after=change.after,
+            difference=change.difference,
+            better=change.better,
+            unit=_unit(printed.get(change.metric, "")),
+        )
+        for change in found
+    ]
+
+
+def worst_answers(measured: Measured, before: Measured | None = None, *, number: int = 12) -> list[GalleryItem]:
+    """Answers with the largest ``error``, of either model, with what was asked, what is true and what is wrong."""
+    old = {} if before is None else {row.id: row for row in before.result.graded}
+    ranked = [
+        (max(_error(row), _error(old[row.id]) if row.id in old else 0.0), -index, row)
+        for index, row in enumerate(measured.result.graded)
+    ]
+    worst = sorted((item for item in ranked if item[0] > 0), reverse=True, key=lambda item: item[:2])[:number]
+    return [_item(row, old.get(row.id)) for _, _, row in worst]
+
+
+def category_panels(measured: Measured, before: Measured | None = None) -> list[Panel]:
+    """Bars for each figure that at least two categories share; the first few figures."""
+    categories = measured.result.by_category
+    old = {} if before is None else before.result.by_category
+    names = dict.fromkeys(name for values in categories.values() for name in values)
+    panels = []
+    for name in names:
+        there = [category for category, values in categories.items() if _finite(values.get(name))][:_MOST_BARS]
+        if len(there) < 2 or name in ("answers", "count"):
+            continue
+        sides = [[old[c].get(name, math.nan) for c in there if c in old], [categories[c][name] for c in there]]
+        shown = [side for side in sides if len(side) == len(there)]
+        widest = _widest([value for side in shown for value in side if not math.isnan(value)])
+        bars = tuple(
+            Bar(name=category, sides=tuple(_side(side[index], widest) for side in shown))
+            for index, category in enumerate(there)
+        )
+        panels.append(Panel(title=name, bars=bars))
+    return panels[:_MOST_PANELS]
+
+
+def _section(before: Measured | None, after: Measured, gallery: int) -> Section:
+    result = after.result
+    return Section(
+        anchor=re.sub(r"\W+", "-", f"{result.bench}-{result.protocol}"),
+        title=result.bench,
+        protocol=result.protocol,
+        facts=_facts(before, after),
+        rows=result_rows(after, before),
+        panels=category_panels(after, before),
+        gallery=worst_answers(after, before, number=gallery),
+    )
+
+
+def _facts(before: Measured | None, after: Measured) -> list[str]:
+    lines = []
+    for side, title in ((before, "before"), (after, "after" if before else "")):
+        if side is not None:
+            lines.append((f"{title}: " if title else "") + "; ".join(_side_facts(side)) + ".")
+    return lines + list(dict.fromkeys(note for side in (before, after) if side for note in side.result.notes))
+
+
+def _side_facts(side: Measured) -> list[str]:
+    facts, length, judge = side.facts, side.facts.get("length", {}), side.facts.get("judge")
+    parts = [str(facts["model"])] if facts.get("model") else []
+    if facts.get("adapter"):
+        parts[-1:] = [f"{parts[-1]} with {facts['adapter']}"]
+    parts.append(f"{len(side.result.graded)} answers")
+    if length:
+        parts.append(f"{length['mean_words']:.1f} words each")
+    if length.get("cut"):
+        parts.append(f"{length['cut']:.1%} cut at the limit of tokens")
+    if side.result.failures:
+        parts.append(f"{side.result.failures} could not be graded")
+    if judge:
+        cost = f", cost {judge['cost']:.2f}" if "cost" in judge else ""
+        parts.append(f"judge {judge['name']} ({judge['failed']} of {judge['requests']} requests failed{cost})")
+    return parts
+
+
+def _row(name: str, measured: Measured, change: Change | None) -> Row:
+    result = measured.result
+    found = measured.intervals.get(name, Interval(value=result.metrics[name], low=math.nan, high=math.nan))
+    # the protocol's own number, which may be rounded on its way, stands in the middle of the interval
+    single = Interval(value=result.metrics[name], low=found.low, high=found.high)
+    return Row(
+        key=name,
+        name=name,
+        meaning=result.formulas.get(name, ""),
+        before=single if change is None else change.before,
+        after=None if change is None else change.after,
+        difference=None if change is None else change.difference,
+        better=direction(name, result.better),
+        unit=_unit(result.metrics_printed.get(name, "")),
+    )
+
+
+def _unit(printed: str) -> Literal["number", "fraction"]:
+    """A figure that its script prints with several decimals is a fraction, or as fine as one."""
+    return "fraction" if len(printed.partition(".")[2].rstrip("%")) > 1 else "number"
+
+
+def _error(row: Graded) -> float:
+    return float(row.details.get("error", 0.0))
+
+
+def _item(row: Graded, old: Graded | None) -> GalleryItem:
+    sides = [("answer", row)] if old is None else [("before", old), ("after", row)]
+    details = row.details
+    truth = _text(details.get("truth", ""))
+    return GalleryItem(
+        images=[image for image in details.get("images", ()) if Path(image).is_file()],
+        question=str(details.get("question", row.id)),
+        caption=f"truth: {truth}" if truth else "",
+        answers=[_answer(title, side.details) for title, side in sides],
+    )
+
+
+def _answer(title: str, details: Mapping[str, Any]) -> Answer:
+    text = str(details.get("answer", ""))
+    note = f"error {details['error']:g}" if details.get("error") else "right" if details.get("error") == 0 else ""
+    missed = [str(name) for name in details.get("missed", ())]
+    return Answer(title=title, text=text, wrong=_spans(text, details), missed=missed, note=note)
+
+
+def _spans(text: str, details: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Spans to mark: as graded, or wherever a hallucinated word, or a plain plural of it, stands."""
+    spans = [(int(start), int(end)) for start, end in details.get("wrong", ())]
+    for word in details.get("hallucinated", ()):
+        found = re.finditer(rf"\b{re.escape(str(word))}(?:e?s)?\b", text, re.IGNORECASE)
+        spans += [match.span() for match in found]
+    return spans
+
+
+def _text(value: Any) -> str:
+    """A truth as words: a list is its members."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(member) for member in value)
+    return "" if value is None else str(value)
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def _widest(values: Sequence[float]) -> float:
+    """End of the scale: 1 for fractions, 100 for percentages, otherwise the largest value."""
+    largest = max((abs(value) for value in values), default=1.0)
+    return 1.0 if largest <= 1 else 100.0 if 10 < largest <= 100 else largest
+
+
+def _side(value: float, widest: float) -> tuple[str, float]:
+    if math.isnan(value):
+        return "–", 0.0
+    return number(value, "fraction" if widest == 1.0 else "number"), min(100.0, max(0.0, 100 * value / widest))
