@@ -1,0 +1,254 @@
+"""AMBER (Wang et al., arXiv 2311.07397): hallucinations in descriptions, and yes/no questions about 1,004 pictures.
+
+Graded as ``inference.py`` of junyangwang0410/AMBER does, with every denominator starting at 0.001 and F1 made from
+rounded precision and recall. Protocols: ``official``; ``ovip`` adds the harmonic mean of 100 - CHAIR and Cover;
+``lmms-eval`` is the description part with 0.001 per answer; ``vlmevalkit`` is the yes/no part by its own reading
+of the answers.
+
+Options: ``extractor`` (``table``: built in, ``nltk``: exact, needs NLTK and its data), ``similarity`` (``none``,
+``spacy``, or a table file written by :func:`sightline.evaluation.similarity.export_similarity`), ``threshold``
+(0.8) and ``spacy_model`` (en_core_web_lg).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import DataError
+from sightline.evaluation.amber_figures import ATTRIBUTES, DIMENSIONS, figures
+from sightline.evaluation.amber_objects import Judgement
+from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.json_files import write_json
+from sightline.evaluation.nouns import Extractor, nltk_extractor, table_extractor
+from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD, load_similarity, read_relation, vocabulary
+from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_answers, read_table
+from sightline.evaluation.yes_no import vlmeval_yes_no
+
+GENERATIVE: Final = "generative"
+KINDS: Final = {
+    "discriminative-hallucination": "existence",
+    "discriminative-attribute-state": "state",
+    "discriminative-attribute-number": "number",
+    "discriminative-attribute-action": "action",
+    "discriminative-relation": "relation",
+    "relation": "relation",
+}
+"""Type of an annotation to the kind of its question."""
+_QUERIES: Final = ("generative", "discriminative-existence", "discriminative-attribute", "discriminative-relation")
+_DESCRIPTION_TOKENS: Final = 512
+_YES_NO_TOKENS: Final = 10
+
+
+class Amber:
+    """The benchmark."""
+
+    name = "amber"
+    protocols = ("official", "lmms-eval", "vlmevalkit", "ovip")
+    needs = (
+        "the folder data of github.com/junyangwang0410/AMBER (annotations.json, relation.json, safe_words.txt, "
+        "query/), and the pictures linked there in its folder image"
+    )
+
+    def questions(self, data: Path) -> list[Question]:
+        """1,004 descriptions, then 14,216 yes/no questions. ``meta["prompts"]``: the wording of other protocols."""
+        rows = self._annotations(data)
+        pictures = PictureFiles(rows.folder, ("image", "images", "AMBER", "."))
+        return [self._question(query, rows.by_id[str(query["id"])], pictures) for query in rows.queries]
+
+    def grade(
+        self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
+    ) -> Result:
+        """Grades the parts that are answered; each must be complete."""
+        check_protocol(self, protocol)
+        check_options(self.name, options, ("extractor", "similarity", "threshold", "spacy_model"))
+        rows = self._annotations(data)
+        parts = _answered_parts(rows.by_id, answers, protocol)
+        ids = [id for id, row in rows.by_id.items() if _part(row) in parts]
+        grader = _Grader(rows=rows, protocol=protocol, options=options)
+        graded = [grader.grade(answer) for answer in match_ids(ids, answers)]
+        found = figures(graded, protocol, parts)
+        return Result(
+            bench=self.name,
+            protocol=protocol,
+            metrics=found.metrics,
+            metrics_printed=found.printed,
+            by_category=found.by_category,
+            graded=graded,
+            notes=[f"answered: {', '.join(parts)}", *grader.notes, *_unreadable(graded, protocol)],
+            formulas=found.formulas,
+        )
+
+    def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
+        """A JSON list of ``{"id", "response"}``, as ``inference.py --inference_data`` takes it."""
+        write_json(path, [{"id": int(answer.id), "response": answer.text} for answer in answers])
+
+    def read_export(self, path: Path) -> list[Answer]:
+        return read_answers(path, "id", ("response",))
+
+    def _annotations(self, data: Path) -> _Rows:
+        path = find_file(data, ("annotations.json", "data/annotations.json"), self)
+        by_id = {str(field(row, "id", f"{path}:{number}")): row for number, row in enumerate(read_table(path), start=1)}
+        queries = self._queries(path.parent)
+        unknown = [query["id"] for query in queries if str(query["id"]) not in by_id]
+        if unknown:
+            raise DataError(
+                f"the question {unknown[0]} has no annotation", source=str(path), remedy="Take all files of one release"
+            )
+        return _Rows(folder=path.parent, by_id=by_id, queries=queries)
+
+    def _queries(self, folder: Path) -> list[dict[str, Any]]:
+        whole = folder / "query" / "query_all.json"
+        if whole.is_file():
+            return list(read_table(whole))
+        names = [f"query/query_{name}.json" for name in _QUERIES]
+        rows = [row for name in names for row in read_table(find_file(folder, (name,), self))]
+        return sorted(rows, key=lambda row: int(row["id"]))
+
+    def _question(self, query: Mapping[str, Any], row: Mapping[str, Any], pictures: PictureFiles) -> Question:
+        text, described = str(query["query"]), row["type"] == GENERATIVE
+        others = (
+            {"lmms-eval": text.removesuffix(".")} if described else {"vlmevalkit": f"{text}\nPlease answer yes or no."}
+        )
+        prompt = picture_prompt(f"amber-{query['id']}", text, [pictures.named(query["image"])], {"truth": row["truth"]})
+        return Question(
+            id=str(query["id"]),
+            prompt=prompt,
+            meta={
+                "category": _part(row),
+                "max_new_tokens": _DESCRIPTION_TOKENS if described else _YES_NO_TOKENS,
+                "prompts": others,
+            },
+        )
+
+
+BENCH: Final = Amber()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Annotations and questions."""
+
+    folder: Path
+    by_id: Mapping[str, Mapping[str, Any]]
+    queries: Sequence[Mapping[str, Any]]
+
+
+def _part(row: Mapping[str, Any]) -> str:
+    """``generative``, or the dimension of a yes/no question: what is answered and complete together."""
+    kind = KINDS.get(row["type"], GENERATIVE)
+    return "attribute" if kind in ATTRIBUTES else kind
+
+
+def _answered_parts(by_id: Mapping[str, Mapping[str, Any]], answers: Sequence[Answer], protocol: str) -> list[str]:
+    """The parts that hold an answer and that the protocol grades, as ``--evaluation_type`` chooses them."""
+    possible = {"lmms-eval": [GENERATIVE], "vlmevalkit": [*DIMENSIONS]}.get(protocol, [GENERATIVE, *DIMENSIONS])
+    answered = {_part(by_id[answer.id]) for answer in answers if answer.id in by_id}
+    parts = [part for part in possible if part in answered]
+    if not parts:
+        raise DataError(
+            f"protocol {protocol} grades {', '.join(possible)}, and none of it is answered",
+            source="amber",
+            remedy="Answer these questions, or take another protocol",
+        )
+    return parts
+
+
+class _Grader:
+    """Grades single answers; what it needs for descriptions is loaded with the first one."""
+
+    def __init__(self, *, rows: _Rows, protocol: str, options: Mapping[str, Any]) -> None:
+        self.rows, self.protocol, self.options = rows, protocol, options
+        self.queries = {str(query["id"]): query for query in rows.queries}
+        self.notes: list[str] = []
+        self._tools: tuple[Extractor, Judgement] | None = None
+
+    def grade(self, answer: Answer) -> Graded:
+        row, query = self.rows.by_id[answer.id], self.queries[answer.id]
+        if row["type"] == GENERATIVE:
+            return self._description(answer, row, query)
+        return _yes_no(answer, row, query, self.protocol)
+
+    def _description(self, answer: Answer, row: Mapping[str, Any], query: Mapping[str, Any]) -> Graded:
+        self._tools = self._tools or self._load()
+        extract, judgement = self._tools
+        truth, likely = row["truth"], row["hallu"]
+        found = judgement.judge(extract(answer.text), truth, likely)
+        wrong = len(found.hallucinated)
+        return Graded(
+            id=answer.id,
+            cluster=query["image"],
+            counts={
+                "descriptions": 1,
+                "nouns": len(found.nouns),
+                "hallucinated": wrong,
+                "objects": len(truth),
+                "covered": sum(found.covered),
+                "targets": len(likely),
+                "lured": sum(found.targets),
+                "clean": float(not wrong),
+            },
+            details={
+                "answer": answer.text,
+                "category": GENERATIVE,
+                "truth": list(truth),
+                "hallucinated": [noun.text for noun in found.hallucinated],
+                "wrong": [[noun.start, noun.end] for noun in found.hallucinated],
+                "missed": [word for word, hit in zip(truth, found.covered, strict=True) if not hit],
+                "error": wrong,
+            },
+        )
+
+    def _load(self) -> tuple[Extractor, Judgement]:
+        relation = read_relation(find_file(self.rows.folder, ("relation.json",), BENCH))
+        safe = find_file(self.rows.folder, ("safe_words.txt",), BENCH).read_text(encoding="utf-8").split("\n")
+        similarity = load_similarity(
+            str(self.options.get("similarity", "none")),
+            threshold=float(self.options.get("threshold", THRESHOLD)),
+            spacy_model=str(self.options.get("spacy_model", SPACY_MODEL)),
+        )
+        choice = self.options.get("extractor", "table")
+        if choice not in ("table", "nltk"):
+            raise DataError(f"extractor {choice!r}", source="amber", remedy="Choose table or nltk")
+        self.notes.append(f"extractor {choice}; similarity {similarity.name}")
+        if choice == "table" or similarity.name.startswith("none"):
+            self.notes.append("offline variant: close to the official figures, not equal to them")
+        extract = (table_extractor if choice == "table" else nltk_extractor)(vocabulary(relation))
+        return extract, Judgement(relation=relation, safe_words=frozenset(safe), similarity=similarity)
+
+
+def _yes_no(answer: Answer, row: Mapping[str, Any], query: Mapping[str, Any], protocol: str) -> Graded:
+    """One yes/no answer. Positive is no: the hallucination is in the question."""
+    kind, label = KINDS[row["type"]], row["truth"]
+    said = vlmeval_yes_no(answer.text) if protocol == "vlmevalkit" else {"Yes": "yes", "No": "no"}.get(answer.text, "")
+    counts = {
+        f"{kind}_asked": 1,
+        f"{kind}_right": said == label,
+        f"{kind}_label_no": label == "no",
+        f"{kind}_said_no": said == "no",
+        f"{kind}_right_no": said == label == "no",
+    }
+    return Graded(
+        id=answer.id,
+        cluster=query["image"],
+        counts={name: float(count) for name, count in counts.items() if count},
+        details={
+            "answer": answer.text,
+            "question": query["query"],
+            "category": kind,
+            "truth": label,
+            "read_as": said,
+            "error": float(said != label),
+        },
+    )
+
+
+def _unreadable(graded: Sequence[Graded], protocol: str) -> list[str]:
+    """A note where answers to yes/no questions are neither: a long answer is wrong whatever it says."""
+    lost = [row for row in graded if row.details.get("read_as", "yes") not in ("yes", "no")]
+    if not lost:
+        return []
+    rule = "with exactly one of the words" if protocol == "vlmevalkit" else "that are exactly 'Yes' or 'No'"
+    return [f"{len(lost)} yes/no answers count as wrong: only answers {rule} are read (first: id {lost[0].id})"]
