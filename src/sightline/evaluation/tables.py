@@ -177,11 +177,23 @@ def read_answers(path: Path, key: str, texts: Sequence[str]) -> list[Answer]:
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise DataError("no such file", source=str(path), remedy="Correct the path")
+    if path.suffix.lower() == ".json" and (whole := _whole_object(path)) is not None:
+        yield whole
+        return
     for row in read_rows(str(path)):
         try:
             yield row.record()
         except RowError as error:
             raise DataError(error.found, source=row.source, remedy=error.found and "Download the file again") from error
+
+
+def _whole_object(path: Path) -> dict[str, Any] | None:
+    """The object that a .json file is; None where it is a list, or lines of objects."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _delimited(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:

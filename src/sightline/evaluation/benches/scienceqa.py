@@ -1,0 +1,202 @@
+"""ScienceQA (Lu et al. 2022, arXiv:2209.09513): the 2,017 test questions with a picture.
+
+``official`` is the rule of LLaVA's ``eval_science_qa.py``, whose IMG-Accuracy is what papers on vision-language models
+quote. Figures are percent. Needs no judge.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import DataError
+from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracies, accuracy, grade_row
+from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.choices import ANSWER_WITH_LETTER, cambrian_tail
+from sightline.evaluation.tables import (
+    PictureFiles,
+    field,
+    find_files,
+    picture_prompt,
+    read_answers,
+    read_tables,
+    write_lines,
+)
+
+LETTERS: Final = "ABCDE"
+_RELEASE: Final = "problems.json"
+_FILES: Final = ("data/test-*.parquet", "ScienceQA-IMG/test-*.parquet", "test-*.parquet", "*.parquet", "sci_qa*.json")
+_BEGINS: Final = re.compile(r"^([A-E])\. ")
+_STATED: Final = re.compile(r"The answer is ([A-E])")
+_STATED_STOP: Final = re.compile(r"The answer is ([A-E])\.")
+_BRACKETED: Final = re.compile(r"\(([A-E])\) (.*?)\s*(?=\([A-E]\) |\n|$)")
+_NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScienceQA:
+    """The picture questions of ScienceQA under LLaVA's rule, lmms-eval's and Cambrian's."""
+
+    name: str = "scienceqa"
+    protocols: tuple[str, ...] = ("official", "lmms-eval", "cambrian")
+    needs: str = (
+        "the release (problems.json, pid_splits.json, images/test/ID/image.png), the hub dataset lmms-lab/ScienceQA "
+        "(ScienceQA-IMG/test-*.parquet), or sci_qa_test.json of Vision-LLM-Alignment with its pictures; no judge"
+    )
+
+    def questions(self, data: Path) -> list[Question]:
+        """The test questions that have a picture."""
+        return [
+            Question(
+                id=row.id,
+                prompt=picture_prompt(row.id, row.text, [row.image], {"answer": row.truth}),
+                meta={"category": row.category, "max_new_tokens": 16},
+            )
+            for row in self._rows(data, pictures=True)
+        ]
+
+    def grade(
+        self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
+    ) -> Result:
+        """Accuracy on the questions with a picture: percent, a fraction for ``lmms-eval`` and ``cambrian``."""
+        check_protocol(self, protocol)
+        check_options(self.name, options, ())
+        rows = self._rows(data)
+        matched = match_ids([row.id for row in rows], answers)
+        graded = []
+        for row, answer in zip(rows, matched, strict=True):
+            hit, read = _hit(row, answer.text, protocol)
+            graded.append(grade_row(row, answer.text, hit, read))
+        percent = protocol == "official"
+        fraction = accuracy(graded)
+        correct = sum(row.counts["correct"] for row in graded)
+        printed = {
+            "official": f"{correct / len(rows) * 100:.2f}%",
+            "lmms-eval": f"{fraction:.4f}",
+            "cambrian": str(fraction),
+        }
+        return Result(
+            bench=self.name,
+            protocol=protocol,
+            metrics={"accuracy": 100 * fraction if percent else fraction},
+            metrics_printed={"accuracy": printed[protocol]},
+            by_category=accuracies(graded, [row.category for row in rows], scale=100.0 if percent else 1.0),
+            graded=graded,
+            notes=["questions with a picture only"],
+            formulas={"accuracy": PERCENT if percent else ACCURACY},
+        )
+
+    def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
+        """LLaVA's answer file, JSON lines; "<image>" in the prompt is how its script knows picture questions."""
+        rows = self._rows(data)
+        write_lines(
+            path,
+            (
+                {"question_id": row.id, "prompt": f"<image>\n{row.text}", "text": answer.text}
+                for row, answer in zip(rows, match_ids([row.id for row in rows], answers), strict=True)
+            ),
+        )
+
+    def read_export(self, path: Path) -> list[Answer]:
+        """Reads that file."""
+        return read_answers(path, "question_id", ("text",))
+
+    def _rows(self, data: Path, *, pictures: bool = False) -> list[Row]:
+        release = data / _RELEASE if data.is_dir() else data
+        if release.name == _RELEASE and release.is_file():
+            return _release_rows(release)
+        files = find_files(data, _FILES, self)
+        images = PictureFiles(data, ("images/test", "images", "sci_qa_images", "sci_qa_test_image", "."))
+        rows = []
+        for number, row in enumerate(read_tables(files, pictures=pictures), start=1):
+            source = f"{files[0]}:{number}"
+            if "conversations" in row:
+                rows.append(_conversation_row(row, images.named(str(field(row, "image", source))), source))
+                continue
+            id = str(row.get("id", row.get("question_id", number)))
+            image = images.of_row(row, f"{id}/image.png", source) if pictures else ""
+            rows.append(_problem_row(id, row, image, source))
+        return rows
+
+
+def read_official(answer: str) -> str:
+    """The letter that LLaVA's script reads; "FAILED" where there is none.
+
+    A line end counts as ". ", so that "B" on a line of its own is read. Case matters.
+    """
+    text = answer.replace("\n", ". ")
+    if text.strip() in LETTERS and len(text.strip()) == 1:
+        return text.strip()
+    if match := _BEGINS.match(text) or _STATED_STOP.search(text) or _STATED.search(text):
+        return match[1]
+    return "FAILED"
+
+
+def _hit(row: Row, answer: str, protocol: str) -> tuple[float, str | None]:
+    options = row.options or {}
+    if protocol == "official":
+        read = read_official(answer)
+        return float(read == row.truth and read in options), read
+    if protocol == "lmms-eval":
+        begins = len(answer) >= 2 and answer[0].isupper() and answer[1] == "."
+        return float(answer == row.truth or (begins and answer[0] == row.truth)), None
+    tail = cambrian_tail(answer).rstrip(".")
+    told = _plain(tail) == _plain(options[row.truth].lower().strip())
+    return float(told or tail.split(".")[0] == row.truth.lower()), None
+
+
+def _plain(text: str) -> str:
+    return text.translate(_NO_PUNCTUATION).lower().strip()
+
+
+def _release_rows(release: Path) -> list[Row]:
+    """Rows of the authors' release: the test split, questions with a picture."""
+    problems = json.loads(release.read_text(encoding="utf-8"))
+    splits = release.with_name("pid_splits.json")
+    if not splits.is_file():
+        raise DataError("is missing", source=str(splits), remedy="It is part of the release of ScienceQA")
+    rows = []
+    for id in json.loads(splits.read_text(encoding="utf-8"))["test"]:
+        source = f"{release}: problem {id}"
+        problem = field(problems, id, str(release))
+        if problem.get("image"):
+            rows.append(_problem_row(id, problem, str(release.parent / "images/test" / id / problem["image"]), source))
+    return rows
+
+
+def _problem_row(id: str, problem: Mapping[str, Any], image: str, source: str) -> Row:
+    """A row with question, choices, index of the answer and hint; asked as LLaVA does."""
+    choices = [str(choice) for choice in field(problem, "choices", source)]
+    answer = int(field(problem, "answer", source))
+    if not 0 <= answer < min(len(choices), len(LETTERS)):
+        raise DataError(f"answer {answer} is no index of {len(choices)} choices", source=source)
+    options = dict(zip(LETTERS, choices, strict=False))
+    hint = f"Context: {problem['hint']}\n" if problem.get("hint") else ""
+    listed = "\n".join(f"{letter}. {choice}" for letter, choice in options.items())
+    return Row(
+        id=id,
+        text=f"{hint}{field(problem, 'question', source)}\n{listed}\n{ANSWER_WITH_LETTER}",
+        truth=LETTERS[answer],
+        category=str(problem.get("subject", "")),
+        image=image,
+        options=options,
+    )
+
+
+def _conversation_row(row: Mapping[str, Any], image: str, source: str) -> Row:
+    """A row of Vision-LLM-Alignment: the question as one human turn, the letter as ``label``."""
+    turns = field(row, "conversations", source)
+    text = str(turns[0]["value"])
+    options = dict(_BRACKETED.findall(text.partition("Options:")[2]))
+    truth = str(field(row, "label", source)).strip()
+    if truth not in options:
+        raise DataError(f"label {truth!r} is none of the options {', '.join(options)}", source=source)
+    return Row(id=str(field(row, "id", source)), text=text, truth=truth, image=image, options=options)
+
+
+BENCH: Final = ScienceQA()

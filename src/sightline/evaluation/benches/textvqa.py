@@ -1,0 +1,216 @@
+"""TextVQA 0.5.1 (Singh et al. 2019, arXiv:1904.08920): 5,000 validation questions about text in pictures.
+
+Figures are percent. Whether the prompt holds the text that an OCR system read decides the figure more than the model
+does (58.2 against about 46 for LLaVA-1.5-7B): the result says which. Needs no judge.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import DataError
+from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracy, grade_row
+from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.tables import (
+    PictureFiles,
+    field,
+    find_files,
+    picture_prompt,
+    read_answers,
+    read_table,
+    read_tables,
+    write_lines,
+)
+from sightline.evaluation.vqa import normalize, normalize_vlmeval, vqa_score
+
+SHORT_ANSWER: Final = "Answer the question using a single word or phrase."
+HUMANS: Final = 10
+_FILES: Final = (
+    *("TextVQA_0.5.1_val.json", "TextVQA_0.5.1_val*.json"),
+    *("data/validation-*.parquet", "validation-*.parquet", "*.parquet"),
+)
+_PROMPTS: Final = ("llava_textvqa_val_v051_ocr*.jsonl", "llava_textvqa*.jsonl")
+_OCR: Final = "Reference OCR token: "
+_OLD_PROMPT: Final = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
+
+
+def asked_question(prompt: str) -> str:
+    """The question in a prompt of LLaVA's files, lower case, as its evaluator finds it.
+
+    Raises:
+        DataError: The prompt has none of LLaVA's layouts.
+    """
+    lines = prompt.split("\n")
+    old = _OLD_PROMPT.search(prompt) if prompt.startswith("OCR tokens: ") else None
+    if old:
+        return old[1].lower()
+    if _OCR in prompt and len(lines) == 3:
+        return lines[1 if prompt.startswith(_OCR.strip()) else 0].lower()
+    if len(lines) == 2:
+        return lines[0].lower()
+    raise DataError(
+        f"the prompt {prompt!r:.80} holds no question where LLaVA's evaluator looks",
+        remedy="Expected the question, then a line of OCR tokens or none, then how to answer",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextVQA:
+    """TextVQA under the official evaluator (``m4c``), lmms-eval's copy of it, and VLMEvalKit's."""
+
+    name: str = "textvqa"
+    protocols: tuple[str, ...] = ("official", "lmms-eval", "vlmevalkit", "ovip")
+    needs: str = (
+        "TextVQA_0.5.1_val.json and the folder train_images (dl.fbaipublicfiles.com); beside it LLaVA's "
+        "llava_textvqa_val_v051_ocr.jsonl for prompts with OCR tokens; no judge"
+    )
+
+    def questions(self, data: Path) -> list[Question]:
+        """All rows; with OCR tokens where LLaVA's prompt file lies in the folder."""
+        prompts = self._prompts(data)
+        rows = self._rows(data, pictures=True)
+        return [
+            Question(
+                id=row.id,
+                prompt=picture_prompt(row.id, _prompt(row, prompts), [row.image], {"answers": _humans(row)}),
+                meta={"ocr": _key(row) in prompts, "max_new_tokens": 128},
+            )
+            for row in rows
+        ]
+
+    def grade(
+        self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
+    ) -> Result:
+        """VQA accuracy: percent, as a fraction for ``lmms-eval``."""
+        check_protocol(self, protocol)
+        check_options(self.name, options, ())
+        rows = self._rows(data)
+        matched = match_ids([row.id for row in rows], _with_ids(rows, answers))
+        normalizer = normalize_vlmeval if protocol == "vlmevalkit" else normalize
+        graded = [
+            grade_row(row, answer.text, vqa_score(answer.text, _humans(row), normalizer), normalizer(answer.text))
+            for row, answer in zip(rows, matched, strict=True)
+        ]
+        fraction = accuracy(graded)
+        printed = {"lmms-eval": f"{fraction:.4f}", "vlmevalkit": str(100 * fraction)}
+        ocr = "with" if self._prompts(data) else "without"
+        return Result(
+            bench=self.name,
+            protocol=protocol,
+            metrics={"accuracy": fraction if protocol == "lmms-eval" else 100.0 * fraction},
+            metrics_printed={"accuracy": printed.get(protocol, f"{100.0 * fraction:.2f}%")},
+            graded=graded,
+            notes=[f"the prompts of this folder are {ocr} OCR tokens"],
+            formulas={"accuracy": ACCURACY if protocol == "lmms-eval" else PERCENT},
+        )
+
+    def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
+        """LLaVA's answer file (.jsonl), or the list that the EvalAI server takes (.json)."""
+        prompts = self._prompts(data)
+        rows = self._rows(data)
+        pairs = list(zip(rows, match_ids([row.id for row in rows], _with_ids(rows, answers)), strict=True))
+        if path.suffix == ".json":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_server_list(pairs), encoding="utf-8")
+            return
+        write_lines(
+            path,
+            (
+                # LLaVA's evaluator finds the row by picture and question; textvqa_id is ours
+                {
+                    "question_id": row.cluster,
+                    "prompt": _prompt(row, prompts),
+                    "text": answer.text,
+                    "textvqa_id": row.id,
+                }
+                for row, answer in pairs
+            ),
+        )
+
+    def read_export(self, path: Path) -> list[Answer]:
+        """Reads our .jsonl and the .json of the server.
+
+        A file that LLaVA itself wrote names picture and question only: its answers get the id
+        ``picture|question``, which :meth:`grade` knows as well.
+        """
+        rows = list(read_table(path))
+        if rows and "answer" in rows[0]:
+            return read_answers(path, "question_id", ("answer",))
+        if rows and "textvqa_id" in rows[0]:
+            return read_answers(path, "textvqa_id", ("text",))
+        return [
+            Answer(
+                id=f"{field(row, 'question_id', f'{path}:{number}')}|{asked_question(str(row.get('prompt', '')))}",
+                text=str(field(row, "text", f"{path}:{number}")),
+            )
+            for number, row in enumerate(rows, start=1)
+        ]
+
+    def _prompts(self, data: Path) -> dict[tuple[str, str], str]:
+        """LLaVA's prompts by picture and question; empty without its file."""
+        root = data if data.is_dir() else data.parent
+        found = next((files for pattern in _PROMPTS if (files := sorted(root.glob(pattern)))), [])
+        return {
+            (str(row.get("question_id")), asked_question(str(row.get("text", "")))): str(row["text"])
+            for row in read_tables(found[:1])
+        }
+
+    def _rows(self, data: Path, *, pictures: bool = False) -> list[Row]:
+        files = find_files(data, _FILES, self)
+        images = PictureFiles(data, ("train_images", "train_val_images/train_images", "images", "."))
+        rows = []
+        for number, row in enumerate(_records(files, pictures=pictures), start=1):
+            source = f"{files[0]}:{number}"
+            humans = [str(answer) for answer in field(row, "answers", source)]
+            if len(humans) != HUMANS:
+                raise DataError(f"has {len(humans)} answers, expected {HUMANS}", source=source)
+            image = str(field(row, "image_id", source))
+            rows.append(
+                Row(
+                    id=str(field(row, "question_id", source)),
+                    text=str(field(row, "question", source)),
+                    truth=max(humans, key=humans.count),
+                    cluster=image,
+                    image=images.of_row(row, f"{image}.jpg", source) if pictures else "",
+                    extra={"humans": humans},
+                )
+            )
+        return rows
+
+
+def _records(files: Sequence[Path], *, pictures: bool) -> Iterator[dict[str, Any]]:
+    """The list ``data`` of the official JSON file, or the rows of parquet files."""
+    for path in files:
+        for row in read_table(path, pictures=pictures):
+            nested = row.get("data")
+            yield from nested if isinstance(nested, list) else [row]
+
+
+def _humans(row: Row) -> list[str]:
+    return list((row.extra or {})["humans"])
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row.cluster, row.text.lower()
+
+
+def _prompt(row: Row, prompts: Mapping[tuple[str, str], str]) -> str:
+    return prompts.get(_key(row), f"{row.text.capitalize()}\n{SHORT_ANSWER}")
+
+
+def _with_ids(rows: Sequence[Row], answers: Sequence[Answer]) -> list[Answer]:
+    """Answers of a file that LLaVA wrote, under the ids of their questions."""
+    by_key = {"|".join(_key(row)): row.id for row in rows}
+    return [Answer(id=by_key.get(answer.id, answer.id), text=answer.text) for answer in answers]
+
+
+def _server_list(pairs: Sequence[tuple[Row, Answer]]) -> str:
+    return json.dumps([{"question_id": int(row.id), "answer": answer.text} for row, answer in pairs], indent=1)
+
+
+BENCH: Final = TextVQA()
