@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,22 +73,16 @@ class EndpointBackend:
             DataError: The endpoint refuses the key, the address or the model.
         """
         queue = iter(enumerate(requests))
+        running: dict[Future[Outcome], int] = {}
         with ThreadPoolExecutor(self.workers) as pool:
-            running: dict[Future[Outcome], int] = {}
-            try:
-                while True:
-                    # no more are handed out than run: a refusal leaves nothing queued
-                    for number, request in queue:
-                        running[pool.submit(self._reply, request)] = number
-                        if len(running) >= self.workers:
-                            break
-                    if not running:
-                        return
-                    for done in wait(running, return_when=FIRST_COMPLETED).done:
-                        on_reply(running.pop(done), done.result())
-            finally:
-                for future in running:
-                    future.cancel()
+            # no more are handed out than run: a refusal leaves nothing queued
+            for number, request in islice(queue, self.workers):
+                running[pool.submit(self._reply, request)] = number
+            while running:
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    on_reply(running.pop(done), done.result())
+                for number, request in islice(queue, self.workers - len(running)):
+                    running[pool.submit(self._reply, request)] = number
 
     def _reply(self, request: JudgeRequest) -> Outcome:
         body = _body(self.name, request)
