@@ -9,16 +9,17 @@ import numpy as np
 from PIL import Image
 
 _RATIO = (3 / 4, 4 / 3)
-"""Least and most width over height of a piece."""
+"""Least and most width over height of a piece, as multiples of the picture's own."""
 _STEPS = 1000
 
 
 def crop(picture: Image.Image, rng: random.Random, area: tuple[float, float]) -> Image.Image:
     """A random piece, enlarged to the size of the whole.
 
-    The negative of mDPO (arXiv 2406.11839) is a piece of 1 to 20 % of the area. As torchvision's
-    ``RandomResizedCrop`` draws it: the share of the area uniformly, the ratio of the sides log-uniformly from 3/4 to
-    4/3, the place uniformly; sides that do not fit are drawn again. Bilinear.
+    The negative of mDPO (arXiv 2406.11839) is a piece of 1 to 20 % of the area. Drawn as torchvision's
+    ``RandomResizedCrop`` does on the square that a model sees: the share of the area uniformly, the sides' ratio
+    log-uniformly from 3/4 to 4/3 of the picture's own, the place uniformly; sides that do not fit are drawn again.
+    Bilinear.
 
     Args:
         picture: RGB.
@@ -31,11 +32,11 @@ def crop(picture: Image.Image, rng: random.Random, area: tuple[float, float]) ->
 
 
 def _piece(size: tuple[int, int], rng: random.Random, area: tuple[float, float]) -> tuple[int, int]:
-    """Width and height of a piece; where ten draws do not fit, the least area with the sides' own ratio."""
+    """Width and height of a piece; where ten draws do not fit, the least area with the picture's own ratio."""
     for _ in range(10):
-        pixels = size[0] * size[1] * rng.uniform(*area)
+        share = rng.uniform(*area)
         ratio = math.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
-        width, height = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        width, height = round(size[0] * math.sqrt(share * ratio)), round(size[1] * math.sqrt(share / ratio))
         if 0 < width <= size[0] and 0 < height <= size[1]:
             return width, height
     side = math.sqrt(area[0])
