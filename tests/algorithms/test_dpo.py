@@ -122,6 +122,97 @@ def test_policy_equal_to_reference_loses_log_two(flat_batch, world):
     assert terms["dpo"].values.item() == pytest.approx(math.log(2))
 
 
+def test_a_sum_of_links_with_its_weights(flat_batch, world):
+    # Δ = 3 and -2 at beta 0.1: sigmoid 0.4740769842, bco_pair 1.1524941138 (test_links), the MPO of InternVL.
+    batch = flat_batch([1, 1], [(0, 1)], pair_weight=[0.5], ref_logprobs=[0.0] * 2)
+    algorithm = DPO(link={"sigmoid": 0.8, "bco_pair": 0.2}, sft_weight=1.0)
+    terms, _ = terms_of(algorithm, batch, [3.0, -2.0], world)
+    assert list(terms) == ["dpo/sigmoid", "dpo/bco_pair", "sft"]
+    assert terms["dpo/sigmoid"].values.item() == pytest.approx(0.5 * 0.4740769842)
+    assert terms["dpo/bco_pair"].values.item() == pytest.approx(0.5 * 1.1524941138)
+    assert [term.coefficient for term in terms.values()] == [0.8, 0.2, 1.0]
+
+
+def test_a_sum_may_mix_links_of_sums_and_of_means(flat_batch, world):
+    batch = flat_batch([3, 2], [(0, 1)], ref_logprobs=[0.0] * 5)
+    terms, _ = terms_of(DPO(link={"ipo": 1.0, "hinge": 2.0}), batch, [1.0, 2.0, 3.0, -2.0, 0.0], world)
+    assert terms["dpo/ipo"].values.item() == pytest.approx(4.0)  # (6/3 + 2/2 - 5)^2
+    assert terms["dpo/hinge"].values.item() == pytest.approx(1 - 0.8)
+
+
+def test_tokens_past_the_shorter_answer_count_ld_alpha_times(flat_batch, world):
+    # Response 0 (2 tokens) beats 1 (4 tokens): 1's last two count half: 3 - (1 + 1 + 0.5 (-4 + 2)) = 2.
+    # Response 2 (1 token) beats 0: 0's second counts half: 7 - (1 + 0.5 x 2) = 5.
+    batch = flat_batch([2, 4, 1], [(0, 1), (2, 0)], ref_logprobs=[0.0] * 7, order=[6, 0, 2, 3, 1, 4, 5])
+    logprobs = torch.tensor([7.0, 1.0, 1.0, 1.0, 2.0, -4.0, 2.0], requires_grad=True)
+    terms, _ = terms_of(DPO(ld_alpha=0.5), batch, logprobs, world)
+    terms["dpo"].values.sum().backward()
+    assert terms["dpo"].values.tolist() == pytest.approx([math.log1p(math.exp(-0.2)), 0.4740769842], abs=1e-6)
+    slope, other = -0.0450166, -0.0377541  # -0.1 σ(-0.2) and -0.1 σ(-0.5)
+    expected = [other, slope - other, -slope, -slope, slope - other / 2, -slope / 2, -slope / 2]
+    assert logprobs.grad.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "margin", "slope"),
+    [
+        # Δ = 1 and -1. forward KL: (1 - 1/e) - (1 - e); slope of the winner's score e^-1
+        ({"divergence": "forward_kl"}, math.e - 1 / math.e, 1 / math.e),
+        # log σ(1) - log σ(-1) = 1; σ(-1)
+        ({"divergence": "js_divergence"}, 1.0, 0.2689414214),
+        # α = 0.5: (e^-0.5 - 1) / -0.5 - (e^0.5 - 1) / -0.5; e^-0.5
+        (
+            {"divergence": "alpha_divergence", "divergence_alpha": 0.5},
+            2 * (math.exp(0.5) - math.exp(-0.5)),
+            math.exp(-0.5),
+        ),
+    ],
+)
+def test_divergences_bend_log_ratios(flat_batch, world, options, margin, slope):
+    batch = flat_batch([1, 1], [(0, 1)], ref_logprobs=[0.0] * 2)
+    logprobs = torch.tensor([1.0, -1.0], requires_grad=True)
+    terms, _ = terms_of(DPO(beta=0.5, **options), batch, logprobs, world)
+    terms["dpo"].values.sum().backward()
+    assert terms["dpo"].values.item() == pytest.approx(math.log1p(math.exp(-0.5 * margin)), rel=1e-6)
+    outer = -0.5 / (1 + math.exp(0.5 * margin))
+    assert logprobs.grad[0].item() == pytest.approx(outer * slope, rel=1e-5)
+
+
+# The published example: Δ = 2, 0.5, -1, -3 for (true picture, no picture, other picture, rejected answer).
+OVIP = {
+    "pairs": [(0, 3), (0, 1), (1, 2)],
+    "pair_kind": ["text", "image", "image"],
+    "ref_logprobs": [0.0] * 4,
+}
+
+
+def test_anchor_holds_the_answer_that_wins_and_never_loses(flat_batch, world):
+    terms, _ = terms_of(DPO(anchor_weight=0.5), flat_batch([1] * 4, **OVIP), [2.0, 0.5, -1.0, -3.0], world)
+    assert terms["anchor"].values.tolist() == pytest.approx([0.598139], abs=1e-6)  # -log σ(0.2), published
+    assert (terms["anchor"].unit, terms["anchor"].coefficient) == ("pair", 0.5)
+    terms, _ = terms_of(
+        DPO(anchor_weight=1.0, anchor_margin=0.2), flat_batch([1] * 4, **OVIP), [2.0, 0.5, -1.0, -3.0], world
+    )
+    assert terms["anchor"].values.tolist() == pytest.approx([math.log(2)])
+
+
+def test_negative_anchor_pushes_the_rejected_answer_down_and_is_bounded_below(flat_batch, world):
+    logprobs = torch.tensor([2.0, 0.5, -1.0, -3.0], requires_grad=True)
+    terms, _ = terms_of(DPO(negative_anchor_weight=1.0), flat_batch([1] * 4, **OVIP), logprobs, world)
+    terms["negative_anchor"].values.sum().backward()
+    assert terms["negative_anchor"].values.tolist() == pytest.approx([math.log1p(math.exp(-0.3))])
+    # d/dΔ -log σ(-0.1 Δ) = 0.1 σ(0.1 Δ) = 0.1 σ(-0.3): descent lowers the answer
+    assert logprobs.grad.tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0425557483], abs=1e-8)
+    low, _ = terms_of(DPO(negative_anchor_weight=1.0), flat_batch([1] * 4, **OVIP), [2.0, 0.5, -1.0, -1e4], world)
+    assert low["negative_anchor"].values.item() == 0.0
+
+
+def test_an_answer_to_another_question_is_no_rejected_answer(flat_batch, world):
+    batch = flat_batch([1, 1], [(0, 1)], pair_kind=["mismatched"], ref_logprobs=[0.0] * 2)
+    with pytest.raises(RecipeError, match="kto"):
+        terms_of(DPO(), batch, [0.0, 0.0], world)
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
@@ -132,6 +223,21 @@ def test_policy_equal_to_reference_loses_log_two(flat_batch, world):
         ({"label_smoothing": 0.1, "link": "ipo"}, "ipo"),
         ({"link": "cosine"}, "cosine"),
         ({"sft_weight": -1.0}, "sft_weight"),
+        ({"label_smoothing": 0.1, "link": {"bco_pair": 1.0, "hinge": 1.0}}, "bco_pair, hinge"),
+        ({"link": {}}, "empty"),
+        ({"link": {"sigmoid": 0.0}}, "link.sigmoid"),
+        ({"link": "exo_pair"}, "label_smoothing"),
+        ({"link": "aot"}, "algorithm.name: aot"),
+        ({"link": "sft"}, "sft_weight"),
+        ({"ld_alpha": 1.5}, "ld_alpha"),
+        ({"discopop_tau": 0.1}, "discopop"),
+        ({"divergence": "kl"}, "reverse_kl"),
+        ({"divergence": "alpha_divergence"}, "divergence_alpha"),
+        ({"divergence_alpha": 0.5}, "divergence_alpha"),
+        ({"divergence": "alpha_divergence", "divergence_alpha": 1.0}, "reverse_kl"),
+        ({"divergence": "js_divergence", "link": {"sigmoid": 1.0, "apo_zero": 1.0}}, "apo_zero"),
+        ({"anchor_margin": 0.1}, "anchor_weight"),
+        ({"anchor_weight": -1.0}, "anchor_weight"),
     ],
 )
 def test_options_that_cannot_be_honoured_are_refused(options, word):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from sightline.algorithms.dpo import DPO
-from sightline.algorithms.registry import build_algorithm
+from sightline.algorithms.registry import BUILT_IN, build_algorithm
 from sightline.algorithms.sft import SFT
 from sightline.errors import RecipeError
 from sightline.types import Algorithm
@@ -15,6 +15,13 @@ def test_builds_what_the_options_say():
     assert build_algorithm({"name": "sft"}) == SFT()
     built = build_algorithm({"name": "dpo", "beta": 0.2, "link": "robust", "label_smoothing": 0.1})
     assert built == DPO(beta=0.2, link="robust", label_smoothing=0.1)
+    mixed = build_algorithm({"name": "dpo", "link": {"sigmoid": 0.8, "bco_pair": "2e-1"}})
+    assert mixed == DPO(link={"sigmoid": 0.8, "bco_pair": 0.2})
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_name_stands_for_an_algorithm(name):
+    assert isinstance(build_algorithm({"name": name}), Algorithm)
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers():

@@ -1,6 +1,9 @@
+import math
+
+import pytest
 import torch
 
-from sightline.ops.reductions import segment_mean, segment_sum
+from sightline.ops.reductions import segment_logsumexp, segment_mean, segment_position, segment_sum
 
 VALUES = torch.tensor([1.0, 2.0, 4.0, 8.0])
 INDEX = torch.tensor([1, 0, 1, 3])
@@ -31,3 +34,16 @@ def test_gradient_of_the_mean_is_the_share_of_the_weight():
     values = VALUES.clone().requires_grad_()
     segment_mean(values, INDEX, 5, torch.tensor([3.0, 0.0, 1.0, 2.0])).sum().backward()
     assert values.grad.tolist() == [0.75, 0.0, 0.25, 1.0]
+
+
+def test_logsumexp_of_segments_neither_overflows_nor_underflows():
+    values = torch.tensor([1000.0, -3.0, 1000.0, -1000.0], requires_grad=True)
+    total = segment_logsumexp(values, torch.tensor([0, 2, 0, 2]), 4)
+    assert total.tolist() == pytest.approx([1000 + math.log(2), -math.inf, -3.0, -math.inf])
+    total[[0, 2]].sum().backward()
+    assert values.grad.tolist() == pytest.approx([0.5, 1.0, 0.5, 0.0])
+
+
+def test_position_within_segments_follows_the_flat_axis():
+    assert segment_position(torch.tensor([2, 0, 2, 2, 0]), 3).tolist() == [0, 0, 1, 2, 1]
+    assert segment_position(torch.tensor([], dtype=torch.long), 2).tolist() == []

@@ -2,43 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from sightline.algorithms.links import LINKS, PER_TOKEN, SMOOTHED, LinkName
+from sightline.algorithms.divergences import DIVERGENCES, Divergence, divergence_score
+from sightline.algorithms.links import LINKS, LinkOptions, check_smoothing
+from sightline.algorithms.pairs import (
+    check_preferences,
+    check_range,
+    chosen_nll,
+    of_kind,
+    pair_stats,
+    response_masses,
+    response_sums,
+    side_sums,
+)
 from sightline.errors import RecipeError
-from sightline.ops.reductions import segment_mean, segment_sum
-from sightline.types import Algorithm, Batch, EdgeKind, Scores, Stat, Term, World
+from sightline.types import Algorithm, Batch, Scores, Stat, Term, World
 
 
 @dataclass(frozen=True, kw_only=True)
 class DPO(Algorithm):
     """DPO (Rafailov et al. 2023, arXiv 2305.18290): the log-ratio of policy to reference is the reward.
 
-    For every edge (winner w, loser l) of the batch the margin ``m = Δ(w) - Δ(l)`` is scored by a link, where
+    For every edge (winner w, loser l) of the batch the scores ``Δ(w)`` and ``Δ(l)`` go through a link, where
     ``Δ(y) = Σ_t (log π(y_t) - log π_ref(y_t))`` over the scored tokens of y, each times its weight where the data
     brings weights. Edges of kind ``image`` (same answer, other picture) are scored in the same way, so that
     visual preferences need no other algorithm.
 
-    Terms: ``dpo`` [P] per pair (link times the weight of the edge) or summed per group, and ``sft`` per chosen
-    token.
+    Terms: ``dpo`` [P] per pair or group (link times the weight of the edge; ``dpo/LINK`` for each link of a sum),
+    ``anchor`` and ``negative_anchor`` per anchored response, divided like pairs, and ``sft`` per chosen token.
 
-    >>> DPO(beta=0.1, link="ipo")
-    DPO(beta=0.1, link='ipo', label_smoothing=0.0, sft_weight=0.0, per='pair')
+    >>> DPO(beta=0.1, link="ipo").link
+    'ipo'
     """
 
     beta: float = 0.1
     """Strength of the pull towards the reference, > 0: a margin of 1/beta nats is one unit of reward."""
-    link: LinkName = "sigmoid"
-    """``sigmoid``, ``hinge``, ``ipo`` (mean log-ratio per token) or ``robust``."""
+    link: str | Mapping[str, float] = "sigmoid"
+    """Name of a link in ``LINKS``, or a weighted sum of them: ``{sigmoid: 0.8, bco_pair: 0.2}``."""
     label_smoothing: float = 0.0
-    """Share of labels assumed wrong, in [0, 0.5): conservative DPO with ``sigmoid``, unbiased with ``robust``."""
+    """Share of labels assumed wrong, in [0, 0.5): conservative DPO with ``sigmoid``, unbiased with ``robust``;
+    ``exo_pair`` needs a value above 0."""
     sft_weight: float = 0.0
     """Weight of the mean negative log-likelihood per chosen token, >= 0. A response that wins several edges
     counts once."""
+    ld_alpha: float = 1.0
+    """Weight, in [0, 1], of tokens past the length of the shorter of the two responses (LD-DPO). 1: plain DPO."""
+    divergence: Divergence = "reverse_kl"
+    """What keeps the policy near the reference; others than ``reverse_kl`` only with links that read the margin."""
+    divergence_alpha: float | None = None
+    """α of ``alpha_divergence``, which needs it; not 1."""
+    discopop_tau: float = 0.05
+    """Temperature of the link ``discopop``, > 0."""
+    anchor_weight: float = 0.0
+    """Weight of ``-log σ(β Δ(w) - δ)`` on responses that win and never lose, >= 0 (mDPO, AncPO)."""
+    anchor_margin: float = 0.0
+    """δ of the anchor, in units of reward."""
+    negative_anchor_weight: float = 0.0
+    """Weight of ``-log σ(-β Δ(l))`` on the losers of text edges that never win, >= 0."""
+
     per: Literal["pair", "group"] = "pair"
     """``pair``: mean over comparisons. ``group``: sum over the comparisons of a group, mean over groups, which is how
     losses of several terms per row are published (mDPO, S-VCO, OViP)."""
@@ -46,65 +74,103 @@ class DPO(Algorithm):
     needs = frozenset({"ref_logprobs"})
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise RecipeError(f"algorithm.beta is {self.beta}; DPO needs a value above 0. The usual one is 0.1.")
-        if self.link not in LINKS:
-            raise RecipeError(f"algorithm.link is {self.link!r}; choose one of {', '.join(LINKS)}.")
-        if not 0 <= self.label_smoothing < 0.5:
+        check_range("beta", self.beta, above=0)
+        for name in ("sft_weight", "anchor_weight", "negative_anchor_weight"):
+            check_range(name, vars(self)[name], least=0)
+        check_range("discopop_tau", self.discopop_tau, above=0)
+        if not 0 <= self.ld_alpha <= 1:
+            raise RecipeError(f"algorithm.ld_alpha is {self.ld_alpha}; it is a weight in [0, 1], 1 for plain DPO.")
+        if self.anchor_margin and not self.anchor_weight:
+            raise RecipeError("algorithm.anchor_margin is set and there is no anchor. Set algorithm.anchor_weight too.")
+        self._check_links()
+        self._check_divergence()
+
+    def _check_links(self) -> None:
+        if not self.links:
+            raise RecipeError("algorithm.link is empty; name one link, or several with their weights.")
+        for name, weight in self.links.items():
+            if name not in LINKS:
+                valid = ", ".join(map(repr, LINKS))
+                raise RecipeError(f"algorithm.link is {name!r}; choose one of {valid}.{_other(name)}")
+            check_range(f"link.{name}", weight, above=0)
+        check_smoothing(self.label_smoothing, self.links)
+        if "exo_pair" in self.links and self.label_smoothing == 0:
+            raise RecipeError("The link exo_pair is infinite without label_smoothing. Set it, for example to 1e-3.")
+        if "discopop" not in self.links and self.discopop_tau != DPO.discopop_tau:
+            raise RecipeError(f"algorithm.discopop_tau is {self.discopop_tau}, but no link reads it but discopop.")
+
+    def _check_divergence(self) -> None:
+        if self.divergence not in DIVERGENCES:
+            raise RecipeError(f"algorithm.divergence is {self.divergence!r}; choose one of {', '.join(DIVERGENCES)}.")
+        if (self.divergence == "alpha_divergence") != (self.divergence_alpha is not None):
             raise RecipeError(
-                f"algorithm.label_smoothing is {self.label_smoothing}; it is the share of wrong labels, in [0, 0.5)."
+                f"algorithm.divergence is {self.divergence!r} and algorithm.divergence_alpha {self.divergence_alpha}; "
+                "alpha_divergence needs a number there, and nothing else reads it."
             )
-        if self.label_smoothing and self.link not in SMOOTHED:
+        if self.divergence_alpha == 1:
+            raise RecipeError("algorithm.divergence_alpha is 1, which is the reverse KL. Set divergence: reverse_kl.")
+        both = [name for name in self.links if not LINKS[name].margin]
+        if self.divergence != "reverse_kl" and both:
             raise RecipeError(
-                f"algorithm.label_smoothing is {self.label_smoothing}, but the link {self.link!r} does not use it. "
-                f"Set it to 0, or choose one of the links {', '.join(sorted(SMOOTHED))}."
+                f"The link {both[0]} reads log-ratios themselves, and has no meaning under the divergence "
+                f"{self.divergence}. Set divergence: reverse_kl, or use a link that reads the margin."
             )
-        if not self.sft_weight >= 0:
-            raise RecipeError(f"algorithm.sft_weight is {self.sft_weight}; it must be 0 or more.")
+
+    @property
+    def links(self) -> Mapping[str, float]:
+        """Each link with its weight."""
+        return {self.link: 1.0} if isinstance(self.link, str) else self.link
 
     def loss(self, batch: Batch, scores: Scores, world: World) -> tuple[tuple[Term, ...], dict[str, Stat]]:
         """Unreduced terms, and statistics under TRL's names."""
         assert scores.logprobs is not None and batch.ref_logprobs is not None
+        check_preferences(batch, "dpo")
         logratio_N = scores.logprobs - batch.ref_logprobs
-        summed_R = segment_sum(
-            logratio_N if batch.weights is None else logratio_N * batch.weights, batch.response, batch.num_responses
-        )
-        scored_R = summed_R
-        if self.link in PER_TOKEN:
-            scored_R = segment_mean(logratio_N, batch.response, batch.num_responses, batch.weights)
-        winner_P, loser_P = batch.pairs.unbind(1)
-        margin_P = scored_R[winner_P] - scored_R[loser_P]
-        loss_P = LINKS[self.link](margin_P, self.beta, self.label_smoothing)
-        terms = [Term(name="dpo", values=batch.pair_weight * loss_P, unit=self.per)]
+        summed_R = response_sums(logratio_N, batch)
+        terms = [*self._link_terms(batch, logratio_N, summed_R), *self._anchor_terms(batch, self.beta * summed_R)]
         if self.sft_weight > 0:
-            nll_N = -scores.logprobs if batch.weights is None else -scores.logprobs * batch.weights
-            chosen_N = batch.chosen()[batch.response]
-            terms.append(Term(name="sft", values=nll_N[chosen_N], unit="chosen_token", coefficient=self.sft_weight))
-        return tuple(terms), self._stats(batch, scores.logprobs.detach(), self.beta * summed_R.detach())
+            values = chosen_nll(scores.logprobs, batch)
+            terms.append(Term(name="sft", values=values, unit="chosen_token", coefficient=self.sft_weight))
+        return tuple(terms), pair_stats(batch, scores.logprobs, self.beta * summed_R)
 
-    def _stats(self, batch: Batch, logprobs_N: Tensor, reward_R: Tensor) -> dict[str, Stat]:
-        """Means per pair. Per kind of edge there is always an entry, so that every rank logs the same names."""
-        logp_R = segment_sum(logprobs_N, batch.response, batch.num_responses)
-        length_R = segment_sum(torch.ones_like(logprobs_N), batch.response, batch.num_responses)
-        winner_P, loser_P = batch.pairs.unbind(1)
-        margin_P = reward_R[winner_P] - reward_R[loser_P]
-        right_P = (margin_P > 0).to(margin_P.dtype)
-        stats = {
-            "rewards/chosen": _mean(reward_R[winner_P]),
-            "rewards/rejected": _mean(reward_R[loser_P]),
-            "rewards/accuracies": _mean(right_P),
-            "rewards/margins": _mean(margin_P),
-            "logps/chosen": _mean(logp_R[winner_P]),
-            "logps/rejected": _mean(logp_R[loser_P]),
-            "length/chosen": _mean(length_R[winner_P]),
-            "length/rejected": _mean(length_R[loser_P]),
-        }
-        for kind in get_args(EdgeKind):
-            of_kind_P = torch.tensor([k == kind for k in batch.pair_kind], dtype=torch.bool, device=margin_P.device)
-            stats[f"rewards/accuracies/{kind}"] = _mean(right_P[of_kind_P])
-            stats[f"rewards/margins/{kind}"] = _mean(margin_P[of_kind_P])
-        return stats
+    def _link_terms(self, batch: Batch, logratio_N: Tensor, summed_R: Tensor) -> list[Term]:
+        winner_P, loser_P = summed_R[batch.pairs].unbind(1)
+        if self.ld_alpha < 1:
+            winner_P, loser_P = side_sums(logratio_N, batch, self.ld_alpha)
+        winner_P = divergence_score(winner_P, self.divergence, self.divergence_alpha)
+        loser_P = divergence_score(loser_P, self.divergence, self.divergence_alpha)
+        winner_mass_P, loser_mass_P = response_masses(batch)[batch.pairs].unbind(1)
+        options = LinkOptions(self.beta, self.label_smoothing, self.discopop_tau)
+        terms = []
+        for name, weight in self.links.items():
+            link, sides = LINKS[name], (winner_P, loser_P)
+            if link.per_token:
+                sides = winner_P / winner_mass_P, loser_P / loser_mass_P
+            values = batch.pair_weight * link.loss(*sides, options)
+            label = "dpo" if isinstance(self.link, str) else f"dpo/{name}"
+            terms.append(Term(name=label, values=values, unit=self.per, coefficient=weight))
+        return terms
+
+    def _anchor_terms(self, batch: Batch, reward_R: Tensor) -> list[Term]:
+        """Anchors per response that has one, in the unit of the links: they keep their weight against these when a
+        group has several comparisons."""
+        loser_P = batch.pairs[:, 1]
+        wins, loses = batch.chosen(), torch.zeros_like(batch.chosen()).index_fill(0, loser_P, True)
+        terms = []
+        if self.anchor_weight > 0:
+            values = -logsigmoid(reward_R[wins & ~loses] - self.anchor_margin)
+            terms.append(Term(name="anchor", values=values, unit=self.per, coefficient=self.anchor_weight))
+        if self.negative_anchor_weight > 0:
+            loses_text = torch.zeros_like(wins).index_fill(0, loser_P[of_kind(batch, "text")], True)
+            values = -logsigmoid(-reward_R[loses_text & ~wins])
+            terms.append(
+                Term(name="negative_anchor", values=values, unit=self.per, coefficient=self.negative_anchor_weight)
+            )
+        return terms
 
 
-def _mean(values: Tensor) -> Stat:
-    return Stat(sum=values.sum(), count=values.shape[0])
+def _other(name: str) -> str:
+    """Where to find what TRL calls a loss type and is no link here."""
+    if name in ("aot", "aot_unpaired"):
+        return " It compares whole batches: set algorithm.name: aot."
+    return " Set algorithm.sft_weight instead." if name == "sft" else ""

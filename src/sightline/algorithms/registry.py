@@ -16,6 +16,12 @@ from sightline.types import Algorithm
 BUILT_IN: Mapping[str, str] = {
     "sft": "sightline.algorithms.sft:SFT",
     "dpo": "sightline.algorithms.dpo:DPO",
+    "dpo_listwise": "sightline.algorithms.listwise:ListwiseDPO",
+    "aot": "sightline.algorithms.aot:AOT",
+    "orpo": "sightline.algorithms.orpo:ORPO",
+    "simpo": "sightline.algorithms.simpo:SimPO",
+    "cpo": "sightline.algorithms.cpo:CPO",
+    "kto": "sightline.algorithms.kto:KTO",
     "reward_model": "sightline.algorithms.reward_model:RewardModel",
 }
 """Short names; anything else is ``package.module:Class``."""

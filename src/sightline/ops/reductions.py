@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -33,3 +34,40 @@ def segment_mean(values: Tensor, index: Tensor, size: int, weights: Tensor | Non
     total = segment_sum(values * weights, index, size)
     mass = segment_sum(weights, index, size)
     return total / mass.where(mass > 0, mass.new_ones(()))
+
+
+def segment_logsumexp(values: Tensor, index: Tensor, size: int) -> Tensor:
+    """Logarithm of the sum of exponentials of each segment, without overflow.
+
+    Args and shapes as in :func:`segment_sum`.
+
+    Returns:
+        [size], -inf for a segment without values.
+
+    >>> segment_logsumexp(torch.tensor([0.0, 1000.0, 0.0]), torch.tensor([0, 1, 0]), 2)
+    tensor([6.9315e-01, 1.0000e+03])
+    """
+    highest = values.detach().new_full((size,), float("-inf")).scatter_reduce(0, index, values.detach(), "amax")
+    shift = highest.where(highest.isfinite(), highest.new_zeros(()))
+    return segment_sum((values - shift[index]).exp(), index, size).log() + shift
+
+
+def segment_position(index: Tensor, size: int) -> Tensor:
+    """Place of each value within its segment, counted from 0 in the order of the flat axis.
+
+    Args:
+        index: [N] long, in any order.
+        size: number of segments.
+
+    Returns:
+        [N] long.
+
+    >>> segment_position(torch.tensor([1, 0, 1, 1]), 2)
+    tensor([0, 0, 1, 2])
+    """
+    order = index.argsort(stable=True)
+    lengths = index.bincount(minlength=size)
+    starts = lengths.cumsum(0) - lengths
+    place = index.new_empty(index.shape)
+    place[order] = torch.arange(index.shape[0], device=index.device) - starts.repeat_interleave(lengths)
+    return place

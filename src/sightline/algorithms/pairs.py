@@ -1,0 +1,141 @@
+"""What every algorithm on comparisons reads and reports: sums over the two sides of each pair, and their statistics."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from sightline.errors import RecipeError
+from sightline.ops.reductions import segment_position, segment_sum
+from sightline.types import Batch, EdgeKind, Stat
+
+
+def check_preferences(batch: Batch, algorithm: str) -> None:
+    """Refuses edges that say something else than that one response is better.
+
+    Raises:
+        RecipeError: edges of kind ``mismatched``.
+    """
+    if "mismatched" in batch.pair_kind:
+        raise RecipeError(
+            f"{algorithm} was given mismatched answers, which only kto can read: they are answers to other questions, "
+            "not worse answers. Remove relation: mismatched from the data, or set algorithm.name: kto."
+        )
+
+
+def check_unweighted(batch: Batch, algorithm: str) -> None:
+    """
+    Raises:
+        RecipeError: weights of edges, which an algorithm without a loss per pair cannot honour.
+    """
+    if bool((batch.pair_weight != 1).any()):
+        raise RecipeError(
+            f"{algorithm} was given comparisons with weights other than 1, and has no loss per comparison that they "
+            "could multiply. Remove the weights of the edges, or use dpo."
+        )
+
+
+def weighted(values: Tensor, batch: Batch) -> Tensor:
+    """[N] values times the weights of their tokens, where the data brings weights."""
+    return values if batch.weights is None else values * batch.weights
+
+
+def response_sums(values: Tensor, batch: Batch) -> Tensor:
+    """[R] sums of [N] values over the tokens of each response, by their weights."""
+    return segment_sum(weighted(values, batch), batch.response, batch.num_responses)
+
+
+def response_masses(batch: Batch) -> Tensor:
+    """[R] sums of token weights, at least tiny: what a sum is divided by for a mean per token."""
+    ones = torch.ones(batch.target.shape, device=batch.target.device)
+    mass = response_sums(ones, batch)
+    return mass.where(mass > 0, mass.new_ones(()))
+
+
+def response_means(values: Tensor, batch: Batch) -> Tensor:
+    """[R] means of [N] values over the tokens of each response, by their weights; 0 where nothing weighs."""
+    return response_sums(values, batch) / response_masses(batch)
+
+
+def side_sums(values: Tensor, batch: Batch, ld_alpha: float) -> tuple[Tensor, Tensor]:
+    """Sums of [N] values over the tokens of winner and loser of each pair, length-desensitised.
+
+    Tokens past the length of the shorter of the two count ``ld_alpha`` times (Liu et al. 2024, LD-DPO, arXiv
+    2409.06411, equation 10). A response may be the longer of one pair and the shorter of another.
+
+    Returns:
+        [P] of winners and [P] of losers.
+    """
+    values = weighted(values, batch)
+    lengths = batch.response.bincount(minlength=batch.num_responses)
+    shared_P = lengths[batch.pairs].amin(1)
+    position = segment_position(batch.response, batch.num_responses)
+    sides = []
+    for side in batch.pairs.unbind(1):
+        pair, token = (side[:, None] == batch.response[None, :]).nonzero(as_tuple=True)
+        kept = torch.where(position[token] < shared_P[pair], 1.0, ld_alpha)
+        sides.append(segment_sum(values[token] * kept, pair, side.shape[0]))
+    return sides[0], sides[1]
+
+
+def chosen_nll(logprobs: Tensor, batch: Batch) -> Tensor:
+    """Negative log-likelihoods of the tokens of winning responses, each once, by their weights: [chosen tokens]."""
+    return weighted(-logprobs, batch)[batch.chosen()[batch.response]]
+
+
+def mean(values: Tensor) -> Stat:
+    """A logged mean of values, without gradient."""
+    return Stat(sum=values.detach().sum(), count=values.shape[0])
+
+
+def pair_stats(batch: Batch, logprobs: Tensor, reward: Tensor) -> dict[str, Stat]:
+    """Means per pair under TRL's names.
+
+    Args:
+        batch: names the pairs.
+        logprobs: [N] under the policy.
+        reward: [R] what the algorithm maximises the margin of, or [P,2] where it depends on the pair.
+
+    Returns:
+        Per kind of edge there is always an entry, so that every rank logs the same names.
+    """
+    logprobs, reward = logprobs.detach(), reward.detach()
+    logp_R = segment_sum(logprobs, batch.response, batch.num_responses)
+    length_R = batch.response.bincount(minlength=batch.num_responses).to(logp_R.dtype)
+    reward_P2 = reward if reward.ndim == 2 else reward[batch.pairs]
+    margin_P = reward_P2[:, 0] - reward_P2[:, 1]
+    right_P = (margin_P > 0).to(margin_P.dtype)
+    winner_P, loser_P = batch.pairs.unbind(1)
+    stats = {
+        "rewards/chosen": mean(reward_P2[:, 0]),
+        "rewards/rejected": mean(reward_P2[:, 1]),
+        "rewards/accuracies": mean(right_P),
+        "rewards/margins": mean(margin_P),
+        "logps/chosen": mean(logp_R[winner_P]),
+        "logps/rejected": mean(logp_R[loser_P]),
+        "length/chosen": mean(length_R[winner_P]),
+        "length/rejected": mean(length_R[loser_P]),
+    }
+    for kind in get_args(EdgeKind):
+        of_kind_P = of_kind(batch, kind)
+        stats[f"rewards/accuracies/{kind}"] = mean(right_P[of_kind_P])
+        stats[f"rewards/margins/{kind}"] = mean(margin_P[of_kind_P])
+    return stats
+
+
+def of_kind(batch: Batch, kind: EdgeKind) -> Tensor:
+    """[P] bool: edges of one kind."""
+    return torch.tensor([k == kind for k in batch.pair_kind], dtype=torch.bool, device=batch.pairs.device)
+
+
+def check_range(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:
+    """
+    Raises:
+        RecipeError: a number that is not above ``above``, or below ``least``.
+    """
+    if above is not None and not value > above:
+        raise RecipeError(f"algorithm.{name} is {value}; it must be above {above:g}.")
+    if least is not None and not value >= least:
+        raise RecipeError(f"algorithm.{name} is {value}; it must be {least:g} or more.")
