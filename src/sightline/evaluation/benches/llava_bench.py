@@ -1,0 +1,308 @@
+"""LLaVA-Bench (Liu et al. 2023, arXiv:2304.08485): a judge scores an answer beside a reference answer.
+
+In the wild: 60 questions on 24 pictures. COCO: 90 questions on 30 pictures. The figure is relative: 100 * mean score
+of the model / mean score of the reference. Figures compare only under one judge and one wording.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import DataError
+from sightline.evaluation.accuracy import Row, column, mean
+from sightline.evaluation.bench import (
+    Answer,
+    Graded,
+    Judge,
+    JudgeRequest,
+    Question,
+    Result,
+    check_options,
+    check_protocol,
+    match_ids,
+    need_judge,
+)
+from sightline.evaluation.rubric import load_rubric
+from sightline.evaluation.tables import (
+    PictureFiles,
+    field,
+    find_file,
+    picture_prompt,
+    read_answers,
+    read_table,
+    write_lines,
+)
+
+_OPTIONS: Final = ("template", "rule", "context")
+_SYSTEM: Final = "You are a helpful and precise assistant for checking the quality of the answer."
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+UNREAD: Final = (-1.0, -1.0)
+"""What the official scripts put in place of scores that they cannot read."""
+
+
+def parse_official(review: str) -> tuple[float, float]:
+    """The two scores of the first line: exactly two parts between single blanks, a comma counting as a blank.
+
+    >>> parse_official("8 7.5\\nBoth ..."), parse_official("8, 7")
+    ((8.0, 7.5), (-1.0, -1.0))
+    """
+    parts = review.split("\n")[0].replace(",", " ").split(" ")
+    if len(parts) != 2:
+        return UNREAD
+    try:
+        return float(parts[0]), float(parts[1])
+    except ValueError:
+        return UNREAD
+
+
+def parse_lmms(review: str) -> tuple[float, float]:
+    """The first two numbers of the first line: reads "8, 7", and misreads "8/10 7/10" as 8 and 10."""
+    numbers = _NUMBER.findall(review.split("\n")[0])
+    return (float(numbers[0]), float(numbers[1])) if len(numbers) >= 2 else UNREAD
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """The files of one of the two sets."""
+
+    questions: str
+    references: str
+    context: str
+    rule: str
+    """Prefix of its categories in rule.json."""
+
+
+_WILD: Final = _Layout(
+    questions="questions.jsonl", references="answers_gpt4.jsonl", context="context.jsonl", rule="llava_bench_"
+)
+_COCO: Final = _Layout(
+    questions="qa90_questions.jsonl",
+    references="qa90_gpt4_answer.jsonl",
+    context="caps_boxes_coco2014_val_80.jsonl",
+    rule="",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLaVABench:
+    """LLaVA-Bench in the wild or COCO, whichever the folder holds."""
+
+    name: str = "llava_bench"
+    protocols: tuple[str, ...] = ("official", "lmms-eval", "vlmevalkit")
+    needs: str = (
+        "the hub dataset liuhaotian/llava-bench-in-the-wild as downloaded (questions.jsonl, context.jsonl, "
+        "answers_gpt4.jsonl, images), or for COCO qa90_questions.jsonl, qa90_gpt4_answer.jsonl and "
+        "caps_boxes_coco2014_val_80.jsonl of the LLaVA repository; a text judge; rule.json of that repository in the "
+        "folder for its wording"
+    )
+
+    def questions(self, data: Path) -> list[Question]:
+        """All rows, the question alone."""
+        return [
+            Question(
+                id=row.id,
+                prompt=picture_prompt(row.id, row.text, [row.image]),
+                meta={"category": row.category, "max_new_tokens": 1024},
+            )
+            for row in self._rows(data)
+        ]
+
+    def grade(
+        self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
+    ) -> Result:
+        """The relative score, over all and by category, and both mean scores times 10.
+
+        Options: ``rule``, a file with the original wording (``rule.json``, taken from the folder where it lies
+        there); ``template``, a rubric of one's own; ``context``, the file of captions where it lies elsewhere.
+
+        A review that cannot be read counts as -1 for both under ``official`` and ``vlmevalkit``, as in their
+        scripts, and is left out under ``lmms-eval``; ``failures`` counts it in all.
+        """
+        check_protocol(self, protocol)
+        check_options(self.name, options, _OPTIONS)
+        judge = need_judge(self.name, judge)
+        rows = self._rows(data)
+        matched = match_ids([row.id for row in rows], answers)
+        messages, wording = self._wording(data, rows, matched, options)
+        replies = judge.ask(
+            [
+                JudgeRequest(id=row.id, messages=message, temperature=0.2, max_tokens=1024)
+                for row, message in zip(rows, messages, strict=True)
+            ]
+        )
+        graded = []
+        for row, answer, reply in zip(rows, matched, replies, strict=True):
+            graded.append(_graded(row, answer.text, reply.text, reply.error, protocol))
+        failed = sum("problem" in row.details for row in graded)
+        silent = sum(row.details.get("review") is None for row in graded)
+        notes = [f"judge {judge.name}, wording {wording}"]
+        if failed:
+            kept = f"{failed - silent} unread reviews stay in the means as -1" if protocol != "lmms-eval" else ""
+            notes.append(f"{failed} reviews failed, {silent} of them without a reply{'; ' + kept if kept else ''}")
+        metrics, by_category = _figures(graded, rounded=protocol != "vlmevalkit")
+        return Result(
+            bench=self.name,
+            protocol=protocol,
+            metrics=metrics,
+            metrics_printed={
+                name: str(value) if protocol == "vlmevalkit" else str(round(value, 1))
+                for name, value in metrics.items()
+            },
+            by_category=by_category,
+            graded=graded,
+            notes=notes,
+            failures=failed,
+            formulas=_formulas(list(by_category)),
+            better={"reference_score": "neither"},
+        )
+
+    def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
+        """LLaVA's answer file, in the order of the questions: its script pairs lines."""
+        rows = self._rows(data)
+        write_lines(
+            path,
+            (
+                # the script stops where answer_id is missing
+                {"question_id": int(row.id), "prompt": row.text, "text": answer.text, "answer_id": f"answer-{row.id}"}
+                for row, answer in zip(rows, match_ids([row.id for row in rows], answers), strict=True)
+            ),
+        )
+
+    def read_export(self, path: Path) -> list[Answer]:
+        """Reads that file."""
+        return read_answers(path, "question_id", ("text",))
+
+    def _layout(self, data: Path) -> _Layout:
+        return _COCO if (data / _COCO.questions).is_file() else _WILD
+
+    def _rows(self, data: Path) -> list[Row]:
+        layout = self._layout(data)
+        questions = find_file(data, (layout.questions,), self)
+        references = find_file(data, (layout.references,), self)
+        by_id = {str(row.get("question_id")): str(row.get("text", "")) for row in read_table(references)}
+        images = PictureFiles(data, ("images", "val2014", "."))
+        rows = []
+        for number, row in enumerate(read_table(questions), start=1):
+            source = f"{questions}:{number}"
+            id, image = str(field(row, "question_id", source)), str(field(row, "image", source))
+            if id not in by_id:
+                raise DataError(f"question {id} has no reference answer in {references.name}", source=source)
+            rows.append(
+                Row(
+                    id=id,
+                    text=str(field(row, "text", source)),
+                    truth=by_id[id],
+                    category=str(field(row, "category", source)),
+                    cluster=image,
+                    image=images.named(image),
+                )
+            )
+        return rows
+
+    def _wording(
+        self, data: Path, rows: Sequence[Row], answers: Sequence[Answer], options: Mapping[str, Any]
+    ) -> tuple[list[list[dict[str, str]]], str]:
+        """The messages to the judge, and where their wording comes from."""
+        layout = self._layout(data)
+        file = Path(options["context"]) if "context" in options else find_file(data, (layout.context,), self)
+        contexts = {str(row.get("image")): _context(row, f"{file}") for row in read_table(file)}
+        missing = [row.image for row in rows if row.cluster not in contexts]
+        if missing:
+            raise DataError(f"has no context for {len(missing)} pictures", source=str(file))
+        rule = Path(options["rule"]) if "rule" in options else data / "rule.json"
+        if "template" not in options and rule.is_file():
+            rules = json.loads(rule.read_text(encoding="utf-8"))
+            messages = []
+            for row, answer in zip(rows, answers, strict=True):
+                entry = field(rules, f"{layout.rule}{row.category}", str(rule))
+                messages.append(_official_messages(entry, contexts[row.cluster], row, answer.text))
+            return messages, str(rule)
+        if "rule" in options:
+            raise DataError("no such file", source=str(rule), remedy="Correct the option rule")
+        rubric = load_rubric("llava_bench", options.get("template"))
+        values = (
+            {"context": contexts[row.cluster], "question": row.text, "reference": row.truth, "answer": answer.text}
+            for row, answer in zip(rows, answers, strict=True)
+        )
+        return [rubric.messages(value) for value in values], rubric.source
+
+
+def _context(row: Mapping[str, Any], source: str) -> str:
+    """What the judge is told of a picture: captions, and for COCO the boxes."""
+    if "captions" in row:
+        boxes = "\n".join(f"{one['category']}: {one['bbox']}" for one in field(row, "instances", source))
+        return "\n".join(row["captions"]) + "\n\n" + boxes
+    caption = field(row, "caption", source)
+    return "\n".join(caption) if isinstance(caption, list) else str(caption)
+
+
+def _official_messages(rule: Mapping[str, Any], context: str, row: Row, answer: str) -> list[dict[str, str]]:
+    """The message of LLaVA's script, with the role and the request of ``rule.json``."""
+    role = rule["role"]
+    blocks = [f"[Context]\n{context}", f"[Question]\n{row.text}"]
+    for number, text in enumerate((row.truth, answer), start=1):
+        blocks += [f"[{role} {number}]\n{text}", f"[End of {role} {number}]"]
+    blocks.append(f"[System]\n{rule['prompt']}")
+    content = "".join(f"{block}\n\n" for block in blocks)
+    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": content}]
+
+
+def _graded(row: Row, answer: str, review: str | None, error: str, protocol: str) -> Graded:
+    details: dict[str, Any] = {
+        "answer": answer,
+        "question": row.text,
+        "truth": row.truth,
+        "category": row.category,
+        "review": review,
+    }
+    scores = UNREAD if review is None else (parse_lmms if protocol == "lmms-eval" else parse_official)(review)
+    counts: dict[str, float] = {}
+    if scores == UNREAD:
+        details["problem"] = error or "the first line of the review holds no two scores"
+    if scores != UNREAD or (review is not None and protocol != "lmms-eval"):
+        names = ("all", column(row.category))
+        counts = {f"{name}_reference": scores[0] for name in names} | {f"{name}_model": scores[1] for name in names}
+        counts |= {f"{name}_reviews": 1.0 for name in names}
+    return Graded(
+        id=row.id, cluster=row.cluster, counts=counts, details={**details, "error": max(0.0, scores[0] - scores[1])}
+    )
+
+
+def _figures(graded: Sequence[Graded], *, rounded: bool) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Score, mean scores times 10, and the score by category."""
+
+    def means(name: str) -> tuple[float, float]:
+        scored = [row for row in graded if f"{name}_reviews" in row.counts]
+        found = [mean(row.counts[f"{name}_{side}"] for row in scored) for side in ("reference", "model")]
+        # the official summary rounds the means before it divides
+        reference, model = (round(value, 3) for value in found) if rounded else found
+        return reference, model
+
+    def relative(name: str) -> float:
+        reference, model = means(name)
+        return model / reference * 100 if reference else math.nan
+
+    if not any("all_reviews" in row.counts for row in graded):
+        raise DataError("the judge gave no review that can be used", source="llava_bench", remedy="See its errors")
+    reference, model = means("all")
+    metrics = {"score": relative("all"), "model_score": 10 * model, "reference_score": 10 * reference}
+    names = dict.fromkeys(str(row.details["category"]) for row in graded)
+    return metrics, {name: {"score": relative(column(name))} for name in sorted(names)}
+
+
+def _formulas(categories: Sequence[str]) -> dict[str, str]:
+    formulas = {
+        "score": "100 * all_model / all_reference",
+        "model_score": "10 * all_model / all_reviews",
+        "reference_score": "10 * all_reference / all_reviews",
+    }
+    return formulas | {name: f"100 * {column(name)}_model / {column(name)}_reference" for name in categories}
+
+
+BENCH: Final = LLaVABench()
