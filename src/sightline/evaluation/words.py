@@ -49,8 +49,3 @@ def _word(piece: str, start: int) -> Iterator[Word]:
     for first, last in ((0, cut), (cut, len(body)), (len(body), len(piece))):
         if first < last:
             yield Word(piece[first:last], start + first, start + last)
-
-
-def count_blank_separated(text: str) -> int:
-    """Length in words as RLAIF-V and OViP count: pieces between single blanks, so two blanks count one more."""
-    return len(text.strip().split(" "))

@@ -1,0 +1,186 @@
+"""CHAIR (Rohrbach et al., EMNLP 2018): COCO objects that a description names and the picture does not hold.
+
+``official`` follows ``utils/chair.py`` of LisaAnne/Hallucination, its singulariser's losses included (bus, tie; see
+:func:`sightline.evaluation.nouns.chair_forms`), and gives fractions. ``lmms-eval`` reduces words by WordNet, adds the
+recall of objects and gives percent.
+
+Which pictures are described is not part of CHAIR. ``questions`` takes those that ``image_ids.json`` lists (a JSON list
+beside the annotations), otherwise 500 drawn with seed 0; ``grade`` insists on the list if there is one, and otherwise
+grades the pictures that are answered.
+
+Option of ``lmms-eval``: ``extractor``: ``table`` (built in, nouns only) or ``nltk`` (as the original, needs its data).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.errors import DataError
+from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.coco import (
+    CHAIR_PAIRS,
+    Annotations,
+    Mention,
+    ObjectList,
+    grade_mentions,
+    read_synonyms,
+    tokens_of,
+    word_pairs,
+)
+from sightline.evaluation.json_files import read_json, write_json
+from sightline.evaluation.nouns import chair_forms, load_nltk, place, wordnet_forms
+from sightline.evaluation.tables import PictureFiles, find_file, picture_prompt
+
+PROMPT: Final = "Please describe this image in detail."
+SAMPLE: Final = 500
+"""Pictures that are described where no list says which."""
+_SYNONYMS: Final = ("synonyms.txt", "data/synonyms.txt", "annotations/synonyms.txt")
+_MAX_NEW_TOKENS: Final = 512
+_UNUSED: Final = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "CIDEr", "SPICE", "ROUGE_L")
+"""Caption scores that the official script wants to find in its input and only passes on."""
+_FORMULAS: Final = {
+    "chair_s": "responses_hallucinated / answers",
+    "chair_i": "hallucinated / mentions",
+    "recall": "found / objects",
+}
+
+
+class Chair:
+    """The benchmark. An id is a COCO picture id."""
+
+    name = "chair"
+    protocols = ("official", "lmms-eval")
+    needs = (
+        "COCO 2014 annotations (instances_val2014.json and captions_val2014.json, the train files if train pictures "
+        "are described), synonyms.txt of github.com/LisaAnne/Hallucination (data), pictures in val2014"
+    )
+
+    def questions(self, data: Path) -> list[Question]:
+        names = Annotations(data, self).file_names()
+        ids = self._listed(data)
+        if ids is None:
+            every = sorted(names)
+            ids = sorted(random.Random(0).sample(every, SAMPLE)) if len(every) > SAMPLE else every
+        missing = [id for id in ids if id not in names]
+        if missing:
+            raise DataError(f"image_ids.json lists {missing[0]}, which has no annotation", source=str(data))
+        pictures = PictureFiles(data, ("val2014", "train2014", "images", "."))
+        meta = {"max_new_tokens": _MAX_NEW_TOKENS}
+        return [
+            Question(id=str(id), prompt=picture_prompt(f"chair-{id}", PROMPT, [pictures.named(names[id])]), meta=meta)
+            for id in ids
+        ]
+
+    def grade(
+        self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
+    ) -> Result:
+        check_protocol(self, protocol)
+        check_options(self.name, options, ("extractor",) if protocol == "lmms-eval" else ())
+        listed = self._listed(data)
+        ids = list(dict.fromkeys(answer.id for answer in answers)) if listed is None else [str(id) for id in listed]
+        matched = match_ids(ids, answers)
+        objects, extract, note = self._extraction(data, protocol, str(options.get("extractor", "table")))
+        pictures = Annotations(data, self).pictures([_number(answer.id) for answer in matched], objects)
+        graded = [
+            grade_mentions(answer.id, answer.text, extract(answer.text), pictures[int(answer.id)], {})
+            for answer in matched
+        ]
+        metrics, printed, formulas = _figures(graded, protocol)
+        notes = [f"{len(graded)} pictures", *note, *_empty(graded)]
+        return Result(
+            bench=self.name,
+            protocol=protocol,
+            metrics=metrics,
+            metrics_printed=printed,
+            graded=graded,
+            notes=notes,
+            formulas=formulas,
+        )
+
+    def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
+        """The caption file of the official script; the caption scores that it passes on are 0."""
+        unused = dict.fromkeys(_UNUSED, 0.0)
+        rows = {answer.id: {"image_id": _number(answer.id), "caption": answer.text, **unused} for answer in answers}
+        write_json(path, {"overall": unused, "imgToEval": rows})
+
+    def read_export(self, path: Path) -> list[Answer]:
+        """Reads the official caption file, or a list of ``{"image_id", "caption"}`` as COCO results are."""
+        content = read_json(path)
+        if isinstance(content, dict) and "imgToEval" in content:
+            content = list(content["imgToEval"].values())
+        if not isinstance(content, list) or not all({"image_id", "caption"} <= set(row) for row in content):
+            remedy = 'Expected {"imgToEval": {id: {"image_id", "caption"}}} or a list of {"image_id", "caption"}'
+            raise DataError("is no caption file", source=str(path), remedy=remedy)
+        return [Answer(id=str(row["image_id"]), text=row["caption"]) for row in content]
+
+    def _listed(self, data: Path) -> list[int] | None:
+        path = data / "image_ids.json"
+        return [int(id) for id in read_json(path)] if path.is_file() else None
+
+    def _extraction(
+        self, data: Path, protocol: str, extractor: str
+    ) -> tuple[ObjectList, Callable[[str], list[Mention]], list[str]]:
+        categories = read_synonyms(find_file(data, _SYNONYMS, self), strip=False)
+        pairs = word_pairs(CHAIR_PAIRS if protocol == "official" else (*CHAIR_PAIRS, "train track"))
+        tokens = tokens_of([*categories, *pairs])
+        forms = chair_forms(tokens) if protocol == "official" else wordnet_forms(tokens)
+        objects = ObjectList(categories=categories, pairs=pairs, forms=forms)
+        if protocol == "official":
+            return objects, objects.mentions, []
+        if extractor not in ("table", "nltk"):
+            raise DataError(f"extractor {extractor!r}", source=self.name, remedy="Choose table or nltk")
+        if extractor == "nltk":
+            return objects, _nltk_mentions(objects), ["extractor nltk"]
+        return objects, objects.mentions, ["extractor table: close to the tagger of lmms-eval, not equal to it"]
+
+
+BENCH: Final = Chair()
+
+
+def _number(id: str) -> int:
+    if not id.isdecimal():
+        raise DataError(f"the id {id!r} is no COCO picture id", source="chair", remedy="Expected a number as in 391895")
+    return int(id)
+
+
+def _nltk_mentions(objects: ObjectList) -> Callable[[str], list[Mention]]:
+    """Words reduced by their tag, as lmms-eval's ``coco_cap_chair`` does; unknown tags count as nouns."""
+    nltk = load_nltk()
+    lemmatizer, kinds = nltk.stem.WordNetLemmatizer(), {"J": "a", "V": "v", "N": "n", "R": "r"}
+
+    def mentions(text: str) -> list[Mention]:
+        tokens = nltk.word_tokenize(text.lower())
+        tags = [kinds.get(tag[:1], "n") for _, tag in nltk.pos_tag(tokens)]
+        words = zip(place(text.lower(), tokens), tags, strict=True)
+        reduced = [word._replace(text=lemmatizer.lemmatize(word.text, pos=tag)) for word, tag in words]
+        return objects.listed(objects.joined(reduced))
+
+    return mentions
+
+
+def _figures(graded: Sequence[Graded], protocol: str) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
+    """Fractions, printed in percent with one decimal; lmms-eval: percent, unrounded."""
+    sums: Counter[str] = Counter()
+    for row in graded:
+        sums.update(row.counts)
+    values = {
+        "chair_s": sums["responses_hallucinated"] / len(graded),
+        "chair_i": sums["hallucinated"] / sums["mentions"] if sums["mentions"] else 0.0,
+        "recall": sums["found"] / sums["objects"] if sums["objects"] else 0.0,
+    }
+    if protocol == "official":
+        del values["recall"]
+        printed = {name: f"{100 * value:.1f}" for name, value in values.items()}
+        return values, printed, {name: _FORMULAS[name] for name in values}
+    percent = {name: 100 * value for name, value in values.items()}
+    return percent, {name: str(value) for name, value in percent.items()}, {n: f"100 * {_FORMULAS[n]}" for n in percent}
+
+
+def _empty(graded: Sequence[Graded]) -> list[str]:
+    if any(row.counts["mentions"] for row in graded):
+        return []
+    return ["no object is mentioned: CHAIRi is not defined and shown as 0 (the official script stops)"]

@@ -1,0 +1,205 @@
+"""COCO objects in a text and in a picture, for CHAIR and Object HalBench.
+
+A text's words are reduced to singular forms, two-word objects joined, and what is on the list of synonyms becomes one
+of 80 categories. A picture holds the categories of its boxes and those that its five captions mention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sightline.errors import DataError
+from sightline.evaluation.bench import Benchmark, Graded
+from sightline.evaluation.json_files import read_json
+from sightline.evaluation.tables import find_file
+from sightline.evaluation.words import Word, treebank_words
+
+_CHAIR_PAIRS: Final = (
+    "motor bike|motor cycle|air plane|traffic light|street light|traffic signal|stop light|fire hydrant|stop sign|"
+    "parking meter|suit case|sports ball|baseball bat|baseball glove|tennis racket|wine glass|hot dog|cell phone|"
+    "mobile phone|teddy bear|hair drier|potted plant|laptop computer|home plate"
+)
+_ANIMALS: Final = "bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|animal|cub"
+_RENAMED: Final = {"bow tie": "tie", "toilet seat": "toilet", "wine glas": "wine glass"}
+CHAIR_PAIRS: Final = tuple(_CHAIR_PAIRS.split("|"))
+"""Two-word objects that the original CHAIR script joins."""
+
+
+class Mention(NamedTuple):
+    """An object that a text names."""
+
+    word: Word
+    """As it stands on the list of synonyms, with its place in the text."""
+    category: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectList:
+    """The list of synonyms, and how words reach it."""
+
+    categories: Mapping[str, str]
+    """Word or word pair of the list to its category."""
+    pairs: Mapping[str, str]
+    """Word pair to what it is treated as: ``"baby bird"`` to ``"bird"``."""
+    forms: Mapping[str, str]
+    """Written form to reduced form; other words stay as they are."""
+
+    def mentions(self, text: str) -> list[Mention]:
+        """All objects that a text names, repetitions kept, in order."""
+        words = [word._replace(text=self.forms.get(word.text, word.text)) for word in treebank_words(text.lower())]
+        return self.listed(self.joined(words))
+
+    def joined(self, words: Sequence[Word]) -> list[Word]:
+        """The words with every known pair made one, from left to right."""
+        joined, index = [], 0
+        while index < len(words):
+            pair = self.pair(words[index : index + 2])
+            joined.append(pair or words[index])
+            index += 2 if pair else 1
+        return joined
+
+    def pair(self, words: Sequence[Word]) -> Word | None:
+        """The two words as one, if they are a known pair."""
+        known = self.pairs.get(" ".join(word.text for word in words))
+        return Word(known, words[0].start, words[-1].end) if known else None
+
+    def listed(self, words: Iterable[Word]) -> list[Mention]:
+        """The words that are on the list; a seat is no chair where a toilet is named."""
+        words = list(words)
+        if any(word.text == "toilet" for word in words):
+            words = [word for word in words if word.text != "seat"]
+        return [Mention(word, self.categories[word.text]) for word in words if word.text in self.categories]
+
+
+def read_synonyms(path: Path, *, strip: bool) -> dict[str, str]:
+    """Word to category from lines of comma-separated synonyms, the category first.
+
+    Args:
+        path: ``synonyms.txt`` or ``synonyms_refine.txt``.
+        strip: False, as the original CHAIR: only whole lines are stripped, so an entry with a blank before it never
+            matches.
+
+    Raises:
+        DataError: The file cannot be read or is empty.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
+    rows = [line.strip().split(", ") for line in lines if line.strip()]
+    if not rows:
+        raise DataError("is empty", source=str(path), remedy="Download the list of synonyms again")
+    if strip:
+        rows = [[entry.strip() for entry in row] for row in rows]
+    return {entry: row[0] for row in rows for entry in row}
+
+
+def word_pairs(pairs: Iterable[str]) -> dict[str, str]:
+    """Known pairs to what they are treated as: baby and adult animals, passenger jets and trains included."""
+    table = {pair: pair for pair in pairs}
+    table |= {f"{age} {animal}": animal for animal in _ANIMALS.split("|") for age in ("baby", "adult")}
+    table |= {f"passenger {vehicle}": vehicle for vehicle in ("jet", "train")}
+    return table | _RENAMED
+
+
+def tokens_of(entries: Iterable[str]) -> set[str]:
+    """The single words of entries."""
+    return {token for entry in entries for token in entry.split()}
+
+
+# --- ground truth -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A COCO picture."""
+
+    file_name: str
+    objects: frozenset[str]
+    """Its categories: of its boxes and of its captions."""
+
+
+class Annotations:
+    """COCO 2014 annotation files of a folder: ``instances_*2014.json`` and ``captions_*2014.json``."""
+
+    def __init__(self, data: Path, bench: Benchmark) -> None:
+        """
+        Raises:
+            DataError: There is no such file.
+        """
+        first = find_file(data, ("instances_*2014.json", "annotations/instances_*2014.json"), bench)
+        self.folder = first.parent
+        self._instances = [read_json(path) for path in sorted(self.folder.glob("instances_*2014.json"))]
+        find_file(self.folder, ("captions_*2014.json",), bench)
+        self._captions = [read_json(path) for path in sorted(self.folder.glob("captions_*2014.json"))]
+
+    def file_names(self) -> dict[int, str]:
+        """Picture id to file name."""
+        files = [*self._instances, *self._captions]
+        return {image["id"]: image["file_name"] for file in files for image in file.get("images", ())}
+
+    def pictures(self, ids: Iterable[int], objects: ObjectList) -> dict[int, Picture]:
+        """The pictures of these ids with what they hold.
+
+        Raises:
+            DataError: A picture is not in the files.
+        """
+        names, found = self.file_names(), {id: set[str]() for id in ids}
+        missing = [id for id in found if id not in names]
+        if missing:
+            raise DataError(
+                f"{len(missing)} pictures have no annotation ({', '.join(map(str, missing[:5]))})",
+                source=str(self.folder),
+                remedy="Add the annotation files of the part (train2014, val2014) that they are of",
+            )
+        for box, category in self._boxes():
+            if box in found:
+                found[box].add(objects.categories[category])
+        for row in self._rows(self._captions):
+            if row["image_id"] in found:
+                found[row["image_id"]].update(mention.category for mention in objects.mentions(row["caption"]))
+        return {id: Picture(file_name=names[id], objects=frozenset(held)) for id, held in found.items()}
+
+    def _boxes(self) -> Iterable[tuple[int, str]]:
+        for file in self._instances:
+            names = {category["id"]: category["name"] for category in file["categories"]}
+            for row in file["annotations"]:
+                yield row["image_id"], names[row["category_id"]]
+
+    @staticmethod
+    def _rows(files: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+        return (row for file in files for row in file["annotations"])
+
+
+def grade_mentions(
+    id: str, text: str, mentions: Sequence[Mention], picture: Picture, details: Mapping[str, Any]
+) -> Graded:
+    """What one description counts for: mentions, those of them that are not there, and categories found."""
+    wrong = [mention for mention in mentions if mention.category not in picture.objects]
+    found = {mention.category for mention in mentions} & picture.objects
+    return Graded(
+        id=id,
+        cluster=picture.file_name,
+        counts={
+            "mentions": len(mentions),
+            "hallucinated": len(wrong),
+            "responses_hallucinated": float(bool(wrong)),
+            "responses_with_objects": float(bool(mentions)),
+            "objects": len(picture.objects),
+            "found": len(found),
+            "words": len(text.strip().split(" ")),
+        },
+        details={
+            "answer": text,
+            "truth": sorted(picture.objects),
+            "hallucinated": [mention.word.text for mention in wrong],
+            "hallucinated_categories": [mention.category for mention in wrong],
+            "wrong": [[mention.word.start, mention.word.end] for mention in wrong],
+            "missed": sorted(picture.objects - found),
+            "error": len(wrong),
+            **details,
+        },
+    )
