@@ -52,7 +52,8 @@ def test_every_figure_of_a_run(one, two, kind):
     assert [record.keys() for record in found] == [record.keys() for record in expected]
     for right, left in zip(expected, found, strict=True):
         for name in right.keys() - set(TIMED):
-            assert left[name] == pytest.approx(right[name], rel=2e-5, abs=2e-6), (right["step"], name)
+            small = 2e-5 if name.startswith("looking/") else 2e-6  # differences of sums of 50 nats
+            assert left[name] == pytest.approx(right[name], rel=2e-5, abs=small), (right["step"], name)
 
 
 @pytest.mark.processes

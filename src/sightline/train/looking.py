@@ -81,9 +81,9 @@ def warning(s: Session, reading: Reading, pairs: int) -> str:
 
 
 def _summed(batch: Batch, logprobs_N: Tensor | None) -> Tensor:
-    """[R] log-probability of each response."""
+    """[R] log-probability of each response, summed in double: gaps are small differences of large sums."""
     assert logprobs_N is not None
-    return segment_sum(logprobs_N, batch.response, batch.num_responses)
+    return segment_sum(logprobs_N.double(), batch.response, batch.num_responses)
 
 
 def _sampled(s: Session) -> list[Group]:
