@@ -16,6 +16,7 @@ from sightline.errors import DataError
 from sightline.evaluation.accuracy import Row, column, grade_row
 from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
 from sightline.evaluation.tables import PictureFiles, field, find_files, picture_prompt, read_tables
+from sightline.evaluation.yes_no import vlmeval_yes_no
 
 PERCEPTION: Final = (
     *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"),
@@ -25,8 +26,8 @@ TASKS: Final = (*PERCEPTION, *COGNITION)
 SHORT_ANSWER: Final = "Answer the question using a single word or phrase."
 _INSTRUCTION: Final = " Please answer yes or no."
 _FILES: Final = ("data/test-*.parquet", "test-*.parquet", "*.parquet", "MME.tsv")
+_COLUMNS: Final = ("asked", "correct", "plus")
 _PICTURES: Final = (".jpg", ".png", ".jpeg")
-_VLMEVAL_MARKS: Final = ';/[]"{}()=+\\_-><@`,?!'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,14 +178,8 @@ def parse_lmms(answer: str) -> str:
 
 def parse_vlmeval(answer: str) -> str:
     """VLMEvalKit: exactly one of yes and no among the words."""
-    text = answer.lower()
-    number = re.search(r"\d,\d", text) is not None
-    out = text
-    for mark in _VLMEVAL_MARKS:
-        out = out.replace(mark, "" if number or f"{mark} " in text or f" {mark}" in text else " ")
-    words = re.sub(r"(?<!\d)\.(?!\d)", "", out, count=32).split()
-    told = [word for word in ("yes", "no") if word in words]
-    return told[0] if len(told) == 1 else "other"
+    word = vlmeval_yes_no(answer)
+    return word if word in ("yes", "no") else "other"
 
 
 _PARSERS: Final = {"official": parse_official, "lmms-eval": parse_lmms, "vlmevalkit": parse_vlmeval}
@@ -210,9 +205,6 @@ def _task(graded: Sequence[Graded], task: str) -> dict[str, float]:
     asked, correct, plus = (sum(row.counts.get(f"{name}_{what}", 0) for row in graded) for what in _COLUMNS)
     accuracy, both = correct / asked, plus / asked
     return {"score": accuracy * 100 + both * 100, "accuracy": accuracy * 100, "accuracy_plus": both * 100}
-
-
-_COLUMNS: Final = ("asked", "correct", "plus")
 
 
 def _formulas(tasks: Sequence[str]) -> dict[str, str]:
