@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -20,6 +22,21 @@ def print_error(error: SightlineError) -> None:
 def say(text: str) -> None:
     """One line about what was done, on stderr."""
     err.print(Text(text), soft_wrap=True)
+
+
+class _OnStderr(logging.Handler):
+    """What the package logs, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def show_messages(*, quiet: bool = False) -> None:
+    """From now on what the package logs goes to stderr: warnings alone where ``quiet``, else notices too."""
+    logger = logging.getLogger("sightline")
+    if not any(isinstance(handler, _OnStderr) for handler in logger.handlers):
+        logger.addHandler(_OnStderr())
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
 def progress_bar() -> Progress:

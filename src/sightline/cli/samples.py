@@ -17,12 +17,13 @@ from sightline.recipes.schema import DataSpec, ModelSpec, SamplingSpec
 from sightline.types import Group
 
 if TYPE_CHECKING:
+    from sightline.data.load import Account
     from sightline.rewards.base import Reward
 
 GroupFile = Annotated[Path, typer.Argument(metavar="GROUPS.jsonl", help="A Group file.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Group file to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew if the file is there.")]
-Limit = Annotated[int | None, typer.Option(help="First rows only.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(min=1, help="First rows only.", show_default=False)]
 ImageDir = Annotated[str | None, typer.Option(help="Folder that relative image paths start from.", show_default=False)]
 
 
@@ -47,7 +48,7 @@ def sample(
 
     Picture and prompt are computed once for all answers. Answers are appended as they come: a
     stopped command goes on where it was. Each answer holds its tokens, their log-probabilities and
-    why it ended.
+    why it ended. Pictures that the rows hold in memory (parquet) are written to `images` beside the answers.
 
     Example: `sightline sample models/llava questions.jsonl -n 8 --temperature 0.7 -o samples.jsonl`
     """
@@ -61,11 +62,14 @@ def sample(
         max_new_tokens=max_tokens,
         batch_size=batch_size,
     )
-    from sightline.data.load import load_prompts
-    from sightline.models.load import load_policy
+    from sightline.data.load import Account, load_prompts
+    from sightline.models.load import hide_loading_bars, load_policy
     from sightline.rollouts.hf import HFEngine
 
-    prompts = load_prompts(DataSpec(path=data, image_dir=image_dir, limit=limit))
+    hide_loading_bars()
+    account = Account(cache_dir=out.parent / "images")
+    prompts = load_prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), account)
+    _tell(account)
     engine = HFEngine(load_policy(ModelSpec(path=model, adapter=adapter, dtype=dtype), trainable=False))
     settings = {"model": model, "adapter": adapter, "dtype": dtype, "data": data, "seed": seed}
     settings |= {name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"}
@@ -163,12 +167,14 @@ def pairs(
 
     Example: `sightline pairs scienceqa.json --relation options --image-dir images -o pairs.jsonl`
     """
-    from sightline.data.load import load_groups
+    from sightline.data.load import Account, load_groups
     from sightline.data.schema import write_groups
     from sightline.relations.scores import RELATIONS, only_compared
 
     made_by_reader: Literal["options", "none"] = "options" if relation == "options" else "none"
-    rows = load_groups(DataSpec(path=groups, image_dir=image_dir, limit=limit, relation=made_by_reader))
+    account = Account(cache_dir=out.parent / "images")
+    rows = load_groups(DataSpec(path=groups, image_dir=image_dir, limit=limit, relation=made_by_reader), account)
+    _tell(account)
     if relation != "options":
         _check_scored(rows, groups)
         rows = [RELATIONS[relation](group, min_gap) for group in rows]
@@ -178,6 +184,12 @@ def pairs(
     write_groups(out, related)
     edges = sum(len(group.edges) for group in related)
     say(f"{edges} pairs in {len(related)} groups, {len(rows) - len(related)} groups without a pair: {out}")
+
+
+def _tell(account: Account) -> None:
+    """What a person should know about the rows though it is no error."""
+    for text in account.report.notes:
+        say(text)
 
 
 def _check_scored(groups: Sequence[Group], source: str) -> None:

@@ -57,6 +57,8 @@ class Stage:
 
     def _done(self, overwrite: bool) -> set[str]:
         """Ids that the file holds; a half-written last line is removed."""
+        if self.out.is_dir():
+            raise CheckpointError(f"{self.out} is a folder. Give --out the name of a file, such as groups.jsonl.")
         if overwrite:
             self.out.unlink(missing_ok=True)
         if not self.out.exists():

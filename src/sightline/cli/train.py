@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sightline.cli.console import out, say
+from sightline.cli.console import out, say, show_messages
 from sightline.recipes.describe import describe_recipe, field_docs
 from sightline.recipes.load import check_algorithm, dump_recipe, load_recipe
 
@@ -32,7 +32,7 @@ def train(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in output_dir and start.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, and of the messages only warnings.")] = False,
 ) -> None:
     """Train as a recipe says.
 
@@ -42,13 +42,16 @@ def train(
     Example: `sightline train recipes/dpo_llava_lora.yaml train.learning_rate=5e-6 data.train.0.limit=100`
     """
     resolved = load_recipe(recipe, overrides or ())
+    from sightline.models.load import hide_loading_bars
     from sightline.report.run import report_run
     from sightline.train.loop import train as run
 
+    show_messages(quiet=quiet)
+    hide_loading_bars()
     logged: list[Mapping[str, Any]] = []  # filled on the main process only
     result = run(resolved, resume=resume, overwrite=overwrite, quiet=quiet, on_log=logged.append)
     if result.steps == result.resumed_from:
-        say(f"{result.run_dir} has all its {result.steps} steps. Raise train.epochs, or pass --overwrite.")
+        say(f"{result.run_dir} has all its {result.steps} steps. Choose another output_dir, or pass --overwrite.")
     elif logged:
         say(f"{result.steps} steps done. Model: {result.model_dir}")
         say(f"Report: {report_run(result.run_dir)}")

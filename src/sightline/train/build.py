@@ -15,7 +15,7 @@ from sightline.data.augment import Reader, resolved
 from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
-from sightline.data.validate import Checks, Part
+from sightline.data.validate import BAD_ROWS, Checks, DataReport, Part
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import ScoreSettings
@@ -87,13 +87,11 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
         groups, report = load_dataset_spec(recipe.data, part, folder, count, seed=recipe.seed, visual=visual)
         parts[part] = [read(group) for group in groups]
         compared[part] = [visual.before.get(group.id, group) for group in groups]
-        account[part] = "; ".join((report.summary(), *report.notes))
-        if report.bad and runtime.is_main:
-            _log.warning("%s: %s. They are listed in %s", part, report.summary(), folder / "bad_rows.jsonl")
+        account[part] = _told(part, report, folder, runtime)
     if recipe.online is not None:
         prompts = Account(checks=Checks(answers=False), cache_dir=folder / "images")
         parts["train"] = load_prompts(recipe.online.prompts, prompts)
-        account["train"] = "; ".join((prompts.report.summary(), *prompts.report.notes))
+        account["train"] = _told("train", prompts.report, folder, runtime)
     if runtime.is_main:
         runtime.barrier()
     return Rows(
@@ -115,6 +113,15 @@ class _Visual:
     def __call__(self, spec: VisualSpec, groups: Sequence[Group]) -> VisualRelation:
         self.before |= {group.id: group for group in groups}
         return visual_relation(spec, groups, folder=self.folder, seed=self.seed)
+
+
+def _told(part: Part, report: DataReport, folder: Path, runtime: Runtime) -> str:
+    """The account of a part. The main process also tells it: as a warning where rows were left out or guessed."""
+    account = "; ".join((report.summary(), *report.notes))
+    where = f". Those left out are listed in {folder / BAD_ROWS}" if report.bad else ""
+    if runtime.is_main and report.read:
+        _log.log(logging.WARNING if report.bad or report.notes else logging.INFO, "%s: %s%s", part, account, where)
+    return account
 
 
 def build_source(

@@ -1,0 +1,108 @@
+"""What a new user gets wrong, and what the command line says about it: one message, with place and remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from command_line import sightline
+from sightline.data.schema import read_groups
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Path]) -> Path:
+    """Working directory with two pictures, a broken one, and a recipe."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (60, 40), (9, 200, 9)).save("a.png")
+    Image.new("RGB", (90, 40), (200, 9, 9)).save("b.jpg")
+    Path("broken.jpg").write_bytes(Path("b.jpg").read_bytes()[:500])
+    for name, reference in (("sft", "none"), ("dpo", "copy")):
+        Path(f"{name}.yaml").write_text(
+            f"name: r\noutput_dir: run\nmodel: {{path: {tiny['llava']}}}\nalgorithm: {{name: {name}}}\n"
+            f"reference: {reference}\ndata: {{train: [{{path: rows.jsonl}}]}}\n"
+            "train: {batch_size: 8, max_steps: 1, warmup: 0}\n"
+        )
+    return tmp_path
+
+
+def rows(*records: dict[str, Any], name: str = "rows.jsonl") -> None:
+    Path(name).write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def llava(question: str, answer: str = "a red circle", **more: Any) -> dict[str, Any]:
+    return {"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}], **more}
+
+
+def pair(chosen: str = "a red circle", rejected: str = "a blue square", **more: Any) -> dict[str, Any]:
+    return {"prompt": "what is there?", "chosen": chosen, "rejected": rejected, **more}
+
+
+def error_of(*arguments: object) -> str:
+    """The one message of a command that must fail."""
+    done = sightline(*arguments)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert "Traceback" not in done.err
+    return done.err.removeprefix("error: ").strip()
+
+
+def test_rows_left_out_are_counted_and_listed(folder: Path) -> None:
+    rows(
+        pair(image="a.png"),
+        pair(image="gone.png"),
+        pair(image="broken.jpg"),
+        pair(chosen="same", rejected="same"),
+        pair(rejected=" "),
+        pair(),
+    )
+    done = sightline("train", "dpo.yaml", "data.on_bad_row=skip", "--quiet")
+    assert done.code == 0
+    assert "train: 2 of 6 rows kept (" in done.err
+    assert "Those left out are listed in run/bad_rows.jsonl" in done.err
+    listed = [json.loads(line) for line in Path("run/bad_rows.jsonl").read_text().splitlines()]
+    assert [(row["file"], row["row"], row["reason"]) for row in listed] == [
+        ("rows.jsonl", 2, "missing image"),
+        ("rows.jsonl", 3, "broken image"),
+        ("rows.jsonl", 4, "chosen equals rejected"),
+        ("rows.jsonl", 5, "empty answer"),
+    ]
+
+
+def test_training_tells_how_many_rows_it_has_and_what_it_guessed(folder: Path) -> None:
+    rows(llava("<image>\nq", image="elsewhere/a.png"), llava("no picture"))
+    done = sightline("train", "sft.yaml", f"data.train.0.image_dir={folder}")
+    assert done.code == 0
+    assert "train: 2 of 2 rows kept; rows.jsonl: 1 pictures found by their bare name ('elsewhere/a.png' as" in done.err
+    assert "Loading weights" not in done.err and "model shards" not in done.err
+
+
+def test_pictures_in_parquet_files_are_sampled_about_and_paired(folder: Path, tiny: dict[str, Path]) -> None:
+    features = Features({"id": Value("string"), "question": Value("string"), "image": ImageFeature()})
+    picture = {"bytes": Path("a.png").read_bytes(), "path": None}
+    records = [{"id": "q", "question": "Which colour? (A) red (B) green", "image": picture}]
+    Dataset.from_list(records, features=features).to_parquet("rows.parquet")
+    done = sightline("sample", tiny["llava"], "rows.parquet", "-o", "out/samples.jsonl", "-n", 2, "--max-tokens", 3)
+    assert done.code == 0 and "1 prompts answered, 2 answers" in done.err
+    (group,) = read_groups("out/samples.jsonl")
+    assert Path(group.prompts[0].images[0]).read_bytes() == Path("a.png").read_bytes()
+    assert Path(group.prompts[0].images[0]).parent == folder / "out" / "images"
+
+    features["answer"] = Value("string")
+    Dataset.from_list([{**records[0], "answer": "B"}], features=features).to_parquet("rows.parquet")
+    assert sightline("pairs", "rows.parquet", "--relation", "options", "-o", "out/pairs.jsonl").code == 0
+    (paired,) = read_groups("out/pairs.jsonl")
+    assert [response.text for response in paired.responses] == ["B", "A"]
+    assert paired.prompts[0].images == group.prompts[0].images
+
+
+def test_wrong_outputs_and_options_of_a_stage(folder: Path, tiny: dict[str, Path]) -> None:
+    rows({"question": "what?", "image": "a.png"})
+    assert "is a folder. Give --out the name of a file" in error_of("sample", tiny["llava"], "rows.jsonl", "-o", folder)
+    done = sightline("sample", tiny["llava"], "rows.jsonl", "-o", "o.jsonl", "--limit", 0)
+    assert done.code == 2 and "Invalid value for '--limit'" in done.err
