@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sightline import __version__
-from sightline.cli import console, demo, evaluate, samples, train
+from sightline.cli import console, demo, evaluate, samples, select, train
 from sightline.errors import SightlineError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command(name="show")(train.show)
 app.command(name="sample")(samples.sample)
 app.command(name="score")(samples.score)
 app.command(name="pairs")(samples.pairs)
+app.command(name="select")(select.select)
 app.add_typer(evaluate.app, name="eval")
 app.command(name="report")(evaluate.report)
 
