@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from pathlib import Path
 
 import pytest
 from fake_judge import FakeJudge, body
@@ -168,8 +169,7 @@ def test_pictures_travel_before_the_text_of_the_last_message(pictures):
     first, _, text = fake.requests[0]["messages"][-1]["content"]
     kind, _, data = first["image_url"]["url"].partition(",")
     assert kind == "data:image/png;base64"
-    with open(pictures[0], "rb") as file:
-        assert base64.b64decode(data) == file.read()
+    assert base64.b64decode(data) == Path(pictures[0]).read_bytes()
     assert text == {"type": "text", "text": "rate answer 0"}
 
 
@@ -185,11 +185,8 @@ def test_a_record_replays_without_the_judge(tmp_path):
     replayed = load_judge(f"replay:{record}")
     assert replayed.name == "m"
     again = replayed.ask([request(0), request(1), request(0, attempt=1)])
-    assert (
-        [reply.text for reply in again]
-        == [reply.text for reply in first]
-        == ["for rate answer 0", None] + ["for rate answer 0"]
-    )
+    texts = ["for rate answer 0", None, "for rate answer 0"]
+    assert [reply.text for reply in first] == [reply.text for reply in again] == texts
     assert replayed.usage.failed == 1
 
     with record.open("a") as file:  # a later success counts, a later failure does not undo one
@@ -220,7 +217,7 @@ def test_address_key_and_model_come_from_options_or_from_known_names():
     assert (own.url, own.name) == ("http://mine", "m")
     with pytest.raises(DataError, match="the judge has no model"):
         endpoint_from(empty, {})
-    with pytest.raises(DataError, match="the judge has no key. Set OPENAI_API_KEY"):
+    with pytest.raises(DataError, match=r"the judge has no key. Set OPENAI_API_KEY"):
         endpoint_from({**empty, "model": "m"}, {})
 
 
@@ -231,9 +228,9 @@ def test_the_key_is_sent_and_a_full_address_is_taken_as_it_is():
 
 
 def test_unknown_judges_and_options_are_named():
-    with pytest.raises(DataError, match="there is no judge 'gpt'. Write openai"):
+    with pytest.raises(DataError, match=r"there is no judge 'gpt'. Write openai"):
         load_judge("gpt")
-    with pytest.raises(DataError, match="unknown options retries. Known are batch_size"):
+    with pytest.raises(DataError, match=r"unknown options retries. Known are batch_size"):
         load_judge("openai:m", {"retries": 3})
 
 

@@ -26,7 +26,7 @@ from sightline.evaluation.results import (
     read_measured,
     write_measured,
 )
-from sightline.evaluation.run import AnswerSpec, GradeSpec, answer_questions, grade_answers, illustrate
+from sightline.evaluation.run import AnswerSpec, GradeSpec, answer_questions, grade_answers, illustrate, reword
 from sightline.recipes.schema import ModelSpec
 
 
@@ -38,6 +38,7 @@ class Evaluation:
     model: ModelSpec
     spec: AnswerSpec
     data: Sequence[str]
+    prompts: str | None
     protocols: Sequence[str]
     options: Sequence[str]
     judge: str | None
@@ -100,6 +101,8 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
         check_protocol(bench, protocol)
     data = data_folder(bench, evaluation.data, evaluation.out / bench.name / "data")
     questions = bench.questions(data)[:limit]
+    if evaluation.prompts is not None:
+        questions = reword(questions, evaluation.prompts)
     images = [image for question in questions for image in question.prompt.images]
     missing = [image for image in dict.fromkeys(images) if not Path(image).is_file()]
     if missing:

@@ -53,6 +53,9 @@ def run(
     against: Annotated[
         Path | None, typer.Option(help="--out of an earlier run, to stand beside.", show_default=False)
     ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Word the questions as this protocol does.", show_default=False)
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of an answer. Default: the protocol's.", show_default=False)
     ] = None,
@@ -86,6 +89,7 @@ def run(
         model=check_spec(ModelSpec, "model options", path=model, adapter=adapter, dtype=dtype),
         spec=spec,
         data=data or [],
+        prompts=prompts,
         protocols=protocol or [],
         options=option or [],
         judge=judge,

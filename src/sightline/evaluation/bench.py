@@ -34,8 +34,8 @@ class Question:
     prompt: Prompt
     """Chat messages with bare image markers, and the paths of the pictures."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """Plain JSON. ``max_new_tokens`` (the protocol's limit on the answer) is read by the harness; what else
-    stands here (category, label) is the benchmark's own."""
+    """Plain JSON. The harness reads ``max_new_tokens`` (the protocol's limit on the answer) and ``prompts`` (how
+    other protocols word the question, by name); what else stands here is the benchmark's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

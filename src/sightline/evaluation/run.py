@@ -12,7 +12,7 @@ from sightline.evaluation.answers import AnswerFile, StoredAnswer
 from sightline.evaluation.bench import Answer, Benchmark, Graded, Judge, Question, Result, check_protocol
 from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts.engine import Progress, RolloutEngine
-from sightline.types import Group
+from sightline.types import Group, Prompt
 
 DEFAULT_MAX_NEW_TOKENS: Final = 512
 """For a question whose benchmark states no limit."""
@@ -124,6 +124,31 @@ def _answer(engine: RolloutEngine, batch: Sequence[Question], spec: AnswerSpec) 
         )
         for question, group in zip(batch, answered, strict=True)
     ]
+
+
+def reword(questions: Sequence[Question], wording: str) -> list[Question]:
+    """The questions as another protocol words them (``meta["prompts"]``), those that it words alike as they are.
+
+    Raises:
+        DataError: No question has such a wording.
+    """
+    words = [question.meta.get("prompts", {}).get(wording) for question in questions]
+    if not any(words):
+        known = sorted({name for question in questions for name in question.meta.get("prompts", {})})
+        remedy = f"Known are {', '.join(known)}" if known else "This benchmark has one wording"
+        raise DataError(f"no question has the wording {wording!r}", remedy=remedy)
+    return [
+        question if text is None else replace(question, prompt=_reworded(question.prompt, text))
+        for question, text in zip(questions, words, strict=True)
+    ]
+
+
+def _reworded(prompt: Prompt, text: str) -> Prompt:
+    last = prompt.messages[-1]
+    parts = [part for part in last["content"] if part["type"] != "text"]
+    return replace(
+        prompt, messages=(*prompt.messages[:-1], {**last, "content": [*parts, {"type": "text", "text": text}]})
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,309 @@
+"""Answering and grading a benchmark, step by step and from end to end on the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sightline import cli
+from sightline.errors import CheckpointError, DataError
+from sightline.evaluation.answers import AnswerFile, StoredAnswer, read_responses, read_stored, write_answers
+from sightline.evaluation.bench import Answer, Question, match_ids
+from sightline.evaluation.benches import load_bench
+from sightline.evaluation.benches.scenes import BENCH
+from sightline.evaluation.run import AnswerSpec, GradeSpec, answer_questions, grade_answers, plan_batches, reword
+from sightline.types import Group, Prompt, Response
+
+
+def question(number, image="a.png", **meta):
+    parts = [{"type": "image"}] * bool(image) + [{"type": "text", "text": f"question {number}"}]
+    messages = ({"role": "user", "content": parts},)
+    prompt = Prompt(id="same for all", messages=messages, images=(image,) if image else ())
+    return Question(id=f"q{number}", prompt=prompt, meta=meta)
+
+
+class Engine:
+    """Answers with the id of the prompt; dies after some calls where told to."""
+
+    def __init__(self, dies_after=None):
+        self.calls, self.dies_after = [], dies_after
+
+    def generate(self, groups, sampling, *, seed, on_progress=None):
+        if len(self.calls) == self.dies_after:
+            raise KeyboardInterrupt
+        self.calls.append(([group.id for group in groups], sampling))
+        said = [Response(text=f"about {group.id}", tokens=(5, 6), finish_reason="length") for group in groups]
+        return [Group(prompts=group.prompts, responses=(one,)) for group, one in zip(groups, said, strict=True)]
+
+
+def ids(batches):
+    return [[one.id for one in batch] for batch in batches]
+
+
+def test_questions_about_one_picture_stand_in_one_batch():
+    asked = [question(n, image=f"{n % 3}.png") for n in range(9)]
+    assert ids(plan_batches(asked, AnswerSpec(batch_size=4))) == [
+        ["q0", "q3", "q6"],
+        ["q1", "q4", "q7"],
+        ["q2", "q5", "q8"],
+    ]
+    assert [len(batch) for batch in plan_batches(asked, AnswerSpec(batch_size=6))] == [6, 3]
+    assert [len(batch) for batch in plan_batches(asked[:1] * 5, AnswerSpec(batch_size=2))] == [2, 2, 1]
+
+
+def test_text_questions_share_batches_and_limits_do_not_mix():
+    asked = [question(n, image="") for n in range(3)] + [question(3, max_new_tokens=10), question(4, max_new_tokens=10)]
+    assert ids(plan_batches(asked, AnswerSpec(batch_size=4))) == [["q3", "q4"], ["q0", "q1", "q2"]]
+    assert [len(batch) for batch in plan_batches(asked, AnswerSpec(batch_size=8, max_new_tokens=7))] == [5]
+
+
+def test_answers_come_in_the_order_of_the_questions_with_the_benchmarks_limit(tmp_path):
+    asked = [question(n, image=f"{n % 2}.png", max_new_tokens=9) for n in range(4)]
+    engine, told = Engine(), []
+    file = AnswerFile(path=tmp_path / "a.jsonl")
+    spec = AnswerSpec(batch_size=2)
+    answers = answer_questions(engine, asked, file, spec, on_progress=lambda done, total: told.append((done, total)))
+    assert [one.answer for one in answers] == [Answer(id=f"q{n}", text=f"about q{n}") for n in range(4)]
+    assert (answers[0].tokens, answers[0].cut) == (2, True)
+    assert [(names, how.max_new_tokens, how.temperature) for names, how in engine.calls] == [
+        (["q0", "q2"], 9, 0.0),
+        (["q1", "q3"], 9, 0.0),
+    ]
+    assert told == [(2, 4), (4, 4)]
+
+
+def test_a_stopped_evaluation_answers_only_what_is_left(tmp_path):
+    asked = [question(n, image=f"{n}.png") for n in range(5)]
+    file = AnswerFile(path=tmp_path / "a.jsonl", settings={"model": "m"})
+    with pytest.raises(KeyboardInterrupt):
+        answer_questions(Engine(dies_after=2), asked, file, AnswerSpec(batch_size=1))
+    with file.path.open("a") as half:
+        half.write('{"id": "q2", "te')
+    engine = Engine()
+    answers = answer_questions(engine, asked, file, AnswerSpec(batch_size=1))
+    assert [one.answer.id for one in answers] == [f"q{n}" for n in range(5)]
+    assert [names for names, _ in engine.calls] == [["q2"], ["q3"], ["q4"]]
+    assert read_stored(file.path) == answers
+
+    other = replace(file, settings={"model": "n"})
+    with pytest.raises(CheckpointError, match="model: m there, n here"):
+        answer_questions(engine, asked, other, AnswerSpec())
+    assert len(answer_questions(engine, asked, other, AnswerSpec(), overwrite=True)) == 5
+    with pytest.raises(DataError, match="1 answers are to no question of this benchmark"):
+        answer_questions(engine, asked[:4], other, AnswerSpec())
+    with pytest.raises(DataError, match="the id 'q0' stands twice"):
+        answer_questions(engine, [asked[0], asked[0]], other, AnswerSpec())
+
+
+def test_decoding_that_changes_no_answer_is_no_setting():
+    assert AnswerSpec(batch_size=2, seed=1).settings() == AnswerSpec(batch_size=8, seed=2).settings()
+    warm = AnswerSpec(temperature=0.5)
+    assert warm.settings() != replace(warm, seed=1).settings()
+
+
+def test_missing_double_and_unknown_ids_are_named():
+    answers = [Answer(id=str(n), text="") for n in range(7)]
+    assert match_ids(["2", "0"], [answers[0], answers[2]]) == [answers[2], answers[0]]
+    with pytest.raises(DataError, match=r"7 of 14 questions have no answer \(7, 8, 9, 10, 11, \.\.\.\)"):
+        match_ids([str(n) for n in range(14)], answers)
+    with pytest.raises(DataError, match=r"1 ids stand twice \(3\)"):
+        match_ids([str(n) for n in range(7)], [*answers, answers[3]])
+    with pytest.raises(DataError, match=r"2 ids are not of this benchmark \(5, 6\)"):
+        match_ids([str(n) for n in range(5)], answers)
+
+
+def test_questions_can_be_worded_as_another_protocol_does():
+    asked = [question(0, prompts={"bare": "Q?"}), question(1)]
+    first, second = reword(asked, "bare")
+    assert first.prompt.messages[-1]["content"] == [{"type": "image"}, {"type": "text", "text": "Q?"}]
+    assert second == asked[1]
+    with pytest.raises(DataError, match=r"no question has the wording 'x'. Known are bare"):
+        reword(asked, "x")
+
+
+def test_files_of_other_shapes_are_refused_with_their_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1, "text": "a"}\n{"id": 2, "answer": "b"}\n')
+    with pytest.raises(DataError, match=r"a.jsonl:2: found keys id, answer. Write"):
+        read_responses(BENCH, path)
+    with pytest.raises(DataError, match=r"the file does not exist. Correct --responses"):
+        read_responses(BENCH, tmp_path / "none.jsonl")
+    write_answers(path, [Answer(id="x", text="ü\n")])
+    assert read_stored(path) == [StoredAnswer(answer=Answer(id="x", text="ü\n"))]
+
+
+def test_unknown_benchmarks_and_protocols_are_named():
+    with pytest.raises(DataError, match=r"there is no benchmark 'ambre'. Did you mean amber\?"):
+        load_bench("ambre")
+    assert load_bench("sightline.evaluation.benches.scenes:BENCH") is BENCH
+    with pytest.raises(DataError, match=r"protocol 'x' is not one of scenes. Choose one of official"):
+        grade_answers(BENCH, Path(), [Answer(id="a", text="")], GradeSpec(protocol="x"))
+
+
+# --- the built-in world as a benchmark ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder of data: 4 scenes, one caption and two questions about each."""
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    folder.mkdir()
+    (folder / "scenes.json").write_text('{"scenes": 4, "questions": 2, "seed": 3}')
+    return folder
+
+
+def truthful(data):
+    """Right answers: every thing named, every question answered."""
+    answers = []
+    for asked in BENCH.questions(data):
+        facts = asked.prompt.facts
+        things = [f"a {thing['colour']} {thing['shape']}" for thing in facts["scene"]["objects"]]
+        answers.append(Answer(id=asked.id, text=" and ".join(things) if facts["kind"] == "caption" else facts["truth"]))
+    return answers
+
+
+def test_scenes_grades_the_truth_as_such_and_an_invention_as_one(world):
+    answers = truthful(world)
+    result = grade_answers(BENCH, world, answers, GradeSpec())
+    figures = {name: result.metrics[name] for name in ("hal", "chair", "cover", "accuracy", "f1")}
+    assert figures == {"hal": 0, "chair": 0, "cover": 100, "accuracy": 100, "f1": 100}
+
+    there = {thing["shape"] for thing in BENCH.questions(world)[0].prompt.facts["scene"]["objects"]}
+    absent = next(shape for shape in ("star", "heart", "moon", "cross", "ring", "circle") if shape not in there)
+    invented = [replace(answers[0], text=f"{answers[0].text} and a red {absent}"), *answers[1:]]
+    worse = grade_answers(BENCH, world, invented, GradeSpec())
+    assert worse.metrics["hal"] == 25
+    mentions = sum(row.counts.get("mentions", 0) for row in worse.graded)
+    assert worse.metrics["chair"] == pytest.approx(100 / mentions)
+    (start, end) = worse.graded[0].details["wrong"][0]
+    assert absent in invented[0].text[start:end] and worse.graded[0].details["error"] == 1
+    with pytest.raises(DataError, match="1 of 12 questions have no answer"):
+        grade_answers(BENCH, world, answers[1:], GradeSpec())
+
+
+def test_answers_survive_the_submission_format(world, tmp_path):
+    answers = truthful(world)
+    BENCH.export(world, answers, tmp_path / "s.json")
+    assert read_responses(BENCH, tmp_path / "s.json") == answers
+
+
+# --- the command line --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command line; gives its exit code, stdout and stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sightline", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return call
+
+
+def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_path):
+    evaluate = ["eval", "run", "scenes", "--model", tiny["llava"], "--data", world.parent, "--max-tokens", 6]
+    base, again = tmp_path / "base", tmp_path / "again"
+    code, out, err = run(*evaluate, "-o", base, "--batch-size", 5)
+    assert code == 0 and "scenes (official), 12 answers" in out and "words on average" in err
+    assert "difference" not in (base / "report.html").read_text()
+
+    code, _, err = run(*evaluate, "-o", again, "--batch-size", 2, "--against", base)
+    assert code == 0
+    stored = [read_stored(folder / "scenes" / "answers.jsonl") for folder in (base, again)]
+    assert sorted(stored[0], key=lambda s: s.answer.id) == sorted(stored[1], key=lambda s: s.answer.id)
+    page = (again / "report.html").read_text()
+    assert "After:" in page and "no clear change" in page and "data:image/png;base64" in page
+
+    figures = tmp_path / "figures.json"
+    answers = base / "scenes" / "answers.jsonl"
+    assert run("eval", "grade", "scenes", "--data", world, "--responses", answers, "--json", figures)[0] == 0
+    table = json.loads(figures.read_text())["results"]["scenes_official"]
+    assert table == json.loads((base / "results.json").read_text())["results"]["scenes_official"]
+    assert table["alias"] == "scenes_official" and "accuracy,none" in table and "accuracy_stderr,none" in table
+
+    right = tmp_path / "right.jsonl"
+    write_answers(right, truthful(world))
+    assert run("eval", "grade", "scenes", "--data", world, "--responses", right, "--json", tmp_path / "r.json")[0] == 0
+    code, out, err = run("eval", "diff", base / "scenes", tmp_path / "r.json", "--json", tmp_path / "d.json")
+    assert code == 0 and "✓ +100.0" in out and "B is better in cover, accuracy" in err and "worse in nothing" in err
+    assert json.loads((tmp_path / "d.json").read_text())["metrics"]["cover"]["verdict"] == "better"
+
+
+def test_what_is_wrong_is_said_before_the_model_is_loaded(run, world, tmp_path):
+    start = ["eval", "run", "scenes", "--model", "nowhere", "-o", tmp_path / "o"]
+    assert "the data folder does not exist" in run(*start, "--data", tmp_path / "none")[2]
+    assert "protocol 'x' is not one of scenes" in run(*start, "--data", world, "--protocol", "x")[2]
+    code, _, err = run("eval", "scens", "--model", "m", "-o", tmp_path)
+    assert code == 2 and "Did you mean scenes?" in err
+    assert (
+        "--judge-option is given without --judge"
+        in run(
+            "eval",
+            "grade",
+            "scenes",
+            "--data",
+            world,
+            "--responses",
+            _right(world, tmp_path),
+            "--judge-option",
+            "tries=1",
+        )[2]
+    )
+    assert "found 1 results. Give A and B" in run("eval", "diff", tmp_path)[2]
+    assert "is no whole result" in run("eval", "diff", tmp_path, tmp_path)[2]
+
+
+def _right(world, folder):
+    path = folder / "right.jsonl"
+    write_answers(path, truthful(world))
+    return path
+
+
+def test_grading_needs_no_torch(world, tmp_path):
+    code = (
+        "import sys; sys.argv = sys.argv[:1] + ['eval', 'grade', 'scenes', '--data', sys.argv[1], '--responses', "
+        "sys.argv[2]]\nfrom sightline import cli\n"
+        "try:\n    cli.main()\nexcept SystemExit as stopped:\n    assert not stopped.code\n"
+        "assert not {'torch', 'transformers', 'datasets', 'jinja2'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(world), str(_right(world, tmp_path))], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.processes
+def test_a_killed_evaluation_goes_on_where_it_was(run, tiny, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "scenes.json").write_text('{"scenes": 30, "questions": 0}')
+    command = ["eval", "run", "scenes", "--model", str(tiny["llava"]), "--data", str(data), "--batch-size", "1"]
+    command += ["--max-tokens", "24", "-o"]
+    path = tmp_path / "cut" / "scenes" / "answers.jsonl"
+    started = subprocess.Popen(
+        [sys.executable, "-m", "sightline", *command, str(tmp_path / "cut")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.stat().st_size > 200) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    before = path.read_text()
+    assert 0 < before.count("\n") < 30
+    assert run(*command, tmp_path / "cut")[0] == 0
+    assert path.read_text().startswith(before[: before.rfind("\n") + 1])
+    assert run(*command, tmp_path / "whole")[0] == 0
+    assert path.read_text() == (tmp_path / "whole" / "scenes" / "answers.jsonl").read_text()
