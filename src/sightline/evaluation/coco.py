@@ -20,7 +20,7 @@ from sightline.evaluation.words import Word, treebank_words
 _CHAIR_PAIRS: Final = (
     "motor bike|motor cycle|air plane|traffic light|street light|traffic signal|stop light|fire hydrant|stop sign|"
     "parking meter|suit case|sports ball|baseball bat|baseball glove|tennis racket|wine glass|hot dog|cell phone|"
-    "mobile phone|teddy bear|hair drier|potted plant|laptop computer|home plate"
+    "mobile phone|teddy bear|hair drier|potted plant|laptop computer|home plate|train track"
 )
 _ANIMALS: Final = "bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|animal|cub"
 _RENAMED: Final = {"bow tie": "tie", "toilet seat": "toilet", "wine glas": "wine glass"}

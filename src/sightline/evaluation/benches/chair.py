@@ -125,7 +125,7 @@ class Chair:
         self, data: Path, protocol: str, extractor: str
     ) -> tuple[ObjectList, Callable[[str], list[Mention]], list[str]]:
         categories = read_synonyms(find_file(data, _SYNONYMS, self), strip=False)
-        pairs = word_pairs(CHAIR_PAIRS if protocol == "official" else (*CHAIR_PAIRS, "train track"))
+        pairs = word_pairs(CHAIR_PAIRS)
         tokens = tokens_of([*categories, *pairs])
         forms = chair_forms(tokens) if protocol == "official" else wordnet_forms(tokens)
         objects = ObjectList(categories=categories, pairs=pairs, forms=forms)
