@@ -162,7 +162,8 @@ def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: 
 
 
 def _earlier(against: Path | None, measured: Measured) -> Measured | None:
-    if against is None:
+    """What the earlier run measured of the same benchmark, if it did."""
+    if against is None or not (against / measured.result.bench / RESULTS).exists():
         return None
     return read_measured(against / measured.result.bench)
 

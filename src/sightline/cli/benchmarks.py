@@ -167,7 +167,7 @@ def diff(
         raise DataError(f"found {len(before)} results", remedy="Give A and B; or with --seeds A1 A2 ... B1 B2 ...")
     results = [read_measured(path) for path in before]
     found = changes(results[:half], results[half:], resamples=resamples)
-    rows = change_rows(found, results[0].result.metrics_printed)
+    rows = change_rows(found, results[0].result)
     console_out.print(terminal_table(rows))
     for name in ("better", "worse"):
         named = [row.name for row in rows if row.verdict == name]

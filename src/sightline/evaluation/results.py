@@ -31,8 +31,9 @@ class Measured:
 
 
 def measure(result: Result, facts: Mapping[str, Any] | None = None, *, seed: int = 0) -> Measured:
-    """Adds bootstrap intervals to the figures that are formulas of counts."""
-    return Measured(result=result, intervals=intervals(result.formulas, result.graded, seed=seed), facts=facts or {})
+    """Adds bootstrap intervals to the figures that are formulas of counts, and the length of answers by category."""
+    found = intervals(result.formulas, result.graded, seed=seed)
+    return Measured(result=result, intervals=found, facts={**(facts or {}), "words": _words(result.graded)})
 
 
 def length_facts(answers: Sequence[StoredAnswer]) -> dict[str, float]:
@@ -50,6 +51,15 @@ def length_facts(answers: Sequence[StoredAnswer]) -> dict[str, float]:
     if len(tokens) == len(answers) and answers:
         facts |= {"mean_tokens": sum(tokens) / count, "cut": sum(one.cut for one in answers) / count}
     return facts
+
+
+def _words(graded: Sequence[Graded]) -> dict[str, float]:
+    """Mean number of words by category: a caption and a yes/no answer have no length in common."""
+    lengths: dict[str, list[int]] = {}
+    for row in graded:
+        if "answer" in row.details and row.details.get("category"):
+            lengths.setdefault(str(row.details["category"]), []).append(len(str(row.details["answer"]).split()))
+    return {category: sum(words) / len(words) for category, words in lengths.items()}
 
 
 def write_measured(measured: Measured, path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sightline.evaluation.bench import Graded, direction
+from sightline.evaluation.bench import Graded, Result, direction
 from sightline.evaluation.results import Change, Measured, changes
 from sightline.evaluation.statistics import Interval
 from sightline.report.page import Answer, GalleryItem, embed, pieces
@@ -20,7 +20,9 @@ from sightline.report.svg import interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
 
 _MOST_PANELS = 4
+_MOST_LENGTHS = 6
 _MOST_BARS = 20
+_LONGEST_FORMULA = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,11 @@ class Section:
     def compared(self) -> bool:
         """Whether two models stand side by side."""
         return any(row.after is not None for row in self.rows)
+
+    @property
+    def marked(self) -> bool:
+        """Whether any answer in the gallery has marked words or misses something."""
+        return any(answer.wrong or answer.missed for item in self.gallery for answer in item.answers)
 
 
 def write_results_page(
@@ -113,8 +120,8 @@ def result_rows(measured: Measured, before: Measured | None = None) -> list[Row]
     return [_row(name, measured, compared.get(name)) for name, value in result.metrics.items() if not math.isnan(value)]
 
 
-def change_rows(found: Sequence[Change], printed: Mapping[str, str]) -> list[Row]:
-    """Comparisons as rows of a table; ``printed`` shows how precise each figure is."""
+def change_rows(found: Sequence[Change], result: Result) -> list[Row]:
+    """Comparisons as rows of a table; ``result``, of either side, shows how precise each figure is."""
     return [
         Row(
             key=change.metric,
@@ -124,7 +131,7 @@ def change_rows(found: Sequence[Change], printed: Mapping[str, str]) -> list[Row
             after=change.after,
             difference=change.difference,
             better=change.better,
-            unit=_unit(printed.get(change.metric, "")),
+            unit=_unit(result, change.metric),
         )
         for change in found
     ]
@@ -189,7 +196,10 @@ def _side_facts(side: Measured) -> list[str]:
     if facts.get("adapter"):
         parts[-1:] = [f"{parts[-1]} with {facts['adapter']}"]
     parts.append(f"{len(side.result.graded)} answers")
-    if length:
+    words = facts.get("words", {})
+    if 1 < len(words) <= _MOST_LENGTHS:
+        parts.append("words each: " + ", ".join(f"{name} {mean:.1f}" for name, mean in words.items()))
+    elif length:
         parts.append(f"{length['mean_words']:.1f} words each")
     if length.get("cut"):
         parts.append(f"{length['cut']:.1%} cut at the limit of tokens")
@@ -209,18 +219,25 @@ def _row(name: str, measured: Measured, change: Change | None) -> Row:
     return Row(
         key=name,
         name=name,
-        meaning=result.formulas.get(name, ""),
+        meaning=_short(result.formulas.get(name, "")),
         before=single if change is None else change.before,
         after=None if change is None else change.after,
         difference=None if change is None else change.difference,
         better=direction(name, result.better),
-        unit=_unit(result.metrics_printed.get(name, "")),
+        unit=_unit(result, name),
     )
 
 
-def _unit(printed: str) -> Literal["number", "fraction"]:
-    """A figure that its script prints with several decimals is a fraction, or as fine as one."""
-    return "fraction" if len(printed.partition(".")[2].rstrip("%")) > 1 else "number"
+def _unit(result: Result, metric: str) -> Literal["number", "fraction"]:
+    """Three decimals for a figure that is printed with several, or that is at most 1 among such figures."""
+    decimals = {name: len(text.partition(".")[2].rstrip("% ")) for name, text in result.metrics_printed.items()}
+    small = abs(result.metrics[metric]) <= 1 and max(decimals.values(), default=0) > 1
+    return "fraction" if small or (decimals.get(metric, 0) > 1 and abs(result.metrics[metric]) < 10) else "number"
+
+
+def _short(formula: str) -> str:
+    """A formula that can be read at a glance; a longer one stands in the results file."""
+    return formula if len(formula) <= _LONGEST_FORMULA else ""
 
 
 def _error(row: Graded) -> float:

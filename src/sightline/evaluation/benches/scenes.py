@@ -75,6 +75,7 @@ class ScenesBench:
             by_category={name: _metrics(rows) for name, rows in kinds.items() if rows},
             graded=graded,
             formulas={name: _formula(name) for name in metrics},
+            better={"miscoloured": "lower"},
         )
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
