@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sightline.algorithms.pairs import check_preferences
 from sightline.errors import RecipeError
 from sightline.types import Algorithm, Batch, Scores, Stat, Term, Unit, World
 
@@ -39,6 +40,7 @@ class SFT(Algorithm):
 
     def _unit(self, batch: Batch) -> Unit:
         if self.responses == "chosen":
+            check_preferences(batch, "sft")
             return "chosen_token"
         if batch.pairs.shape[0]:
             raise RecipeError(

@@ -18,6 +18,7 @@ from sightline.data.validate import Checks, DataReport, Part, PictureFiles, as_b
 from sightline.errors import DataError, RecipeError
 from sightline.recipes.load import nearest
 from sightline.recipes.schema import DatasetSpec, DataSpec, VisualSpec
+from sightline.relations.mismatched import mismatched
 from sightline.relations.options import option_pair
 from sightline.types import Group
 
@@ -38,7 +39,7 @@ class Account:
     cache_dir: Path | None = None
     """Folder that pictures which live in memory are written to."""
     seed: int = 0
-    """Draws the wrong option for ``relation: options``."""
+    """Draws the wrong option for ``relation: options``, and the answer for ``mismatched``."""
     prompts_only: bool = False
     """Responses are left out."""
     visual: MakeVisual | None = None
@@ -127,8 +128,9 @@ def _load(spec: DataSpec, rows: Iterator[Row], account: Account) -> list[Group]:
     source = _Source(spec, account)
     bad_before, read_before = len(report.bad), report.read
     kept = list(_each(source.group, ((replace(row, content=""), row) for row in _counted(rows, report)), account))
-    if spec.visual is not None and not account.prompts_only:
-        kept = list(_each(source.visual([group for _, group in kept]), kept, account))
+    if not account.prompts_only:
+        for relation in source.relations():
+            kept = list(_each(source.checked(relation([group for _, group in kept])), kept, account))
     if not kept:
         bad = report.bad[bad_before:]
         first = f"; the first, row {bad[0].row}: {bad[0].error}" if bad else ""
@@ -192,12 +194,23 @@ class _Source:
         self.account.ids.add(group.id)
         return group
 
-    def visual(self, groups: Sequence[Group]) -> Callable[[Group], Group]:
-        """What turns a group into comparisons of pictures, and checks it again: other pictures may take more tokens."""
+    def relations(self) -> list[Callable[[Sequence[Group]], Callable[[Group], Group]]]:
+        """Relations that need the whole source: from all of its groups to what relates one of them."""
+        found: list[Callable[[Sequence[Group]], Callable[[Group], Group]]] = []
+        if self.spec.relation == "mismatched":
+            found.append(lambda groups: mismatched(groups, seed=self.account.seed))
+        if self.spec.visual is not None:
+            found.append(self._visual)
+        return found
+
+    def _visual(self, groups: Sequence[Group]) -> Callable[[Group], Group]:
         assert self.spec.visual is not None
         if self.account.visual is None:
             raise RecipeError(f"{self.spec.path}: visual is made by a training run, and rows are only read here.")
-        relate = self.account.visual(self.spec.visual, groups)
+        return self.account.visual(self.spec.visual, groups)
+
+    def checked(self, relate: Callable[[Group], Group]) -> Callable[[Group], Group]:
+        """Checks what was related again: other pictures and other answers may take more tokens."""
 
         def related(group: Group) -> Group:
             made = relate(group)
@@ -224,7 +237,7 @@ class _Source:
                 pictures=self.pictures,
                 id=_id_of(record, row),
                 train_history=self.spec.train_on == "all" and relation != "options",
-                relate=relation == "text",
+                relate=relation in ("text", "mismatched"),
             )
             group = (read_llava if self.format == "llava" else read_trl)(record, reading)
         if self.account.prompts_only:

@@ -11,18 +11,28 @@ from sightline.data.encode import ChatEncoder
 from sightline.data.recent import Recent
 from sightline.errors import DataError
 from sightline.models.family import Family
+from sightline.recipes.schema import SegmentSpec
+from sightline.relations.segments import weigh_segments
 from sightline.types import Group, ImageInputs, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
 
 
 class Renderer:
     """Renders groups with a model's processor. Thread-safe; holds no model."""
 
-    def __init__(self, processor: Any, family: Family, *, cache_bytes: int = 512 * 2**20) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        family: Family,
+        *,
+        cache_bytes: int = 512 * 2**20,
+        segments: SegmentSpec | None = None,
+    ) -> None:
         """
         Args:
             processor: transformers processor with a tokenizer, an image processor and a chat template.
             family: names the processor's image keys.
             cache_bytes: most memory for the pixels of recently used pictures.
+            segments: weighs the tokens of compared answers by where they differ.
 
         Raises:
             RecipeError: the processor has no chat template or no end-of-sequence token.
@@ -30,6 +40,7 @@ class Renderer:
         self.processor, self.family, self.tokenizer = processor, family, processor.tokenizer
         self.encoder = ChatEncoder(processor)
         self._pictures: Recent[ImageInputs] = Recent(cache_bytes, _bytes)
+        self._segments = segments
         self._sizes: Recent[int] = Recent(2**16, lambda _: 1)
 
     def render(self, group: Group) -> RenderedGroup:
@@ -44,12 +55,13 @@ class Renderer:
             if path not in images:
                 images[path] = len(inputs)
                 inputs.append(self._named(group, self.image, path))
-        return RenderedGroup(
+        rendered = RenderedGroup(
             group=group,
             prompts=tuple(self._named(group, self._prompt, prompt, inputs, images) for prompt in group.prompts),
             responses=tuple(self._named(group, self._response, group.prompts[r.prompt], r) for r in group.responses),
             images=tuple(inputs),
         )
+        return rendered if self._segments is None else weigh_segments(rendered, self._segments)
 
     def num_tokens(self, group: Group) -> int:
         """Tokens of the group's longest prompt plus response, placeholders counted. Decodes no picture: its

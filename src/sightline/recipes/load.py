@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
-from sightline.recipes.schema import Mode, Recipe
+from sightline.recipes.schema import DataSpec, Mode, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source
 from sightline.recipes.visual import visual_conflicts
 from sightline.types import Algorithm
@@ -79,7 +79,8 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
 
     Raises:
         RecipeError: The algorithm reads reference log-probs and the recipe has no reference, or the
-            other way round; or rows are read as only a reward model may read them.
+            other way round; rows are read as only a reward model may read them; or token weights or mismatched
+            answers are asked for that it does not read.
     """
     name = recipe.algorithm["name"]
     needs = "ref_logprobs" in algorithm.needs
@@ -97,6 +98,13 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
         raise RecipeError(
             f"{recipe.name}: data.reads is what a reward model reads, but {name} trains a policy, which must read "
             "neither facts nor criteria. Remove data.reads."
+        )
+    if recipe.data is not None and recipe.data.segments is not None and "logprobs" not in algorithm.heads:
+        raise RecipeError(f"{recipe.name}: data.segments weighs tokens, but {name} scores none. Remove data.segments.")
+    if "labels" not in algorithm.needs and any(spec.relation == "mismatched" for spec in _sources(recipe)):
+        raise RecipeError(
+            f"{recipe.name}: relation: mismatched makes single labelled answers, which {name} does not read. "
+            "Set relation: text, or algorithm.name: kto."
         )
 
 
@@ -206,7 +214,18 @@ def _data_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     if "name" not in recipe.algorithm:
         text = "missing key 'algorithm.name'. Add it: sft, dpo, or package.module:Class."
         found.append((("algorithm",), text))
+    uncompared = sorted({spec.relation for spec in _sources(recipe)} & {"mismatched", "none"})
+    if recipe.data is not None and recipe.data.segments is not None and uncompared:
+        text = (
+            f"weights of tokens come from compared answers, but a source has relation: {uncompared[0]}. "
+            "Set relation: text, or remove segments."
+        )
+        found.append((("data", "segments"), text))
     return found
+
+
+def _sources(recipe: Recipe) -> list[DataSpec]:
+    return [] if recipe.data is None else [*recipe.data.train, *recipe.data.eval]
 
 
 def _model_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:

@@ -113,9 +113,10 @@ class DataSpec:
     """First rows only."""
     train_on: Literal["all", "last"] = "all"
     """Multi-turn supervised rows: train every assistant turn, or the last."""
-    relation: Literal["text", "options", "none"] = "text"
+    relation: Literal["text", "options", "mismatched", "none"] = "text"
     """``text``: chosen over rejected in every row that has both; ``options``: the letter of the right
-    option over a wrong one, from a question that lists (A), (B), ...; ``none``: no edges."""
+    option over a wrong one, from a question that lists (A), (B), ...; ``mismatched``: single answers, each desirable
+    or not, with an answer to another question of the source beside them (KTO); ``none``: no edges."""
     visual: VisualSpec | None = None
     """Comparisons of pictures made from each comparison of answers; None: none."""
 
@@ -141,6 +142,16 @@ class ReadsSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SegmentSpec:
+    """Weights of tokens from what differs between the two answers of a comparison (DDPO of RLHF-V)."""
+
+    corrected: float = Field(default=5.0, ge=0)
+    """Of tokens that only one of the two has."""
+    shared: float = Field(default=1.0, ge=0)
+    """Of tokens that both have; 0: only differences are trained."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DatasetSpec:
     """What is trained on and what is held out."""
 
@@ -154,6 +165,8 @@ class DatasetSpec:
     rows: nothing is cut."""
     reads: ReadsSpec | None = None
     """For reward models: what is read in place of the rows as they are."""
+    segments: SegmentSpec | None = None
+    """Weights of tokens by where compared answers differ; None: every token weighs 1."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -36,8 +36,8 @@ def _of_source(place: KeyPath, visual: VisualSpec | None, relation: str) -> Iter
     if visual is None:
         return
     here: KeyPath = (*place, "visual")
-    if relation == "none":
-        text = "visual starts from comparisons of answers, but relation is none. Choose another relation."
+    if relation in ("none", "mismatched"):
+        text = f"visual starts from comparisons of answers, but relation is {relation}. Choose another relation."
         yield here, text
     yield from _of_negative((*here, "negative"), visual)
     middle = visual.relation in ("svco", "ovip")

@@ -85,9 +85,7 @@ def scored(policy: Scorer, batch: Batch, *, reference: bool = False) -> Tensor:
 class Columns:
     """Fills what an algorithm needs."""
 
-    def __init__(
-        self, needs: frozenset[str], reference: Reference | None = None, policy: Scorer | None = None
-    ) -> None:
+    def __init__(self, needs: frozenset[str], reference: Reference | None = None, policy: Scorer | None = None) -> None:
         """
         Args:
             needs: names of columns.

@@ -138,7 +138,7 @@ def open_session(
     policy = load_policy(recipe.model, heads=algorithm.heads)
     reads = keep_settings(policy, recipe)
     runtime.place(policy)
-    renderer = Renderer(policy.processor, policy.family)
+    renderer = _renderer(recipe, policy)
     rows = load_rows(recipe, runtime, renderer, reads)
     source = build_source(recipe, runtime, policy, renderer, rows.train)
     try:
@@ -175,6 +175,11 @@ def open_session(
     finally:
         source.close()
         runtime.close()
+
+
+def _renderer(recipe: Recipe, policy: Policy) -> Renderer:
+    segments = None if recipe.data is None else recipe.data.segments
+    return Renderer(policy.processor, policy.family, segments=segments)
 
 
 def _runtime(recipe: Recipe) -> Runtime:

@@ -1,0 +1,85 @@
+"""Answers to other questions, beside the labelled answers of a group: what KTO measures the policy's drift with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sightline.errors import DataError
+from sightline.types import Edge, Group, Response
+
+
+def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], Group]:
+    """What gives each group of a source a mismatched answer.
+
+    The group keeps its answers, each with a label: its own, or desirable for the winner and undesirable for the
+    loser of a comparison. One answer of another group is added for each prompt that is answered, and an edge of kind
+    ``mismatched`` from every answer to that prompt; the comparisons themselves are dropped. In the tree layout the
+    added answer costs its own tokens only.
+
+    Args:
+        groups: all groups of the source.
+        seed: The added answer is a function of it, of the group's id and of the source.
+
+    Raises:
+        DataError: No answer in the source that the group does not have itself; an answer without label or
+            comparison, or one that both wins and loses; a comparison with a weight.
+
+    >>> def row(name, text):
+    ...     return Group(prompts=(Prompt(id=name, messages=()),), responses=(Response(text=text, label=True),))
+    >>> made = mismatched([row("a", "yes"), row("b", "two")])(row("a", "yes"))
+    >>> made.responses[1].text, made.edges
+    ('two', (Edge(winner=0, loser=1, kind='mismatched', weight=1.0),))
+    """
+    pool = [response for group in groups for response in group.responses]
+
+    def relate(group: Group) -> Group:
+        labelled = _labelled(group)
+        draw = random.Random(f"{seed}:{group.id}")
+        edges: list[Edge] = []
+        added: list[Response] = []
+        for prompt in sorted({response.prompt for response in labelled}):
+            loser = len(labelled) + len(added)
+            added.append(_other_answer(group, prompt, pool, draw))
+            winners = [i for i, response in enumerate(labelled) if response.prompt == prompt]
+            edges += [Edge(winner=winner, loser=loser, kind="mismatched") for winner in winners]
+        return replace(group, responses=(*labelled, *added), edges=tuple(edges))
+
+    return relate
+
+
+def _other_answer(group: Group, prompt: int, pool: Sequence[Response], draw: random.Random) -> Response:
+    """The first answer from a random place on that this group does not give itself."""
+    own = {response.text.strip() for response in group.responses}
+    start = draw.randrange(len(pool))
+    for step in range(len(pool)):
+        other = pool[(start + step) % len(pool)]
+        if other.text.strip() not in own:
+            return Response(prompt=prompt, text=other.text, tokens=other.tokens, trained=other.trained, label=False)
+    raise DataError(
+        "no row of this source has an answer that this row does not have itself, so none can be mismatched",
+        remedy="Give more rows, or use an algorithm that needs no mismatched answers",
+    )
+
+
+def _labelled(group: Group) -> list[Response]:
+    wins, loses = {edge.winner for edge in group.edges}, {edge.loser for edge in group.edges}
+    if any(edge.weight != 1 for edge in group.edges):
+        raise DataError(
+            "a comparison has a weight, which single labelled answers cannot keep",
+            remedy="Remove the weight, or use an algorithm that compares",
+        )
+    labelled = []
+    for i, response in enumerate(group.responses):
+        label = response.label
+        if label is None and (i in wins) == (i in loses):
+            found = "both wins and loses" if i in wins else "has neither a label nor a comparison"
+            raise DataError(
+                f"answer {i + 1} {found}, so it is neither desirable nor undesirable",
+                remedy="Give it a label (true or false), or leave it out",
+            )
+        labelled.append(replace(response, label=i in wins if label is None else label))
+    if not labelled:
+        raise DataError("the row has no answer", remedy="Add one with a label, or chosen and rejected")
+    return labelled
