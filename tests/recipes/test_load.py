@@ -190,6 +190,9 @@ def test_override_replaces_a_whole_section(write):
             ["reference=cache", "data=null", "online={prompts: {path: p.jsonl}, reward: scenes}"],
             "fresh answers have no stored numbers",
         ),
+        (["data.segments={corrected: 2.0}", "data.train.1.relation=mismatched"], "relation: mismatched"),
+        (["data.segments={}", "data.train.0.relation=none"], "relation: none"),
+        (["data.train.0={path: a, relation: mismatched, visual: {relation: mdpo}}"], "relation is mismatched"),
     ],
 )
 def test_fields_that_contradict_each_other(write, overrides, expected):
@@ -243,6 +246,23 @@ def test_reference_must_match_the_algorithm(write):
         check_algorithm(without, Comparing())
     with pytest.raises(RecipeError, match="reads no reference"):
         check_algorithm(with_reference, Algorithm())
+
+
+def test_labelled_answers_and_token_weights_need_an_algorithm_that_reads_them(write):
+    class Labels(Algorithm):
+        needs = frozenset({"labels"})
+
+    class Score(Algorithm):
+        heads = frozenset({"reward"})
+
+    single = load_recipe(write(GOOD), ["reference=none", "data.train.0.relation=mismatched"])
+    check_algorithm(single, Labels())
+    with pytest.raises(RecipeError, match=r"relation: mismatched .* algorithm\.name: kto"):
+        check_algorithm(single, Algorithm())
+    dense = load_recipe(write(GOOD), ["reference=none", "data.segments={corrected: 2.0}"])
+    check_algorithm(dense, Algorithm())
+    with pytest.raises(RecipeError, match=r"data\.segments weighs tokens"):
+        check_algorithm(dense, Score())
 
 
 def test_loading_a_recipe_imports_no_torch(write):

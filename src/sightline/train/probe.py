@@ -62,7 +62,7 @@ def first_pair(group: Group) -> Group | None:
     for edge in group.edges:
         winner, loser = group.responses[edge.winner], group.responses[edge.loser]
         prompt = group.prompts[winner.prompt]
-        if winner.prompt == loser.prompt and prompt.images:
+        if edge.kind != "mismatched" and winner.prompt == loser.prompt and prompt.images:
             answers = (replace(winner, prompt=0), replace(loser, prompt=0))
             return Group(prompts=(prompt,), responses=answers, edges=(Edge(winner=0, loser=1),), source=group.source)
     return None
