@@ -51,6 +51,15 @@ class Shape:
         return (self.image // self.patch) ** 2
 
 
+SHAPES = {
+    "small": Shape(),
+    "deep": Shape(hidden=512, layers=12, intermediate=1376, vision_hidden=256, vision_layers=8),
+    "quick": Shape(image=112, vocabulary=8192, hidden=64, layers=2, vision_layers=2),
+}
+"""``small``: half of its parameters are the head. ``deep``: three in four are the decoder, as nearly all are in a 7B
+model. ``quick``: to see that the benchmark runs."""
+
+
 def words(count: int, rng: random.Random, lexicon: list[str]) -> str:
     return " ".join(rng.choice(lexicon) for _ in range(count))
 
@@ -69,7 +78,7 @@ def build(folder: Path, shape: Shape) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=4000, special_tokens=["<pad>", "<s>", "</s>", "<image>"], show_progress=False,
+        vocab_size=5000, special_tokens=["<pad>", "<s>", "</s>", "<image>"], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
     tokenizer.train_from_iterator([" " + word for word in lexicon()], trainer)

@@ -1,7 +1,8 @@
 """One optimisation step, side by side: Sightline ``tree``, Sightline ``rows`` and TRL's DPOTrainer.
 
     python -m benchmarks.step                      # pair step, full and LoRA, and a group of 8
-    python -m benchmarks.step --quick              # smaller shapes, to see that it runs
+    python -m benchmarks.step --shape deep         # a model whose decoder outweighs its head
+    python -m benchmarks.step --shape quick        # to see that it runs
     python -m benchmarks.step --json out.json      # also write every figure
 
 Every contender lives in its own process and the parent lets them step in turn, so that a busy machine
@@ -25,7 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.shapes import Cost, Shape, build, records
+from benchmarks.shapes import SHAPES, Cost, Shape, build, records
 
 MODES = {"full": ("full", "full", "full"), "lora": ("lora", "frozen", "frozen")}
 """How language, projector and vision are trained."""
@@ -173,7 +174,7 @@ def serve(connection: Any, kind: str, folder: str, rows: list[dict[str, Any]], m
 
     import sightline.models  # noqa: F401
 
-    torch.set_num_threads(int(os.environ.get("BENCH_THREADS", "2")))
+    torch.set_num_threads(int(os.environ.get("BENCH_THREADS", "1")))
     before = resident_mb()
     step = BUILDERS[kind](Path(folder), rows, mode, layout)
     loss = step()
@@ -245,12 +246,13 @@ def show(title: str, results: dict[str, dict[str, float]], best: str) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="timed steps of each contender (median is reported)")
-    parser.add_argument("--quick", action="store_true", help="smaller shapes")
+    parser.add_argument("--shape", choices=SHAPES, default="small", help="sizes of the model")
     parser.add_argument("--without-trl", action="store_true", help="leave the rival out (needs no bench extra)")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
-    shape = Shape(image=112, vocabulary=4096, hidden=64, layers=2, vision_layers=2) if arguments.quick else Shape()
+    shape = SHAPES[arguments.shape]
     report: dict[str, Any] = {"shape": asdict(shape), "machine": machine(), "rounds": arguments.rounds}
+    print(f"{arguments.shape}: {shape}")
     with tempfile.TemporaryDirectory() as name:
         folder = build(Path(name), shape)
         pair = {"tree": ("pair", "tree"), "rows": ("pair", "rows")}
@@ -279,7 +281,7 @@ def machine() -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "cores": str(os.cpu_count()),
-        "threads": os.environ.get("BENCH_THREADS", "2"),
+        "threads": os.environ.get("BENCH_THREADS", "1"),
     }
 
 
