@@ -17,7 +17,8 @@ def test_round_trip_of_awkward_texts(tmp_path):
 
 
 def test_shared_texts_and_empty_cells(tmp_path):
-    shared = f'<sst xmlns="{MAIN}"><si><t>index</t></si><si><t>text</t></si><si><r><t>rich</t></r><r><t>er</t></r></si></sst>'
+    items = ("<t>index</t>", "<t>text</t>", "<r><t>rich</t></r><r><t>er</t></r>")
+    shared = f'<sst xmlns="{MAIN}">{"".join(f"<si>{item}</si>" for item in items)}</sst>'
     sheet = (
         f'<worksheet xmlns="{MAIN}"><sheetData>'
         '<row r="1"><c r="A1" t="s"><v>0</v></c><c r="B1" t="s"><v>1</v></c></row>'

@@ -1,4 +1,4 @@
-"""What every benchmark must do: round trip, order independence, errors that name ids, formulas that give the figures."""
+"""What every benchmark must do: round trip, order independence, errors that name ids, and formulas."""
 
 import random
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from evaluation.benches.accuracy_checks import check_grading, check_round_trip
 
+from evaluation.benches.accuracy_checks import check_grading, check_round_trip
 from sightline.errors import DataError
 from sightline.evaluation.bench import Answer
 from sightline.evaluation.benches.cvbench import BENCH
@@ -42,10 +42,8 @@ def grade(folder, protocol, *texts):
 def test_full_size(shared_data, protocol):
     result = check_grading(BENCH, shared_data / "cvbench", protocol)
     counts = {name: int(values["answers"]) for name, values in result.by_category.items()}
-    assert counts == {
-        **{"ADE20K": 633, "COCO": 805, "Omni3D": 1200},
-        **{"Count": 788, "Relation": 650, "Depth": 600, "Distance": 600},
-    }
+    sources = {"ADE20K": 633, "COCO": 805, "Omni3D": 1200}
+    assert counts == sources | {"Count": 788, "Relation": 650, "Depth": 600, "Distance": 600}
 
 
 def test_the_right_letters_score_1_everywhere(shared_data):

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from evaluation.benches.accuracy_checks import check_grading, check_round_trip
 
+from evaluation.benches.accuracy_checks import check_grading, check_round_trip
 from sightline.errors import DataError
 from sightline.evaluation.bench import Answer
 from sightline.evaluation.benches.mmstar import BENCH, inline_options

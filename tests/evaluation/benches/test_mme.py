@@ -1,0 +1,137 @@
+"""MME: pairs, accuracy+, the words within four characters, and three layouts of the same data."""
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from evaluation.benches.accuracy_checks import check_grading
+from sightline.errors import DataError
+from sightline.evaluation.bench import Answer
+from sightline.evaluation.benches.mme import (
+    BENCH,
+    COGNITION,
+    PERCEPTION,
+    TASKS,
+    parse_lmms,
+    parse_official,
+    parse_vlmeval,
+)
+
+QUESTION = "Is there a cat? Please answer yes or no."
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The release: some tasks keep pictures and questions apart, some together."""
+    for task in TASKS:
+        apart = task in ("celebrity", "scene")
+        for number in range(3):
+            place = tmp_path / task
+            questions = place / "questions_answers_YN" if apart else place
+            images = place / "images" if apart else place
+            questions.mkdir(parents=True, exist_ok=True)
+            images.mkdir(parents=True, exist_ok=True)
+            (images / f"{number}.png").write_bytes(b"")
+            (questions / f"{number}.txt").write_text(f"{QUESTION}\tYes\n{QUESTION[:-1]}!\tNo\n")
+    return tmp_path
+
+
+@pytest.fixture
+def one_task(tmp_path):
+    rows = {
+        "question_id": ["OCR/1.jpg", "OCR/1.jpg", "OCR/2.jpg", "OCR/2.jpg"],
+        "image": [{"bytes": b"x"}] * 4,
+        "question": [QUESTION] * 4,
+        "answer": ["Yes", "No", "Yes", "No"],
+        "category": ["OCR"] * 4,
+    }
+    (tmp_path / "data").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "data/test-00000-of-00001.parquet")
+    return tmp_path
+
+
+def grade(data, protocol, *texts):
+    ids = [f"OCR/{number}.jpg#{half}" for number in (1, 2) for half in (1, 2)]
+    answers = [Answer(id=id, text=text) for id, text in zip(ids, texts, strict=True)]
+    return BENCH.grade(data, answers, protocol, {}, None)
+
+
+@pytest.mark.parametrize("protocol", BENCH.protocols)
+def test_whole_release(folder, protocol):
+    result = check_grading(BENCH, folder, protocol)
+    assert len(result.graded) == 14 * 6 and set(result.by_category) == set(TASKS)
+
+
+def test_all_right_is_2800(folder):
+    answers = [Answer(id=q.id, text=q.prompt.facts["answer"]) for q in BENCH.questions(folder)]
+    result = BENCH.grade(folder, answers, "official", {}, None)
+    assert result.metrics == {"perception": 200.0 * len(PERCEPTION), "cognition": 200.0 * len(COGNITION), "total": 2800}
+    assert result.metrics_printed["perception"] == "2000.0"
+    yes = [Answer(id=answer.id, text="Yes") for answer in answers]
+    assert BENCH.grade(folder, yes, "official", {}, None).metrics["total"] == 14 * 50
+
+
+def test_round_trip(folder, tmp_path):
+    """The format has no room for line ends: answers without them come back as they were."""
+    answers = [Answer(id=q.id, text=f"yes {number}") for number, q in enumerate(BENCH.questions(folder))]
+    BENCH.export(folder, answers[::-1], tmp_path / "out")
+    assert sorted(BENCH.read_export(tmp_path / "out"), key=lambda a: a.id) == sorted(answers, key=lambda a: a.id)
+    line = (tmp_path / "out/OCR.txt").read_text().splitlines()[0].split("\t")
+    assert line[:3] == ["0.png", QUESTION, "Yes"]
+    odd = [Answer(id=answer.id, text="no\nway\there") for answer in answers]
+    BENCH.export(folder, odd, tmp_path / "odd")
+    assert BENCH.read_export(tmp_path / "odd")[0].text == "no way here"
+
+
+def test_accuracy_plus_needs_both_answers_about_a_picture(one_task):
+    result = grade(one_task, "official", "yes", "no", "yes", "yes")
+    assert result.by_category == {"OCR": {"score": 125.0, "accuracy": 75.0, "accuracy_plus": 50.0}}
+    assert result.metrics == {"perception": 125.0, "cognition": 0.0, "total": 125.0}
+    assert "no questions of existence" in result.notes[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "official", "lmms", "vlmeval"),
+    [
+        ("Yes", "yes", "yes", "yes"),
+        ("No, there is not.", "no", "no", "no"),
+        ("no.", "no", "no", "no"),
+        ("  yes", "other", "yes", "yes"),  # nothing is stripped: "  ye"
+        (" yes", "yes", "yes", "yes"),
+        ("I say yes", "other", "other", "yes"),
+        ("know", "no", "no", "other"),
+        ("None", "no", "no", "other"),
+        ("Not sure", "no", "no", "other"),
+        ("y", "other", "yes", "other"),
+        ("N.", "other", "no", "other"),
+        ("Yes and no", "yes", "yes", "other"),
+        ("", "other", "other", "other"),
+    ],
+)
+def test_reading_yes_and_no(answer, official, lmms, vlmeval):
+    assert (parse_official(answer), parse_lmms(answer), parse_vlmeval(answer)) == (official, lmms, vlmeval)
+
+
+def test_prompt(folder):
+    question = BENCH.questions(folder)[0]
+    text = "Is there a cat?\nAnswer the question using a single word or phrase."
+    assert question.prompt.messages[0]["content"][1]["text"] == text
+    assert question.prompt.images == (str(folder / "existence/0.png"),)
+
+
+def test_a_picture_with_one_question_is_an_error(folder):
+    (folder / "OCR/0.txt").write_text(f"{QUESTION}\tYes\n")
+    with pytest.raises(DataError, match=r"OCR/0\.png"):
+        BENCH.questions(folder)
+
+
+def test_answers_that_are_neither_are_counted(one_task):
+    assert grade(one_task, "official", "yes", "no", "a cat", "").notes[0].startswith("2 answers are neither")
+
+
+def test_a_folder_without_answers_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="found no answers"):
+        BENCH.read_export(tmp_path)
+    (tmp_path / "OCR.txt").write_text("a\tb\tc\n")
+    with pytest.raises(DataError, match=r"OCR\.txt:1: has 3 columns"):
+        BENCH.read_export(tmp_path)
