@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from sightline import cli
@@ -17,6 +18,10 @@ class Done(NamedTuple):
     code: int
     out: str
     err: str
+
+
+Train = Callable[..., tuple[Done, list[dict[str, Any]]]]
+"""Trains a recipe of the repository: its name, the run directory, overrides. Gives the command's output and metrics."""
 
 
 def sightline(*arguments: object) -> Done:
