@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sightline.data.readers.rows import RowError
 from sightline.negatives.prompts import Negatives, counterparts
 from sightline.recipes.schema import NegativeSpec, VisualSpec
 from sightline.relations.visual import Contrast, compare_pictures, needs_between
@@ -41,8 +42,11 @@ class VisualRelation:
             RowError: names the row.
         """
         for group in groups:
-            for prompt in group.prompts:
-                self._contrast(prompt, ())
+            try:
+                for prompt in group.prompts:
+                    self._contrast(prompt, ())
+            except RowError as error:
+                raise RowError(error.reason, error.found, source=group.source, remedy=error.remedy) from error
 
     def _contrast(self, prompt: Prompt, siblings: Sequence[Prompt]) -> Contrast:
         negative = self.negatives.prompt(prompt, siblings)
