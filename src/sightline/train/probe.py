@@ -15,7 +15,8 @@ from sightline.data.augment import Reader
 from sightline.errors import RecipeError
 from sightline.evaluation.statistics import Interval, bootstrap, mean
 from sightline.negatives.relate import negative_prompts
-from sightline.recipes.schema import LookingSpec, ReadsSpec
+from sightline.recipes.schema import LookingSpec, ReadsSpec, Recipe
+from sightline.train.run import RunDirectory
 from sightline.types import Edge, Group
 
 LEAST_SHARE = 0.05
@@ -39,6 +40,13 @@ class Looking:
     """None: not made yet."""
     blind: int = 0
     """Readings in a row that saw no dependence on the picture."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, candidates: Sequence[Group], reads: ReadsSpec | None) -> Looking:
+        """The meter of the run of a recipe."""
+        run = RunDirectory(path=Path(recipe.output_dir))
+        spec = recipe.train.looking
+        return cls(spec=spec, candidates=candidates, folder=run.negatives, seed=recipe.seed, reads=reads)
 
     @property
     def on(self) -> bool:
