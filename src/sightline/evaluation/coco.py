@@ -45,11 +45,12 @@ class ObjectList:
     pairs: Mapping[str, str]
     """Word pair to what it is treated as: ``"baby bird"`` to ``"bird"``."""
     forms: Mapping[str, str]
-    """Written form to reduced form; other words stay as they are."""
+    """Written form to a word of the list or of a pair; all other words, and what reduces to none of these, count as
+    nothing ("bus" of the original, which becomes "bu")."""
 
     def mentions(self, text: str) -> list[Mention]:
         """All objects that a text names, repetitions kept, in order."""
-        words = [word._replace(text=self.forms.get(word.text, word.text)) for word in treebank_words(text.lower())]
+        words = [word._replace(text=self.forms.get(word.text, "")) for word in treebank_words(text.lower())]
         return self.listed(self.joined(words))
 
     def joined(self, words: Sequence[Word]) -> list[Word]:
