@@ -18,6 +18,7 @@ from sightline.types import Prompt
 
 PICTURE_COLUMNS: Final = ("image", "images")
 """Columns that hold encoded pictures in parquet and TSV files."""
+_DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
 _LONGEST_REFERENCE: Final = 64
 """A TSV of VLMEvalKit repeats a picture by the index of the row that holds it: a text this short is an index."""
 
@@ -54,24 +55,21 @@ def read_table(path: Path, *, pictures: bool = True) -> Iterator[dict[str, Any]]
 
     Args:
         path: The file.
-        pictures: False: columns of encoded pictures are left out, for grading.
+        pictures: False: encoded pictures become ``{}``, so that grading does not hold them.
 
     Raises:
         DataError: The file cannot be read; names file and row.
     """
-    suffix = path.suffix.lower()
-    rows = _delimited(path, "\t" if suffix == ".tsv" else ",") if suffix in (".tsv", ".csv") else _records(path)
+    delimiter = _DELIMITERS.get(path.suffix.lower())
+    rows = _records(path) if delimiter is None else _delimited(path, delimiter)
     for row in rows:
-        if not pictures:
-            for column in PICTURE_COLUMNS:
-                if not isinstance(row.get(column), str) or suffix == ".tsv":
-                    row.pop(column, None)
-        yield row
+        yield row if pictures else {name: _without_picture(name, value, delimiter) for name, value in row.items()}
 
 
-def read_tables(paths: Iterable[Path], *, pictures: bool = True) -> list[dict[str, Any]]:
+def read_tables(paths: Iterable[Path], *, pictures: bool = True) -> Iterator[dict[str, Any]]:
     """The rows of several files (shards), one after another."""
-    return [row for path in paths for row in read_table(path, pictures=pictures)]
+    for path in paths:
+        yield from read_table(path, pictures=pictures)
 
 
 def field(row: Mapping[str, Any], name: str, source: str) -> Any:
@@ -121,7 +119,7 @@ class PictureFiles:
         value = row.get("image")
         if isinstance(value, str) and Path(value).suffix and len(value) < 260:
             return self.named(value)
-        if value is None or value == "":
+        if not value:
             return self.named(name)
         try:
             if not isinstance(value, str):
@@ -174,6 +172,12 @@ def read_answers(path: Path, key: str, texts: Sequence[str]) -> list[Answer]:
     return answers
 
 
+def _without_picture(name: str, value: Any, delimiter: str | None) -> Any:
+    """In a TSV the column of pictures is text as well: base64."""
+    encoded = isinstance(value, Mapping | list | bytes) or (isinstance(value, str) and delimiter is not None)
+    return {} if name in PICTURE_COLUMNS and encoded else value
+
+
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise DataError("no such file", source=str(path), remedy="Correct the path")
@@ -184,7 +188,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         try:
             yield row.record()
         except RowError as error:
-            raise DataError(error.found, source=row.source, remedy=error.found and "Download the file again") from error
+            raise DataError(error.found, source=row.source, remedy="Download the file again") from error
 
 
 def _whole_object(path: Path) -> dict[str, Any] | None:

@@ -140,7 +140,7 @@ def test_messages_in_the_original_wording(folder):
         "[Context]\ncaption 0\n\n[Question]\nq2\n\n[Assistant 1]\nref2\n\n[End of Assistant 1]\n\n"
         "[Assistant 2]\nanswer2\n\n[End of Assistant 2]\n\n[System]\nRate detail.\n\n"
     )
-    assert result.notes == [f"judge fake, wording {folder / 'rule.json'}"]
+    assert result.notes == [f"in the wild, 3 questions; judge fake, wording {folder / 'rule.json'}"]
 
 
 def test_a_template_of_ones_own(folder):

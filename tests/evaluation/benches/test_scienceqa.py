@@ -1,7 +1,11 @@
 """ScienceQA with pictures: LLaVA's reading of an answer, and the three layouts."""
 
+import base64
 import json
+from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from evaluation.benches.accuracy_checks import check_grading, check_round_trip
@@ -9,6 +13,9 @@ from sightline.errors import DataError
 from sightline.evaluation.bench import Answer
 from sightline.evaluation.benches.scienceqa import BENCH, read_official
 
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 PROBLEMS = {
     "1": {"question": "q1", "choices": ["red", "blue"], "answer": 0, "hint": "", "image": "image.png", "subject": "s"},
     "2": {"question": "q2", "choices": ["x", "y", "z"], "answer": 2, "hint": "h", "image": "image.png", "subject": "t"},
@@ -95,6 +102,22 @@ def test_categories_and_figure(folder):
     result = BENCH.grade(folder, answers, "official", {}, None)
     assert result.by_category == {"s": {"accuracy": 100, "answers": 1}, "t": {"accuracy": 0, "answers": 1}}
     assert result.metrics_printed == {"accuracy": "50.00%"}
+
+
+def test_a_parquet_file_with_rows_without_a_picture(tmp_path):
+    rows = {
+        "image": [None, {"bytes": PICTURE}],
+        "question": ["q1", "q2"],
+        "choices": [["x", "y"], ["u", "v"]],
+        "answer": [0, 1],
+        "hint": ["", ""],
+    }
+    (tmp_path / "data").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "data/test-00000-of-00001.parquet")
+    (question,) = BENCH.questions(tmp_path)
+    assert question.id == "2" and Path(question.prompt.images[0]).read_bytes() == PICTURE
+    result = BENCH.grade(tmp_path, [Answer(id="2", text="B")], "official", {}, None)
+    assert result.metrics == {"accuracy": 100}
 
 
 def test_missing_splits_are_an_error(folder):

@@ -19,8 +19,8 @@ from sightline.evaluation.choices import (
     cambrian_letter,
     lmms_leading_letter,
     ovip_equal,
-    vlmeval_option,
 )
+from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
 from sightline.evaluation.tables import (
     PictureFiles,
     field,
@@ -70,14 +70,16 @@ class CVBench:
         """2D = mean of ADE20K and COCO, 3D = Omni3D, ``accuracy`` = mean of the two.
 
         ``lmms-eval`` reports the plain accuracy over answers (its other figure is ``weighted_accuracy``).
+        ``vlmevalkit`` asks a judge, where one is given, about answers that name no option; ``template`` is its rubric.
         """
         check_protocol(self, protocol)
-        check_options(self.name, options, ())
+        check_options(self.name, options, ("template",))
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
+        told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
         graded = []
         for row, answer in zip(rows, matched, strict=True):
-            hit, read = _hit(row, answer.text, protocol)
+            hit, read = _hit(row, answer.text, protocol, told)
             counts = counted([_source(row)], hit)
             graded.append(grade_row(row, answer.text, hit, read, **counts))
         by_source = accuracies(graded, [_source(row) for row in rows])
@@ -93,7 +95,8 @@ class CVBench:
             metrics_printed={name: f"{value:.{digits}f}" if digits else str(value) for name, value in metrics.items()},
             by_category=by_source | accuracies(graded, [row.category for row in rows]),
             graded=graded,
-            notes=["the rule of Cambrian's scripts"] if protocol == "official" else [],
+            notes=[*told.notes, *(["the rule of Cambrian's scripts"] if protocol == "official" else [])],
+            failures=told.failures,
             formulas=formulas,
         )
 
@@ -170,21 +173,19 @@ def _figures(by_source: Mapping[str, float]) -> tuple[dict[str, float], dict[str
     return metrics, {"accuracy": f"({two_d} + {three_d}) / 2", "2d": two_d, "3d": three_d}
 
 
-def _hit(row: Row, answer: str, protocol: str) -> tuple[float, str | None]:
+def _hit(row: Row, answer: str, protocol: str, told: OptionMatch) -> tuple[float, str | None]:
     letter = row.truth[1]
     if protocol == "ovip":
         return float(ovip_equal(answer, row.truth, first=4, keep_stops=True)), None
     if protocol == "lmms-eval":
         read = lmms_leading_letter(answer)
         return float(read == letter), read
-    options = row.options or {}
     if protocol == "vlmevalkit":
-        read = vlmeval_option(answer, options)
-        return float(read == letter), read
+        return float(told.letters[row.id] == letter), told.letters[row.id]
     omni3d = _source(row) == "Omni3D"
     read = cambrian_letter(answer, _OMNI3D_STOPS if omni3d else ".")
     # the script also compares with the text of the option, which one character only rarely equals
-    return float(read == letter.lower() or (omni3d and read == options[letter])), read
+    return float(read == letter.lower() or (omni3d and read == (row.options or {})[letter])), read
 
 
 BENCH: Final = CVBench()

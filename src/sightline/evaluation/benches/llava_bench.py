@@ -141,7 +141,8 @@ class LLaVABench:
             graded.append(_graded(row, answer.text, reply.text, reply.error, protocol))
         failed = sum("problem" in row.details for row in graded)
         silent = sum(row.details.get("review") is None for row in graded)
-        notes = [f"judge {judge.name}, wording {wording}"]
+        which = "COCO" if self._layout(data) is _COCO else "in the wild"
+        notes = [f"{which}, {len(rows)} questions; judge {judge.name}, wording {wording}"]
         if failed:
             kept = f"{failed - silent} unread reviews stay in the means as -1" if protocol != "lmms-eval" else ""
             notes.append(f"{failed} reviews failed, {silent} of them without a reply{'; ' + kept if kept else ''}")

@@ -1,6 +1,6 @@
 """MMStar (Chen et al. 2024, arXiv:2403.20330): 1,500 multiple-choice questions that need the picture.
 
-Figures are fractions, as the official script logs them. Needs no judge.
+Figures are fractions, as the official script logs them. Needs no judge; ``vlmevalkit`` may use one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from sightline.evaluation.accuracy import (
 )
 from sightline.evaluation.answers import read_stored
 from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
-from sightline.evaluation.choices import ANSWER_WITH_LETTER, lmms_letter, mmstar_hit, ovip_hit, vlmeval_option
+from sightline.evaluation.choices import ANSWER_WITH_LETTER, lmms_letter, mmstar_hit, ovip_hit
+from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
 from sightline.evaluation.spreadsheet import read_sheet, write_sheet
 from sightline.evaluation.tables import (
     PictureFiles,
@@ -37,13 +38,14 @@ from sightline.evaluation.tables import (
 )
 
 LETTERS: Final = "ABCD"
+TOTAL: Final = 1500
 _INLINE: Final = re.compile(r"(?:^|,?\s+)([A-D]): ?")
 _BRACKETED: Final = re.compile(r"(?:^|\n)\(([A-D])\) ?")
 _FILES: Final = (
     *("mmstar.parquet", "data/val-*.parquet", "val-*.parquet", "val/*.parquet", "*.parquet"),
     *("MMStar.tsv", "*[Mm][Mm][Ss]tar*.jsonl"),
 )
-_OPTIONS: Final = ("without_image", "llm_base")
+_OPTIONS: Final = ("without_image", "llm_base", "template")
 
 
 def inline_options(question: str) -> dict[str, str]:
@@ -88,19 +90,22 @@ class MMStar:
 
         Options ``without_image`` and ``llm_base`` name files of answers to the same questions, by the model without
         the picture and by its language model: they add the multi-modal gain and the leakage of the paper.
+        ``vlmevalkit`` asks a judge, where one is given, about answers that name no option; ``template`` is its rubric.
         """
         check_protocol(self, protocol)
         check_options(self.name, options, _OPTIONS)
         rows = self._rows(data)
-        graded = self._grade(rows, answers, protocol, "answers")
+        matched = match_ids([row.id for row in rows], answers)
+        told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
+        graded = _grade(rows, matched, protocol, told)
         score = self._figure(protocol)
         metrics = {"accuracy": score(graded)}
         formulas = {"accuracy": self._formula(rows, protocol)}
         if "without_image" in options:
-            blind = score(self._grade_file(rows, options["without_image"], protocol))
+            blind = score(_grade_file(rows, options["without_image"], protocol))
             metrics["multi_modal_gain"] = metrics["accuracy"] - blind
             if "llm_base" in options:
-                base = score(self._grade_file(rows, options["llm_base"], protocol))
+                base = score(_grade_file(rows, options["llm_base"], protocol))
                 metrics["leakage"] = max(0.0, blind - base)
         by_category = accuracies(graded, [row.category for row in rows])
         if protocol == "lmms-eval":
@@ -115,7 +120,8 @@ class MMStar:
             metrics_printed={name: self._printed(protocol, name, value, graded) for name, value in metrics.items()},
             by_category=by_category,
             graded=graded,
-            notes=_notes(rows, graded, protocol),
+            notes=[*_notes(rows), *told.notes],
+            failures=told.failures,
             formulas=formulas,
             better={"leakage": "lower"},
         )
@@ -176,18 +182,6 @@ class MMStar:
             )
         return rows
 
-    def _grade(self, rows: Sequence[Row], answers: Sequence[Answer], protocol: str, source: str) -> list[Graded]:
-        graded = []
-        for row, answer in zip(rows, match_ids([row.id for row in rows], answers, source=source), strict=True):
-            hit, read = _hit(row, answer.text, protocol)
-            counts = counted([_axis(row)], hit)
-            graded.append(grade_row(row, answer.text, hit, read, **counts))
-        return graded
-
-    def _grade_file(self, rows: Sequence[Row], path: Any, protocol: str) -> list[Graded]:
-        answers = [stored.answer for stored in read_stored(Path(str(path)))]
-        return self._grade(rows, answers, protocol, str(path))
-
     def _figure(self, protocol: str) -> Callable[[Sequence[Graded]], float]:
         return _axes_mean if protocol == "lmms-eval" else accuracy
 
@@ -206,13 +200,29 @@ def _axis(row: Row) -> str:
     return str((row.extra or {})["axis"])
 
 
-def _hit(row: Row, answer: str, protocol: str) -> tuple[float, str | None]:
+def _grade(rows: Sequence[Row], answers: Sequence[Answer], protocol: str, told: OptionMatch) -> list[Graded]:
+    graded = []
+    for row, answer in zip(rows, answers, strict=True):
+        hit, read = _hit(row, answer.text, protocol, told)
+        graded.append(grade_row(row, answer.text, hit, read, **counted([_axis(row)], hit)))
+    return graded
+
+
+def _grade_file(rows: Sequence[Row], path: Any, protocol: str) -> list[Graded]:
+    """Answers of another model; without a judge under ``vlmevalkit``."""
+    answers = [stored.answer for stored in read_stored(Path(str(path)))]
+    matched = match_ids([row.id for row in rows], answers, source=str(path))
+    told = match_options(rows, matched) if protocol == "vlmevalkit" else NOTHING
+    return _grade(rows, matched, protocol, told)
+
+
+def _hit(row: Row, answer: str, protocol: str, told: OptionMatch) -> tuple[float, str | None]:
     """Right or wrong, and the letter that was read where the rule reads one."""
     if protocol == "official":
         return float(mmstar_hit(answer, row.truth)), None
     if protocol == "ovip":
         return float(ovip_hit(answer, row.truth)), None
-    read = lmms_letter(answer, LETTERS) if protocol == "lmms-eval" else vlmeval_option(answer, row.options or {})
+    read = lmms_letter(answer, LETTERS) if protocol == "lmms-eval" else told.letters[row.id]
     return float(read == row.truth.upper()), read
 
 
@@ -226,14 +236,10 @@ def _axes_mean(graded: Sequence[Graded]) -> float:
     )
 
 
-def _notes(rows: Sequence[Row], graded: Sequence[Graded], protocol: str) -> list[str]:
-    notes = []
-    if len(rows) != 1500:
-        notes.append(f"{len(rows)} of the 1,500 questions; the official script would still divide by 1,500")
-    if protocol == "vlmevalkit":
-        unread = sum(row.details["read"] in ("", "Z") for row in graded)
-        notes.append(f"exact matching without a judge: {unread} answers named no option and count as wrong")
-    return notes
+def _notes(rows: Sequence[Row]) -> list[str]:
+    if len(rows) == TOTAL:
+        return []
+    return [f"{len(rows)} of the {TOTAL:,} questions; the official script would still divide by {TOTAL:,}"]
 
 
 BENCH: Final = MMStar()

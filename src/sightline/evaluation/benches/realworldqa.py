@@ -13,7 +13,8 @@ from typing import Any, Final
 from sightline.errors import DataError
 from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracies, accuracy, grade_row
 from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
-from sightline.evaluation.choices import cambrian_word, lmms_letter, ovip_equal, vlmeval_option, vlmeval_prompt
+from sightline.evaluation.choices import cambrian_word, lmms_letter, ovip_equal, vlmeval_prompt
+from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
 from sightline.evaluation.tables import (
     PictureFiles,
     field,
@@ -57,9 +58,12 @@ class RealWorldQA:
     def grade(
         self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
     ) -> Result:
-        """Accuracy: percent for ``cambrian``, a fraction otherwise."""
+        """Accuracy: percent for ``cambrian``, a fraction otherwise.
+
+        ``vlmevalkit`` asks a judge, where one is given, about answers that name no option; ``template`` is its rubric.
+        """
         check_protocol(self, protocol)
-        check_options(self.name, options, ())
+        check_options(self.name, options, ("template",))
         rows = self._rows(data)
         if (protocol == "vlmevalkit") != (rows[0].options is not None):
             raise DataError(
@@ -68,8 +72,9 @@ class RealWorldQA:
                 remedy="vlmevalkit grades RealWorldQA.tsv, where each question has options; the others the original",
             )
         matched = match_ids([row.id for row in rows], answers)
+        told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
         graded = [
-            grade_row(row, answer.text, _hit(row, answer.text, protocol))
+            grade_row(row, answer.text, _hit(row, answer.text, protocol, told))
             for row, answer in zip(rows, matched, strict=True)
         ]
         percent = protocol == "cambrian"
@@ -82,7 +87,8 @@ class RealWorldQA:
             metrics_printed={"accuracy": _printed(protocol, sum(row.counts["correct"] for row in graded), len(rows))},
             by_category=accuracies(graded, [row.category for row in rows], scale=scale),
             graded=graded,
-            notes=["exact matching without a judge"] if protocol == "vlmevalkit" else [],
+            notes=told.notes,
+            failures=told.failures,
             formulas={"accuracy": PERCENT if percent else ACCURACY},
         )
 
@@ -125,14 +131,14 @@ class RealWorldQA:
         return rows
 
 
-def _hit(row: Row, answer: str, protocol: str) -> float:
+def _hit(row: Row, answer: str, protocol: str, told: OptionMatch) -> float:
     truth = row.truth.strip()
     if protocol == "ovip":
         return float(ovip_equal(answer, truth, first=4 if row.category == "letter" else None))
     if protocol == "cambrian":
         return float(cambrian_word(answer) == row.truth.lower())
     if protocol == "vlmevalkit":
-        return float(vlmeval_option(answer, row.options or {}) == truth)
+        return float(told.letters[row.id] == truth)
     if truth.upper() in LETTERS:
         return float(lmms_letter(answer, LETTERS) == truth.upper())
     return float(answer.lower().strip().rstrip(".") == truth.lower())

@@ -30,7 +30,7 @@ from sightline.evaluation.tables import (
 
 LETTERS: Final = "ABCDE"
 _RELEASE: Final = "problems.json"
-_FILES: Final = ("data/test-*.parquet", "ScienceQA-IMG/test-*.parquet", "test-*.parquet", "*.parquet", "sci_qa*.json")
+_FILES: Final = ("data/test-*.parquet", "ScienceQA-IMG/test-*.parquet", "test-*.parquet", "sci_qa*.json")
 _BEGINS: Final = re.compile(r"^([A-E])\. ")
 _STATED: Final = re.compile(r"The answer is ([A-E])")
 _STATED_STOP: Final = re.compile(r"The answer is ([A-E])\.")
@@ -117,6 +117,8 @@ class ScienceQA:
             source = f"{files[0]}:{number}"
             if "conversations" in row:
                 rows.append(_conversation_row(row, images.named(str(field(row, "image", source))), source))
+                continue
+            if row.get("image") is None:
                 continue
             id = str(row.get("id", row.get("question_id", number)))
             image = images.of_row(row, f"{id}/image.png", source) if pictures else ""
