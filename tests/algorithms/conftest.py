@@ -1,10 +1,10 @@
 import threading
-from collections.abc import Sequence
 
+import flat
 import pytest
 import torch
 
-from sightline.types import Batch, Scores
+from sightline.types import Scores
 
 
 class OneProcess:
@@ -19,47 +19,9 @@ def world():
     return OneProcess()
 
 
-def _flat_batch(
-    lengths: Sequence[int],
-    pairs: Sequence[tuple[int, int]] = (),
-    *,
-    pair_weight: Sequence[float] | None = None,
-    pair_kind: Sequence[str] | None = None,
-    order: Sequence[int] | None = None,
-    **columns: Sequence[float],
-) -> Batch:
-    """A batch of responses with so many scored tokens each; ``order`` shuffles the token axis."""
-    response = torch.tensor([r for r, length in enumerate(lengths) for _ in range(length)])
-    if order is not None:
-        response = response[list(order)]
-    nothing = torch.zeros(0, dtype=torch.long)
-    size = response.shape[0]
-    return Batch(
-        layout="rows",
-        tokens=nothing,
-        positions=nothing,
-        segment=nothing,
-        parent=nothing,
-        vision={},
-        image_tokens=(),
-        placeholder=nothing,
-        feature=nothing,
-        source=torch.arange(size),
-        target=torch.zeros(size, dtype=torch.long),
-        response=response,
-        group=torch.zeros(len(lengths), dtype=torch.long),
-        last=nothing,
-        pairs=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
-        pair_weight=torch.tensor([1.0] * len(pairs) if pair_weight is None else list(pair_weight)),
-        pair_kind=tuple(pair_kind or ["text"] * len(pairs)),
-        num_groups=1,
-        **{name: torch.tensor(values) for name, values in columns.items()},
-    )
-
-
 @pytest.fixture
 def flat_batch():
-    return _flat_batch
+    return flat.flat_batch
 
 
 class Ranks:
