@@ -250,7 +250,7 @@ def need_judge(bench: str, judge: Judge | None) -> Judge:
     return judge
 
 
-_LOWER: Final = ("chair", "hal", "cog", "rate_hall", "miss", "leak", "repeated", "fail")
+_LOWER: Final = ("chair", "hal", "cog", "rate_hall", "miss", "leak", "repeated", "fail", "loss")
 _NEITHER: Final = ("length", "words", "yes_ratio", "yes_rate", "answers", "ties")
 
 

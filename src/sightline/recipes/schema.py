@@ -260,6 +260,41 @@ class OnlineSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BenchSpec:
+    """One benchmark that is answered and graded during training."""
+
+    bench: str
+    """Name as in ``sightline eval list``, or ``package.module:INSTANCE``. One that needs no judge."""
+    data: str
+    """Folder of its questions and pictures."""
+    protocol: str | None = None
+    """How answers are graded; None: official."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The benchmark's own."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """None: the protocol's."""
+    metrics: tuple[str, ...] = ()
+    """Figures to log, as ``bench/BENCH/METRIC``; empty: all."""
+    selects: bool = False
+    """True: these questions are held out to choose a checkpoint by, and are no result to report."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvaluationSpec:
+    """Benchmarks during training, and which checkpoint is kept as the best."""
+
+    every: int = Field(default=100, ge=1)
+    """Optimizer steps between two evaluations; the last step is always evaluated."""
+    benches: tuple[BenchSpec, ...] = ()
+    batch_size: int = Field(default=32, ge=1)
+    """Questions generated together on each process. Changes no answer."""
+    best: str = "auto"
+    """Logged metric whose best step is kept in ``<output_dir>/best``: ``eval/loss``, another one of ``data.eval``, or
+    ``bench/BENCH/METRIC`` of a benchmark that ``selects``. auto: ``eval/loss`` where there is ``data.eval``,
+    otherwise none. none: nothing is kept."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Recipe:
     """A training run."""
 
@@ -276,4 +311,5 @@ class Recipe:
     online: OnlineSpec | None = None
     """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""
     train: TrainSpec = TrainSpec()
+    evaluation: EvaluationSpec | None = None
     seed: int = 0

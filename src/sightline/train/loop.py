@@ -90,7 +90,9 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
 
 
 def publish(s: Session, record: Mapping[str, Any], on_log: OnLog | None) -> None:
-    """Writes a record everywhere it goes. Only the main process does anything."""
+    """Writes a record everywhere it goes, and keeps the model if the record says that it is the best so far."""
+    if s.benchmarks is not None:
+        s.benchmarks.keep_best(record)
     if not s.runtime.is_main:
         return
     s.metrics.write(record)

@@ -66,6 +66,9 @@ def report(s: Session) -> dict[str, Any] | None:
         figures |= {f"eval/{name}": value for name, value in evaluate(s).items()}
     if s.looking.on and s.due(s.looking.spec.every):
         figures |= look(s)
+    if s.benchmarks is not None and s.due(s.benchmarks.spec.every):
+        with s.runtime.autocast():
+            figures |= s.benchmarks.measure(s.step)
     return {"step": s.step, "epoch": s.source.epochs(s.step), **figures} if figures else None
 
 

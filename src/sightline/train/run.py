@@ -69,6 +69,14 @@ class RunDirectory:
     def model(self) -> Path:
         return self.path / "model"
 
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
+
 
 def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | None:
     """Decides whether a run starts or goes on, and changes nothing but for ``overwrite``. Main process only.
@@ -107,14 +115,15 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
 def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     """Settings that differ and would change the numbers of a run that goes on.
 
-    ``name``, ``output_dir`` and what only concerns speed and logging may differ. The length (``train.epochs``,
-    ``train.max_steps``) may differ where the learning rate does not depend on it: ``constant``, with a warm-up
-    counted in steps.
+    ``name``, ``output_dir``, ``evaluation`` and what only concerns speed and logging may differ. The length
+    (``train.epochs``, ``train.max_steps``) may differ where the learning rate does not depend on it: ``constant``,
+    with a warm-up counted in steps.
     """
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
     free = {"name", "output_dir", *(f"train.{name}" for name in _FREE)}
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
+    free |= {name for name in {**old, **new} if name.partition(".")[0] == "evaluation"}
     names = [name for name in [*old, *(n for n in new if n not in old)] if name not in free]
     return [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if old.get(n) != new.get(n)]
 

@@ -17,6 +17,7 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.load import check_algorithm
 from sightline.recipes.schema import Recipe
+from sightline.train.benchmarks import Benchmarks, build_benchmarks
 from sightline.train.build import build_columns, build_source, facts_of, keep_settings, load_rows
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
@@ -47,6 +48,7 @@ class Session:
     held_out: Sequence[Group]
     columns: Columns
     meter: Meter
+    benchmarks: Benchmarks | None
     looking: Looking
     step: int = 0
     """Optimizer steps done."""
@@ -139,6 +141,7 @@ def open_session(
     reads = keep_settings(policy, recipe)
     runtime.place(policy)
     renderer = _renderer(recipe, policy)
+    benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
     rows = load_rows(recipe, runtime, renderer, reads)
     source = build_source(recipe, runtime, policy, renderer, rows.train)
     try:
@@ -160,13 +163,8 @@ def open_session(
             held_out=rows.held_out,
             columns=columns,
             meter=Meter(runtime.device),
-            looking=Looking(
-                spec=recipe.train.looking,
-                candidates=rows.compared,
-                folder=run.negatives,
-                seed=recipe.seed,
-                reads=reads,
-            ),
+            benchmarks=benchmarks,
+            looking=Looking.of(recipe, rows.compared, reads),
         )
         runtime.seed(recipe.seed + runtime.rank)
         session.restore(checkpoint)

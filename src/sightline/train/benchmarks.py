@@ -1,0 +1,206 @@
+"""Benchmarks during training, and the checkpoint that does best on what is held out for choosing.
+
+A figure that is reported must not choose what is reported: the best step is chosen by a metric of ``data.eval``,
+or by a benchmark that the recipe declares to be for selection (``selects: true``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sightline.data.render import Renderer
+from sightline.data.sampler import share
+from sightline.errors import RecipeError
+from sightline.evaluation.answers import AnswerFile, StoredAnswer
+from sightline.evaluation.bench import Answer, Benchmark, Question, Result, direction
+from sightline.evaluation.benches import load_bench
+from sightline.evaluation.results import length_facts, measure, write_measured
+from sightline.evaluation.run import AnswerSpec, GradeSpec, answer_questions, grade_answers, illustrate
+from sightline.models.policy import Policy
+from sightline.recipes.schema import BenchSpec, EvaluationSpec, Recipe
+from sightline.rollouts.engine import RolloutEngine
+from sightline.rollouts.hf import HFEngine
+from sightline.train.checkpoint import replace_folder
+from sightline.train.run import RunDirectory
+
+_BEST_FACTS = "best.json"
+
+
+class Ranks(Protocol):
+    """The part of the runtime that this needs."""
+
+    rank: int
+    size: int
+
+    @property
+    def is_main(self) -> bool: ...
+
+    def gather_objects(self, value: Any) -> list[Any]: ...
+
+    def barrier(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One benchmark, read."""
+
+    spec: BenchSpec
+    bench: Benchmark
+    questions: Sequence[Question]
+
+    @property
+    def name(self) -> str:
+        """What its figures are logged under: the name, or the instance of a benchmark of another package."""
+        return self.bench.name
+
+
+@dataclass(kw_only=True)
+class Benchmarks:
+    """Answers and grades benchmarks with the policy as it is, every so many steps."""
+
+    spec: EvaluationSpec
+    tasks: Sequence[Task]
+    engine: RolloutEngine
+    policy: Policy
+    ranks: Ranks
+    run: RunDirectory
+    best: str | None
+    """Metric that chooses; None: no step is kept."""
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Figures as ``bench/BENCH/METRIC``. Every rank answers its share and must call; all get the figures.
+
+        Answers and results go to ``evaluation/step-00000010/BENCH``.
+        """
+        figures: dict[str, float] = {}
+        for task in self.tasks:
+            answers = self._answers(task, step)
+            result = self._grade(task, answers)
+            wanted = task.spec.metrics or tuple(result.metrics)
+            figures |= {f"bench/{task.name}/{name}": result.metrics[name] for name in wanted}
+            if self.ranks.is_main:
+                folder = self._folder(step) / task.name
+                facts = {"step": step, "length": length_facts(answers)}
+                write_measured(measure(result, facts), folder / "results.json")
+        return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+    def keep_best(self, record: Mapping[str, Any]) -> None:
+        """Keeps the model in ``best`` if the record holds the chosen metric and it is better than ever before.
+
+        Every rank must call, with the same record.
+        """
+        if self.best is None or self.best not in record:
+            return
+        if self.ranks.is_main:
+            self._keep(self.best, record)
+        self.ranks.barrier()
+
+    def _keep(self, metric: str, record: Mapping[str, Any]) -> None:
+        value, before = record[metric], self._best_value()
+        lower = direction(metric) == "lower"
+        if before is None or (value < before if lower else value > before):
+            facts = {"step": record["step"], "metric": metric, "value": value}
+
+            def write(folder: Path) -> None:
+                self.policy.save(folder)
+                (folder / _BEST_FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+            replace_folder(self.run.best, write)
+
+    def _best_value(self) -> float | None:
+        path = self.run.best / _BEST_FACTS
+        if not path.exists():
+            return None
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return float(facts["value"]) if facts["metric"] == self.best else None
+
+    def _folder(self, step: int) -> Path:
+        return self.run.evaluation / f"step-{step:08d}"
+
+    def _answers(self, task: Task, step: int) -> list[StoredAnswer]:
+        """All answers, in the order of the questions; each rank writes its own file."""
+        spec = AnswerSpec(max_new_tokens=task.spec.max_new_tokens, batch_size=self.spec.batch_size)
+        mine = share(task.questions, self.ranks.rank, self.ranks.size)
+        path = self._folder(step) / task.name / f"answers.{self.ranks.rank}.jsonl"
+        own = answer_questions(self.engine, mine, AnswerFile(path=path), spec, overwrite=True)
+        every = {one.answer.id: one for part in self.ranks.gather_objects(own) for one in part}
+        return [every[question.id] for question in task.questions]
+
+    def _grade(self, task: Task, stored: Sequence[StoredAnswer]) -> Result:
+        answers = [one.answer for one in stored]
+        spec = GradeSpec(protocol=task.spec.protocol, options=task.spec.options)
+        return illustrate(grade_answers(task.bench, Path(task.spec.data), answers, spec), task.questions, answers)
+
+
+def build_benchmarks(recipe: Recipe, ranks: Ranks, policy: Policy, renderer: Renderer) -> Benchmarks | None:
+    """What the section ``evaluation`` asks for; None without one.
+
+    Every benchmark is graded once with empty answers, so that what is missing (data, options, a judge) is said
+    before the first step.
+
+    Raises:
+        DataError: Data are missing, or a benchmark, protocol or option is unknown, or a judge is needed.
+        RecipeError: A figure that is no figure of its benchmark, or a best step chosen by what is reported.
+    """
+    spec = recipe.evaluation
+    if spec is None:
+        return None
+    tasks = [_task(bench) for bench in spec.benches]
+    names = [task.name for task in tasks]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise RecipeError(f"evaluation.benches: {min(twice)} stands twice. Give each benchmark once.")
+    built = Benchmarks(
+        spec=spec,
+        tasks=tasks,
+        engine=HFEngine(policy, renderer),
+        policy=policy,
+        ranks=ranks,
+        run=RunDirectory(path=Path(recipe.output_dir)),
+        best=_best(recipe, spec, tasks),
+    )
+    for task in tasks:
+        _check(task, built)
+    return built
+
+
+def _task(spec: BenchSpec) -> Task:
+    bench = load_bench(spec.bench)
+    return Task(spec=spec, bench=bench, questions=bench.questions(Path(spec.data)))
+
+
+def _check(task: Task, built: Benchmarks) -> None:
+    result = built._grade(task, [StoredAnswer(answer=Answer(id=one.id, text="")) for one in task.questions])
+    unknown = [name for name in task.spec.metrics if name not in result.metrics]
+    if unknown:
+        raise RecipeError(
+            f"evaluation.benches: {task.name} has no figure {unknown[0]!r} under protocol {result.protocol}. "
+            f"It has {', '.join(result.metrics)}."
+        )
+
+
+def _best(recipe: Recipe, spec: EvaluationSpec, tasks: Sequence[Task]) -> str | None:
+    held_out = recipe.data is not None and bool(recipe.data.eval)
+    if spec.best == "none" or (spec.best == "auto" and not held_out):
+        return None
+    metric = "eval/loss" if spec.best == "auto" else spec.best
+    kind, _, rest = metric.partition("/")
+    if kind == "eval" and held_out:
+        return metric
+    if kind == "eval":
+        raise RecipeError(f"evaluation.best is {metric}, but nothing is held out. Add data.eval, or set best: none.")
+    chosen = [task for task in tasks if kind == "bench" and rest.startswith(f"{task.name}/")]
+    if not chosen:
+        raise RecipeError(
+            f"evaluation.best is {metric!r}. Write eval/METRIC, or bench/BENCH/METRIC of one of evaluation.benches."
+        )
+    if not chosen[0].spec.selects:
+        raise RecipeError(
+            f"evaluation.best is {metric}, a figure that is reported: choosing by it would flatter it. Choose by "
+            f"eval/loss, or declare the questions of {chosen[0].name} to be for choosing only (selects: true)."
+        )
+    return metric
