@@ -1,0 +1,145 @@
+"""HallusionBench: pairs, figures and forgiveness by hand, under each protocol."""
+
+import json
+
+import pytest
+
+from evaluation.benches.scripted_judge import ScriptedJudge
+from sightline.errors import DataError
+from sightline.evaluation.bench import Answer
+from sightline.evaluation.benches.hallusionbench import BENCH, read_verdict
+from sightline.evaluation.formulas import evaluate
+
+ROWS = [
+    # category, subcategory, visual_input, set, figure, question, truth
+    ("VD", "ocr", "1", 0, 0, 0, "1"),
+    ("VD", "ocr", "1", 0, 0, 1, "0"),
+    ("VD", "ocr", "1", 0, 1, 0, "0"),
+    ("VD", "ocr", "1", 0, 1, 1, "1"),
+    ("VS", "map", "0", 0, 0, 0, "1"),
+    ("VS", "map", "1", 0, 1, 0, "0"),
+    ("VS", "ocr", "2", 0, 1, 0, "1"),
+]
+IDS = ["_".join(map(str, (row[0], row[1], *row[3:6]))) for row in ROWS]
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = [
+        {
+            "category": category,
+            "subcategory": sub,
+            "visual_input": visual,
+            "set_id": str(set_id),
+            "figure_id": str(figure),
+            "question_id": str(question),
+            "question": f"Q{question}?",
+            "gt_answer": truth,
+            "gt_answer_details": "It is so.",
+            "filename": f"./hallusion_bench/{category}/{sub}/{set_id}_{figure}.png" if visual != "0" else None,
+        }
+        for category, sub, visual, set_id, figure, question, truth in ROWS
+    ]
+    (tmp_path / "HallusionBench.json").write_text(json.dumps(rows))
+    return tmp_path
+
+
+def grade(data, verdicts, protocol="official"):
+    judge = ScriptedJudge(dict(zip(IDS, verdicts, strict=True)))
+    answers = [Answer(id=id, text=f"to {id}") for id in IDS]
+    return BENCH.grade(data, answers, protocol, {}, judge), judge
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("correct", "correct"),
+        ("Incorrect.", "incorrect"),
+        ("The answer is correct, not incorrect", "incorrect"),
+        ("CORRECT", "correct"),
+        ("unclear", "unclear"),
+        ("", "unclear"),
+    ],
+)
+def test_verdicts(reply, verdict):
+    assert read_verdict(reply) == verdict
+
+
+def test_pairs_and_figures_are_right_where_all_their_questions_are(data):
+    verdicts = ["correct", "correct", "correct", "incorrect", "unclear", "correct", "unclear"]
+    result, _ = grade(data, verdicts)
+    # right: 5 of 7; not knowing is right without a figure only
+    assert result.metrics == pytest.approx(
+        {
+            "question_acc": 100 * 5 / 7,
+            "pair_acc": 100 * 2 / 4,  # VD 0 and VS map 0; not VD 1, VS ocr 0
+            "figure_acc": 100 * 2 / 4,  # VD 0, VS map 1; not VD 1, VS ocr 1; the map without figure is none
+            "easy_acc": 100,  # VD 0, VD 1, VS map 0 on original figures
+            "hard_acc": 100 * 2 / 4,
+        }
+    )
+    assert result.metrics_printed["question_acc"] == "71.4286"
+    assert result.by_category["VD"]["pair_acc"] == pytest.approx(50)
+    assert result.by_category["VS/map"]["question_acc"] == 100
+
+
+def test_an_original_figure_of_the_visual_kind_is_not_forgiven(data):
+    result, _ = grade(data, ["unclear"] * 7)
+    assert result.metrics["question_acc"] == pytest.approx(100 / 7)
+
+
+def test_other_protocols_take_the_questions_with_a_figure(data):
+    result, judge = grade(data, ["correct"] * 4 + ["incorrect"] + ["correct"] * 2, "lmms-eval")
+    assert len(judge.requests) == 6 and result.metrics == {"question_acc": 100, "pair_acc": 100, "figure_acc": 100}
+
+
+def test_vlmevalkit_reads_yes_and_no_without_a_judge(data):
+    said = ["Yes.", "No", "no way", "perhaps", "", "No, it is not", "yes or no"]
+    answers = [Answer(id=id, text=text) for id, text in zip(IDS, said, strict=True)]
+    result = BENCH.grade(data, answers, "vlmevalkit", {}, None)
+    assert result.metrics == pytest.approx({"question_acc": 400 / 6, "pair_acc": 50, "figure_acc": 50})
+    without = [answer for answer in answers if answer.id != "VS_map_0_0_0"]
+    assert BENCH.grade(data, without, "vlmevalkit", {}, None).metrics == result.metrics
+
+
+def test_what_the_judge_did_not_judge_is_left_out_and_counted(data):
+    result, _ = grade(data, [None, *["correct"] * 6])
+    assert result.failures == 1 and len(result.graded) == 6
+    assert result.metrics["question_acc"] == 100
+
+
+@pytest.mark.parametrize("protocol", ["official", "lmms-eval"])
+def test_figures_follow_from_the_counts(data, protocol):
+    result, _ = grade(data, ["correct", "correct", "correct", "incorrect", "unclear", "correct", "unclear"], protocol)
+    assert {"question_acc", "pair_acc", "figure_acc"} <= set(result.formulas)
+    for name, formula in result.formulas.items():
+        assert evaluate(formula, result.graded) == pytest.approx(result.metrics[name]), name
+
+
+def test_the_judge_sees_question_truth_and_answer(data):
+    _, judge = grade(data, ["correct"] * 7)
+    message = judge.requests[1].messages[-1]["content"]
+    assert "Q1?" in message and "It is so." in message and "to VD_ocr_0_0_1" in message
+
+
+def test_questions_without_a_figure_have_no_picture(data):
+    questions = BENCH.questions(data)
+    assert [question.id for question in questions] == IDS
+    assert questions[4].prompt.images == () and len(questions[4].prompt.messages[0]["content"]) == 1
+    assert questions[0].prompt.images == (str(data / "hallusion_bench/VD/ocr/0_0.png"),)
+
+
+def test_ids_and_judge_are_insisted_on(data):
+    answers = [Answer(id=id, text="") for id in IDS]
+    with pytest.raises(DataError, match="none was given"):
+        BENCH.grade(data, answers, "official", {}, None)
+    with pytest.raises(DataError, match=r"1 of 7 questions have no answer \(VD_ocr_0_0_0\)"):
+        BENCH.grade(data, answers[1:], "official", {}, ScriptedJudge({}))
+
+
+def test_answers_survive_the_official_format(data, tmp_path):
+    answers = [Answer(id=id, text=f"to {id}") for id in IDS]
+    BENCH.export(data, answers[::-1], tmp_path / "result.json")
+    rows = json.loads((tmp_path / "result.json").read_text())
+    assert rows[0]["model_prediction"] == "to VD_ocr_0_0_0" and rows[0]["gt_answer"] == "1"
+    assert BENCH.read_export(tmp_path / "result.json") == answers
