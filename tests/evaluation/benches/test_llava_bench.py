@@ -34,7 +34,10 @@ def grade(folder, reviews, protocol="official", **options):
 @pytest.mark.parametrize("protocol", BENCH.protocols)
 def test_in_the_wild(shared_data, protocol):
     data = shared_data / "llava_bench_wild"
-    reply = lambda request: f"{8 + int(request.id) % 3} {int(request.id) % 7 + 1}\nBecause ..."  # noqa: E731
+
+    def reply(request):
+        return f"{8 + int(request.id) % 3} {int(request.id) % 7 + 1}\nBecause ..."
+
     result = check_grading(BENCH, data, protocol, judge=reply)
     assert set(result.by_category) == {"conv", "detail", "complex"} and result.failures == 0
     # ids 0 to 59: the references get 8, 9, 10 in turn; the model 1 to 7 in turn, with 1 to 4 once more

@@ -6,7 +6,6 @@ of the model / mean score of the reference. Figures compare only under one judge
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from sightline.evaluation.bench import (
     match_ids,
     need_judge,
 )
+from sightline.evaluation.json_files import read_json
 from sightline.evaluation.rubric import load_rubric
 from sightline.evaluation.tables import (
     PictureFiles,
@@ -218,7 +218,7 @@ class LLaVABench:
             raise DataError(f"has no context for {len(missing)} pictures", source=str(file))
         rule = Path(options["rule"]) if "rule" in options else data / "rule.json"
         if "template" not in options and rule.is_file():
-            rules = json.loads(rule.read_text(encoding="utf-8"))
+            rules = read_json(rule)
             messages = []
             for row, answer in zip(rows, answers, strict=True):
                 entry = field(rules, f"{layout.rule}{row.category}", str(rule))
@@ -294,7 +294,8 @@ def _figures(graded: Sequence[Graded], *, rounded: bool) -> tuple[dict[str, floa
     reference, model = means("all")
     metrics = {"score": relative("all"), "model_score": 10 * model, "reference_score": 10 * reference}
     names = dict.fromkeys(str(row.details["category"]) for row in graded)
-    return metrics, {name: {"score": relative(column(name))} for name in sorted(names)}
+    scored = [name for name in sorted(names) if any(f"{column(name)}_reviews" in row.counts for row in graded)]
+    return metrics, {name: {"score": relative(column(name))} for name in scored}
 
 
 def _formulas(categories: Sequence[str]) -> dict[str, str]:

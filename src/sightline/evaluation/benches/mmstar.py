@@ -98,9 +98,9 @@ class MMStar:
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
         graded = _grade(rows, matched, protocol, told)
-        score = self._figure(protocol)
+        score = _figure(protocol)
         metrics = {"accuracy": score(graded)}
-        formulas = {"accuracy": self._formula(rows, protocol)}
+        formulas = {"accuracy": _formula(rows, protocol)}
         if "without_image" in options:
             blind = score(_grade_file(rows, options["without_image"], protocol))
             metrics["multi_modal_gain"] = metrics["accuracy"] - blind
@@ -117,7 +117,7 @@ class MMStar:
             bench=self.name,
             protocol=protocol,
             metrics=metrics,
-            metrics_printed={name: self._printed(protocol, name, value, graded) for name, value in metrics.items()},
+            metrics_printed={name: _printed(protocol, name, value, graded) for name, value in metrics.items()},
             by_category=by_category,
             graded=graded,
             notes=[*_notes(rows), *told.notes],
@@ -182,18 +182,21 @@ class MMStar:
             )
         return rows
 
-    def _figure(self, protocol: str) -> Callable[[Sequence[Graded]], float]:
-        return _axes_mean if protocol == "lmms-eval" else accuracy
 
-    def _formula(self, rows: Sequence[Row], protocol: str) -> str:
-        return mean_of_ratios(dict.fromkeys(map(_axis, rows))) if protocol == "lmms-eval" else ACCURACY
+def _figure(protocol: str) -> Callable[[Sequence[Graded]], float]:
+    return _axes_mean if protocol == "lmms-eval" else accuracy
 
-    def _printed(self, protocol: str, name: str, value: float, graded: Sequence[Graded]) -> str:
-        if protocol == "lmms-eval":
-            return f"{value:.4f}"
-        if protocol == "ovip" and name == "accuracy":
-            return f"{sum(int(row.counts['correct']) for row in graded)}/{len(graded)} = {value}"
-        return str(value)
+
+def _formula(rows: Sequence[Row], protocol: str) -> str:
+    return mean_of_ratios(dict.fromkeys(map(_axis, rows))) if protocol == "lmms-eval" else ACCURACY
+
+
+def _printed(protocol: str, name: str, value: float, graded: Sequence[Graded]) -> str:
+    if protocol == "lmms-eval":
+        return f"{value:.4f}"
+    if protocol == "ovip" and name == "accuracy":
+        return f"{sum(int(row.counts['correct']) for row in graded)}/{len(graded)} = {value}"
+    return str(value)
 
 
 def _axis(row: Row) -> str:

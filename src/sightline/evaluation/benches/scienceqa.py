@@ -6,7 +6,6 @@ quote. Figures are percent. Needs no judge.
 
 from __future__ import annotations
 
-import json
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from sightline.errors import DataError
 from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracies, accuracy, grade_row
 from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
 from sightline.evaluation.choices import ANSWER_WITH_LETTER, cambrian_tail
+from sightline.evaluation.json_files import read_json
 from sightline.evaluation.tables import (
     PictureFiles,
     field,
@@ -158,12 +158,12 @@ def _plain(text: str) -> str:
 
 def _release_rows(release: Path) -> list[Row]:
     """Rows of the authors' release: the test split, questions with a picture."""
-    problems = json.loads(release.read_text(encoding="utf-8"))
+    problems = read_json(release)
     splits = release.with_name("pid_splits.json")
     if not splits.is_file():
         raise DataError("is missing", source=str(splits), remedy="It is part of the release of ScienceQA")
     rows = []
-    for id in json.loads(splits.read_text(encoding="utf-8"))["test"]:
+    for id in field(read_json(splits), "test", str(splits)):
         source = f"{release}: problem {id}"
         problem = field(problems, id, str(release))
         if problem.get("image"):
