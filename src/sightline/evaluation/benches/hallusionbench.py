@@ -35,6 +35,13 @@ from sightline.evaluation.yes_no import vlmeval_yes_no
 Verdict = Literal["correct", "incorrect", "unclear"]
 
 _KEYS: Final = ("category", "subcategory", "set_id", "figure_id", "question_id")
+_METRICS: Final = {
+    "pair_acc": "pairs",
+    "figure_acc": "figures",
+    "easy_acc": "easy_pairs",
+    "hard_acc": "hard_pairs",
+}
+"""Figure to what it is the share of right ones of."""
 _MAX_NEW_TOKENS: Final = 128
 _JUDGE_TOKENS: Final = 16
 _TRUTH: Final = {"0": "no", "1": "yes"}
@@ -211,26 +218,30 @@ def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], failu
         graded=_with_wholes(graded),
         notes=notes,
         failures=failures,
-        formulas={
-            "question_acc": "100 * right / answers",
-            "pair_acc": "100 * pair_right / pairs",
-            "figure_acc": "100 * figure_right / figures",
-        },
+        formulas={"question_acc": "100 * right / answers"}
+        | {name: f"100 * {kind}_right / {kind}" for name, kind in _METRICS.items() if name in metrics},
     )
 
 
 def _figures(graded: Sequence[Graded], protocol: str) -> dict[str, float]:
     """Percent right of questions, pairs, figures; officially also of pairs on original and on edited figures."""
-    metrics = {
-        "question_acc": _percent([bool(row.counts["right"]) for row in graded]),
-        "pair_acc": _percent(_wholes(graded, "pair").values()),
-        "figure_acc": _percent(_wholes([row for row in graded if not row.details["no_figure"]], "figure").values()),
-    }
-    if protocol == "official":
-        for name, hard in (("easy_acc", False), ("hard_acc", True)):
-            rows = [row for row in graded if row.details["hard"] == hard]
-            metrics[name] = _percent(_wholes(rows, "pair").values())
+    metrics = {"question_acc": _percent(bool(row.counts["right"]) for row in graded)}
+    kinds = _kinds(graded)
+    for metric, name in _METRICS.items():
+        if protocol == "official" or name in ("pairs", "figures"):
+            key, rows = kinds[name]
+            metrics[metric] = _percent(_wholes(rows, key).values())
     return metrics
+
+
+def _kinds(graded: Sequence[Graded]) -> dict[str, tuple[str, Sequence[Graded]]]:
+    """What is right as a whole: kind to the key of its wholes and the answers that it takes in."""
+    return {
+        "pairs": ("pair", graded),
+        "figures": ("figure", [row for row in graded if not row.details["no_figure"]]),
+        "easy_pairs": ("pair", [row for row in graded if not row.details["hard"]]),
+        "hard_pairs": ("pair", [row for row in graded if row.details["hard"]]),
+    }
 
 
 def _percent(right: Iterable[bool]) -> float:
@@ -249,16 +260,13 @@ def _wholes(graded: Sequence[Graded], key: str) -> dict[str, bool]:
 
 def _with_wholes(graded: Sequence[Graded]) -> list[Graded]:
     """Pairs and figures counted once, at their first question: all questions of a set are one cluster."""
-    pairs, figures = _wholes(graded, "pair"), _wholes(graded, "figure")
-    done: set[str] = set()
-    rows = []
-    for row in graded:
-        counts = dict(row.counts)
-        pair, figure = row.details["pair"], row.details["figure"]
-        if f"pair {pair}" not in done:
-            counts |= {"pairs": 1.0, "pair_right": float(pairs[pair])}
-        if f"figure {figure}" not in done and not row.details["no_figure"]:
-            counts |= {"figures": 1.0, "figure_right": float(figures[figure])}
-        done |= {f"pair {pair}", f"figure {figure}"}
-        rows.append(replace(row, counts=counts))
-    return rows
+    done: set[tuple[str, str]] = set()
+    counts = {row.id: dict(row.counts) for row in graded}
+    for name, (key, rows) in _kinds(graded).items():
+        right = _wholes(rows, key)
+        for row in rows:
+            whole = (name, row.details[key])
+            if whole not in done:
+                counts[row.id] |= {name: 1.0, f"{name}_right": float(right[whole[1]])}
+                done.add(whole)
+    return [replace(row, counts=counts[row.id]) for row in graded]
