@@ -173,6 +173,7 @@ def diff(
         named = [row.name for row in rows if row.verdict == name]
         say(f"B is {name} in {', '.join(named)}." if named else f"B is {name} in nothing.")
     if json_out is not None:
+        json_out.parent.mkdir(parents=True, exist_ok=True)
         document = {"bench": results[0].result.bench, "protocol": results[0].result.protocol}
         json_out.write_text(json.dumps({**document, "metrics": table_json(rows)}, indent=2) + "\n", encoding="utf-8")
     if page is not None:
@@ -216,3 +217,41 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     chosen.export(data_folder(chosen, data or [], responses.parent), answers, out)
     say(f"{len(answers)} answers: {out}")
+
+
+def aggregate(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out of `eval run`.", show_default=False)],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="JSON file with name, base and reference values of the index.", show_default=False),
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows.", show_default=False)] = None,
+) -> None:
+    """Show models side by side: OViP's experiment row, its hallucination index and its sum of general benchmarks.
+
+    Example: `sightline eval aggregate eval/base eval/dpo`
+    """
+    from rich.table import Table
+
+    from sightline.errors import DataError
+    from sightline.evaluation.aggregate import OVIP_7B, hri, load_reference, ovip_row, read_evaluation
+
+    scale = OVIP_7B if reference is None else load_reference(reference)
+    rows = {}
+    for folder in folders:
+        row = ovip_row(read_evaluation(folder))
+        try:
+            row["hri"] = hri(row, scale)
+        except DataError as error:
+            say(f"{folder}: no HRI: {error}")
+        rows[str(folder)] = row
+    table = Table()
+    for title in ("figure", *rows):
+        table.add_column(title, justify="left" if title == "figure" else "right")
+    for name in dict.fromkeys(name for row in rows.values() for name in row):
+        table.add_row(name, *(f"{row[name]:.2f}" if name in row else "" for row in rows.values()))
+    console_out.print(table)
+    say(f"HRI is scaled from 0 to 10 by: {scale.name}.")
+    if json_out is not None:
+        json_out.parent.mkdir(parents=True, exist_ok=True)
+        json_out.write_text(json.dumps({"reference": scale.name, "rows": rows}, indent=2) + "\n", encoding="utf-8")
