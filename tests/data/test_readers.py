@@ -228,6 +228,29 @@ def test_two_pictures_for_one_placeholder_are_a_true_and_a_negative_prompt() -> 
     assert group.edges == (Edge(winner=0, loser=1, kind="text"),)
 
 
+def test_rows_with_a_negative_picture_are_sampled_for_about_their_own() -> None:
+    row = {"conversations": llava("<image>\nWhat?"), "chosen": "a", "rejected": "b", "images": ["cat.png", "dog.png"]}
+    spec, account = DataSpec(path="rows", image_dir="/d"), Account(checks=NO_FILES, prompts_only=True)
+    (group,) = groups_from_records([row], spec, account)
+    assert [prompt.images for prompt in group.prompts] == [("/d/cat.png",)]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [{"rejected_image": "dog.png"}, {"rejected_images": ["dog.png"]}, {"rejected_images": [{"path": "dog.png"}]}],
+)
+def test_rejected_images_of_a_trl_row_are_a_negative_prompt(column: dict[str, Any]) -> None:
+    (group,) = read({"prompt": "What?", "chosen": "a cat", "rejected": "a dog", "images": ["cat.png"], **column})
+    assert [prompt.images for prompt in group.prompts] == [("/d/cat.png",), ("/d/dog.png",)]
+    assert [prompt.id for prompt in group.prompts] == ["rows-1", "rows-1/negative"]
+    assert [response.prompt for response in group.responses] == [0, 0]
+    assert not group.prompts[0].facts
+    with pytest.raises(DataError, match="2 rejected images beside 1 images"):
+        read(
+            {"prompt": "What?", "chosen": "a", "rejected": "b", "image": "c.png", "rejected_images": ["d.png", "e.png"]}
+        )
+
+
 def test_the_same_picture_twice_is_one_prompt() -> None:
     row = {"conversations": llava("<image>\nWhat?"), "chosen": "a", "rejected": "b", "images": ["c.png", "./c.png"]}
     (group,) = read(row)

@@ -241,7 +241,9 @@ class _Source:
             )
             group = (read_llava if self.format == "llava" else read_trl)(record, reading)
         if self.account.prompts_only:
-            group = replace(group, responses=(), edges=())
+            # rows are asked about their own picture; the prompts of a Group file are all questions
+            prompts = group.prompts if self.format == "groups" else group.prompts[:1]
+            group = replace(group, prompts=prompts, responses=(), edges=())
         elif relation == "options":
             group = _option_pair(group, self.account.seed)
         return replace(group, source=row.source)

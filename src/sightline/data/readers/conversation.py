@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sightline.data.readers.chat import PLACEHOLDER, Turn, check_order, messages_of, place_pictures
@@ -79,6 +79,18 @@ def ranked(prompt: Prompt, answers: Sequence[str], reading: Reading) -> Group:
     pairs = [(i, j) for i in range(len(answers)) for j in range(i + 1, len(answers))]
     edges = tuple(Edge(winner=i, loser=j) for i, j in pairs) if reading.relate else ()
     return Group(prompts=(prompt,), responses=tuple(Response(text=answer) for answer in answers), edges=edges)
+
+
+def with_negative(group: Group, other: Prompt) -> Group:
+    """The group with the same question about the picture of the rejected answer; as it is, if that is its picture.
+
+    Both answers hang on the true picture, as in the ``dpo``, ``mdpo`` and ``orm`` strategies of OViP
+    (arXiv 2505.15963): text against text under one image. The second prompt bears no response; relations
+    that compare pictures (y+ under I+ over y+ under I-) start from it.
+    """
+    if other.images == group.prompts[0].images:
+        return group
+    return replace(group, prompts=(*group.prompts, replace(other, id=f"{group.id}/negative")))
 
 
 def as_list(value: Any) -> list[Any]:

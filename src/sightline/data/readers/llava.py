@@ -15,9 +15,10 @@ from sightline.data.readers.conversation import (
     facts_of,
     ranked,
     split_answer,
+    with_negative,
 )
 from sightline.data.readers.rows import RowError
-from sightline.types import Group, Prompt, Response
+from sightline.types import Group, Response
 
 _USED = frozenset({"id", "conversations", "image", "images", "chosen", "rejected", "score", "system"})
 
@@ -80,21 +81,7 @@ def _preference(row: Mapping[str, Any], turns: list[Turn], reading: Reading, fac
         return ranked(prompt, answers, reading)
     true, other = pictures[:places], pictures[places:]
     prompt = build_prompt(turns, true, reading, facts)
-    negative = _negative_prompt(prompt, build_prompt(turns, other, reading, facts))
-    group = ranked(prompt, answers, reading)
-    return group if negative is None else replace(group, prompts=(prompt, negative))
-
-
-def _negative_prompt(prompt: Prompt, other: Prompt) -> Prompt | None:
-    """The same question about the picture of the rejected answer; None where that is the same picture.
-
-    Both answers hang on the true picture, as in the ``dpo``, ``mdpo`` and ``orm`` strategies of OViP
-    (arXiv 2505.15963): text against text under one image. The second prompt bears no response; relations
-    that compare pictures (y+ under I+ over y+ under I-) start from it.
-    """
-    if other.images == prompt.images:
-        return None
-    return replace(other, id=f"{prompt.id}/negative")
+    return with_negative(ranked(prompt, answers, reading), build_prompt(turns, other, reading, facts))
 
 
 def _side(row: Mapping[str, Any], name: str) -> str:

@@ -18,6 +18,7 @@ from sightline.data.readers.conversation import (
     facts_of,
     ranked,
     split_answer,
+    with_negative,
 )
 from sightline.data.readers.rows import RowError
 from sightline.types import Group, Response
@@ -26,6 +27,8 @@ COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "completion", "
 """Columns of which at least one makes a row a TRL row; ``question`` is RLAIF-V's name for ``prompt``."""
 
 _USED = COLUMNS | {"id", "image", "images", "label"}
+_NEGATIVE = frozenset({"rejected_image", "rejected_images"})
+"""The picture that the chosen answer is not about, or a list with one for each picture of the prompt."""
 _REFUSED = {
     "tools": "tool calls are not rendered",
     "chat_template_kwargs": "template options belong into the chat template",
@@ -131,7 +134,15 @@ def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
                 "malformed", found, remedy="Compare single answers: put the turns both share into the prompt"
             )
     answers = [answer_text(chosen[0]), answer_text(rejected[0])]
-    return ranked(build_prompt(prompt, _pictures(row), reading, _facts(row)), answers, reading)
+    facts = facts_of(row, _USED | _NEGATIVE)
+    group = ranked(build_prompt(prompt, _pictures(row), reading, facts), answers, reading)
+    other = [picture for name in sorted(_NEGATIVE) for picture in as_list(row.get(name))]
+    if not other:
+        return group
+    if len(other) != len(group.prompts[0].images):
+        found = f"{len(other)} rejected images beside {len(group.prompts[0].images)} images"
+        raise RowError("placeholders", found, remedy="Give a rejected image for each image of the prompt")
+    return with_negative(group, build_prompt(prompt, other, reading, facts))
 
 
 def _shared(chosen: list[Turn], rejected: list[Turn]) -> int:
