@@ -64,11 +64,15 @@ def _add_generative(found: Figures, sums: Counter[str], protocol: str) -> None:
     bias = BIAS * (sums["descriptions"] if each else 1)
     text = f"{BIAS} * descriptions" if each else f"{BIAS}"
     digits = None if each else 1
-    ratios = {"chair": ("hallucinated", "nouns"), "cover": ("covered", "objects"), "cog": ("lured", "targets")}
-    for name, (part, whole) in ratios.items():
+
+    def add_ratio(name: str, part: str, whole: str) -> None:
         found.add(name, 100 * sums[part] / (sums[whole] + bias), f"100 * {part} / ({whole} + {text})", digits)
+
+    add_ratio("chair", "hallucinated", "nouns")
+    add_ratio("cover", "covered", "objects")
     hal = 100 - 100 * sums["clean"] / (sums["descriptions"] + bias)
     found.add("hal", hal, f"100 - 100 * clean / (descriptions + {text})", digits)
+    add_ratio("cog", "lured", "targets")
     if protocol == "ovip":
         right, cover = 100 - found.metrics["chair"], found.metrics["cover"]
         formula_right, formula_cover = f"(100 - {found.formulas['chair']})", found.formulas["cover"]
