@@ -43,6 +43,18 @@ def test_parts_of_a_metric_share_a_chart_and_one_part_alone_has_none():
     assert [(line.name, line.y) for line in curve.lines] == [("dpo", [0.6, 0.6]), ("sft", [0.2, 0.2])]
 
 
+def test_readings_of_the_meter_share_a_chart():
+    reading = {"looking/margin": 9.0, "looking/blank": 5.0, "looking/other": 4.0, "looking/other/low": 3.0}
+    (curve,) = training_curves(
+        [{"step": step, **reading, "looking/other/high": 5.0, "looking/blind": 0.0} for step in (1, 2)]
+    )
+    assert [(line.name, line.y) for line in curve.lines] == [
+        ("margin", [9.0, 9.0]),
+        ("under another picture", [4.0, 4.0]),
+        ("under a white one", [5.0, 5.0]),
+    ]
+
+
 def test_gallery_names_the_place_of_each_answer(pictures):
     (item,) = gallery_of([group(1, pictures[0])])
     assert item.question == "Q1?" and item.images == [pictures[0]]

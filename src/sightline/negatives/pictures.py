@@ -47,7 +47,7 @@ def noise(picture: Image.Image, rng: np.random.Generator, step: int) -> Image.Im
     """The picture under the noise of step ``step`` of a diffusion: ``√ᾱ x + √(1-ᾱ) ε`` with ε standard normal.
 
     x are the pixels on [-1, 1]; the result is clipped to it, since a file holds no more. ᾱ as in visual contrastive
-    decoding (Leng et al. 2023, arXiv 2311.16922) and CHiP (2501.16629), see :func:`signal`.
+    decoding (Leng et al. 2023, arXiv 2311.16922), see :func:`signal`.
 
     Args:
         picture: RGB.

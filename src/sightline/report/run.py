@@ -26,6 +26,11 @@ _CHARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Reward margin", "nats", {"rewards/margins": "training", "eval/rewards/margins": "held out"}),
     ("Implicit rewards", "nats", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"}),
     ("Log-probability of the answers", "nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
+    (
+        "Does it look? Margin, and what it loses without its picture",
+        "nats",
+        {"looking/margin": "margin", "looking/other": "under another picture", "looking/blank": "under a white one"},
+    ),
     ("Reward of the samples", "", {"reward": "reward"}),
     ("Length of the answers", "tokens", {"length/chosen": "chosen", "length/rejected": "rejected"}),
     ("Length of the samples", "tokens", {"completions/mean_length": "mean"}),
@@ -41,7 +46,8 @@ _PARTS = {
     "rewards/margins/": "Reward margin by kind",
 }
 """Metrics that are parts of another one, by the start of their names: one chart, if there are two or more."""
-_NOT_CHARTED = frozenset({"step", "epoch", "seconds", "num_tokens"})
+_INTERVALS = {f"looking/{picture}/{end}" for picture in ("blank", "other") for end in ("low", "high")}
+_NOT_CHARTED = frozenset({"step", "epoch", "seconds", "num_tokens", "looking/blind", *_INTERVALS})
 _MOST_SAMPLES = 12
 
 
