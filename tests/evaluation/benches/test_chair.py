@@ -1,6 +1,8 @@
 """CHAIR: every trap of the original on a small COCO, and the published-size figures on the shared one."""
 
 import json
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,23 @@ def test_lmms_keeps_bus_and_tie_and_adds_recall_in_percent(data):
     result = grade(data, "A bus and a man. A bus.", "A commode", protocol="lmms-eval")
     # truth: bus, person | toilet, person, tie, hot dog
     assert result.metrics == pytest.approx({"chair_s": 0, "chair_i": 0, "recall": 100 * 3 / 6})
+
+
+def test_lmms_reduces_a_word_by_its_tag_where_nltk_is_there(data, monkeypatch):
+    nltk = types.ModuleType("nltk")
+    nltk.word_tokenize = str.split
+    nltk.pos_tag = lambda tokens: [(token, "VBZ" if token == "seats" else "NNS") for token in tokens]
+    reduced = {("seats", "n"): "seat", ("seats", "v"): "seats", ("dogs", "n"): "dog", ("buses", "n"): "bus"}
+    lemmatizer = types.SimpleNamespace(lemmatize=lambda word, pos="n": reduced.get((word, pos), word))
+    nltk.stem = types.SimpleNamespace(WordNetLemmatizer=lambda: lemmatizer)
+    monkeypatch.setitem(sys.modules, "nltk", nltk)
+    answers = [Answer(id="3", text="It seats two Buses")]
+    result = BENCH.grade(data, answers, "lmms-eval", {"extractor": "nltk"}, None)
+    assert result.graded[0].details["hallucinated_categories"] == ["bus"], "seats is a verb here"
+    assert result.graded[0].details["wrong"] == [[13, 18]]
+    assert "extractor nltk" in result.notes
+    table = BENCH.grade(data, answers, "lmms-eval", {}, None)
+    assert table.graded[0].details["hallucinated_categories"] == ["chair", "bus"]
 
 
 def test_hallucinated_words_are_marked_as_written(data):
