@@ -67,6 +67,16 @@ def contenders(folder: Path, prompts: int, n: int, length: int) -> dict[str, Cal
     return {"engine": ours, "generate": generate}
 
 
+def tokens_per_second(both: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
+    """Median over ``rounds`` of tokens per CPU second, sampling in turn after one round to warm up."""
+    speeds: dict[str, list[float]] = {kind: [] for kind in both}
+    for kind, sample in [*both.items()] * (rounds + 1):
+        began = time.process_time()
+        tokens = sample()
+        speeds[kind].append(tokens / (time.process_time() - began))
+    return {kind: statistics.median(values[1:]) for kind, values in speeds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=8, help="answers per prompt")
@@ -82,16 +92,10 @@ def main() -> None:
         folder = build(Path(name), SHAPES["small"])
         for prompts in (1, 2, 4):
             both = contenders(folder, prompts, arguments.n, arguments.length)
-            speeds: dict[str, list[float]] = {kind: [] for kind in both}
-            for _ in range(arguments.rounds + 1):
-                for kind, sample in both.items():
-                    began = time.process_time()
-                    tokens = sample()
-                    speeds[kind].append(tokens / (time.process_time() - began))
-            median = {kind: statistics.median(values[1:]) for kind, values in speeds.items()}  # the first warms up
-            ratio = median["engine"] / median["generate"]
-            print(f"{prompts:8}{median['engine']:10.0f}{median['generate']:10.0f}   {ratio:.1f}x")
-            report[str(prompts)] = {**median, "ratio": ratio}
+            speeds = tokens_per_second(both, arguments.rounds)
+            ratio = speeds["engine"] / speeds["generate"]
+            print(f"{prompts:8}{speeds['engine']:10.0f}{speeds['generate']:10.0f}   {ratio:.1f}x")
+            report[str(prompts)] = {**speeds, "ratio": ratio}
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
