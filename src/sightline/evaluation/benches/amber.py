@@ -33,10 +33,8 @@ KINDS: Final = {
     "discriminative-attribute-state": "state",
     "discriminative-attribute-number": "number",
     "discriminative-attribute-action": "action",
-    "discriminative-relation": "relation",
-    "relation": "relation",
 }
-"""Type of an annotation to the kind of its question."""
+"""Type of an annotation to the kind of its question; any other type is one of relation, as in the script."""
 _QUERIES: Final = ("generative", "discriminative-existence", "discriminative-attribute", "discriminative-relation")
 _DESCRIPTION_TOKENS: Final = 512
 _YES_NO_TOKENS: Final = 10
@@ -138,8 +136,12 @@ class _Rows:
 
 def _part(row: Mapping[str, Any]) -> str:
     """``generative``, or the dimension of a yes/no question: what is answered and complete together."""
-    kind = KINDS.get(row["type"], GENERATIVE)
+    kind = _kind(row)
     return "attribute" if kind in ATTRIBUTES else kind
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    return GENERATIVE if row["type"] == GENERATIVE else KINDS.get(row["type"], "relation")
 
 
 def _answered_parts(by_id: Mapping[str, Mapping[str, Any]], answers: Sequence[Answer], protocol: str) -> list[str]:
@@ -221,7 +223,7 @@ class _Grader:
 
 def _yes_no(answer: Answer, row: Mapping[str, Any], query: Mapping[str, Any], protocol: str) -> Graded:
     """One yes/no answer. Positive is no: the hallucination is in the question."""
-    kind, label = KINDS[row["type"]], row["truth"]
+    kind, label = _kind(row), row["truth"]
     said = vlmeval_yes_no(answer.text) if protocol == "vlmevalkit" else {"Yes": "yes", "No": "no"}.get(answer.text, "")
     counts = {
         f"{kind}_asked": 1,
