@@ -97,7 +97,18 @@ class ChatEncoder:
         return str(text)
 
     def _turn(self, history: Sequence[Message], message: Message, before: str) -> str:
-        """What the template writes for an assistant message after ``before``, up to its end of turn."""
+        """What the template writes for an assistant message after ``before``, up to its end of turn.
+
+        Raises:
+            DataError: the message holds the end of a turn, so that the rest of it would be lost.
+        """
+        content = message["content"]
+        texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+        if any(self.tokenizer.eos_token in text for text in texts):
+            raise DataError(
+                f"an answer contains {self.tokenizer.eos_token!r}, which ends a turn",
+                remedy="Remove it: the end of the turn is added to every answer",
+            )
         whole = self._text([*history, message], generation=False)
         if not whole.startswith(before):
             raise RecipeError(

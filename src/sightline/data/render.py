@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageOps
 
-from sightline.data.encode import ChatEncoder
+from sightline.data.encode import ChatEncoder, Encoded
 from sightline.data.recent import Recent
 from sightline.errors import DataError
 from sightline.models.family import Family
@@ -73,7 +73,8 @@ class Renderer:
         lengths = []
         for prompt in group.prompts:
             pictures = sum(self._named(group, self.image_tokens, path) for path in prompt.images)
-            lengths.append(len(self.encoder.prompt(prompt.messages).ids) - len(prompt.images) + pictures)
+            encoded = self._named(group, self._encoded, prompt)
+            lengths.append(len(encoded.ids) - len(prompt.images) + pictures)
         answers = [self._named(group, self._response, group.prompts[r.prompt], r) for r in group.responses]
         return max([lengths[answer.prompt] + len(answer.tokens) for answer in answers] or lengths)
 
@@ -96,15 +97,19 @@ class Renderer:
                 raise
             raise DataError(error.found, source=group.source, remedy=error.remedy) from error
 
-    def _prompt(self, prompt: Prompt, inputs: Sequence[ImageInputs], index: dict[str, int]) -> RenderedPrompt:
-        ids, spans = self.encoder.prompt(prompt.messages)
-        image_id = self.processor.image_token_id
-        images = [inputs[index[path]] for path in prompt.images]
-        if (found := ids.count(image_id)) != len(images):
+    def _encoded(self, prompt: Prompt) -> Encoded:
+        encoded = self.encoder.prompt(prompt.messages)
+        if (found := encoded.ids.count(self.processor.image_token_id)) != len(prompt.images):
             raise DataError(
-                f"prompt {prompt.id!r} renders to {found} image placeholders and has {len(images)} images",
+                f"prompt {prompt.id!r} renders to {found} image placeholders and has {len(prompt.images)} images",
                 remedy=f"Give one image per placeholder, and keep {self.processor.image_token!r} out of the text",
             )
+        return encoded
+
+    def _prompt(self, prompt: Prompt, inputs: Sequence[ImageInputs], index: dict[str, int]) -> RenderedPrompt:
+        ids, spans = self._encoded(prompt)
+        image_id = self.processor.image_token_id
+        images = [inputs[index[path]] for path in prompt.images]
         tokens: list[int] = []
         placeholders: list[int] = []
         place: list[int] = []  # where each unexpanded id starts

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
@@ -92,16 +93,37 @@ def load_processor(spec: ModelSpec) -> Any:
         )
     processor.image_processor = _read(AutoImageProcessor, spec.path, backend=IMAGE_BACKEND)
     if spec.image_size is not None:
-        processor.image_processor.size = spec.image_size
+        _resize(processor, spec.image_size)
     if spec.chat_template is not None:
-        processor.chat_template = Path(spec.chat_template).read_text(encoding="utf-8")
+        processor.chat_template = _template(spec.chat_template)
     return processor
+
+
+def _resize(processor: Any, size: dict[str, int]) -> None:
+    """Sets the size of pictures, and tries it: processors look at its keys only when a picture comes."""
+    own = dict(processor.image_processor.size)
+    processor.image_processor.size = size
+    try:
+        processor.image_processor(images=[Image.new("RGB", (64, 64))], return_tensors="pt")
+        processor._get_num_multimodal_tokens(image_sizes=[(64, 64)])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"model.image_size {size} does not suit {type(processor.image_processor).__name__} ({error}). "
+            f"The model's own size is {own}: use its keys"
+        ) from error
+
+
+def _template(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"model.chat_template {path!r} cannot be read ({error}). Give a Jinja file") from error
 
 
 def _read(loader: Any, path: str, **options: Any) -> Any:
     try:
         return loader.from_pretrained(path, **options)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a folder without a model in it
         first = str(error).strip().splitlines()[0]
         raise RecipeError(
             f"no model could be loaded from model.path {path!r} ({first}). Give a local folder or a hub name"
@@ -137,7 +159,7 @@ def _check_window(config: Any, spec: ModelSpec) -> None:
 def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) -> nn.Module:
     modes = {part: getattr(spec.parts, part) for part in PARTS}
     if spec.adapter is not None:
-        wrapped = PeftModel.from_pretrained(model, spec.adapter, is_trainable=trainable)
+        wrapped = _adapted(model, spec.adapter, trainable)
     elif trainable and "lora" in modes.values():
         with warnings.catch_warnings():  # PEFT 0.21 asks by the old name; gone when it asks by the new one
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -155,6 +177,17 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
     if trainable and not any(parameter.requires_grad for parameter in wrapped.parameters()):
         raise RecipeError(f"nothing is trained: model.parts is {modes}. Set one of them to full or lora")
     return wrapped
+
+
+def _adapted(model: Any, adapter: str, trainable: bool) -> PeftModel:
+    try:
+        return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise RecipeError(
+            f"no adapter could be loaded from model.adapter {adapter!r} ({first}). "
+            "Give the folder of a PEFT adapter: the model folder of a LoRA run"
+        ) from error
 
 
 def lora_config(model: nn.Module, family: Family, parts: PartsSpec, lora: LoraSpec) -> LoraConfig:

@@ -19,7 +19,7 @@ import torch
 from sightline.recipes.schema import Recipe
 from sightline.train.checkpoint import replace_folder
 from sightline.train.metrics import TrainProgress
-from sightline.train.passes import Pass, count_units, fill, plan_passes, survey, weighted_sum
+from sightline.train.passes import Pass, check_compared, count_units, fill, plan_passes, survey, weighted_sum
 from sightline.train.report import check_finite, note, report
 from sightline.train.session import Session, open_session
 from sightline.types import Stat, Unit
@@ -127,6 +127,7 @@ def run_pass(s: Session, one: Pass, counts: Mapping[Unit, int], *, sync: bool) -
         with s.runtime.autocast():
             scores = s.model(batch, s.algorithm.heads)
         terms, stats = s.algorithm.loss(batch, scores, s.runtime)
+        check_compared(one, terms, s.recipe.algorithm["name"])
         parts = {term.name: one.weight * weighted_sum(term) / max(1, counts[term.unit]) for term in terms}
         assert len(parts) == len(terms), "terms of one loss have names of their own"
         loss = torch.stack(list(parts.values())).sum()

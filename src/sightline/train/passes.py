@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sightline.data.sampler import cost, extend_plan, plan_micro_batches
+from sightline.errors import DataError
 from sightline.train.session import Session
 from sightline.train.source import Taken
 from sightline.types import Batch, RenderedGroup, Stat, Term, Unit
@@ -73,6 +74,23 @@ def _filled(s: Session, one: Pass) -> Batch:
     with s.runtime.autocast():
         batch = s.policy.encode(one.batch.to(s.runtime.device)).with_columns(**one.columns)
         return s.columns.fill(batch, one.groups)
+
+
+def check_compared(one: Pass, terms: Sequence[Term], algorithm: str) -> None:
+    """Refuses a group that a loss on comparisons would pass over in silence.
+
+    Raises:
+        DataError: names the group that has no comparison.
+    """
+    if not {term.unit for term in terms} <= {"pair", "chosen_token"}:
+        return
+    for group in one.groups:
+        if not group.group.edges:
+            raise DataError(
+                f"there is no comparison of answers, and {algorithm} learns from nothing else",
+                source=group.group.source or group.group.id,
+                remedy="Give the row chosen and rejected, make pairs with `sightline pairs`, or train with sft",
+            )
 
 
 def weighted_sum(term: Term) -> Tensor:

@@ -93,6 +93,8 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
         CheckpointError: the directory holds another run, or none to go on with.
     """
     run = RunDirectory(path=Path(recipe.output_dir))
+    if run.path.exists() and not run.path.is_dir():
+        raise CheckpointError(f"output_dir {run.path} is a file. Give the name of a folder; it is made if need be.")
     if overwrite:
         _remove(run)
     if not run.recipe.exists():
