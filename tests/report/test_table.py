@@ -66,7 +66,7 @@ def test_terminal_table_holds_the_figures():
     text = console.export_text()
     figures = next(line for line in text.splitlines() if "Hal" in line)
     cells = re.split(" {2,}", figures.strip())
-    assert cells == ["Hal %", "62.0 [58.0, 66.0]", "20.0 [16.0, 24.0]", "✓ −42.0 [−50.0, −34.0]"]
+    assert cells == ["Hal", "62.0 [58.0, 66.0]", "20.0 [16.0, 24.0]", "✓ −42.0 [−50.0, −34.0]"]
 
 
 def test_json_is_plain_and_keeps_shares():

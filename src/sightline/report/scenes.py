@@ -30,7 +30,7 @@ NAMES: Mapping[str, tuple[str, str, Better]] = {
     "yes_rate": ("Yes-rate", "yes/no questions answered yes", "neither"),
     "tempting_accuracy": ("Tempting", "right about absent things that usually go with what is there", "higher"),
     "repeated": ("Repeated", "things named more often than they are there", "lower"),
-    "miscoloured": ("Miscoloured", "named things in a wrong colour", "lower"),
+    "miscoloured": ("Miscolour", "named things in a wrong colour", "lower"),
     "length": ("Length", "words of a caption", "neither"),
 }
 """Metrics in the order they are shown: name, meaning, and which way is better."""

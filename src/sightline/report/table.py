@@ -79,15 +79,15 @@ def bounds(interval: Interval, unit: str, *, signed: bool = False) -> str:
 def terminal_table(rows: Sequence[Row]) -> Table:
     """The rows as a table for ``rich``, narrow enough for 80 columns."""
     compared = any(row.after is not None for row in rows)
-    caption = "brackets: bootstrap 95 % interval"
+    caption = "shares in %; brackets: bootstrap 95 % interval"
     if compared:
-        caption += "   ✓ better   ✗ worse   ≈ no clear change"
+        caption += "  ✓ better  ✗ worse  ≈ unclear"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
     table.add_column("metric", no_wrap=True)
     for title in ("before", "after", "difference") if compared else ("value",):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        cells = [Text(f"{row.name} %" if row.unit == "percent" else row.name), Text(measured(row.before, row.unit))]
+        cells = [Text(row.name), Text(measured(row.before, row.unit))]
         if row.after is not None and row.difference is not None:
             change = f"{SIGNS[row.verdict]} {measured(row.difference, row.unit, signed=True)}"
             cells += [Text(measured(row.after, row.unit)), Text(change, style=_STYLES[row.verdict])]
