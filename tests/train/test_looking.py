@@ -56,11 +56,11 @@ def test_what_counts_as_blind():
     def blind(gap):
         return read_margins(np.stack([true, true - 5, true - gap], axis=1)).blind
 
-    assert blind(noise)  # as often larger as smaller: the interval contains 0
-    assert not blind(1 + noise)
-    assert blind(0.4 + noise * 0.01)  # certain, and below 5 % of a margin of 10
-    assert not blind(0.6 + noise * 0.01)
-    assert not blind(-1 + noise * 0.1)  # smaller under the true picture: it looks, and errs
+    assert blind(noise)  # as often larger as smaller, and never by a tenth of a margin of 10
+    assert blind(0.5 + noise * 0.1)  # certain, and too small
+    assert not blind(1.5 + noise * 0.1)
+    assert not blind(0.5 + noise * 10)  # uncertain: so wide an interval proves no blindness
+    assert not blind(-1.5 + noise * 0.1)  # smaller under the true picture: it looks, and errs
     assert read_margins(np.stack([true, true - noise], axis=1)).blind  # no other picture: the white one decides
 
 

@@ -73,8 +73,8 @@ def warning(s: Session, reading: Reading, pairs: int) -> str:
     return (
         f"Step {s.step}: the preference does not depend on the picture ({s.looking.blind} readings in a row). Over "
         f"{pairs} pairs the margin is {reading.margin:.3g}, and under {picture} picture it is smaller by "
-        f"{gap.value:.3g} (95 % interval {gap.low:.3g} to {gap.high:.3g}); expected a gap that is clearly not 0 and at "
-        "least 5 % of the margins. The answers can be told apart by their text alone: add comparisons of pictures "
+        f"{gap.value:.3g} (95 % interval {gap.low:.3g} to {gap.high:.3g}); expected a gap of 10 % of the margins' size "
+        f"({reading.size:.3g}) or more. The answers are told apart by their text alone: add comparisons of pictures "
         "(visual, see docs/algorithms/visual_preferences.md), or look for pairs that differ in length or style. "
         "train.looking.every: 0 turns this meter off."
     )

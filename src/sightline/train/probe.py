@@ -19,8 +19,8 @@ from sightline.recipes.schema import LookingSpec, ReadsSpec, Recipe
 from sightline.train.run import RunDirectory
 from sightline.types import Edge, Group
 
-LEAST_SHARE = 0.05
-"""A gap below this share of the margins' mean size is no dependence, however sure it is."""
+LEAST_SHARE = 0.1
+"""A gap that is below this share of the margins' mean size is no dependence to speak of."""
 BLIND = "looking/blind"
 
 
@@ -122,9 +122,13 @@ class Reading:
 
     @property
     def blind(self) -> bool:
-        """No dependence on the picture: the interval contains 0, or the gap is under 5 % of the margins' size."""
-        gap = self.gaps[self.judged]
-        return gap.low <= 0 <= gap.high or abs(gap.value) < LEAST_SHARE * self.size
+        """No dependence on the picture: the whole interval of the gap lies within 10 % of the margins' size around 0.
+
+        So few pairs, or pairs that differ much, are never taken for blindness; nor is a clear gap below 0, which is
+        dependence too (another picture may make "No" still surer).
+        """
+        gap, most = self.gaps[self.judged], LEAST_SHARE * self.size
+        return -most < gap.low and gap.high < most
 
     def figures(self) -> dict[str, float]:
         """As they are logged."""
