@@ -145,6 +145,14 @@ def test_several_seeds_are_pooled_and_narrow_the_interval():
         changes(befores[:1], afters)
 
 
+def test_answers_that_a_judge_failed_on_are_left_out_of_both_sides():
+    before, after = rows([0, 0, 1, 0]), rows([1, 0, 1, 0])
+    (change,) = changes([measure(result(before[1:]))], [measure(result(after[:3]))])
+    assert (change.before.value, change.after.value) == (50, 50)
+    with pytest.raises(DataError, match="different questions"):
+        changes([measure(result(before[1:], failures=0))], [measure(result(after[:3], failures=0))])
+
+
 def test_what_cannot_be_compared_is_said():
     graded = rows([1, 0])
     one = measure(result(graded))

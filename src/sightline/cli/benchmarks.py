@@ -10,6 +10,7 @@ import typer
 
 from sightline.cli.console import out as console_out
 from sightline.cli.console import say
+from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD
 
 DataOption = Annotated[
     list[str] | None,
@@ -186,15 +187,15 @@ def list_benchmarks() -> None:
     Example: `sightline eval list`
     """
     from rich.table import Table
+    from rich.text import Text
 
     from sightline.evaluation.benches import MODULES, load_bench
 
-    table = Table(title="Benchmarks", title_justify="left")
-    for title in ("name", "protocols", "needs"):
-        table.add_column(title, overflow="fold")
+    table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
     for name in MODULES:
         bench = load_bench(name)
-        table.add_row(name, ", ".join(bench.protocols), bench.needs)
+        what = Text(f"protocols: {', '.join(bench.protocols)}\n")
+        table.add_row(Text(name, style="bold"), what.append(f"needs: {bench.needs}", style="dim"))
     console_out.print(table)
 
 
@@ -217,6 +218,22 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     chosen.export(data_folder(chosen, data or [], responses.parent), answers, out)
     say(f"{len(answers)} answers: {out}")
+
+
+def similarity(
+    data: Annotated[Path, typer.Option(help="AMBER's folder, with relation.json.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table.", show_default=False)],
+    spacy_model: Annotated[str, typer.Option(help="Installed spaCy model with word vectors.")] = SPACY_MODEL,
+    above: Annotated[float, typer.Option(help="Least similarity that is written.")] = THRESHOLD,
+) -> None:
+    """Write AMBER's near synonyms once from a spaCy model: with the table, grading is exact and needs no spaCy.
+
+    Example: `sightline eval similarity --data amber/ -o amber_similarity.json`
+    """
+    from sightline.evaluation.similarity import export_similarity
+
+    pairs = export_similarity(data / "relation.json", out, spacy_model=spacy_model, above=above)
+    say(f"{pairs} pairs: {out}. Grade with --option amber.similarity={out}")
 
 
 def aggregate(

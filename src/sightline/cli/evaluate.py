@@ -39,6 +39,7 @@ app.command(name="grade")(benchmarks.grade)
 app.command(name="diff")(benchmarks.diff)
 app.command(name="list")(benchmarks.list_benchmarks)
 app.command(name="export")(benchmarks.export)
+app.command(name="similarity")(benchmarks.similarity)
 app.command(name="aggregate")(benchmarks.aggregate)
 
 

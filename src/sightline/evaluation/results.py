@@ -151,6 +151,7 @@ def changes(
     """Is after better than before, and by how much: every figure that is a formula of counts, paired.
 
     Several results on a side are several seeds: their answers are pooled, those about one picture stay together.
+    Answers that could not be graded on one side are left out of both.
 
     Raises:
         DataError: Benchmark, protocol, number of seeds or questions differ.
@@ -162,6 +163,10 @@ def changes(
         )
     formulas = before[0].result.formulas
     old, new = _pooled(before), _pooled(after)
+    if any(one.result.failures for one in (*before, *after)):
+        # an answer that a judge failed on is missing from its side: the pairs that are left are compared
+        both = {row.id for row in old} & {row.id for row in new}
+        old, new = ([row for row in side if row.id in both] for side in (old, new))
     paired = differences(formulas, old, new, seed=seed, resamples=resamples)
     sides = [intervals(formulas, rows, seed=seed, resamples=resamples) for rows in (old, new)]
     return [

@@ -1,0 +1,100 @@
+"""A tiny LLaVA answers a slice of every benchmark that can be drawn, in one command, with a judge that answers."""
+
+import json
+import sys
+
+import pytest
+from fake_judge import FakeJudge, body
+from slices import Slices
+
+from sightline import cli
+from sightline.evaluation.answers import read_stored
+from sightline.evaluation.benches import load_bench
+from sightline.evaluation.results import read_measured
+
+
+def judge(number, asked):
+    """Knows the two rubrics that the slices need."""
+    text = asked["messages"][-1]["content"]
+    return 200, {}, body("8 4\nBecause." if "[Assistant 2]" in text else "Fine.\nRating: 5"), 0
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command line; gives its exit code, stdout and stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sightline", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return call
+
+
+def test_every_benchmark_from_pictures_to_figures_and_back_from_its_own_format(run, tiny, tmp_path, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "out"
+    names = Slices(data).everything()
+    monkeypatch.setenv("MODEL_VERSION", "fake")
+    command = ["eval", *names, "--model", tiny["llava"], "--data", data, "-o", out, "--max-tokens", 4]
+    with FakeJudge(judge) as fake:
+        code, _, err = run(*command, "--judge", fake.url)
+        assert code == 0, err
+        asked = len(fake.requests)
+        assert run(*command, "--judge", fake.url)[0] == 0
+        assert len(fake.requests) == asked == 6, "replies come from the cache"
+
+    table = json.loads((out / "results.json").read_text())["results"]
+    assert len(table) == len(names)
+    page = (out / "report.html").read_text()
+    for name in names:
+        measured = read_measured(out / name)
+        stored = read_stored(out / name / "answers.jsonl")
+        assert len(measured.result.graded) == len(stored) > 0
+        assert measured.result.metrics and measured.result.failures == 0
+        assert f'id="{name}-' in page
+
+        bench = load_bench(name)
+        path = tmp_path / "export" / (name if name in ("mme",) else f"{name}.jsonl")
+        path.parent.mkdir(exist_ok=True)
+        bench.export(data / name, [one.answer for one in stored], path)
+        again = {answer.id: answer.text for answer in bench.read_export(path)}
+        assert len(again) == len(stored)
+    assert table["llava_bench_official"]["score,none"] == 50
+    assert table["mmhal_official"]["average_score,none"] == 5
+    judged = read_measured(out / "mmhal").facts["judge"]
+    assert (judged["name"], judged["requests"], judged["failed"]) == ("fake", 3, 0)
+
+    replayed = tmp_path / "replayed.json"
+    grade = ["eval", "grade", "mmhal", "--data", data, "--responses", out / "mmhal" / "answers.jsonl"]
+    record = out / "mmhal" / "judge.jsonl"
+    assert run(*grade, "--judge", f"replay:{record}", "--json", replayed)[0] == 0
+    assert json.loads(replayed.read_text())["results"]["mmhal_official"] == table["mmhal_official"]
+
+
+def test_one_benchmark_that_cannot_be_graded_keeps_the_others(run, tiny, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    slices = Slices(data)
+    slices.mmhal()
+    slices.pope()
+    code, _, err = run("eval", "mmhal", "pope", "--model", tiny["llava"], "--data", data, "-o", out, "--max-tokens", 2)
+    assert code == 2 and "mmhal: its answers are graded by a judge, and none was given" in err
+    assert "1 of 2 benchmarks could not be graded" in err
+    assert len(read_stored(out / "mmhal" / "answers.jsonl")) == 3 and (out / "pope" / "results.json").exists()
+
+
+def test_missing_pictures_are_named_before_the_model_is_loaded(run, tmp_path):
+    data = tmp_path / "data"
+    Slices(data).pope()
+    next((data / "pope" / "val2014").iterdir()).unlink()
+    code, _, err = run("eval", "pope", "--model", "nowhere", "--data", data, "-o", tmp_path / "o")
+    assert code == 2 and "1 of 3 pictures are missing" in err and "Needed: the question files" in err
+
+
+def test_real_pictures_of_scienceqa(run, tiny, shared_data, tmp_path):
+    folder = shared_data / "vision_llm_alignment"
+    out = tmp_path / "out"
+    command = ["eval", "scienceqa", "--model", tiny["llava"], "--data", folder, "-o", out, "--max-tokens", 2]
+    assert run(*command)[0] == 0
+    assert len(read_measured(out / "scienceqa").result.graded) == 60
