@@ -36,6 +36,15 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
             model, folder / "lora", responses=2, model=train_runs.lora(model), reference="adapter"
         ),
         "cache": train_runs.recipe(model, folder / "cache", responses=2, reference="cache"),
+        "reward model": train_runs.recipe(
+            model,
+            folder / "reward",
+            responses=2,
+            model=frozen,
+            micro_batch_tokens=90,
+            reference="none",
+            algorithm={"name": "reward_model", "objective": "plackett_luce", "center_rewards_coefficient": 0.1},
+        ),
         "online": train_runs.online(model, folder / "online", "train_runs:CountsE"),
     }
     text = made["text rows on one rank"]

@@ -71,8 +71,8 @@ def _score_head(config: Any, spec: ModelSpec, heads: frozenset[str]) -> ScoreHea
     if "reward" not in heads:
         return None
     hidden_size = config.get_text_config().hidden_size
-    folder = spec.adapter or spec.path
-    return load_score_head(folder, hidden_size) if has_score_head(folder) else ScoreHead(hidden_size)
+    folders = [folder for folder in (spec.adapter, spec.path) if folder is not None and has_score_head(folder)]
+    return load_score_head(folders[0], hidden_size) if folders else ScoreHead(hidden_size)
 
 
 def _freeze_lm_head(policy: Policy) -> None:

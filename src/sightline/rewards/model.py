@@ -96,7 +96,8 @@ class RewardModelScorer:
     def _score(self, groups: Sequence[RenderedGroup]) -> list[list[float]]:
         policy = self.policy
         batch = lay_out(groups, self._layout, policy.family, policy.config).to(policy.device)
-        score_R = policy(batch, _REWARD).reward
+        with torch.autocast(policy.device.type, enabled=False):  # of the policy in training: scores are as in a file
+            score_R = policy(batch, _REWARD).reward
         assert score_R is not None
         return [score_R[batch.group == index].tolist() for index in range(len(groups))]
 
