@@ -172,6 +172,26 @@ def test_margins_are_those_of_the_policy_on_its_own_rows(tiny_scenes, tmp_path):
         assert found[group.id] == pytest.approx(expected, abs=2e-5)
 
 
+def test_a_resumed_run_goes_on_counting(tiny_scenes, tmp_path, caplog):
+    def run(steps):
+        spec = LookingSpec(every=10, groups=16, patience=3)
+        train(scene_pairs.recipe(tiny_scenes, tmp_path, seen=False, max_steps=steps, looking=spec), quiet=True)
+
+    run(20)
+    assert WARNING not in caplog.text
+    run(30)
+    assert caplog.text.count("3 readings in a row") == 1
+
+
+def test_reward_models_are_read_by_their_scores(tiny_scenes, tmp_path):
+    recipe = scene_pairs.recipe(tiny_scenes, tmp_path, max_steps=20, looking=LookingSpec(every=20, groups=8))
+    recipe = replace(recipe, algorithm={"name": "reward_model"}, reference="none")
+    train(recipe, quiet=True)
+    (reading,) = readings(tmp_path)
+    assert reading["looking/other"] > 0.5 * reading["looking/margin"] > 0.05
+    assert reading["looking/blind"] == 0
+
+
 def test_the_meter_changes_no_weight(tiny, tmp_path):
     def losses(folder, every):
         options = {"responses": 2, "max_steps": 4, "looking": LookingSpec(every=every)}

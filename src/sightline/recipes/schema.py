@@ -176,7 +176,7 @@ class LookingSpec:
 
     every: int = Field(default=50, ge=0)
     """Optimizer steps between readings; there is one at the end as well. 0: no meter."""
-    groups: int = Field(default=64, ge=2)
+    groups: int = Field(default=32, ge=2)
     """Pairs of answers that are read, the same at every reading; held-out ones where there are any."""
     patience: int = Field(default=2, ge=1)
     """Readings in a row that see no dependence before there is a warning."""
