@@ -8,12 +8,16 @@ from train_runs import recipe
 
 from sightline.errors import DataError, RecipeError
 from sightline.evaluation.answers import read_stored
+from sightline.evaluation.bench import Answer
+from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import read_measured
+from sightline.evaluation.run import GradeSpec, grade_answers
 from sightline.models.load import load_policy
 from sightline.recipes.schema import BenchSpec, DatasetSpec, EvaluationSpec, ModelSpec
-from sightline.train.benchmarks import Benchmarks, build_benchmarks
+from sightline.train.benchmarks import Benchmarks, Task, build_benchmarks
 from sightline.train.loop import train
 from sightline.train.run import RunDirectory
+from sightline.types import Response
 
 
 @pytest.fixture
@@ -104,6 +108,57 @@ def test_the_best_step_is_kept_and_a_run_that_goes_on_remembers_it(tmp_path, met
         fresh.keep_best({"step": step, "loss": 0.0})
         there = int((run.best / "weights").read_text()) if run.best.exists() else None
         assert there == expected
+
+
+class Engine:
+    """Answers with the text of the question."""
+
+    def __init__(self):
+        self.asked = []
+
+    def generate(self, groups, sampling, *, seed, on_progress=None):
+        self.asked += [group.id for group in groups]
+        return [replace(group, responses=(Response(text=f"about {group.id}", tokens=(1,)),)) for group in groups]
+
+
+def test_ranks_answer_a_share_each_and_all_get_the_figures_of_the_whole(tmp_path, world):
+    told: dict[int, list] = {}
+
+    class Rank(Alone):
+        size = 2
+
+        def __init__(self, rank):
+            self.rank, self.is_main = rank, rank == 0
+
+        def gather_objects(self, value):
+            told[self.rank] = value
+            return [told.get(rank, []) for rank in (0, 1)]
+
+    spec = scenes(world, metrics=())
+    bench = load_bench("scenes")
+    task = Task(spec=spec, bench=bench, questions=bench.questions(world))
+    engines = {rank: Engine() for rank in (1, 0)}
+    figures = {}
+    for rank, engine in engines.items():
+        one = Benchmarks(
+            spec=EvaluationSpec(),
+            tasks=[task],
+            engine=engine,
+            policy=Saving(),
+            ranks=Rank(rank),
+            run=RunDirectory(path=tmp_path),
+            best=None,
+        )
+        if rank == 1:  # the other rank's share is not there yet
+            with pytest.raises(KeyError):
+                one.measure(1)
+            continue
+        figures = one.measure(1)
+    assert len(engines[0].asked) == len(engines[1].asked) == 3
+    assert {*engines[0].asked, *engines[1].asked} == {question.id for question in task.questions}
+    answers = [Answer(id=question.id, text=f"about {question.id}") for question in task.questions]
+    whole = grade_answers(bench, world, answers, GradeSpec()).metrics
+    assert figures == {f"bench/scenes/{name}": value for name, value in whole.items()}
 
 
 def test_what_is_reported_does_not_choose(tiny, tmp_path, world):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from rich import box
@@ -17,6 +17,8 @@ from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.results import Measured
+
+_MOST_DECIMALS: Final = 4
 
 
 def data_folder(bench: Benchmark, given: Sequence[str], default: Path) -> Path:
@@ -90,6 +92,8 @@ def result_table(measured: Measured) -> Table:
     for name, value in result.metrics.items():
         shown = result.metrics_printed.get(name, f"{value:.4g}")
         decimals = len(shown.partition(".")[2].rstrip("% "))
+        if decimals > _MOST_DECIMALS:  # a script that prints a float as it is; the results file has all of it
+            shown, decimals = f"{value:.{_MOST_DECIMALS}f}", _MOST_DECIMALS
         found = measured.intervals.get(name)
         defined = found is not None and not math.isnan(found.low)
         cell = f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]" if found is not None and defined else ""
