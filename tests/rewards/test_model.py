@@ -84,6 +84,21 @@ def test_a_resumed_run_is_the_unbroken_run(tiny: dict[str, Path], tmp_path: Path
     assert heads[0].read_bytes() == heads[1].read_bytes()
 
 
+def test_given_rewards_are_asked_for_where_they_are_read(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """And a run that reads facts is the same run when it is started again."""
+    algorithm = {"name": "reward_model", "margin": 0.5}
+    recipe = reward_recipe(tiny["llava"], tmp_path, algorithm=algorithm, max_steps=1)
+    rows = Path(recipe.data.train[0].path)
+    reads = ReadsSpec(images="drop", criteria="default", facts=("captions",), missing_facts="leave_out")
+    recipe = replace(recipe, data=replace(recipe.data, reads=reads))
+    assert train(recipe, quiet=True).steps == 1
+    assert train(recipe, quiet=True, resume=None).last == {}
+    bare = [replace(g, responses=tuple(replace(r, reward=None) for r in g.responses)) for g in read_groups(rows)]
+    write_groups(rows, bare)
+    with pytest.raises(DataError, match="the algorithm needs rewards"):
+        train(replace(recipe, output_dir=str(tmp_path / "bare")), quiet=True)
+
+
 def test_micro_batches_change_nothing(tiny: dict[str, Path], tmp_path: Path) -> None:
     algorithm = {"name": "reward_model", "objective": "plackett_luce", "center_rewards_coefficient": 0.1}
     one = reward_recipe(tiny["llava"], tmp_path / "one", algorithm=algorithm, batch_size=7, warmup=0)
