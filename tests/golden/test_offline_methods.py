@@ -1,0 +1,126 @@
+"""Twenty steps of every offline method in the built-in world: stored losses, and pairs that are told apart.
+
+A method whose numbers move on purpose gets new ones: ``python tests/golden/test_offline_methods.py`` prints them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from sightline.data.schema import write_groups
+from sightline.models.assemble import TinyLlava
+from sightline.recipes.schema import DatasetSpec, DataSpec, ModelSpec, PartsSpec, Recipe, SegmentSpec, TrainSpec
+from sightline.scenes.world import Scenes
+from sightline.train.loop import train
+from sightline.train.metrics import read_metrics
+from sightline.types import Edge, Group, Response
+
+SCENES = 32
+FREE = {"orpo", "simpo", "cpo"}
+"""Methods without a reference."""
+
+METHODS = {
+    "dpo": {"name": "dpo"},
+    "mpo": {"name": "dpo", "link": {"sigmoid": 0.8, "bco_pair": 0.2}, "sft_weight": 1.0},
+    "ipo": {"name": "dpo", "link": "ipo"},
+    "apo_zero": {"name": "dpo", "link": "apo_zero"},
+    "sppo_hard": {"name": "dpo", "link": "sppo_hard"},
+    "ld": {"name": "dpo", "ld_alpha": 0.5},
+    "anchored": {"name": "dpo", "anchor_weight": 1.0, "negative_anchor_weight": 0.5},
+    "dense": {"name": "dpo", "link": "sigmoid_norm", "beta": 0.5},
+    "dpo_listwise": {"name": "dpo_listwise"},
+    "aot": {"name": "aot"},
+    "orpo": {"name": "orpo", "beta": 1.0},
+    "simpo": {"name": "simpo"},
+    "cpo": {"name": "cpo"},
+    "kto": {"name": "kto"},
+}
+# loss at steps 1, 10 and 20
+GOLDEN: dict[str, tuple[float, float, float]] = {
+    "dpo": (0.69315, 0.18699, 0.01135),
+    "mpo": (5.88615, 3.71187, 2.01550),
+    "ipo": (25.00000, 15.43172, 2.18870),
+    "apo_zero": (1.00000, 0.55599, 0.11593),
+    "sppo_hard": (50.00000, 57.17936, 19.95510),
+    "ld": (0.69315, 0.19347, 0.01493),
+    "anchored": (1.73287, 0.80840, 0.15803),
+    "dense": (0.69315, 0.38547, 0.12979),
+    "dpo_listwise": (1.79176, 1.05094, 0.19864),
+    "aot": (0.69315, 0.12668, 0.00740),
+    "orpo": (5.74854, 2.84737, 1.34551),
+    "simpo": (1.31666, 0.33896, 0.01523),
+    "cpo": (6.12163, 2.78022, 1.22985),
+    "kto": (0.50000, 0.26157, 0.06533),
+}
+
+
+def draw(folder: Path) -> Path:
+    """Rows of three captions: of the picture itself, of the next one, and of the one after it."""
+    world = Scenes(seed=7, prior=0.0)
+    drawn = list(world.groups("train", SCENES, folder / "images", kinds=("caption",), questions_per_scene=0))
+    captions = [group.responses[0].text for group in drawn]
+    groups = []
+    for i, group in enumerate(drawn):
+        answers = [captions[(i + n) % SCENES] for n in range(3)]
+        if len(set(answers)) == len(answers):
+            responses = tuple(Response(text=text) for text in answers)
+            edges = tuple(Edge(winner=i, loser=j) for i, j in ((0, 1), (0, 2), (1, 2)))
+            groups.append(Group(prompts=group.prompts[:1], responses=responses, edges=edges))
+    write_groups(folder / "ranked.jsonl", groups)
+    pairs = [Group(prompts=g.prompts, responses=g.responses[:2], edges=g.edges[:1]) for g in groups]
+    write_groups(folder / "pairs.jsonl", pairs)
+    TinyLlava().build(folder / "model", world.vocabulary(), seed=0)
+    return folder
+
+
+def run(method: str, data: Path, folder: Path) -> list[dict[str, float]]:
+    """The records of twenty steps."""
+    algorithm = METHODS[method]
+    rows = DataSpec(
+        path=str(data / ("ranked.jsonl" if method == "dpo_listwise" else "pairs.jsonl")),
+        relation="mismatched" if method == "kto" else "text",
+    )
+    recipe = Recipe(
+        name=method,
+        output_dir=str(folder / method),
+        model=ModelSpec(path=str(data / "model"), parts=PartsSpec(vision="full")),
+        algorithm=algorithm,
+        reference="none" if algorithm["name"] in FREE else "cache",
+        data=DatasetSpec(train=(rows,), segments=SegmentSpec() if method == "dense" else None),
+        train=TrainSpec(
+            max_steps=20, batch_size=16, micro_batch_tokens=2048, learning_rate=1e-3, schedule="constant", warmup=0
+        ),
+    )
+    train(recipe, quiet=True)
+    return read_metrics(folder / method / "metrics.jsonl")
+
+
+def figures(records: list[dict[str, float]]) -> tuple[float, float, float]:
+    return records[0]["loss"], records[9]["loss"], records[19]["loss"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_twenty_steps(method, data, tmp_path):
+    records = run(method, data, tmp_path)
+    assert figures(records) == pytest.approx(GOLDEN[method], rel=0.02)
+    assert figures(records)[2] < figures(records)[0]
+    won = [record["rewards/accuracies"] for record in records]
+    assert sum(won[-2:]) / 2 > 0.85
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        made = draw(Path(name))
+        for method in METHODS:
+            numbers = ", ".join(f"{value:.5f}" for value in figures(run(method, made, Path(name) / "runs")))
+            print(f'    "{method}": ({numbers}),')
