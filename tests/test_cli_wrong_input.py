@@ -153,3 +153,25 @@ def test_rows_with_no_one_and_two_pictures_train_together(folder: Path, tiny: di
     records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2]
     assert all(0 < record["loss"] < 20 for record in records)
+
+
+def test_files_without_rows_and_with_rows_of_two_layouts(folder: Path) -> None:
+    rows()
+    assert error_of("train", "sft.yaml").startswith("rows.jsonl: there are no rows. Name a file or a split that has")
+    rows(llava("q"), {"prompt": "q", "completion": "an answer"})
+    message = error_of("train", "sft.yaml")
+    assert (
+        "row 2 (counted from 1): the row has the layout trl, the rows before it llava. Put rows of another" in message
+    )
+    message = error_of("train", "sft.yaml", "data.train.0.format=trl")
+    assert "row 1 (counted from 1): missing column 'prompt'. Found conversations; use rename" in message
+    rows({"prompt": "q", "completion": "an answer"})
+    message = error_of("train", "sft.yaml", "data.train.0.format=llava")
+    assert "row 1 (counted from 1): missing column 'conversations'. Found prompt, completion; use rename" in message
+
+
+def test_a_folder_of_pictures_that_is_not_there(folder: Path) -> None:
+    rows(llava("<image>\nq", image="a.png"))
+    message = error_of("train", "sft.yaml", "data.train.0.image_dir=nowhere")
+    looked = folder / "nowhere" / "a.png"
+    assert f"picture 'a.png' is missing: looked for {looked}; image_dir nowhere is no folder. Put the file" in message

@@ -177,7 +177,7 @@ def test_no_usable_row_is_an_error_and_the_list_is_still_written(tmp_path: Path)
 
 
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none of 0 rows can be used"):
+    with pytest.raises(DataError, match="there are no rows"):
         load_dataset_spec(dataset(tmp_path / "rows.jsonl", []), "train")
 
 

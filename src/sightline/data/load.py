@@ -131,6 +131,8 @@ def _load(spec: DataSpec, rows: Iterator[Row], account: Account) -> list[Group]:
     if not account.prompts_only:
         for relation in source.relations():
             kept = list(_each(source.checked(relation([group for _, group in kept])), kept, account))
+    if report.read == read_before:
+        raise DataError("there are no rows", source=spec.path, remedy="Name a file or a split that has some")
     if not kept:
         bad = report.bad[bad_before:]
         first = f"; the first, row {bad[0].row}: {bad[0].error}" if bad else ""
@@ -189,6 +191,8 @@ class _Source:
                 record[new] = record.pop(old)
         if self.format is None:
             self.format = _layout(record, self.spec)
+        else:
+            self._check_layout(record)
         group = self._unique(self._read(record, row), row)
         check_group(group, self.account.checks, self.account.files)
         self.account.ids.add(group.id)
@@ -257,6 +261,15 @@ class _Source:
             suffix += "+"
         return replace(group, prompts=tuple(replace(prompt, id=f"{prompt.id}{suffix}") for prompt in group.prompts))
 
+    def _check_layout(self, record: Mapping[str, Any]) -> None:
+        """A row that is recognised as of another layout is not merely malformed."""
+        found = _recognised(record)
+        if self.spec.format == "auto" and found not in (None, self.format):
+            remedy = "Put rows of another layout into a file of their own, and name it as a source of its own"
+            raise RowError(
+                "malformed", f"the row has the layout {found}, the rows before it {self.format}", remedy=remedy
+            )
+
     def _check_rename(self, record: dict[str, Any]) -> None:
         for old in self.spec.rename:
             if old not in record:
@@ -273,17 +286,22 @@ def _option_pair(group: Group, seed: int) -> Group:
 def _layout(record: dict[str, Any], spec: DataSpec) -> Format:
     if spec.format != "auto":
         return spec.format
-    if "prompts" in record:
-        return "groups"
-    if "conversations" in record:
-        return "llava"
-    if TRL_COLUMNS & record.keys():
-        return "trl"
+    found = _recognised(record)
+    if found is not None:
+        return found
     raise RecipeError(
         f"{spec.path}: found the columns {', '.join(record) or '(none)'}, which are no known layout. Expected "
         f"'conversations' (LLaVA), 'prompts' (Group files), or one of {', '.join(sorted(TRL_COLUMNS))} (TRL). "
         "Rename columns with rename, or set format."
     )
+
+
+def _recognised(record: Mapping[str, Any]) -> Format | None:
+    if "prompts" in record:
+        return "groups"
+    if "conversations" in record:
+        return "llava"
+    return "trl" if TRL_COLUMNS & record.keys() else None
 
 
 def _id_of(record: Mapping[str, Any], row: Row) -> str:

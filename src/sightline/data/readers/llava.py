@@ -36,6 +36,8 @@ def read_llava(row: Mapping[str, Any], reading: Reading) -> Group:
         RowError: What is wrong with the row.
     """
     raw = row.get("conversations")
+    if raw is None:
+        raise RowError("malformed", "missing column 'conversations'", remedy=f"Found {', '.join(row)}; use rename")
     if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
         raise RowError("malformed", f"'conversations' is {raw!r:.60}, expected a list of turns")
     facts = facts_of(row, _USED)

@@ -85,9 +85,11 @@ class Pictures:
             )
         by_name = str(Path(self.image_dir).absolute() / Path(given).name)
         if not Path(by_name).is_file():
+            looked = path if path == by_name else f"{path} and {by_name}"
+            absent = "" if Path(self.image_dir).is_dir() else f"; image_dir {self.image_dir} is no folder"
             raise RowError(
                 "missing image",
-                f"picture '{given}' is missing: looked for {path} and {by_name}",
+                f"picture '{given}' is missing: looked for {looked}{absent}",
                 remedy="Put the file there, or set image_dir to the folder that its path starts from",
             )
         first = self.found_by_name.setdefault(by_name, given)
