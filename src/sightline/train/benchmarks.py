@@ -150,7 +150,11 @@ def build_benchmarks(recipe: Recipe, ranks: Ranks, policy: Policy, renderer: Ren
     spec = recipe.evaluation
     if spec is None:
         return None
+    if not ranks.is_main:  # the main process reads first: pictures that a benchmark draws or unpacks are written once
+        ranks.barrier()
     tasks = [_task(bench) for bench in spec.benches]
+    if ranks.is_main:
+        ranks.barrier()
     names = [task.name for task in tasks]
     if twice := {name for name in names if names.count(name) > 1}:
         raise RecipeError(f"evaluation.benches: {min(twice)} stands twice. Give each benchmark once.")
