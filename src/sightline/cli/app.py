@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sightline import __version__
-from sightline.cli import console, demo, evaluate, samples, select, train
+from sightline.cli import compare, console, demo, evaluate, samples, select, train
 from sightline.errors import SightlineError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command(name="demo")(demo.demo)
+app.command(name="compare")(compare.compare)
 app.command(name="train")(train.train)
 app.command(name="show")(train.show)
 app.command(name="sample")(samples.sample)

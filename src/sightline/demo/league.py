@@ -1,0 +1,251 @@
+"""Compares offline methods in the built-in world: one model to start from, one set of answers, one budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from sightline.data.schema import write_groups
+from sightline.demo.run import FULL, answers, bar, draw
+from sightline.demo.run import recipe_of as demo_recipe
+from sightline.demo.standings import BASE, Outcome, outcome_of, standings
+from sightline.errors import CheckpointError, RecipeError, SightlineError
+from sightline.evaluation.benches.scenes import held_out_prompts
+from sightline.models.assemble import TinyLlava
+from sightline.models.load import hide_loading_bars, load_policy
+from sightline.recipes.load import load_recipe, nearest
+from sightline.recipes.schema import ModelSpec, Recipe, SamplingSpec
+from sightline.recipes.source import read_source
+from sightline.relations.scores import best_worst, only_compared, ranked
+from sightline.report.league import League, write_league
+from sightline.rollouts.hf import HFEngine
+from sightline.scenes.world import Scenes
+from sightline.train.loop import train
+from sightline.train.run import changed_fields
+from sightline.types import Group
+
+Overrides = Mapping[str, Any]
+"""Dotted key of a recipe to its value."""
+
+MIN_GAP = 0.4
+"""Least difference of reward between the answers of a comparison: that of the demo."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeagueSize:
+    """How much of everything, the same for every method."""
+
+    steps: int = 150
+    """Optimizer steps."""
+    groups: int = 24
+    """Groups of each step."""
+    prompts: int = 1_200
+    """Drawings that answers are sampled about: one caption of each, and presence questions."""
+    presence: int = 3
+    """Presence questions about each."""
+    samples: int = 6
+    """Answers to each prompt."""
+    held_out: int = 300
+    """Drawings to evaluate on."""
+    questions: int = 2
+    """Presence questions about each of these."""
+    sft_steps: int | None = None
+    """Steps of the SFT that makes the base; None: as long as that of the demo."""
+
+
+def all_methods() -> dict[str, Overrides]:
+    """Name of each method, and what it changes in ``offline.yaml``; from ``methods.yaml`` beside this file."""
+    values: dict[str, Overrides] = read_source(Path(str(files("sightline.demo") / "methods.yaml"))).values
+    return values
+
+
+def chosen_methods(names: Sequence[str]) -> dict[str, Overrides]:
+    """The methods of these names; all if there is none.
+
+    Raises:
+        RecipeError: a name that is no method.
+    """
+    known = all_methods()
+    for name in names:
+        if name not in known:
+            raise RecipeError(f"found method {name!r}. {nearest(name, list(known))}")
+    return {name: known[name] for name in names or known}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seed:
+    """One seed of a league: its world, its folder and the model that its methods start from."""
+
+    seed: int
+    folder: Path
+    model: Path
+    exam: Sequence[Group]
+
+
+def run_league(
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    methods: Sequence[str] = (),
+    out: Path = Path("runs/compare"),
+    bases: Sequence[Path] = (),
+    size: LeagueSize | None = None,
+) -> League:
+    """Runs every method from every seed's base, and writes the league table.
+
+    What is finished is not done again; a method that fails is reported and costs the others nothing. Several calls
+    with different seeds or methods may share a folder, and a last one with all of them makes the table.
+
+    Writes ``report.html``, ``league.md`` and ``league.json``, and for each seed a folder with its data, base and
+    runs; the answers of a method lie in ``answers/METHOD``.
+
+    Args:
+        seeds: of world, base and runs.
+        methods: names in ``methods.yaml``; empty: all.
+        out: folder for everything.
+        bases: for each seed a model to start from, in the place of an SFT as in the demo.
+        size: the budget; None: the default.
+
+    Raises:
+        RecipeError: an unknown method, or not as many bases as seeds.
+        CheckpointError: the folder holds a league with another budget.
+    """
+    chosen, size = chosen_methods(methods), size or LeagueSize()
+    if bases and len(bases) != len(seeds):
+        raise RecipeError(f"found {len(bases)} bases for {len(seeds)} seeds. Give one for each, in the same order.")
+    hide_loading_bars()
+    torch.set_num_threads(1)  # the model is so small that a second thread mostly waits
+    _claim(out, size)
+    console, failed = Console(), dict[str, str]()
+    outcomes: list[Outcome] = []
+    for place, seed in enumerate(seeds):
+        console.rule(f"[bold]seed {seed}")
+        start = _open_seed(seed, out / f"seed-{seed}", bases[place] if bases else None, size)
+        outcomes.append(outcome_of(BASE, seed, answers(start.model, start.exam, start.folder / "answers/base", "base")))
+        for number, (name, overrides) in enumerate(chosen.items(), 1):
+            console.print(f"{number}/{len(chosen)} {name}")
+            try:
+                outcomes.append(_outcome(name, overrides, start, size))
+            except (SightlineError, RuntimeError) as error:
+                failed[f"{name}, seed {seed}"] = str(error)
+                console.print(f"{name} failed: {error}", style="red", markup=False)
+    league = League(
+        standings=standings(outcomes), seeds=tuple(seeds), failed=failed, settings=_settings(size, bool(bases))
+    )
+    write_league(league, out)
+    return league
+
+
+def recipe_of(name: str, overrides: Overrides, start_model: Path, folder: Path, seed: int, size: LeagueSize) -> Recipe:
+    """The recipe of one method on the data of one seed's folder.
+
+    Raises:
+        RecipeError: what ``methods.yaml`` says is no recipe.
+    """
+    recipe_file = Path(str(files("sightline.demo") / "offline.yaml"))
+    data = str(overrides.get("data.train.0.path", "pairs.jsonl"))
+    values = dict(overrides) | {
+        "name": name,
+        "seed": seed,
+        "model.path": str(start_model),
+        "output_dir": str(folder / "runs" / name),
+        "data.train.0.path": str(folder / "data" / data),
+        "train.max_steps": size.steps,
+        "train.batch_size": size.groups,
+    }
+    return load_recipe(recipe_file, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+
+
+def _claim(out: Path, size: LeagueSize) -> None:
+    """Notes the budget in ``budget.json``, so that results of two budgets are never in one table."""
+    file, budget = out / "budget.json", dataclasses.asdict(size)
+    if file.exists() and (found := json.loads(file.read_text(encoding="utf-8"))) != budget:
+        differing = [key for key in budget if found.get(key) != budget[key]]
+        changes = [f"{key}: {found.get(key)} there, {budget[key]} here" for key in differing]
+        raise CheckpointError(
+            f"{out} holds a comparison with another budget ({'; '.join(changes)}). Choose another --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(budget) + "\n", encoding="utf-8")
+
+
+def _open_seed(seed: int, folder: Path, base: Path | None, size: LeagueSize) -> _Seed:
+    """Draws, trains the base where none is given, and lets it answer."""
+    world, data = Scenes(seed=seed), folder / "data"
+    exam = held_out_prompts(world, size.held_out, data / "images", questions=size.questions)
+    model = base or _base(world, folder, size)
+    if not (data / "ranked.jsonl").exists():
+        _offline_data(world, model, data, size)
+    return _Seed(seed=seed, folder=folder, model=model, exam=exam)
+
+
+def _base(world: Scenes, folder: Path, size: LeagueSize) -> Path:
+    """The SFT of the demo on the same drawings; a broken-off one goes on."""
+    overrides = () if size.sft_steps is None else (f"train.max_steps={size.sft_steps}",)
+    scenes = FULL.scenes if size.sft_steps is None else 16 * size.sft_steps
+    demo = dataclasses.replace(FULL, scenes=scenes, prompts=1, held_out=1, overrides=overrides)
+    if not (folder / "sft" / "model").exists():
+        draw(world, demo, folder)
+        if not (folder / "base" / "config.json").exists():
+            TinyLlava().build(folder / "base", world.vocabulary(), seed=world.seed)
+        train(demo_recipe("sft", world.seed, folder, demo))
+    return folder / "sft" / "model"
+
+
+def _offline_data(world: Scenes, model: Path, data: Path, size: LeagueSize) -> None:
+    """Answers of the base, scored and compared: ``answered.jsonl``, ``pairs.jsonl`` and ``ranked.jsonl``.
+
+    The same groups are in ``pairs`` and ``ranked``: those whose best and worst answer are far enough apart.
+    """
+    pictures, start = data / "images", FULL.scenes  # behind the drawings that the base learnt from
+    asked = [
+        *world.prompts("train", size.prompts, pictures, kind="caption", start=start),
+        *world.prompts("train", size.prompts, pictures, kind="presence", per_scene=size.presence, start=start),
+    ]
+    sampling = SamplingSpec(n=size.samples, temperature=1.0, max_new_tokens=48, batch_size=48)
+    engine = HFEngine(load_policy(ModelSpec(path=str(model)), trainable=False))
+    with bar() as progress:
+        task = progress.add_task("answers to compare", total=len(asked))
+        answered = engine.generate(
+            asked, sampling, seed=world.seed, on_progress=lambda done, _: progress.update(task, completed=done)
+        )
+    scored = [world.reward(group) for group in answered]
+    write_groups(data / "answered.jsonl", scored)
+    apart = [group for group in scored if best_worst(group, MIN_GAP).edges]
+    write_groups(data / "pairs.jsonl", [only_compared(best_worst(group, MIN_GAP)) for group in apart])
+    write_groups(data / "ranked.jsonl", [ranked(group) for group in apart])
+
+
+def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) -> Outcome:
+    """Trains and examines one method, or reads what an earlier call found."""
+    folder = start.folder / "answers" / name
+    recipe = recipe_of(name, overrides, start.model, start.folder, start.seed, size)
+    run = Path(recipe.output_dir)
+    if (folder / "time.json").exists():
+        if changes := changed_fields(load_recipe(run / "recipe.yaml"), recipe):
+            raise CheckpointError(
+                f"{run} holds a run with other settings ({'; '.join(changes)}). Choose another --out, or remove "
+                f"{run} and {folder}."
+            )
+    else:
+        began, cpu = time.monotonic(), time.process_time()
+        train(recipe)
+        spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "time.json").write_text(json.dumps(spent) + "\n", encoding="utf-8")
+    spent = json.loads((folder / "time.json").read_text(encoding="utf-8"))
+    answered = answers(run / "model", start.exam, folder, f"exam {name}")
+    return outcome_of(name, start.seed, answered, learning_rate=recipe.train.learning_rate, **spent)
+
+
+def _settings(size: LeagueSize, given: bool) -> dict[str, Any]:
+    return dataclasses.asdict(size) | {"base": "given" if given else "SFT of the demo", "processors": os.cpu_count()}

@@ -1,0 +1,145 @@
+"""A league compares what it says it compares: one base, one set of answers, one budget."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from command_line import sightline
+from sightline.algorithms.registry import build_algorithm
+from sightline.data.schema import read_groups
+from sightline.demo import league as league_module
+from sightline.demo.league import LeagueSize, all_methods, chosen_methods, recipe_of, run_league
+from sightline.demo.standings import Outcome, standings
+from sightline.errors import CheckpointError, RecipeError
+from sightline.recipes.load import check_algorithm
+
+TINY = LeagueSize(steps=2, groups=4, prompts=8, presence=1, samples=4, held_out=4, questions=1, sft_steps=2)
+
+
+@pytest.mark.parametrize("name", all_methods())
+def test_every_method_is_a_recipe_whose_algorithm_can_be_built(name):
+    recipe = recipe_of(name, all_methods()[name], Path("m"), Path("f"), 3, LeagueSize(steps=7, groups=5))
+    check_algorithm(recipe, build_algorithm(recipe.algorithm))
+    assert (recipe.train.max_steps, recipe.train.batch_size, recipe.seed) == (7, 5, 3)
+    assert recipe.model.path == "m" and recipe.output_dir == f"f/runs/{name}"
+
+
+def test_methods_differ():
+    size = LeagueSize()
+    recipes = {
+        name: repr(replace(recipe_of(name, overrides, Path("m"), Path("f"), 0, size), name="", output_dir=""))
+        for name, overrides in all_methods().items()
+    }
+    assert len(set(recipes.values())) == len(recipes)
+
+
+def test_an_unknown_method_is_named_with_its_nearest():
+    with pytest.raises(RecipeError, match=r"found method 'orpp'\. Did you mean 'orpo'\?"):
+        chosen_methods(["dpo", "orpp"])
+
+
+def outcome(method, seed, hallucinating, covered, seconds=0.0):
+    """Captions of two scenes with two shapes each."""
+    counts = {
+        "hallucinating": hallucinating,
+        "captions": [1, 1],
+        "covered": covered,
+        "present": [2, 2],
+        "hallucinated": hallucinating,
+        "mentions": [2, 2],
+        "right": [0, 0],
+        "asked": [0, 0],
+    }
+    scenes = (f"{seed}/a", f"{seed}/b")
+    return Outcome(method=method, seed=seed, prompts=scenes, scenes=scenes, counts=counts, cpu_seconds=seconds)
+
+
+def test_standings_by_hand():
+    found = standings(
+        [
+            outcome("base", 0, [1, 1], [2, 1]),
+            outcome("slow", 0, [1, 0], [2, 2], seconds=4.0),
+            outcome("best", 0, [0, 0], [2, 1]),
+            outcome("base", 1, [1, 0], [1, 1]),
+            outcome("slow", 1, [0, 0], [2, 1], seconds=2.0),
+        ]
+    )
+    base, best, slow = found
+    assert [one.name for one in found] == ["base", "best", "slow"]
+    assert [(one.value, one.low, one.high) for one in (base.values["hal"], slow.values["hal"])] == [
+        (0.75, 0.5, 1.0),
+        (0.25, 0.0, 0.5),
+    ]
+    assert slow.by_seed["cover"] == (1.0, 0.75) and slow.cpu_seconds.value == 3.0
+    assert slow.changes["hal"].value == -0.5  # 3 of 4 captions, then 1 of 4
+    assert slow.changes["cover"].value == pytest.approx(7 / 8 - 5 / 8)
+    assert best.seeds == (0,) and best.changes["hal"].value == -1.0, "compared with the base of its own seed alone"
+    assert base.changes == {}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("league")
+    return out, run_league(seeds=[0], methods=["dpo", "orpo"], out=out, size=TINY)
+
+
+def test_a_league_leaves_its_files(finished):
+    out, league = finished
+    assert {one.name for one in league.standings} == {"base", "dpo", "orpo"} and not league.failed
+    pairs, orders = (list(read_groups(out / "seed-0/data" / f"{name}.jsonl")) for name in ("pairs", "ranked"))
+    assert [group.id for group in pairs] == [group.id for group in orders] and pairs
+    for group in pairs:
+        (edge,) = group.edges
+        assert group.responses[edge.winner].reward - group.responses[edge.loser].reward >= league_module.MIN_GAP
+    rows = [json.loads(line) for line in (out / "seed-0/runs/dpo/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2
+    assert {"report.html", "league.md", "league.json"} <= {path.name for path in out.iterdir()}
+
+
+def test_what_is_finished_is_not_run_again_and_a_failure_costs_the_others_nothing(finished, monkeypatch):
+    out, before = finished
+    trained = []
+
+    def fail(recipe):
+        trained.append(recipe.name)
+        raise CheckpointError("no disk")
+
+    monkeypatch.setattr(league_module, "train", fail)
+    after = run_league(seeds=[0], methods=["dpo", "kto", "orpo"], out=out, size=TINY)
+    assert trained == ["kto"] and dict(after.failed) == {"kto, seed 0": "no disk"}
+    assert [one.name for one in after.standings] == [one.name for one in before.standings]
+    assert [one.cpu_seconds for one in after.standings] == [one.cpu_seconds for one in before.standings]
+
+
+def test_a_folder_keeps_to_its_budget_and_its_methods(finished, monkeypatch):
+    out, _ = finished
+    with pytest.raises(CheckpointError, match=r"another budget .steps: 2 there, 3 here"):
+        run_league(seeds=[0], methods=["dpo"], out=out, size=replace(TINY, steps=3))
+    changed = {"dpo": {"algorithm": {"name": "dpo", "beta": 0.7}}}
+    monkeypatch.setattr(league_module, "chosen_methods", lambda names: changed)
+    league = run_league(seeds=[0], out=out, size=TINY)
+    assert "beta: 0.5 there, 0.7 here" in league.failed["dpo, seed 0"]
+
+
+def test_each_seed_needs_its_base(tmp_path):
+    with pytest.raises(RecipeError, match="found 1 bases for 2 seeds"):
+        run_league(seeds=[0, 1], out=tmp_path, bases=[Path("m")])
+
+
+def test_the_command_names_its_methods():
+    assert sightline("compare", "--names").out.split() == list(all_methods())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("--methods", "dppo"), "found method 'dppo'. Did you mean 'dpo'?"),
+        (("--seeds", "0;1"), "--seeds is '0;1', expected whole numbers separated by commas"),
+    ],
+)
+def test_the_command_refuses_what_it_does_not_know(arguments, found, tmp_path):
+    done = sightline("compare", *arguments, "--out", tmp_path / "out")
+    assert done.code == 2 and found in done.err
+    assert not (tmp_path / "out").exists()
