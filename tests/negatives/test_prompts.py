@@ -128,6 +128,16 @@ def test_a_row_without_picture_is_refused(tmp_path):
         relate(pair())
 
 
+def test_pictures_made_ahead_are_those_that_the_rows_ask_for(pictures, tmp_path):
+    groups = [pair(path, id=str(number)) for number in range(5) for path in pictures] + [pair(id="text")]
+    relate = visual_relation(VisualSpec(relation="mdpo"), groups, folder=tmp_path, seed=0)
+    relate.make_ahead(groups)
+    made = {str(path): path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    asked = [relate(group).prompts[1].images[0] for group in groups[:-1]]
+    assert len(set(asked)) == 30 and set(asked) == set(made)  # whole files, and no others
+    assert {str(path): path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
+
+
 def test_the_picture_in_between(pictures, tmp_path):
     for between, images in (("none", ()), ("blank", (str(tmp_path / "blank-64x64.png"),))):
         spec = VisualSpec(relation="ovip", between=between)

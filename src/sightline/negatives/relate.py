@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sightline.data.readers.rows import RowError
+from sightline.errors import DataError
 from sightline.negatives.prompts import Negatives, counterparts
 from sightline.recipes.schema import NegativeSpec, VisualSpec
 from sightline.relations.visual import Contrast, compare_pictures, needs_between
 from sightline.types import Group, Prompt
-
-Relate = Callable[[Group], Group]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,21 @@ class VisualRelation:
         siblings = [prompt for index, prompt in enumerate(group.prompts) if index not in answered]
         contrasts = {index: self._contrast(group.prompts[index], siblings) for index in sorted(asked)}
         return compare_pictures(group, contrasts, self.spec)
+
+    def make_ahead(self, groups: Sequence[Group]) -> None:
+        """Makes the pictures of all groups, in as many threads as there are cores: a crop of a photograph takes 20 ms.
+
+        A group that cannot be turned is left to the call for it, which says what is wrong.
+        """
+        if self.negatives.spec.kind not in ("crop", "noise"):
+            return
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(self._make, groups):
+                pass
+
+    def _make(self, group: Group) -> None:
+        with contextlib.suppress(DataError):
+            self(group)
 
     def check(self, groups: Sequence[Group]) -> None:
         """Whether a negative can be made of every prompt: to know before answers are sampled.

@@ -112,7 +112,9 @@ class _Visual:
 
     def __call__(self, spec: VisualSpec, groups: Sequence[Group]) -> VisualRelation:
         self.before |= {group.id: group for group in groups}
-        return visual_relation(spec, groups, folder=self.folder, seed=self.seed)
+        relation = visual_relation(spec, groups, folder=self.folder, seed=self.seed)
+        relation.make_ahead(groups)
+        return relation
 
 
 def _told(part: Part, report: DataReport, folder: Path, runtime: Runtime) -> str:
