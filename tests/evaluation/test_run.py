@@ -210,6 +210,19 @@ def run(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.parametrize("command", ["run", "grade", "diff", "list", "export", "similarity", "aggregate"])
+def test_every_command_has_help_with_an_example(run, command):
+    code, out, _ = run("eval", command, "--help")
+    assert code == 0 and f"Example: sightline eval {command}" in " ".join(out.split())
+
+
+def test_a_look_at_the_first_answers_is_not_graded(run, tiny, world, tmp_path):
+    command = ["eval", "run", "scenes", "--model", tiny["llava"], "--data", world, "--max-tokens", 2, "-o", tmp_path]
+    assert run(*command, "--limit", 2)[0] == 0
+    assert [p.name for p in sorted(tmp_path.rglob("*.json*"))] == ["answers.jsonl", "answers.jsonl.settings.json"]
+    assert len(read_stored(tmp_path / "scenes" / "answers.jsonl")) == 2
+
+
 def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_path):
     evaluate = ["eval", "run", "scenes", "--model", tiny["llava"], "--data", world.parent, "--max-tokens", 6]
     base, again = tmp_path / "base", tmp_path / "again"

@@ -66,6 +66,11 @@ def test_every_benchmark_from_pictures_to_figures_and_back_from_its_own_format(r
     judged = read_measured(out / "mmhal").facts["judge"]
     assert (judged["name"], judged["requests"], judged["failed"]) == ("fake", 3, 0)
 
+    code, printed, err = run("eval", "aggregate", out, "--json", tmp_path / "rows.json")
+    row = json.loads((tmp_path / "rows.json").read_text())["rows"][str(out)]
+    assert code == 0 and "no HRI: the index lacks object_f1" in err and "general" in printed
+    assert (row["mmhal_score"], row["llava_bench"]) == (5, 50)
+
     replayed = tmp_path / "replayed.json"
     grade = ["eval", "grade", "mmhal", "--data", data, "--responses", out / "mmhal" / "answers.jsonl"]
     record = out / "mmhal" / "judge.jsonl"

@@ -68,10 +68,9 @@ def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | Non
         CheckpointError: Answers of other settings are there.
     """
     tasks = [_task(evaluation, name, limit) for name in dict.fromkeys(names)]
-    from sightline.models.load import load_policy
-    from sightline.rollouts.hf import HFEngine
+    from sightline.evaluation.engine import load_engine
 
-    engine = HFEngine(load_policy(evaluation.model, trainable=False))
+    engine = load_engine(evaluation.model)
     return [_answered(evaluation, task, engine, overwrite=overwrite) for task in tasks]
 
 

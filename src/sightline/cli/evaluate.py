@@ -80,17 +80,16 @@ def scenes(
     """
     from sightline.data.schema import read_groups, write_groups
     from sightline.evaluation.benches.scenes import answer_greedily, held_out_prompts
-    from sightline.models.load import load_policy
+    from sightline.evaluation.engine import load_engine
     from sightline.report.page import write_report
     from sightline.report.scenes import GALLERY_NOTE, scenes_gallery, scenes_table
     from sightline.report.table import table_json, terminal_table
-    from sightline.rollouts.hf import HFEngine
     from sightline.scenes.world import Scenes
 
     earlier = None if against is None else list(read_groups(against))
     world = Scenes(seed=seed)
     prompts = held_out_prompts(world, number, out / "images", questions=questions)
-    engine = HFEngine(load_policy(ModelSpec(path=model, adapter=adapter), trainable=False))
+    engine = load_engine(ModelSpec(path=model, adapter=adapter))
     with progress_bar() as bar:
         task = bar.add_task("answering", total=len(prompts))
         answers = answer_greedily(

@@ -41,12 +41,11 @@ class LocalBackend:
 
 def local_judge(path: str, *, dtype: str, batch_size: int) -> LocalBackend:
     """A judge from the folder or hub name of a vision-language model."""
-    from sightline.models.load import load_policy
+    from sightline.evaluation.engine import load_engine
     from sightline.recipes.load import check_spec
-    from sightline.rollouts.hf import HFEngine
 
     spec = check_spec(ModelSpec, "judge options", path=path, dtype=dtype)
-    return LocalBackend(HFEngine(load_policy(spec, trainable=False)), name=path, batch_size=batch_size)
+    return LocalBackend(load_engine(spec), name=path, batch_size=batch_size)
 
 
 def _prompt(request: JudgeRequest) -> Prompt:
