@@ -26,7 +26,7 @@ FinishReason = Literal["stop", "length", "error"]
 EdgeKind = Literal["text", "image", "anchor", "mismatched"]
 LayoutName = Literal["rows", "packed", "tree"]
 Unit = Literal["token", "chosen_token", "response", "pair", "group"]
-Head = Literal["logprobs", "entropy", "values", "reward"]
+Head = Literal["logprobs", "entropy", "collision", "values", "reward"]
 
 
 # --- data: plain, immutable, picklable, one JSON line per Group on disk -----------------------
@@ -278,6 +278,8 @@ class Scores:
     """[N] float32: log-probability of each scored token."""
     entropy: Tensor | None = None
     """[N] float32, no gradient: entropy of the next-token distribution, in nats."""
+    collision: Tensor | None = None
+    """[N] float32, no gradient: ``log Σ p²`` of the next-token distribution: how likely two samples agree."""
     values: Tensor | None = None
     """[N] float32: value head."""
     reward: Tensor | None = None

@@ -207,6 +207,19 @@ def test_negative_anchor_pushes_the_rejected_answer_down_and_is_bounded_below(fl
     assert low["negative_anchor"].values.item() == 0.0
 
 
+def test_comparisons_of_unlikely_answers_count_less(flat_batch, world):
+    # log π - log Σ p²: -1 and -3 for the tokens of the first answer, mean -2; 0 for the second: weight e^-2.
+    batch = flat_batch([2, 1], [(0, 1)], pair_weight=[0.5], ref_logprobs=[-3.0, -5.5, -1.0])
+    logprobs = torch.tensor([-2.0, -4.0, -1.5], requires_grad=True)  # Δ = 2.5 and -0.5
+    scores = Scores(logprobs=logprobs, collision=torch.tensor([-1.0, -1.0, -1.5]))
+    algorithm = DPO(beta=0.1, link="hinge", weighting="wpo")
+    terms, _ = algorithm.loss(batch, scores, world)
+    terms[0].values.sum().backward()
+    assert terms[0].values.item() == pytest.approx(0.5 * math.exp(-2) * 0.7)
+    assert logprobs.grad.tolist() == pytest.approx([-0.05 * math.exp(-2)] * 2 + [0.05 * math.exp(-2)])
+    assert algorithm.heads == {"logprobs", "collision"} and DPO().heads == {"logprobs"}
+
+
 def test_an_answer_to_another_question_is_no_rejected_answer(flat_batch, world):
     batch = flat_batch([1, 1], [(0, 1)], pair_kind=["mismatched"], ref_logprobs=[0.0] * 2)
     with pytest.raises(RecipeError, match="kto"):
@@ -237,6 +250,7 @@ def test_an_answer_to_another_question_is_no_rejected_answer(flat_batch, world):
         ({"divergence": "alpha_divergence", "divergence_alpha": 1.0}, "reverse_kl"),
         ({"divergence": "js_divergence", "link": {"sigmoid": 1.0, "apo_zero": 1.0}}, "apo_zero"),
         ({"anchor_margin": 0.1}, "anchor_weight"),
+        ({"weighting": "wop"}, "weighting"),
         ({"anchor_weight": -1.0}, "anchor_weight"),
     ],
 )

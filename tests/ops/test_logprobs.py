@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sightline.ops.logprobs import plain_logprobs, selected_logprobs
+from sightline.ops.logprobs import log_collision, plain_logprobs, selected_logprobs
 
 N, D, V = 23, 16, 50
 MODES = [pytest.param(0, id="recompute"), pytest.param(2**30, id="keep")]
@@ -168,3 +168,12 @@ def test_frugal_mode_makes_no_tensor_larger_than_a_chunk_of_logits():
         plain_logprobs(hidden, weight, bias, target)[0].sum().backward()
     assert frugal.largest == V * D > 4 * V  # the head itself
     assert plain.largest == N * V
+
+
+def test_collision_is_the_logarithm_of_the_sum_of_squared_probabilities():
+    hidden, weight, bias, _, _ = problem()
+    with torch.no_grad():
+        expected = torch.softmax(hidden @ weight.T + bias, -1).square().sum(-1).log()
+    found = log_collision(hidden, weight, bias, chunk=5)
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad and log_collision(hidden[:0], weight, bias).shape == (0,)

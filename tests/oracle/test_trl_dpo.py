@@ -35,6 +35,7 @@ LINKS = {
         DPO(beta=0.3, link={"sigmoid": 0.8, "bco_pair": 0.2}, sft_weight=1.0),
         {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
     ),
+    "wpo": (DPO(beta=0.3, weighting="wpo"), {"loss_type": ["sigmoid"], "use_weighting": True}),
     "length desensitised": (DPO(beta=0.3, ld_alpha=0.4), {"loss_type": ["sigmoid"], "ld_alpha": 0.4}),
     "forward kl": (DPO(beta=0.3, divergence="forward_kl"), {"f_divergence_type": "forward_kl"}),
     "js": (

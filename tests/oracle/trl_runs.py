@@ -135,7 +135,7 @@ def our_loss(algorithm, policy, reference, groups, inputs):
         if "old_logprobs" in algorithm.needs:
             batch = batch.with_columns(old_logprobs=policy(batch).logprobs)
             (batch,) = algorithm.prepare_step([batch], [True], OneProcess())
-    terms, stats = algorithm.loss(batch, policy(batch), OneProcess())
+    terms, stats = algorithm.loss(batch, policy(batch, algorithm.heads), OneProcess())
     loss = sum(term.coefficient * term.values.sum() / batch.count(term.unit) for term in terms)
     loss.backward()
     return loss, stats

@@ -23,6 +23,7 @@ from sightline.algorithms.pairs import (
     side_sums,
 )
 from sightline.errors import RecipeError
+from sightline.ops.reductions import segment_mean
 from sightline.types import Algorithm, Batch, Scores, Stat, Term, World
 
 
@@ -66,6 +67,9 @@ class DPO(Algorithm):
     """δ of the anchor, in units of reward."""
     negative_anchor_weight: float = 0.0
     """Weight of ``-log σ(-β Δ(l))`` on the losers of text edges that never win, >= 0."""
+    weighting: Literal["none", "wpo"] = "none"
+    """``wpo``: each comparison counts as much as the policy would write both of its answers (WPO): for pairs that
+    another model wrote. Anchors and the SFT term are not weighted."""
 
     per: Literal["pair", "group"] = "pair"
     """``pair``: mean over comparisons. ``group``: sum over the comparisons of a group, mean over groups, which is how
@@ -78,6 +82,10 @@ class DPO(Algorithm):
         for name in ("sft_weight", "anchor_weight", "negative_anchor_weight"):
             check_range(name, vars(self)[name], least=0)
         check_range("discopop_tau", self.discopop_tau, above=0)
+        if self.weighting == "wpo":
+            object.__setattr__(self, "heads", frozenset({"logprobs", "collision"}))
+        elif self.weighting != "none":
+            raise RecipeError(f"algorithm.weighting is {self.weighting!r}; choose 'none' or 'wpo'.")
         if not 0 <= self.ld_alpha <= 1:
             raise RecipeError(f"algorithm.ld_alpha is {self.ld_alpha}; it is a weight in [0, 1], 1 for plain DPO.")
         if self.anchor_margin and not self.anchor_weight:
@@ -127,16 +135,20 @@ class DPO(Algorithm):
         check_preferences(batch, "dpo")
         logratio_N = scores.logprobs - batch.ref_logprobs
         summed_R = response_sums(logratio_N, batch)
-        terms = [*self._link_terms(batch, logratio_N, summed_R), *self._anchor_terms(batch, self.beta * summed_R)]
+        weight_P = batch.pair_weight
+        if self.weighting == "wpo":
+            weight_P = weight_P * _likelihood(batch, scores)[batch.pairs].prod(1)
+        terms = [*self._link_terms(batch, weight_P, logratio_N), *self._anchor_terms(batch, self.beta * summed_R)]
         if self.sft_weight > 0:
             values = chosen_nll(scores.logprobs, batch)
             terms.append(Term(name="sft", values=values, unit="chosen_token", coefficient=self.sft_weight))
         return tuple(terms), pair_stats(batch, scores.logprobs, self.beta * summed_R)
 
-    def _link_terms(self, batch: Batch, logratio_N: Tensor, summed_R: Tensor) -> list[Term]:
-        winner_P, loser_P = summed_R[batch.pairs].unbind(1)
+    def _link_terms(self, batch: Batch, weight_P: Tensor, logratio_N: Tensor) -> list[Term]:
         if self.ld_alpha < 1:
             winner_P, loser_P = side_sums(logratio_N, batch, self.ld_alpha)
+        else:
+            winner_P, loser_P = response_sums(logratio_N, batch)[batch.pairs].unbind(1)
         winner_P = divergence_score(winner_P, self.divergence, self.divergence_alpha)
         loser_P = divergence_score(loser_P, self.divergence, self.divergence_alpha)
         winner_mass_P, loser_mass_P = response_masses(batch)[batch.pairs].unbind(1)
@@ -146,7 +158,7 @@ class DPO(Algorithm):
             link, sides = LINKS[name], (winner_P, loser_P)
             if link.per_token:
                 sides = winner_P / winner_mass_P, loser_P / loser_mass_P
-            values = batch.pair_weight * link.loss(*sides, options)
+            values = weight_P * link.loss(*sides, options)
             label = "dpo" if isinstance(self.link, str) else f"dpo/{name}"
             terms.append(Term(name=label, values=values, unit=self.per, coefficient=weight))
         return terms
@@ -167,6 +179,16 @@ class DPO(Algorithm):
                 Term(name="negative_anchor", values=values, unit=self.per, coefficient=self.negative_anchor_weight)
             )
         return terms
+
+
+def _likelihood(batch: Batch, scores: Scores) -> Tensor:
+    """[R] geometric mean per token of the likelihood of each response, relative to that of the policy's own samples.
+
+    Zhou et al. 2024 (WPO, arXiv 2406.11827), equation 2 with sampled alignment: log π(y_t) - log Σ_v π(v)².
+    """
+    assert scores.logprobs is not None and scores.collision is not None
+    aligned_N = scores.logprobs.detach() - scores.collision
+    return segment_mean(aligned_N, batch.response, batch.num_responses).exp()
 
 
 def _other(name: str) -> str:

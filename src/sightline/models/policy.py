@@ -15,7 +15,7 @@ from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
 from sightline.models.family import Family
 from sightline.models.score_head import ScoreHead
-from sightline.ops.logprobs import selected_logprobs
+from sightline.ops.logprobs import log_collision, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
@@ -108,7 +108,8 @@ class Policy(nn.Module):
 
         Args:
             batch: on the device of the model.
-            heads: what to compute: ``logprobs`` [N], ``entropy`` [N] (no gradient), ``reward`` [R] (score head).
+            heads: what to compute: ``logprobs`` [N], ``entropy`` and ``collision`` [N] (no gradient), ``reward`` [R]
+                (score head).
             reference: score with the adapters off and without gradient or dropout.
 
         Returns:
@@ -117,22 +118,25 @@ class Policy(nn.Module):
         Raises:
             UnsupportedError: a head this model does not have, or a reference without adapters.
         """
-        own = {"logprobs", "entropy"} | ({"reward"} if self.score_head is not None and not reference else set())
+        scores = self.score_head is not None and not reference
+        own = {"logprobs", "entropy", "collision"} | ({"reward"} if scores else set())
         if unknown := heads - own:
             what = "reference" if reference else "policy"
             raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
-        logprobs = entropy = score = None
+        logprobs = entropy = collision = score = None
         with self.as_reference() if reference else nullcontext():
             hidden = self.hidden(batch)
+            head = self.base.get_output_embeddings()
             if heads & {"logprobs", "entropy"}:
-                head = self.base.get_output_embeddings()
                 logprobs, entropy = selected_logprobs(
                     hidden[batch.source], head.weight, head.bias, batch.target, entropy="entropy" in heads
                 )
+            if "collision" in heads:
+                collision = log_collision(hidden[batch.source], head.weight, head.bias)
             if "reward" in heads:
                 assert self.score_head is not None
                 score = self.score_head(hidden[batch.last])
-        return Scores(logprobs=logprobs, entropy=entropy, reward=score)
+        return Scores(logprobs=logprobs, entropy=entropy, collision=collision, reward=score)
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:

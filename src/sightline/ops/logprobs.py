@@ -77,6 +77,23 @@ def selected_logprobs(
     return logprobs, entropies if entropy else None
 
 
+@torch.no_grad()
+def log_collision(hidden: Tensor, weight: Tensor, bias: Tensor | None, *, chunk: int = CHUNK) -> Tensor:
+    """``log Σ_v p(v)²`` under the softmax of ``hidden @ weight.T + bias``: the mean log-likelihood of its own samples,
+    up to the order of logarithm and mean. Without gradient; the logits of ``chunk`` tokens exist at one time.
+
+    Args and types as in :func:`selected_logprobs`.
+
+    Returns:
+        [N], at most 0.
+    """
+    found = [hidden.new_empty(0, dtype=_float_dtype(hidden.dtype))]
+    for part in hidden.split(chunk):
+        logits = _chunk_logits(part, weight, bias)
+        found.append(torch.logsumexp(2 * logits, -1) - 2 * torch.logsumexp(logits, -1))
+    return torch.cat(found)
+
+
 def _float_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
