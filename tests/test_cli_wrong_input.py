@@ -175,3 +175,35 @@ def test_a_folder_of_pictures_that_is_not_there(folder: Path) -> None:
     message = error_of("train", "sft.yaml", "data.train.0.image_dir=nowhere")
     looked = folder / "nowhere" / "a.png"
     assert f"picture 'a.png' is missing: looked for {looked}; image_dir nowhere is no folder. Put the file" in message
+
+
+def test_files_that_are_no_text_and_pictures_that_no_processor_takes(folder: Path, tiny: dict[str, Path]) -> None:
+    Path("rows.jsonl").write_bytes(json.dumps(llava("q")).encode() + b"\n\xff\xfe\n")
+    assert "rows.jsonl: not UTF-8 text (" in error_of("train", "sft.yaml")
+    Image.new("RGB", (9000, 30)).save("long.png")
+    rows(llava("q"), llava("<image>\nq", image="long.png"))
+    qwen = f"model.path={tiny['qwen2_5_vl']}"
+    message = error_of("train", "sft.yaml", qwen)
+    assert "row 2 (counted from 1): the image processor refuses picture" in message
+    assert "of 9000x30 pixels (absolute aspect ratio must be smaller than 200, got 300.0). Resize" in message
+
+
+def test_an_adapter_goes_with_its_model(folder: Path, tiny: dict[str, Path]) -> None:
+    rows(llava("<image>\nq", image="a.png"))
+    lora = ["model.parts={language: lora, projector: frozen, vision: frozen}", "model.lora.rank=2"]
+    assert sightline("train", "sft.yaml", *lora).code == 0
+    sample = ["sample", "rows.jsonl", "--max-tokens", 2, "-o"]
+    message = error_of(sample[0], "run/model", *sample[1:], "o.jsonl")
+    assert "(it holds a PEFT adapter: name it as model.adapter or --adapter, and the model it was made for" in message
+    done = sightline(sample[0], tiny["llava"], *sample[1:], "o.jsonl", "--adapter", "run/model")
+    assert done.code == 0 and "Warning" not in done.err
+
+
+def test_a_tracker_that_cannot_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ConnectionError("no api key")
+
+    monkeypatch.setattr("accelerate.Accelerator.init_trackers", refuse)
+    rows(llava("q"))
+    message = error_of("train", "sft.yaml", "train.trackers=[tensorboard]")
+    assert message.startswith("train.trackers: tensorboard cannot start (no api key). Log in")

@@ -146,10 +146,7 @@ class Renderer:
         try:
             made = self.processor.image_processor(images=[picture], return_tensors="pt")
         except ValueError as error:
-            size = f"{picture.width}x{picture.height}"
-            raise DataError(
-                f"the image processor refuses picture {path} of {size} pixels ({error})", remedy="Resize the picture"
-            ) from error
+            raise _refused(path, picture.size, error) from error
         tensors = {key: made[key] for key in self.family.image_keys}
         expansion = self.processor.replace_image_token(made, 0)
         return ImageInputs(key=path, tensors=tensors, num_tokens=expansion.count(self.processor.image_token))
@@ -162,8 +159,16 @@ class Renderer:
         except (OSError, SyntaxError, ValueError) as error:
             raise _unreadable(path, error) from error
         size = (width, height) if turned else (height, width)
-        counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
+        try:
+            counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
+        except ValueError as error:
+            raise _refused(path, (width, height), error) from error
         return int(counted["num_image_tokens"][0])
+
+
+def _refused(path: str, size: tuple[int, int], error: Exception) -> DataError:
+    found = f"the image processor refuses picture {path} of {size[0]}x{size[1]} pixels ({error})"
+    return DataError(found, remedy="Resize the picture, or leave the row out")
 
 
 def _unreadable(path: str, error: Exception) -> DataError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,8 @@ def _read(loader: Any, path: str, **options: Any) -> Any:
         return loader.from_pretrained(path, **options)
     except (OSError, ValueError) as error:  # ValueError: a folder without a model in it
         first = str(error).strip().splitlines()[0]
+        if (Path(path) / "adapter_config.json").is_file():
+            first = "it holds a PEFT adapter: name it as model.adapter or --adapter, and the model it was made for here"
         raise RecipeError(
             f"no model could be loaded from model.path {path!r} ({first}). Give a local folder or a hub name"
         ) from error
@@ -161,8 +165,7 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
     if spec.adapter is not None:
         wrapped = _adapted(model, spec.adapter, trainable)
     elif trainable and "lora" in modes.values():
-        with warnings.catch_warnings():  # PEFT 0.21 asks by the old name; gone when it asks by the new one
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        with _without_old_names():
             wrapped = get_peft_model(model, lora_config(model, family, spec.parts, spec.lora))
     else:
         for name, parameter in model.named_parameters():
@@ -179,10 +182,19 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
     return wrapped
 
 
+@contextmanager
+def _without_old_names() -> Iterator[None]:
+    """PEFT 0.21 asks for gradient checkpointing by its old name; gone when it asks by the new one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
+
+
 def _adapted(model: Any, adapter: str, trainable: bool) -> PeftModel:
     try:
-        return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-    except (OSError, ValueError) as error:
+        with _without_old_names():
+            return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: made for a model of other sizes
         first = str(error).strip().splitlines()[0]
         raise RecipeError(
             f"no adapter could be loaded from model.adapter {adapter!r} ({first}). "

@@ -77,6 +77,7 @@ class Runtime:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=skips_parameters)],
         )
         self._bf16 = mixed_precision == "bf16"
+        self._trackers = tuple(trackers)
         self.rank = self._accelerator.process_index
         self.size = self._accelerator.num_processes
         self.device: torch.device = self._accelerator.device
@@ -171,7 +172,15 @@ class Runtime:
             folder = Path(self._accelerator.logging_dir)
             folder.mkdir(parents=True, exist_ok=True)
             # wandb alone does not look at the folder given to accelerate, and would write where the run was started
-            self._accelerator.init_trackers(name, config=dict(settings), init_kwargs={"wandb": {"dir": str(folder)}})
+            options = {"wandb": {"dir": str(folder)}}
+            try:
+                self._accelerator.init_trackers(name, config=dict(settings), init_kwargs=options)
+            except Exception as error:  # trackers are services of others, with errors of their own
+                self._accelerator.trackers = []
+                raise RecipeError(
+                    f"train.trackers: {' and '.join(map(str, self._trackers))} cannot start ({error}). "
+                    "Log in, work offline (WANDB_MODE=offline), or remove it from the list."
+                ) from error
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Figures of a step, for the trackers."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TextIO, get_args
 
 from sightline.errors import DataError
 
@@ -106,19 +106,26 @@ def _all_rows(path: str, split: str) -> Iterator[Row]:
 
 def _json_rows(path: str) -> Iterator[Row]:
     """Rows of a JSON list, or of JSON lines, whatever the file is called."""
-    with Path(path).open(encoding="utf-8-sig") as file:
-        start = file.read(4096).lstrip()
-        file.seek(0)
-        if start.startswith("["):
-            try:
-                records = json.load(file)
-            except json.JSONDecodeError as error:
-                raise DataError(f"not JSON ({error})", source=path, remedy="Expected a list of objects") from error
-            yield from rows_of(records, path)
-            return
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield Row(file=path, number=number, content=line)
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            yield from _rows_in(file, path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 text ({error})", source=path, remedy="Store the file as UTF-8") from error
+
+
+def _rows_in(file: TextIO, path: str) -> Iterator[Row]:
+    start = file.read(4096).lstrip()
+    file.seek(0)
+    if start.startswith("["):
+        try:
+            records = json.load(file)
+        except json.JSONDecodeError as error:
+            raise DataError(f"not JSON ({error})", source=path, remedy="Expected a list of objects") from error
+        yield from rows_of(records, path)
+        return
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield Row(file=path, number=number, content=line)
 
 
 def _parquet_records(path: str) -> Iterator[dict[str, Any]]:
