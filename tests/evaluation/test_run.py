@@ -248,7 +248,12 @@ def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_p
     write_answers(right, truthful(world))
     assert run("eval", "grade", "scenes", "--data", world, "--responses", right, "--json", tmp_path / "r.json")[0] == 0
     code, out, err = run("eval", "diff", base / "scenes", tmp_path / "r.json", "--json", tmp_path / "d.json")
-    assert code == 0 and "✓ +100.0" in out and "B is better in cover, accuracy" in err and "worse in nothing" in err
+    assert (
+        code == 0
+        and "+100.0   [+100.0, +100.0]   ✓ better" in out
+        and "B is better in cover, accuracy" in err
+        and "worse in nothing" in err
+    )
     assert json.loads((tmp_path / "d.json").read_text())["metrics"]["cover"]["verdict"] == "better"
 
 

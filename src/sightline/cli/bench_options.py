@@ -17,6 +17,7 @@ from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.results import Measured
+from sightline.report.table import SIGNS, Row, bounds, number
 
 _MOST_DECIMALS: Final = 4
 
@@ -98,6 +99,22 @@ def result_table(measured: Measured) -> Table:
         defined = found is not None and not math.isnan(found.low)
         cell = f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]" if found is not None and defined else ""
         table.add_row(Text(name), Text(shown), Text(cell))
+    return table
+
+
+def changes_table(rows: Sequence[Row]) -> Table:
+    """A against B for the terminal: both values, and the difference with its interval."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="A against B, on the same questions", title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    for title in ("A", "B", "B - A", "95 % interval"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        assert row.after is not None and row.difference is not None
+        values = [number(side.value, row.unit) for side in (row.before, row.after)]
+        change = number(row.difference.value, row.unit, signed=True)
+        cells = [row.name, *values, change, bounds(row.difference, row.unit, signed=True)]
+        table.add_row(*map(Text, cells), Text(f"{SIGNS[row.verdict]} {row.verdict}"))
     return table
 
 

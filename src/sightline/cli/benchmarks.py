@@ -158,10 +158,11 @@ def diff(
 
     Example: `sightline eval diff eval/base/amber eval/dpo/amber --page compare.html`
     """
+    from sightline.cli.bench_options import changes_table
     from sightline.errors import DataError
     from sightline.evaluation.results import changes, read_measured
     from sightline.report.evaluation import change_rows, write_results_page
-    from sightline.report.table import table_json, terminal_table
+    from sightline.report.table import table_json
 
     half = len(before) // 2
     if len(before) < 2 or len(before) % 2 or (half > 1 and not seeds):
@@ -169,7 +170,7 @@ def diff(
     results = [read_measured(path) for path in before]
     found = changes(results[:half], results[half:], resamples=resamples)
     rows = change_rows(found, results[0].result)
-    console_out.print(terminal_table(rows))
+    console_out.print(changes_table(rows))
     for name in ("better", "worse"):
         named = [row.name for row in rows if row.verdict == name]
         say(f"B is {name} in {', '.join(named)}." if named else f"B is {name} in nothing.")
