@@ -9,7 +9,7 @@ import torch
 import train_runs
 import two_processes
 
-KINDS = ("sft", "text rows on one rank", "dpo", "checkpointed", "lora", "cache", "online", "reward model")
+KINDS = ("sft", "text rows on one rank", "dpo", "checkpointed", "lora", "cache", "online", "reward model", "kto", "aot")
 TIMED = ("seconds", "tokens_per_second")
 
 

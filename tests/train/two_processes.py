@@ -45,8 +45,14 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
             reference="none",
             algorithm={"name": "reward_model", "objective": "plackett_luce", "center_rewards_coefficient": 0.1},
         ),
+        "kto": train_runs.recipe(
+            model, folder / "kto", responses=2, micro_batch_tokens=120, algorithm={"name": "kto", "desirable_weight": 8}
+        ),
+        "aot": train_runs.recipe(model, folder / "aot", responses=2, micro_batch_tokens=90, algorithm={"name": "aot"}),
         "online": train_runs.online(model, folder / "online", "train_runs:CountsE"),
     }
+    labelled = replace(made["kto"].data.train[0], relation="mismatched")
+    made["kto"] = replace(made["kto"], data=DatasetSpec(train=(labelled,)))
     text = made["text rows on one rank"]
     rows = Path(text.data.train[0].path)
     lines = [json.dumps(row) for row in map(json.loads, rows.read_text().splitlines())]
