@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sightline.cli.console import out, say
+from sightline.cli.console import out, progress_bar, say
 from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.judge import JudgeClient, load_judge
@@ -72,13 +73,27 @@ def protocol_of(bench: Benchmark, given: Sequence[str]) -> str | None:
     return next(iter([*own, *shared]), None)
 
 
-def judge_of(spec: str | None, options: Sequence[str], folder: Path) -> JudgeClient | None:
-    """The judge of the command line. Its replies are cached in ``folder``/judge_cache, unless replayed."""
+@contextmanager
+def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[JudgeClient | None]:
+    """The judge of the command line, with a progress bar while it works.
+
+    Its replies are cached in ``folder``/judge_cache, unless replayed, and recorded in ``folder``/judge.jsonl.
+    """
     if spec is None:
         if options:
             raise DataError("--judge-option is given without --judge", remedy="Pass --judge openai:MODEL")
-        return None
-    return load_judge(spec, options_of("judge", options), cache=folder / "judge_cache", record=folder / "judge.jsonl")
+        yield None
+        return
+    record = None if spec.startswith("replay:") else folder / "judge.jsonl"
+    with progress_bar() as bar:
+        task = bar.add_task("judging", total=None, visible=False)
+        yield load_judge(
+            spec,
+            options_of("judge", options),
+            cache=folder / "judge_cache",
+            record=record,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        )
 
 
 def result_table(measured: Measured) -> Table:

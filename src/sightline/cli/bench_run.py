@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sightline.cli.bench_options import data_folder, judge_of, options_of, protocol_of, show_result
+from sightline.cli.bench_options import data_folder, judging, options_of, protocol_of, show_result
 from sightline.cli.console import print_error, progress_bar, say
 from sightline.errors import DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer
@@ -132,14 +132,14 @@ def _answered(evaluation: Evaluation, task: Task, engine: Any, *, overwrite: boo
 
 def _graded(evaluation: Evaluation, task: Task) -> Measured:
     folder = evaluation.out / task.bench.name
-    client = judge_of(evaluation.judge, evaluation.judge_options, folder)
-    spec = GradeSpec(
-        protocol=protocol_of(task.bench, evaluation.protocols),
-        options=options_of(task.bench.name, evaluation.options),
-        judge=client,
-    )
     answers = [stored.answer for stored in task.answers]
-    result = illustrate(grade_answers(task.bench, task.data, answers, spec), task.questions, answers)
+    with judging(evaluation.judge, evaluation.judge_options, folder) as client:
+        spec = GradeSpec(
+            protocol=protocol_of(task.bench, evaluation.protocols),
+            options=options_of(task.bench.name, evaluation.options),
+            judge=client,
+        )
+        result = illustrate(grade_answers(task.bench, task.data, answers, spec), task.questions, answers)
     facts = {**evaluation.facts(), "length": length_facts(task.answers)}
     if client is not None and client.usage.requests:
         facts["judge"] = client.facts()

@@ -119,7 +119,7 @@ def grade(
 
     Example: `sightline eval grade pope --data pope/ --responses answers.jsonl --protocol lmms-eval --json out.json`
     """
-    from sightline.cli.bench_options import data_folder, judge_of, options_of, protocol_of, show_result
+    from sightline.cli.bench_options import data_folder, judging, options_of, protocol_of, show_result
     from sightline.evaluation.answers import read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
     from sightline.evaluation.results import length_facts, measure, write_measured
@@ -128,11 +128,11 @@ def grade(
     chosen = load_bench(bench)
     answers = read_responses(chosen, responses)
     folder = data_folder(chosen, data or [], responses.parent)
-    client = judge_of(judge, judge_option or [], (json_out or responses).parent)
-    spec = GradeSpec(
-        protocol=protocol_of(chosen, protocol or []), options=options_of(bench, option or []), judge=client
-    )
-    result = grade_answers(chosen, folder, answers, spec)
+    with judging(judge, judge_option or [], (json_out or responses).parent) as client:
+        spec = GradeSpec(
+            protocol=protocol_of(chosen, protocol or []), options=options_of(bench, option or []), judge=client
+        )
+        result = grade_answers(chosen, folder, answers, spec)
     facts = {"responses": str(responses), "length": length_facts(read_stored_or_plain(responses, answers))}
     if client is not None:
         facts["judge"] = client.facts()

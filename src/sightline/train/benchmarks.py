@@ -80,7 +80,7 @@ class Benchmarks:
         figures: dict[str, float] = {}
         for task in self.tasks:
             answers = self._answers(task, step)
-            result = self._grade(task, answers)
+            result = self.grade(task, answers)
             wanted = task.spec.metrics or tuple(result.metrics)
             figures |= {f"bench/{task.name}/{name}": result.metrics[name] for name in wanted}
             if self.ranks.is_main:
@@ -131,7 +131,8 @@ class Benchmarks:
         every = {one.answer.id: one for part in self.ranks.gather_objects(own) for one in part}
         return [every[question.id] for question in task.questions]
 
-    def _grade(self, task: Task, stored: Sequence[StoredAnswer]) -> Result:
+    def grade(self, task: Task, stored: Sequence[StoredAnswer]) -> Result:
+        """The figures of a whole set of answers."""
         answers = [one.answer for one in stored]
         spec = GradeSpec(protocol=task.spec.protocol, options=task.spec.options)
         return illustrate(grade_answers(task.bench, Path(task.spec.data), answers, spec), task.questions, answers)
@@ -178,7 +179,7 @@ def _task(spec: BenchSpec) -> Task:
 
 
 def _check(task: Task, built: Benchmarks) -> None:
-    result = built._grade(task, [StoredAnswer(answer=Answer(id=one.id, text="")) for one in task.questions])
+    result = built.grade(task, [StoredAnswer(answer=Answer(id=one.id, text="")) for one in task.questions])
     unknown = [name for name in task.spec.metrics if name not in result.metrics]
     if unknown:
         raise RecipeError(
