@@ -207,6 +207,15 @@ def test_negative_anchor_pushes_the_rejected_answer_down_and_is_bounded_below(fl
     assert low["negative_anchor"].values.item() == 0.0
 
 
+def test_comparisons_of_a_group_are_summed_where_asked_for(flat_batch, step):
+    # One group of three comparisons: the published sum 1.715991, plus the anchor 0.598139; or a third of both.
+    batch, logprobs = flat_batch([1] * 4, **OVIP), [2.0, 0.5, -1.0, -3.0]
+    summed, (slopes,) = step(DPO(anchor_weight=1.0, per="group"), [batch], [logprobs])
+    averaged, (thirds,) = step(DPO(anchor_weight=1.0), [batch], [logprobs])
+    assert summed == pytest.approx(1.715991 + 0.598139, abs=2e-6)
+    assert averaged == pytest.approx(summed / 3) and (3 * thirds).tolist() == pytest.approx(slopes.tolist())
+
+
 def test_comparisons_of_unlikely_answers_count_less(flat_batch, world):
     # log π - log Σ p²: -1 and -3 for the tokens of the first answer, mean -2; 0 for the second: weight e^-2.
     batch = flat_batch([2, 1], [(0, 1)], pair_weight=[0.5], ref_logprobs=[-3.0, -5.5, -1.0])
@@ -251,6 +260,7 @@ def test_an_answer_to_another_question_is_no_rejected_answer(flat_batch, world):
         ({"divergence": "js_divergence", "link": {"sigmoid": 1.0, "apo_zero": 1.0}}, "apo_zero"),
         ({"anchor_margin": 0.1}, "anchor_weight"),
         ({"weighting": "wop"}, "weighting"),
+        ({"per": "row"}, "per"),
         ({"anchor_weight": -1.0}, "anchor_weight"),
     ],
 )

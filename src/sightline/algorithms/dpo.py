@@ -70,7 +70,6 @@ class DPO(Algorithm):
     weighting: Literal["none", "wpo"] = "none"
     """``wpo``: each comparison counts as much as the policy would write both of its answers (WPO): for pairs that
     another model wrote. Anchors and the SFT term are not weighted."""
-
     per: Literal["pair", "group"] = "pair"
     """``pair``: mean over comparisons. ``group``: sum over the comparisons of a group, mean over groups, which is how
     losses of several terms per row are published (mDPO, S-VCO, OViP)."""
@@ -82,10 +81,12 @@ class DPO(Algorithm):
         for name in ("sft_weight", "anchor_weight", "negative_anchor_weight"):
             check_range(name, vars(self)[name], least=0)
         check_range("discopop_tau", self.discopop_tau, above=0)
-        if self.weighting == "wpo":
-            object.__setattr__(self, "heads", frozenset({"logprobs", "collision"}))
-        elif self.weighting != "none":
+        if self.per not in ("pair", "group"):
+            raise RecipeError(f"algorithm.per is {self.per!r}; choose 'pair' or 'group'.")
+        if self.weighting not in ("none", "wpo"):
             raise RecipeError(f"algorithm.weighting is {self.weighting!r}; choose 'none' or 'wpo'.")
+        if self.weighting == "wpo":  # an attribute of the class that depends on a field
+            object.__setattr__(self, "heads", frozenset({"logprobs", "collision"}))
         if not 0 <= self.ld_alpha <= 1:
             raise RecipeError(f"algorithm.ld_alpha is {self.ld_alpha}; it is a weight in [0, 1], 1 for plain DPO.")
         if self.anchor_margin and not self.anchor_weight:
