@@ -46,7 +46,7 @@ SHORT = standing("a<b", spread(0.01), spread(0.9, 0.88, 0.92), change(-0.59, -0.
     [
         ((-0.2, -0.1), (-0.1, 0.1), "improves"),
         ((-0.2, -0.1), (0.1, 0.2), "improves"),
-        ((-0.2, -0.1), (-0.2, -0.1), "improves, Cover falls"),
+        ((-0.2, -0.1), (-0.2, -0.1), "Hal falls, Cover too"),
         ((-0.2, 0.0), (0.1, 0.2), "no clear change of Hal"),
         ((0.1, 0.2), (0.1, 0.2), "worsens"),
     ],
@@ -68,7 +68,7 @@ def test_markdown():
         "| `dpo` | 5.0 (2.0–8.0) | 10.0 (10.0–10.0) | 98.5 (98.5–98.5) | 95.0 (95.0–95.0) "
         "| −55.0 [−58.0, −52.0] | +0.5 [−0.2, +1.2] | 12.3 | 2 | ✓ improves |"
     )
-    assert lines[4].endswith("| ✓− improves, Cover falls |")
+    assert lines[4].endswith("| ✓− Hal falls, Cover too |")
     assert len({line.count("|") for line in lines}) == 1
 
 

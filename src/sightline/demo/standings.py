@@ -74,7 +74,7 @@ def outcome_of(
 
 
 def standings(outcomes: Sequence[Outcome]) -> tuple[Standing, ...]:
-    """The base first, then every method by its mean Hal, lowest first; ties in the order of their first outcome.
+    """The base first, then the methods that improve on it, then the others; each by mean Hal, lowest first.
 
     Values are means over seeds with their least and greatest. Differences from the base are paired: of the answers
     of all seeds together, with a bootstrap 95 % interval over pictures.
@@ -88,7 +88,7 @@ def standings(outcomes: Sequence[Outcome]) -> tuple[Standing, ...]:
         methods.setdefault(outcome.method, []).append(outcome)
     first = _standing(methods.pop(BASE), None)
     others = [_standing(found, [bases[outcome.seed] for outcome in found]) for found in methods.values()]
-    return (first, *sorted(others, key=lambda standing: standing.values["hal"].value))
+    return (first, *sorted(others, key=lambda one: (one.verdict != "improves", one.values["hal"].value)))
 
 
 def _standing(found: Sequence[Outcome], bases: Sequence[Outcome] | None) -> Standing:

@@ -28,7 +28,7 @@ MEANINGS: Mapping[str, str] = {
     "accuracy": "yes/no questions answered right",
 }
 
-Verdict = Literal["improves", "improves, Cover falls", "no clear change of Hal", "worsens", ""]
+Verdict = Literal["improves", "Hal falls, Cover too", "no clear change of Hal", "worsens", ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,12 @@ class Standing:
             return "worsens"
         if hal.high >= 0:
             return "no clear change of Hal"
-        return "improves, Cover falls" if cover.high < 0 else "improves"
+        return "Hal falls, Cover too" if cover.high < 0 else "improves"
 
 
 SIGNS: Mapping[Verdict, str] = {
     "improves": "✓",
-    "improves, Cover falls": "✓−",
+    "Hal falls, Cover too": "✓−",
     "no clear change of Hal": "≈",
     "worsens": "✗",
     "": "",
