@@ -50,8 +50,8 @@ def test_readings_of_the_meter_share_a_chart():
     )
     assert [(line.name, line.y) for line in curve.lines] == [
         ("margin", [9.0, 9.0]),
-        ("under another picture", [4.0, 4.0]),
-        ("under a white one", [5.0, 5.0]),
+        ("another picture", [4.0, 4.0]),
+        ("a white one", [5.0, 5.0]),
     ]
 
 

@@ -134,6 +134,9 @@ def test_a_preference_learnt_from_pictures_shows_a_gap(tiny_scenes, tmp_path, ca
     assert [record["step"] for record in found] == [10, 20]
     assert found[-1]["looking/other"] > 0.5 * found[-1]["looking/margin"] > 1
     assert found[-1]["looking/other/low"] > 1
+    for name in ("margin", "blank", "other"):  # the policy's own figures differ by those before training
+        before = [record[f"looking/policy/{name}"] - record[f"looking/{name}"] for record in found]
+        assert before[0] == pytest.approx(before[1], abs=1e-9)
     assert found[-1]["looking/blind"] == 0
     assert WARNING not in caplog.text
 
@@ -217,6 +220,15 @@ def test_held_out_pairs_are_read_where_there_are_any(tiny_scenes, tmp_path):
     write_groups(held_out, list(read_groups(rows.path))[:3])
     with open_session(replace(recipe, data=replace(recipe.data, eval=(replace(rows, path=str(held_out)),)))) as session:
         assert len(session.looking.prepare()) == 3
+
+
+def test_online_runs_without_comparisons_are_not_read(tiny, tmp_path):
+    recipe = train_runs.online(
+        tiny["llava"], tmp_path, "train_runs:CountsE", algorithm={"name": "sft"}, reference="none"
+    )
+    recipe = replace(recipe, online=replace(recipe.online, relation="none"))
+    train(recipe, quiet=True)
+    assert not readings(tmp_path) and not (tmp_path / "run/looking.json").exists()
 
 
 def test_sampled_pairs_are_read_in_online_runs(tiny, tmp_path):

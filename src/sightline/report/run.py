@@ -27,9 +27,18 @@ _CHARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Implicit rewards", "nats", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"}),
     ("Log-probability of the answers", "nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
     (
-        "Does it look? Margin, and what it loses without its picture",
+        "Does it look? Margin that training added, and what of it another picture takes away",
         "nats",
-        {"looking/margin": "margin", "looking/other": "under another picture", "looking/blank": "under a white one"},
+        {"looking/margin": "margin", "looking/other": "another picture", "looking/blank": "a white one"},
+    ),
+    (
+        "Does it look? The same of the policy as it is",
+        "nats",
+        {
+            "looking/policy/margin": "margin",
+            "looking/policy/other": "another picture",
+            "looking/policy/blank": "a white one",
+        },
     ),
     ("Reward of the samples", "", {"reward": "reward"}),
     ("Length of the answers", "tokens", {"length/chosen": "chosen", "length/rejected": "rejected"}),

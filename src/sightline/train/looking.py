@@ -2,13 +2,14 @@
 
 A preference run can succeed by every other figure while the model learns which *texts* are preferred. The margin
 between two answers, ``log π(y+) - log π(y-)`` or the difference of their rewards, is read under the true picture,
-under a white one and under another one. What of it remains without the picture is not seen but known by heart
-(mDPO, arXiv 2406.11839, figure 1).
+under a white one and under another one, before training and while it runs. What training adds without the picture is
+not seen but known by heart (mDPO, arXiv 2406.11839, figure 1).
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 
 import numpy as np
@@ -27,22 +28,43 @@ from sightline.types import Batch, Group, Head
 _log = logging.getLogger(__name__)
 
 
+def begin(s: Session) -> None:
+    """Reads the margins before training, once. Every rank calls, before every step.
+
+    Online runs have no pairs before their first step: theirs are read after it. A resumed run goes on with the
+    numbers in ``looking.json``.
+    """
+    if not s.looking.on or s.looking.start is not None:
+        return
+    kept = s.runtime.gather_objects(_kept(s) if s.runtime.is_main else {})[0]
+    candidates = s.looking.candidates or s.runtime.gather_objects(_sampled(s) if s.runtime.is_main else None)[0]
+    if candidates is None:
+        return
+    s.looking.candidates = [group for group in candidates if group.id in kept] if kept else candidates
+    probe = s.looking.prepare()
+    s.looking.start = kept or (margins(s, probe) if probe else {})
+    if s.runtime.is_main and probe:
+        aside = s.run.looking.with_suffix(".tmp")
+        aside.write_text(json.dumps(s.looking.start), encoding="utf-8")
+        aside.replace(s.run.looking)
+
+
 def look(s: Session) -> dict[str, float]:
     """The figures of one reading, and a warning where it is the last of ``patience`` blind ones. Every rank calls.
 
     Empty where there is nothing to read: no comparison of answers about a picture.
     """
-    if not s.looking.candidates and s.looking.probe is None:
-        s.looking.candidates = s.runtime.gather_objects(_sampled(s) if s.runtime.is_main else [])[0]
-    probe = s.looking.prepare()
-    if not probe:
+    begin(s)
+    if not s.looking.probe or s.looking.start is None:
         return {}
-    found = margins(s, probe)
-    reading = read_margins(np.array([found[group.id] for group in probe], dtype=np.float64))
+    probe, found = s.looking.probe, margins(s, s.looking.probe)
+    now, start = (np.array([row[group.id] for group in probe]) for row in (found, s.looking.start))
+    reading = read_margins(now - start)
     s.looking.blind = s.looking.blind + 1 if reading.blind else 0
     if s.looking.blind == s.looking.spec.patience and s.runtime.is_main:
         _log.warning(warning(s, reading, len(probe)))
-    return reading.figures()
+    policy = zip(("margin", "blank", "other"), (now[:, 0], *(now[:, :1] - now[:, 1:]).T), strict=False)
+    return reading.figures() | {f"looking/policy/{name}": float(values.mean()) for name, values in policy}
 
 
 @torch.no_grad()
@@ -72,9 +94,9 @@ def warning(s: Session, reading: Reading, pairs: int) -> str:
     picture = "another" if reading.judged == "other" else "a white"
     return (
         f"Step {s.step}: the preference does not depend on the picture ({s.looking.blind} readings in a row). Over "
-        f"{pairs} pairs the margin is {reading.margin:.3g}, and under {picture} picture it is smaller by "
-        f"{gap.value:.3g} (95 % interval {gap.low:.3g} to {gap.high:.3g}); expected a gap of 10 % of the margins' size "
-        f"({reading.size:.3g}) or more. The answers are told apart by their text alone: add comparisons of pictures "
+        f"{pairs} pairs training added {reading.margin:.3g} to the margin, and under {picture} picture less by "
+        f"{gap.value:.3g} (95 % interval {gap.low:.3g} to {gap.high:.3g}); expected a gap of 10 % of what was added "
+        f"({reading.size:.3g} in size) or more. The answers are told apart by their text: add comparisons of pictures "
         "(visual, see docs/algorithms/visual_preferences.md), or look for pairs that differ in length or style. "
         "train.looking.every: 0 turns this meter off."
     )
@@ -86,9 +108,17 @@ def _summed(batch: Batch, logprobs_N: Tensor | None) -> Tensor:
     return segment_sum(logprobs_N.double(), batch.response, batch.num_responses)
 
 
-def _sampled(s: Session) -> list[Group]:
-    """Pairs among the first answers that the policy sampled: always the same, however often a run is resumed."""
-    if not s.run.samples.exists():
-        return []
+def _kept(s: Session) -> dict[str, list[float]]:
+    """The margins before training of a run that goes on; empty where it starts."""
+    if not s.step or not s.run.looking.exists():
+        return {}
+    kept: dict[str, list[float]] = json.loads(s.run.looking.read_text(encoding="utf-8"))
+    return kept
+
+
+def _sampled(s: Session) -> list[Group] | None:
+    """Pairs among the first answers that the policy sampled; None: it has not sampled yet."""
+    if not s.run.samples.exists() or not s.run.samples.stat().st_size:
+        return None
     pairs = (pair for group in read_groups(s.run.samples) if (pair := first_pair(group)))
     return list(itertools.islice(pairs, s.looking.spec.groups))

@@ -18,6 +18,7 @@ import torch
 
 from sightline.recipes.schema import Recipe
 from sightline.train.checkpoint import replace_folder
+from sightline.train.looking import begin as begin_looking
 from sightline.train.metrics import TrainProgress
 from sightline.train.passes import Pass, check_compared, count_units, fill, plan_passes, survey, weighted_sum
 from sightline.train.report import check_finite, note, report
@@ -75,6 +76,7 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
     shown = s.runtime.is_main and not quiet
     with TrainProgress(title=s.recipe.name, total=s.total_steps, done=start, shown=shown) as bar:
         while s.step < s.total_steps:
+            begin_looking(s)
             train_step(s)
             record = report(s)
             if record:

@@ -38,6 +38,8 @@ class Looking:
     """How a reward model reads its rows."""
     probe: list[Group] | None = None
     """None: not made yet."""
+    start: Mapping[str, Sequence[float]] | None = None
+    """Margins before training, by group id; None: not read yet."""
     blind: int = 0
     """Readings in a row that saw no dependence on the picture."""
 
@@ -107,9 +109,9 @@ class Reading:
     """What one look at the probe tells."""
 
     margin: float
-    """Mean margin of the preferred answer under the true picture, in nats (or units of reward)."""
+    """Mean of what training added to the margin under the true picture, in nats (or units of reward)."""
     size: float
-    """Mean size of the margin, whatever its sign."""
+    """Mean size of what was added, whatever its sign."""
     gaps: Mapping[str, Interval]
     """By picture, ``blank`` and ``other``: mean of margin with the true picture minus margin with this one, and its
     95 % bootstrap interval over pairs."""
@@ -145,7 +147,8 @@ class Reading:
 def read_margins(margins: NDArray[np.float64]) -> Reading:
     """
     Args:
-        margins: [pairs, 2 or 3] margin of the preferred answer under the true, a white and another picture.
+        margins: [pairs, 2 or 3] what training added to the margin of the preferred answer under the true, a white
+            and another picture.
     """
     names = ("blank", "other")[: margins.shape[1] - 1]
     gaps = {name: margins[:, 0] - margins[:, place] for place, name in enumerate(names, start=1)}

@@ -21,7 +21,15 @@ from sightline.recipes.load import dump_recipe, load_recipe
 from sightline.recipes.schema import Recipe
 from sightline.train.checkpoint import latest
 
-_OURS = ("recipe.yaml", "environment.json", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl", "report.html")
+_OURS = (
+    "recipe.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "bad_rows.jsonl",
+    "looking.json",
+    "report.html",
+)
 _OUR_FOLDERS = ("checkpoints", "reference", "trackers", "images", "negatives", "model", "model.tmp")
 _PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
 _FREE = frozenset(
@@ -55,6 +63,11 @@ class RunDirectory:
     @property
     def reference(self) -> Path:
         return self.path / "reference"
+
+    @property
+    def looking(self) -> Path:
+        """Margins of the "does it look?" meter before training."""
+        return self.path / "looking.json"
 
     @property
     def negatives(self) -> Path:
