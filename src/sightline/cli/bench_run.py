@@ -68,7 +68,7 @@ def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | Non
         CheckpointError: Answers of other settings are there.
     """
     tasks = [_task(evaluation, name, limit) for name in dict.fromkeys(names)]
-    from sightline.evaluation.engine import load_engine
+    from sightline.rollouts.hf import load_engine
 
     engine = load_engine(evaluation.model)
     return [_answered(evaluation, task, engine, overwrite=overwrite) for task in tasks]

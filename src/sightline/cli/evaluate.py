@@ -80,10 +80,10 @@ def scenes(
     """
     from sightline.data.schema import read_groups, write_groups
     from sightline.evaluation.benches.scenes import answer_greedily, held_out_prompts
-    from sightline.evaluation.engine import load_engine
     from sightline.report.page import write_report
     from sightline.report.scenes import GALLERY_NOTE, scenes_gallery, scenes_table
     from sightline.report.table import table_json, terminal_table
+    from sightline.rollouts.hf import load_engine
     from sightline.scenes.world import Scenes
 
     earlier = None if against is None else list(read_groups(against))

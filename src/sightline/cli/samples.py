@@ -63,14 +63,14 @@ def sample(
         batch_size=batch_size,
     )
     from sightline.data.load import Account, load_prompts
-    from sightline.models.load import hide_loading_bars, load_policy
-    from sightline.rollouts.hf import HFEngine
+    from sightline.models.load import hide_loading_bars
+    from sightline.rollouts.hf import load_engine
 
     hide_loading_bars()
     account = Account(cache_dir=out.parent / "images")
     prompts = load_prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), account)
     _tell(account)
-    engine = HFEngine(load_policy(ModelSpec(path=model, adapter=adapter, dtype=dtype), trainable=False))
+    engine = load_engine(ModelSpec(path=model, adapter=adapter, dtype=dtype))
     settings = {"model": model, "adapter": adapter, "dtype": dtype, "data": data, "seed": seed}
     settings |= {name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"}
     stage = Stage(out=out, settings=settings)

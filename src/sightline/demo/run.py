@@ -18,14 +18,14 @@ from sightline.data.schema import read_groups, write_groups
 from sightline.errors import CheckpointError
 from sightline.evaluation.benches.scenes import answer_greedily, held_out_prompts
 from sightline.models.assemble import TinyLlava
-from sightline.models.load import hide_loading_bars, load_policy
+from sightline.models.load import hide_loading_bars
 from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import ModelSpec, Recipe
 from sightline.report.page import write_report
 from sightline.report.run import training_curves
 from sightline.report.scenes import GALLERY_NOTE, scenes_gallery, scenes_table
 from sightline.report.table import Row, table_json, terminal_table
-from sightline.rollouts.hf import HFEngine
+from sightline.rollouts.hf import load_engine
 from sightline.scenes.language import Kind
 from sightline.scenes.world import Scenes
 from sightline.train.loop import train
@@ -144,7 +144,7 @@ def answers(model: Path, exam: Sequence[Group], folder: Path, title: str) -> lis
     file = folder / "answers.jsonl"
     if file.exists():
         return list(read_groups(file))
-    engine = HFEngine(load_policy(ModelSpec(path=str(model)), trainable=False))
+    engine = load_engine(ModelSpec(path=str(model)))
     with bar() as progress:
         task = progress.add_task(title, total=len(exam))
         answered = answer_greedily(

@@ -14,9 +14,10 @@ from torch import Tensor
 from sightline.data.render import Renderer
 from sightline.errors import DataError
 from sightline.models.branches import Branches, decoding, prefill, step
+from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.ops.sampling import draw, sampling_probabilities
-from sightline.recipes.schema import SamplingSpec
+from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import Progress
 from sightline.types import Group, RenderedGroup, Response
 
@@ -126,6 +127,17 @@ class HFEngine:
                     source=group.group.source,
                     remedy="Lower sampling.max_new_tokens or model.image_size, or leave the row out",
                 )
+
+
+def load_engine(spec: ModelSpec) -> HFEngine:
+    """The engine of a model that is only asked, on the GPU where there is one.
+
+    Raises:
+        RecipeError: no model at ``spec.path``.
+        UnsupportedError: a model family that Sightline does not have.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return HFEngine(load_policy(spec, trainable=False).to(device))
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,8 +41,8 @@ class LocalBackend:
 
 def local_judge(path: str, *, dtype: str, batch_size: int) -> LocalBackend:
     """A judge from the folder or hub name of a vision-language model."""
-    from sightline.evaluation.engine import load_engine
     from sightline.recipes.load import check_spec
+    from sightline.rollouts.hf import load_engine
 
     spec = check_spec(ModelSpec, "judge options", path=path, dtype=dtype)
     return LocalBackend(load_engine(spec), name=path, batch_size=batch_size)
