@@ -171,8 +171,8 @@ class DatasetSpec:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class LookingSpec:
-    """The meter of preference runs that asks whether the preference depends on the picture: how much larger the
-    margin between two answers is under their picture than under a white and under another one. Changes no weight."""
+    """The meter of preference runs that asks whether the preference depends on the picture: how much of what training
+    adds to the margin between two answers is gone under a white and under another picture. Changes no weight."""
 
     every: int = Field(default=50, ge=0)
     """Optimizer steps between readings; there is one at the end as well. 0: no meter."""
