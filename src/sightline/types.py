@@ -237,10 +237,12 @@ class Batch:
         return self.group.shape[0]
 
     def chosen(self) -> Tensor:
-        """[R] bool: responses that win at least one edge."""
-        won = self.group.new_zeros(self.num_responses)
-        won[self.pairs[:, 0]] = 1
-        return won > 0
+        """[R] bool: responses that win an edge and lose none: the best of a ranked list, and of a chain of
+        pictures the answer under its own."""
+        standing = self.group.new_zeros(self.num_responses)
+        standing[self.pairs[:, 0]] = 1
+        standing[self.pairs[:, 1]] = 0
+        return standing > 0
 
     def count(self, unit: Unit) -> int:
         """How many of ``unit`` this batch holds: what the loop sums over ranks and micro-batches."""

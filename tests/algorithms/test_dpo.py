@@ -79,12 +79,12 @@ def test_ipo_takes_the_mean_log_ratio_per_token(flat_batch, world):
 
 
 def test_sft_term_covers_each_chosen_token_once(flat_batch, world):
-    # Response 0 wins twice, response 2 never.
+    # Response 0 wins twice; response 1, in the middle, wins and loses; response 2 never wins.
     batch = flat_batch([2, 1, 1], [(0, 1), (0, 2), (1, 2)], ref_logprobs=[0.0] * 4)
     terms, _ = terms_of(DPO(sft_weight=0.3), batch, [-1.0, -2.0, -4.0, -8.0], world)
-    assert terms["sft"].values.tolist() == [1.0, 2.0, 4.0]
+    assert terms["sft"].values.tolist() == [1.0, 2.0]
     assert terms["sft"].unit == "chosen_token" and terms["sft"].coefficient == 0.3
-    assert batch.count("chosen_token") == 3
+    assert batch.count("chosen_token") == 2
 
 
 def test_reward_accuracy_counts_a_tie_as_wrong(flat_batch, world):

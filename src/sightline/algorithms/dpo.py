@@ -167,15 +167,16 @@ class DPO(Algorithm):
     def _anchor_terms(self, batch: Batch, reward_R: Tensor) -> list[Term]:
         """Anchors per response that has one, in the unit of the links: they keep their weight against these when a
         group has several comparisons."""
-        loser_P = batch.pairs[:, 1]
-        wins, loses = batch.chosen(), torch.zeros_like(batch.chosen()).index_fill(0, loser_P, True)
+        winner_P, loser_P = batch.pairs.unbind(1)
+        chosen = batch.chosen()
         terms = []
         if self.anchor_weight > 0:
-            values = -logsigmoid(reward_R[wins & ~loses] - self.anchor_margin)
+            values = -logsigmoid(reward_R[chosen] - self.anchor_margin)
             terms.append(Term(name="anchor", values=values, unit=self.per, coefficient=self.anchor_weight))
         if self.negative_anchor_weight > 0:
-            loses_text = torch.zeros_like(wins).index_fill(0, loser_P[of_kind(batch, "text")], True)
-            values = -logsigmoid(-reward_R[loses_text & ~wins])
+            rejected = torch.zeros_like(chosen).index_fill(0, loser_P[of_kind(batch, "text")], True)
+            rejected = rejected.index_fill(0, winner_P, False)
+            values = -logsigmoid(-reward_R[rejected])
             terms.append(
                 Term(name="negative_anchor", values=values, unit=self.per, coefficient=self.negative_anchor_weight)
             )
