@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -37,10 +38,14 @@ class Slices:
 
     def everything(self) -> list[str]:
         """Makes all of them; their names."""
-        makers = (self.amber, self.pope, self.mmstar, self.realworldqa, self.cvbench, self.textvqa, self.mmhal)
-        for maker in (*makers, self.llava_bench, self.mme, self.scenes):
+        makers = (
+            *(self.amber, self.pope, self.chair, self.object_halbench, self.mmhal, self.hallusionbench),
+            *(self.mmstar, self.realworldqa, self.textvqa, self.cvbench, self.llava_bench, self.reefknot),
+            *(self.mm_instruct, self.scienceqa, self.mme, self.scenes),
+        )
+        for maker in makers:
             maker()
-        return [maker.__name__ for maker in (*makers, self.llava_bench, self.mme, self.scenes)]
+        return [maker.__name__ for maker in makers]
 
     def scenes(self) -> None:
         write(self.root / "scenes/scenes.json", {"scenes": 2, "questions": 2})
@@ -143,3 +148,82 @@ class Slices:
                 for name, truth in ((shapes[0], "Yes"), ("dog", "No"))
             )
             (self.root / f"mme/existence/{number}.txt").write_text("".join(lines))
+
+    def chair(self) -> None:
+        self.coco("chair", "synonyms.txt")
+        write(self.root / "chair/image_ids.json", list(range(PICTURES)))
+
+    def object_halbench(self) -> None:
+        self.coco("object_halbench", "synonyms_refine.txt")
+        rows = [
+            {"image_id": n, "question": "Describe it.", "image": base64.b64encode(Path(picture).read_bytes()).decode()}
+            for n, picture in enumerate(self.drawn)
+        ]
+        write(self.root / "object_halbench/obj_halbench_300_with_image.jsonl", rows)
+
+    def coco(self, name: str, synonyms: str) -> None:
+        """Annotations, synonyms and pictures; every picture holds a dog."""
+        names = [f"COCO_val2014_{n:012}.jpg" for n in range(PICTURES)]
+        self.place(*(f"{name}/val2014/{picture}" for picture in names))
+        images = [{"id": n, "file_name": picture} for n, picture in enumerate(names)]
+        boxes = [{"image_id": n, "category_id": 18} for n in range(PICTURES)]
+        categories = [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}]
+        instances = {"images": images, "annotations": boxes, "categories": categories}
+        captions = [{"image_id": n, "caption": "A puppy."} for n in range(PICTURES)]
+        folder = self.root / name / "annotations"
+        write(folder / "instances_val2014.json", instances)
+        write(folder / "captions_val2014.json", {"images": images, "annotations": captions})
+        (folder.parent / synonyms).write_text("dog, puppy\ncat, kitten\n")
+
+    def hallusionbench(self) -> None:
+        """Two figures of a set and the question without a figure."""
+        kinds = [("VD", "illusion", 0, "1"), ("VD", "illusion", 1, "0"), ("VS", "chart", 0, "1")]
+        rows = [
+            {
+                "category": kind,
+                "subcategory": topic,
+                "set_id": "0",
+                "figure_id": str(figure),
+                "question_id": "0",
+                "visual_input": "0" if kind == "VS" else "1",
+                "gt_answer": truth,
+                "filename": None if kind == "VS" else f"./{kind}/{topic}/0_{figure}.png",
+                "question": "Is there a star?",
+                "gt_answer_details": "There is a star.",
+            }
+            for kind, topic, figure, truth in kinds
+        ]
+        folder = self.root / "hallusionbench"
+        write(folder / "HallusionBench.json", rows)
+        for figure in range(2):
+            path = folder / f"hallusion_bench/VD/illusion/0_{figure}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.drawn[figure], path)
+
+    def reefknot(self) -> None:
+        self.place(*(f"reefknot/VG_100K/{n}.jpg" for n in range(PICTURES)))
+        kinds = (("YESNO", "Yes/No", "Yes"), ("Multichoice", "Multichoice", "B"), ("VQA", "VQA", "A star is on a dog."))
+        for stem, kind, label in kinds:
+            row = {"query_prompt": "Is a star on a dog?", "label": label, "type": kind, "relation_type": "perception"}
+            rows = [{"image_id": str(n), **row} for n in range(PICTURES)]
+            write(self.root / f"reefknot/Dataset/{stem}.jsonl", rows)
+
+    def mm_instruct(self) -> None:
+        names = [f"SA1B/{n}.jpg" for n in range(PICTURES)]
+        self.place(*(f"mm_instruct/images/{name}" for name in names))
+        folder = self.root / "mm_instruct"
+        asked = [{"question_id": n, "image": name, "text": "Write a poem."} for n, name in enumerate(names)]
+        lines = "".join(json.dumps({**row, "category": "poem", "caption": "A star."}) + "\n" for row in asked)
+        (folder / "MM-Instruct-Eval-question.json").write_text(lines)
+        lines = "".join(json.dumps({"question_id": n, "text": "Once."}) + "\n" for n in range(PICTURES))
+        (folder / "baseline_answers").mkdir()
+        (folder / "baseline_answers/llava-v1.5-13b.json").write_text(lines)
+
+    def scienceqa(self) -> None:
+        """The release; the problem without a picture is not asked."""
+        self.place(*(f"scienceqa/images/test/{n}/image.png" for n in range(PICTURES)))
+        problem = {"question": "Which is it?", "choices": ["star", "dog"], "answer": 0, "hint": "", "subject": "nature"}
+        pictures = [*(["image.png"] * PICTURES), None]
+        problems = {str(n): {**problem, "image": picture} for n, picture in enumerate(pictures)}
+        write(self.root / "scienceqa/problems.json", problems)
+        write(self.root / "scienceqa/pid_splits.json", {"test": list(problems), "train": []})

@@ -1,4 +1,4 @@
-"""A tiny LLaVA answers a slice of every benchmark that can be drawn, in one command, with a judge that answers."""
+"""A tiny LLaVA answers a slice of every benchmark in one command, with a judge that answers."""
 
 import json
 import sys
@@ -9,14 +9,24 @@ from slices import Slices
 
 from sightline import cli
 from sightline.evaluation.answers import read_stored
-from sightline.evaluation.benches import load_bench
+from sightline.evaluation.benches import MODULES, load_bench
 from sightline.evaluation.results import read_measured
+
+REPLIES = {
+    "llava_bench": ("[Assistant 2]", "8 4\nBecause."),
+    "object_halbench": ("JSON list of strings", '["dog", "cat"]'),
+    "hallusionbench": ("as a teacher would", "Correct."),
+    "reefknot": ("Premise:", "entailment"),
+    "mm_instruct": ("a single letter", "A"),
+    "mmhal": ("", "Fine.\nRating: 5"),
+}
+"""What the judge says to the rubric that holds these words; mmhal's is the one that is left."""
 
 
 def judge(number, asked):
-    """Knows the two rubrics that the slices need."""
-    text = asked["messages"][-1]["content"]
-    return 200, {}, body("8 4\nBecause." if "[Assistant 2]" in text else "Fine.\nRating: 5"), 0
+    """Knows the rubrics by their words."""
+    text = json.dumps(asked["messages"])
+    return 200, {}, body(next(reply for words, reply in REPLIES.values() if words in text)), 0
 
 
 @pytest.fixture
@@ -36,6 +46,7 @@ def run(monkeypatch, capsys):
 def test_every_benchmark_from_pictures_to_figures_and_back_from_its_own_format(run, tiny, tmp_path, monkeypatch):
     data, out = tmp_path / "data", tmp_path / "out"
     names = Slices(data).everything()
+    assert set(names) == set(MODULES)
     monkeypatch.setenv("MODEL_VERSION", "fake")
     command = ["eval", *names, "--model", tiny["llava"], "--data", data, "-o", out, "--max-tokens", 4]
     with FakeJudge(judge) as fake:
@@ -43,7 +54,7 @@ def test_every_benchmark_from_pictures_to_figures_and_back_from_its_own_format(r
         assert code == 0, err
         asked = len(fake.requests)
         assert run(*command, "--judge", fake.url)[0] == 0
-        assert len(fake.requests) == asked == 6, "replies come from the cache"
+        assert len(fake.requests) == asked == 21, "replies come from the cache"
 
     table = json.loads((out / "results.json").read_text())["results"]
     assert len(table) == len(names)
@@ -63,19 +74,40 @@ def test_every_benchmark_from_pictures_to_figures_and_back_from_its_own_format(r
         assert len(again) == len(stored)
     assert table["llava_bench_official"]["score,none"] == 50
     assert table["mmhal_official"]["average_score,none"] == 5
+    assert table["hallusionbench_official"]["question_acc,none"] == 100
+    assert table["reefknot_ovip"]["perception_vqa,none"] == 3 / 3.0001
+    assert table["mm_instruct_official"]["ties,none"] == 3, "the judge says A in both orders"
     judged = read_measured(out / "mmhal").facts["judge"]
     assert (judged["name"], judged["requests"], judged["failed"]) == ("fake", 3, 0)
 
     code, printed, err = run("eval", "aggregate", out, "--json", tmp_path / "rows.json")
     row = json.loads((tmp_path / "rows.json").read_text())["rows"][str(out)]
-    assert code == 0 and "no HRI: the index lacks object_f1" in err and "general" in printed
-    assert (row["mmhal_score"], row["llava_bench"]) == (5, 50)
+    assert code == 0 and "general" in printed and "HRI is scaled" in err
+    assert (row["mmhal_score"], row["llava_bench"], row["object_f1"]) == (5, 50, 0)
+    assert row["hri"] < 0, "far below LLaVA-1.5 in objects"
 
     replayed = tmp_path / "replayed.json"
     grade = ["eval", "grade", "mmhal", "--data", data, "--responses", out / "mmhal" / "answers.jsonl"]
     record = out / "mmhal" / "judge.jsonl"
     assert run(*grade, "--judge", f"replay:{record}", "--json", replayed)[0] == 0
     assert json.loads(replayed.read_text())["results"]["mmhal_official"] == table["mmhal_official"]
+
+
+def test_objects_of_a_judge(run, tmp_path):
+    """Answers of more words than a model of random weights writes: below four, no judge is asked."""
+    Slices(tmp_path).object_halbench()
+    answers = ("A dog and a cat sit there.", "There is a dog here.", "Nothing at all.")
+    lines = (json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(answers))
+    (tmp_path / "answers.jsonl").write_text("".join(lines))
+    command = ["eval", "grade", "object_halbench", "--data", tmp_path, "--responses", tmp_path / "answers.jsonl"]
+    with FakeJudge(judge) as fake:
+        command += ["--judge", fake.url, "--judge-option", "model=fake"]
+        for protocol in ("official", "ovip"):
+            assert run(*command, "--protocol", protocol, "--json", tmp_path / f"{protocol}.json")[0] == 0
+        assert len(fake.requests) == 4, "the last answer is too short, and temperatures of protocols differ"
+    metrics = read_measured(tmp_path / "ovip.json").result.metrics
+    assert (metrics["object_hall"], metrics["response_hall"], metrics["object_recall"]) == (50, 100, 200 / 3)
+    assert metrics["f1"] == pytest.approx(2 * 50 * (200 / 3) / (50 + 200 / 3))
 
 
 def test_one_benchmark_that_cannot_be_graded_keeps_the_others(run, tiny, tmp_path):
@@ -98,8 +130,17 @@ def test_missing_pictures_are_named_before_the_model_is_loaded(run, tmp_path):
 
 
 def test_real_pictures_of_scienceqa(run, tiny, shared_data, tmp_path):
-    folder = shared_data / "vision_llm_alignment"
+    source = shared_data / "vision_llm_alignment"
+    rows = json.loads((source / "sci_qa_60.json").read_text())[:6]
+    (tmp_path / "sci_qa_test.json").write_text(json.dumps(rows))
+    (tmp_path / "sci_qa_images").symlink_to((source / "sci_qa_images").resolve())
     out = tmp_path / "out"
-    command = ["eval", "scienceqa", "--model", tiny["llava"], "--data", folder, "-o", out, "--max-tokens", 2]
+    command = ["eval", "scienceqa", "--model", tiny["llava"], "--data", tmp_path, "-o", out, "--max-tokens", 2]
     assert run(*command)[0] == 0
-    assert len(read_measured(out / "scienceqa").result.graded) == 60
+    answers, exported = out / "scienceqa" / "answers.jsonl", tmp_path / "answers_llava.jsonl"
+    own = ["--data", tmp_path, "--responses"]
+    assert run("eval", "export", "scienceqa", *own, answers, "-o", exported)[0] == 0
+    assert run("eval", "grade", "scienceqa", *own, exported, "--json", tmp_path / "again.json")[0] == 0
+    first, again = read_measured(out / "scienceqa").result, read_measured(tmp_path / "again.json").result
+    assert [row.id for row in again.graded] == [str(row["id"]) for row in rows]
+    assert again.metrics == first.metrics and again.protocol == "official"
