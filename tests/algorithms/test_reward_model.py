@@ -159,3 +159,10 @@ def test_loss_and_metrics_equal_those_of_trl(flat_batch, world, margin):
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)
     for name in ("accuracy", "margin", "mean_reward"):
         assert stats[name] == pytest.approx(trainer._metrics["eval"][name][0], abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["bradley_terry", "plackett_luce", "regression"])
+def test_answers_to_other_questions_are_no_worse_answers(flat_batch, world, objective):
+    batch = flat_batch([1, 1], [(0, 1)], pair_kind=["mismatched"], rewards=[1.0, 0.0])
+    with pytest.raises(RecipeError, match="reward_model was given mismatched answers, which only kto can read"):
+        run(RewardModel(objective=objective), batch, [2.0, 0.5], world)

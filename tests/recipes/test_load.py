@@ -257,6 +257,11 @@ def test_labelled_answers_and_token_weights_need_an_algorithm_that_reads_them(wr
 
     single = load_recipe(write(GOOD), ["reference=none", "data.train.0.relation=mismatched"])
     check_algorithm(single, Labels())
+    online = load_recipe(
+        write(GOOD), ["reference=none", "data=null", "online={prompts: {path: p.jsonl}, reward: scenes}"]
+    )
+    with pytest.raises(RecipeError, match="sampled answers rewards and comparisons, no labels"):
+        check_algorithm(online, Labels())
     with pytest.raises(RecipeError, match=r"relation: mismatched .* algorithm\.name: kto"):
         check_algorithm(single, Algorithm())
     dense = load_recipe(write(GOOD), ["reference=none", "data.segments={corrected: 2.0}"])

@@ -43,7 +43,7 @@ class ListwiseDPO(Algorithm):
     """c, added to every denominator, >= 0. 0.01 reproduces the multi-candidate DPO of Vision-LLM-Alignment, which
     needs it against division by zero; here logarithms are summed and nothing needs it."""
     sft_weight: float = 0.0
-    """Weight of the negative log-likelihood per token of responses that win an edge, >= 0."""
+    """Weight of the negative log-likelihood per token of responses that win an edge and lose none, >= 0."""
 
     needs = frozenset({"ref_logprobs"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import torch
@@ -21,14 +22,14 @@ def check_preferences(batch: Batch, algorithm: str) -> None:
     if "mismatched" in batch.pair_kind:
         raise RecipeError(
             f"{algorithm} was given mismatched answers, which only kto can read: they are answers to other questions, "
-            "not worse answers. Remove relation: mismatched from the data, or set algorithm.name: kto."
+            "not worse answers. Remove relation: mismatched and edges of that kind, or set algorithm.name: kto."
         )
 
 
 def check_unweighted(batch: Batch, algorithm: str) -> None:
     """
     Raises:
-        RecipeError: weights of edges, which an algorithm without a loss per pair cannot honour.
+        RecipeError: weights of edges, which an algorithm without a loss per comparison cannot honour.
     """
     if bool((batch.pair_weight != 1).any()):
         raise RecipeError(
@@ -81,7 +82,7 @@ def side_sums(values: Tensor, batch: Batch, ld_alpha: float) -> tuple[Tensor, Te
 
 
 def chosen_nll(logprobs: Tensor, batch: Batch) -> Tensor:
-    """Negative log-likelihoods of the tokens of winning responses, each once, by their weights: [chosen tokens]."""
+    """Negative log-likelihoods of the tokens of :meth:`Batch.chosen`, each once, by their weights: [chosen tokens]."""
     return weighted(-logprobs, batch)[batch.chosen()[batch.response]]
 
 
@@ -133,8 +134,10 @@ def of_kind(batch: Batch, kind: EdgeKind) -> Tensor:
 def check_range(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:
     """
     Raises:
-        RecipeError: a number that is not above ``above``, or below ``least``.
+        RecipeError: a number that is not finite, not above ``above``, or below ``least``.
     """
+    if math.isinf(value):
+        raise RecipeError(f"algorithm.{name} is {value}; it must be a finite number.")
     if above is not None and not value > above:
         raise RecipeError(f"algorithm.{name} is {value}; it must be above {above:g}.")
     if least is not None and not value >= least:

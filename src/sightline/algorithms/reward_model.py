@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from sightline.algorithms.pairs import check_preferences, check_range, check_unweighted
 from sightline.errors import DataError, RecipeError
 from sightline.types import Algorithm, Batch, Scores, Stat, Term, World
 
@@ -46,8 +47,7 @@ class RewardModel(Algorithm):
             listed = ", ".join(get_args(Objective))
             raise RecipeError(f"algorithm.objective is {self.objective!r}; choose one of {listed}.")
         for name in ("margin", "center_rewards_coefficient"):
-            if not vars(self)[name] >= 0:
-                raise RecipeError(f"algorithm.{name} is {vars(self)[name]}; it must be 0 or more.")
+            check_range(name, vars(self)[name], least=0)
         if self.margin and self.objective != "bradley_terry":
             raise RecipeError(
                 f"algorithm.margin is {self.margin}, but {self.objective} has no margin. "
@@ -65,12 +65,15 @@ class RewardModel(Algorithm):
         """Unreduced terms, and statistics under the names of TRL's RewardTrainer.
 
         Raises:
+            RecipeError: edges of kind ``mismatched``, or with weights that ``regression`` does not read.
             DataError: comparisons that contradict each other, with ``plackett_luce``.
         """
         assert scores.reward is not None
+        check_preferences(batch, "reward_model")
         score_R = scores.reward
         below_RR = None if self.objective != "plackett_luce" else ranked_below(batch.pairs, batch.num_responses)
         if self.objective == "regression":
+            check_unweighted(batch, "reward_model with objective: regression")
             assert batch.rewards is not None
             terms = [Term(name="regression", values=(score_R - batch.rewards) ** 2, unit="response")]
         elif below_RR is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sightline.algorithms.pairs import check_preferences
+from sightline.algorithms.pairs import check_preferences, check_unweighted
 from sightline.errors import RecipeError
 from sightline.types import Algorithm, Batch, Scores, Stat, Term, Unit, World
 
@@ -23,7 +23,7 @@ class SFT(Algorithm):
 
     responses: Literal["all", "chosen"] = "all"
     """``all``: every response; refused where groups bring comparisons, since a rejected answer would be
-    trained too. ``chosen``: only responses that win a comparison."""
+    trained too. ``chosen``: only responses that win a comparison and lose none; weights of edges are refused."""
 
     def loss(self, batch: Batch, scores: Scores, world: World) -> tuple[tuple[Term, ...], dict[str, Stat]]:
         """One term, and the mean NLL per token (its exponential is the perplexity)."""
@@ -41,6 +41,7 @@ class SFT(Algorithm):
     def _unit(self, batch: Batch) -> Unit:
         if self.responses == "chosen":
             check_preferences(batch, "sft")
+            check_unweighted(batch, "sft")
             return "chosen_token"
         if batch.pairs.shape[0]:
             raise RecipeError(

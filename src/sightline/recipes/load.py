@@ -101,6 +101,16 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
         )
     if recipe.data is not None and recipe.data.segments is not None and "logprobs" not in algorithm.heads:
         raise RecipeError(f"{recipe.name}: data.segments weighs tokens, but {name} scores none. Remove data.segments.")
+    if recipe.online is not None and "logprobs" not in algorithm.heads:
+        raise RecipeError(
+            f"{recipe.name}: online trains the policy that samples, and {name} trains none. Sample answers first "
+            "(sightline sample), and name the file under data.train."
+        )
+    if "labels" in algorithm.needs and recipe.online is not None:
+        raise RecipeError(
+            f"{recipe.name}: {name} learns from labelled answers, and online gives sampled answers rewards and "
+            "comparisons, no labels. Use an algorithm that compares (dpo), or sample, label and train on files."
+        )
     if "labels" not in algorithm.needs and any(spec.relation == "mismatched" for spec in _sources(recipe)):
         raise RecipeError(
             f"{recipe.name}: relation: mismatched makes single labelled answers, which {name} does not read. "

@@ -20,8 +20,14 @@ def weigh_segments(rendered: RenderedGroup, spec: SegmentSpec) -> RenderedGroup:
     Yu et al. 2024 (RLHF-V, DDPO, arXiv 2312.00849, equation 3), with γ = ``corrected``.
 
     Raises:
-        DataError: an answer that brings weights of its own.
+        DataError: an answer that brings weights of its own, or answers that nothing is compared with.
     """
+    if rendered.responses and not rendered.group.edges:
+        raise DataError(
+            "there is no comparison of answers that data.segments could weigh tokens by",
+            source=rendered.group.source,
+            remedy="Give the row chosen and rejected, or remove data.segments",
+        )
     weights: dict[tuple[int, ...], list[float]] = {}
     for edge in rendered.group.edges:
         sides = rendered.responses[edge.winner].tokens, rendered.responses[edge.loser].tokens

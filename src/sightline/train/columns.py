@@ -24,10 +24,13 @@ from torch import Tensor, nn
 
 from sightline.data.sampler import cost, plan_micro_batches
 from sightline.errors import CheckpointError, DataError, UnsupportedError
-from sightline.types import Batch, Head, LayoutName, RenderedGroup, Scores
+from sightline.types import Batch, Head, LayoutName, RenderedGroup, Response, Scores
 
 _LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
-_OF_DATA = frozenset({"weights", "rollout_logprobs", "rewards", "labels"})
+_FIELDS = {"weights": "weights", "rollout_logprobs": "rollout_logprobs", "rewards": "reward", "labels": "label"}
+"""Columns that the data must bring, and the field of ``Response`` that each comes from."""
+_OF_DATA = frozenset(_FIELDS)
+_REMEDIES = {"labels": "; relation: mismatched gives labels to rows with chosen and rejected (kto)"}
 
 
 class Scorer(Protocol):
@@ -112,11 +115,12 @@ class Columns:
         """
         for name in self._needs & _OF_DATA:
             if vars(batch)[name] is None:
-                sources = ", ".join(group.group.source or group.group.id for group in groups)
+                lacking = [g.group for g in groups if any(_lacks(name, r) for r in g.group.responses)]
                 raise DataError(
                     f"the algorithm needs {name}, and not every response has it",
-                    source=sources,
-                    remedy=f"Give every response of these groups its {name}, or choose another algorithm",
+                    source=", ".join(group.source or group.id for group in lacking),
+                    remedy=f"Give every response of these groups its {name}, or choose another algorithm"
+                    + _REMEDIES.get(name, ""),
                 )
         if "ref_logprobs" in self._needs and batch.ref_logprobs is None:
             assert self._reference is not None
@@ -125,6 +129,10 @@ class Columns:
             assert self._policy is not None
             batch = batch.with_columns(old_logprobs=scored(self._policy, batch))
         return batch
+
+
+def _lacks(column: str, response: Response) -> bool:
+    return vars(response)[_FIELDS[column]] is None
 
 
 class CachedReference:

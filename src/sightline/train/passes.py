@@ -76,13 +76,18 @@ def _filled(s: Session, one: Pass) -> Batch:
         return s.columns.fill(batch, one.groups)
 
 
-def check_compared(one: Pass, terms: Sequence[Term], algorithm: str) -> None:
+def check_compared(one: Pass, terms: Sequence[Term], algorithm: str, needs: frozenset[str] = frozenset()) -> None:
     """Refuses a group that a loss on comparisons would pass over in silence.
+
+    A loss per group is one on comparisons too, unless it reads rewards: without either there is nothing to learn from.
 
     Raises:
         DataError: names the group that has no comparison.
     """
-    if not {term.unit for term in terms} <= {"pair", "chosen_token"}:
+    compared: set[Unit] = {"pair", "chosen_token"}
+    if "rewards" not in needs:
+        compared.add("group")
+    if not {term.unit for term in terms} <= compared:
         return
     for group in one.groups:
         if not group.group.edges:

@@ -1,0 +1,101 @@
+"""Data that an algorithm would pass over in silence: one message, that names row and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import train_runs
+
+from sightline.data.schema import read_groups, write_groups
+from sightline.errors import DataError, RecipeError, SightlineError
+from sightline.recipes.schema import DataSpec, Recipe, SegmentSpec
+from sightline.train.loop import train
+from sightline.types import Group
+
+FREE = {"sft", "reward_model"}
+
+
+def recipe(tiny: Path, folder: Path, change: Callable[[int, Group], Group], **options: Any) -> Recipe:
+    reference = "none" if options["algorithm"]["name"] in FREE else "copy"
+    made = train_runs.recipe(tiny, folder, **({"responses": 2, "max_steps": 2, "reference": reference} | options))
+    path = made.data.train[0].path
+    write_groups(Path(path), [change(index, group) for index, group in enumerate(read_groups(path))])
+    return made
+
+
+def as_it_is(index: int, group: Group) -> Group:
+    return group
+
+
+def third_without_edges(index: int, group: Group) -> Group:
+    return replace(group, edges=()) if index == 2 else group
+
+
+def weighted(index: int, group: Group) -> Group:
+    return replace(group, edges=tuple(replace(edge, weight=2.0) for edge in group.edges))
+
+
+def fourth_without_reward(index: int, group: Group) -> Group:
+    return replace(group, responses=tuple(replace(r, reward=None) for r in group.responses)) if index == 3 else group
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "change", "kind", "words"),
+    [
+        ({"name": "dpo", "per": "group"}, third_without_edges, DataError, "2.jsonl:3: there is no comparison"),
+        ({"name": "dpo_listwise"}, third_without_edges, DataError, "2.jsonl:3: there is no comparison"),
+        (
+            {"name": "reward_model", "objective": "plackett_luce"},
+            third_without_edges,
+            DataError,
+            "2.jsonl:3: there is no comparison",
+        ),
+        ({"name": "reward_model", "objective": "regression"}, weighted, RecipeError, "regression was given compari"),
+        ({"name": "sft", "responses": "chosen"}, weighted, RecipeError, "sft was given comparisons with weights"),
+        (
+            {"name": "reward_model", "margin": 1.0},
+            fourth_without_reward,
+            DataError,
+            "2.jsonl:4: the algorithm needs rewards",
+        ),
+        ({"name": "kto"}, as_it_is, DataError, "needs labels.*relation: mismatched gives labels"),
+    ],
+)
+def test_rows(
+    tiny: dict[str, Path], tmp_path: Path, algorithm: dict, change: Any, kind: type[SightlineError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        train(recipe(tiny["llava"], tmp_path, change, algorithm=algorithm), quiet=True)
+
+
+def test_held_out_rows(tiny: dict[str, Path], tmp_path: Path) -> None:
+    made = recipe(tiny["llava"], tmp_path, as_it_is, algorithm={"name": "dpo"})
+    groups = list(read_groups(made.data.train[0].path))
+    write_groups(tmp_path / "held_out.jsonl", [third_without_edges(i, group) for i, group in enumerate(groups)])
+    held_out = (DataSpec(path=str(tmp_path / "held_out.jsonl")),)
+    with pytest.raises(DataError, match=r"held_out.jsonl:3: there is no comparison"):
+        train(replace(made, data=replace(made.data, eval=held_out)), quiet=True)
+
+
+def test_segments_of_answers_that_nothing_is_compared_with(tiny: dict[str, Path], tmp_path: Path) -> None:
+    made = recipe(tiny["llava"], tmp_path, as_it_is, algorithm={"name": "sft"}, responses=1)
+    with pytest.raises(DataError, match=r"1.jsonl:\d: there is no comparison of answers that data.segments could"):
+        train(replace(made, data=replace(made.data, segments=SegmentSpec())), quiet=True)
+
+
+def test_a_reward_model_samples_nothing(tiny: dict[str, Path], tmp_path: Path) -> None:
+    made = train_runs.online(
+        tiny["llava"], tmp_path, "train_runs:CountsE", algorithm={"name": "reward_model"}, reference="none"
+    )
+    with pytest.raises(RecipeError, match="online trains the policy that samples, and reward_model trains none"):
+        train(made, quiet=True)
+
+
+def test_kto_online(tiny: dict[str, Path], tmp_path: Path) -> None:
+    made = train_runs.online(tiny["llava"], tmp_path, "train_runs:CountsE", algorithm={"name": "kto"})
+    with pytest.raises(RecipeError, match="kto learns from labelled answers"):
+        train(made, quiet=True)
