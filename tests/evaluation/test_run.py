@@ -17,7 +17,15 @@ from sightline.evaluation.answers import AnswerFile, StoredAnswer, read_response
 from sightline.evaluation.bench import Answer, Question, match_ids
 from sightline.evaluation.benches import load_bench
 from sightline.evaluation.benches.scenes import BENCH
-from sightline.evaluation.run import AnswerSpec, GradeSpec, answer_questions, grade_answers, plan_batches, reword
+from sightline.evaluation.run import (
+    AnswerSpec,
+    GradeSpec,
+    answer_questions,
+    grade_answers,
+    plan_batches,
+    reword,
+    wordings,
+)
 from sightline.types import Group, Prompt, Response
 
 
@@ -114,8 +122,10 @@ def test_missing_double_and_unknown_ids_are_named():
         match_ids([str(n) for n in range(14)], answers)
     with pytest.raises(DataError, match=r"1 ids stand twice \(3\)"):
         match_ids([str(n) for n in range(7)], [*answers, answers[3]])
-    with pytest.raises(DataError, match=r"2 ids are not of this benchmark \(5, 6\)"):
+    with pytest.raises(DataError, match=r"2 of \d+ ids are not of this benchmark \(5, 6\)"):
         match_ids([str(n) for n in range(5)], answers)
+    with pytest.raises(DataError, match=r"1 of 7 questions have no answer \(x\), and 1 of 7 ids are not of this"):
+        match_ids([*(str(n) for n in range(6)), "x"], answers)
 
 
 def test_questions_can_be_worded_as_another_protocol_does():
@@ -123,6 +133,7 @@ def test_questions_can_be_worded_as_another_protocol_does():
     first, second = reword(asked, "bare")
     assert first.prompt.messages[-1]["content"] == [{"type": "image"}, {"type": "text", "text": "Q?"}]
     assert second == asked[1]
+    assert wordings(asked) == {"bare": 1} and not wordings([first])["bare"]
     with pytest.raises(DataError, match=r"no question has the wording 'x'. Known are bare"):
         reword(asked, "x")
 
@@ -131,6 +142,12 @@ def test_files_of_other_shapes_are_refused_with_their_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": 1, "text": "a"}\n{"id": 2, "answer": "b"}\n')
     with pytest.raises(DataError, match=r"a.jsonl:2: found keys id, answer. Write"):
+        read_responses(BENCH, path)
+    path.write_text('{"id": 1, "text": 5}\n')
+    with pytest.raises(DataError, match=r"a.jsonl:1: the text is 5. Write"):
+        read_responses(BENCH, path)
+    path.write_text('{"id": 1, "te')
+    with pytest.raises(DataError, match=r"a.jsonl.*Expected lines .* or the submission file of scenes"):
         read_responses(BENCH, path)
     with pytest.raises(DataError, match=r"the file does not exist. Correct --responses"):
         read_responses(BENCH, tmp_path / "none.jsonl")
@@ -251,7 +268,7 @@ def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_p
     assert (
         code == 0
         and "+100.0   [+100.0, +100.0]   ✓ better" in out
-        and "B is better in cover, accuracy" in err
+        and "scenes: B is better in cover, accuracy" in err
         and "worse in nothing" in err
     )
     assert json.loads((tmp_path / "d.json").read_text())["metrics"]["cover"]["verdict"] == "better"

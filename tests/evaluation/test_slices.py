@@ -121,6 +121,36 @@ def test_one_benchmark_that_cannot_be_graded_keeps_the_others(run, tiny, tmp_pat
     assert len(read_stored(out / "mmhal" / "answers.jsonl")) == 3 and (out / "pope" / "results.json").exists()
 
 
+def test_two_runs_of_several_benchmarks_are_compared_and_say_how_they_asked(run, tiny, tmp_path):
+    data, base, other = tmp_path / "data", tmp_path / "base", tmp_path / "other"
+    slices = Slices(data)
+    for make in (slices.amber, slices.pope, slices.realworldqa):
+        make()
+    ask = ["--model", tiny["llava"], "--data", data, "--max-tokens", 2, "-o"]
+    code, _, err = run("eval", "amber", "pope", "realworldqa", *ask, base, "--protocol", "pope=vlmevalkit")
+    assert code == 0 and "pope: asked in its default wording. vlmevalkit has its own: --prompts pope=vlmevalkit" in err
+    words = ["--prompts", "amber=vlmevalkit", "--protocol", "pope=vlmevalkit"]
+    code, _, err = run("eval", "amber", "pope", *ask, other, *words)
+    assert code == 0 and "Wording of the questions: vlmevalkit" in err
+    assert read_measured(other / "amber").facts["prompts"] == "vlmevalkit"
+    assert read_measured(other / "pope").facts["prompts"] == "default"
+
+    code, out, err = run("eval", "diff", base, other, "--json", tmp_path / "d.json", "--page", tmp_path / "d.html")
+    assert code == 0 and "amber (official): A against B" in out and "pope (vlmevalkit): A against B" in out
+    assert "Not compared, because not every run has it: realworldqa" in err
+    assert err.count("The questions were worded differently: default, vlmevalkit") == 1
+    found = json.loads((tmp_path / "d.json").read_text())["benchmarks"]
+    assert [one["bench"] for one in found] == ["amber", "pope"]
+    page = (tmp_path / "d.html").read_text()
+    assert 'id="amber-' in page and 'id="pope-' in page
+    _, _, err = run("eval", "diff", base / "realworldqa", other)
+    assert "the runs have no benchmark in common (realworldqa, amber, pope)" in err
+
+    _, _, err = run("eval", "aggregate", base, "--json", tmp_path / "rows.json")
+    assert f"{base}: amber official, pope vlmevalkit, realworldqa ovip." in err.replace("\n", " ").replace("  ", " ")
+    assert json.loads((tmp_path / "rows.json").read_text())["protocols"][str(base)]["pope"] == "vlmevalkit"
+
+
 def test_missing_pictures_are_named_before_the_model_is_loaded(run, tmp_path):
     data = tmp_path / "data"
     Slices(data).pope()

@@ -117,12 +117,12 @@ def result_table(measured: Measured) -> Table:
     return table
 
 
-def changes_table(rows: Sequence[Row]) -> Table:
+def changes_table(rows: Sequence[Row], title: str) -> Table:
     """A against B for the terminal: both values, and the difference with its interval."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="A against B, on the same questions", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("metric", no_wrap=True)
-    for title in ("A", "B", "B - A", "95 % interval"):
-        table.add_column(title, justify="right", no_wrap=True)
+    for column in ("A", "B", "B - A", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in rows:
         assert row.after is not None and row.difference is not None
@@ -140,6 +140,8 @@ def show_result(measured: Measured) -> None:
     if length:
         cut = f", {length['cut']:.1%} cut at the limit of tokens" if "cut" in length else ""
         say(f"Answers: {length['mean_words']:.1f} words on average, {length['empty']:.1%} empty{cut}.")
+    if "prompts" in measured.facts:
+        say(f"Wording of the questions: {measured.facts['prompts']}.")
     judge = measured.facts.get("judge")
     if judge:
         cost = f", cost {judge['cost']:.2f}" if "cost" in judge else ""

@@ -26,7 +26,16 @@ from sightline.evaluation.results import (
     read_measured,
     write_measured,
 )
-from sightline.evaluation.run import AnswerSpec, GradeSpec, answer_questions, grade_answers, illustrate, reword
+from sightline.evaluation.run import (
+    DEFAULT_PROMPTS,
+    AnswerSpec,
+    GradeSpec,
+    answer_questions,
+    grade_answers,
+    illustrate,
+    reword,
+    wordings,
+)
 from sightline.recipes.schema import ModelSpec
 
 
@@ -38,7 +47,7 @@ class Evaluation:
     model: ModelSpec
     spec: AnswerSpec
     data: Sequence[str]
-    prompts: str | None
+    prompts: Sequence[str]
     protocols: Sequence[str]
     options: Sequence[str]
     judge: str | None
@@ -57,6 +66,8 @@ class Task:
     bench: Benchmark
     data: Path
     questions: Sequence[Question]
+    prompts: str = DEFAULT_PROMPTS
+    """Whose wording the questions have."""
     answers: Sequence[StoredAnswer] = ()
 
 
@@ -100,8 +111,11 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
         check_protocol(bench, protocol)
     data = data_folder(bench, evaluation.data, evaluation.out / bench.name / "data")
     questions = bench.questions(data)[:limit]
-    if evaluation.prompts is not None:
-        questions = reword(questions, evaluation.prompts)
+    prompts = protocol_of(bench, evaluation.prompts)
+    if prompts is not None:
+        questions = reword(questions, prompts, bench.name)
+    elif protocol and wordings(questions)[protocol]:
+        say(f"{name}: asked in its default wording. {protocol} has its own: --prompts {bench.name}={protocol}")
     images = [image for question in questions for image in question.prompt.images]
     missing = [image for image in dict.fromkeys(images) if not Path(image).is_file()]
     if missing:
@@ -110,7 +124,7 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
             source=f"{bench.name}: {data}",
             remedy=f"Needed: {bench.needs}",
         )
-    return Task(bench=bench, data=data, questions=questions)
+    return Task(bench=bench, data=data, questions=questions, prompts=prompts or DEFAULT_PROMPTS)
 
 
 def _answered(evaluation: Evaluation, task: Task, engine: Any, *, overwrite: bool) -> Task:
@@ -140,7 +154,7 @@ def _graded(evaluation: Evaluation, task: Task) -> Measured:
             judge=client,
         )
         result = illustrate(grade_answers(task.bench, task.data, answers, spec), task.questions, answers)
-    facts = {**evaluation.facts(), "length": length_facts(task.answers)}
+    facts = {**evaluation.facts(), "prompts": task.prompts, "length": length_facts(task.answers)}
     if client is not None and client.usage.requests:
         facts["judge"] = client.facts()
     measured = measure(result, facts)

@@ -55,7 +55,8 @@ def run(
         Path | None, typer.Option(help="--out of an earlier run, to stand beside.", show_default=False)
     ] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="Word the questions as this protocol does.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Word the questions as this protocol does; NAME=P for one benchmark.", show_default=False),
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of an answer. Default: the protocol's.", show_default=False)
@@ -90,7 +91,7 @@ def run(
         model=check_spec(ModelSpec, "model options", path=model, adapter=adapter, dtype=dtype),
         spec=spec,
         data=data or [],
-        prompts=prompts,
+        prompts=prompts or [],
         protocols=protocol or [],
         options=option or [],
         judge=judge,
@@ -143,7 +144,10 @@ def grade(
 
 
 def diff(
-    before: Annotated[list[Path], typer.Argument(metavar="A B", help="Results: folders or files.", show_default=False)],
+    before: Annotated[
+        list[Path],
+        typer.Argument(metavar="A B", help="Results, or runs of several benchmarks (--out).", show_default=False),
+    ],
     seeds: Annotated[
         bool,
         typer.Option("--seeds", help="The first half of the results are seeds of A, the second half of B, in pairs."),
@@ -156,30 +160,35 @@ def diff(
 ) -> None:
     """Is B better than A, and by how much: paired differences on the same questions, with intervals.
 
-    Example: `sightline eval diff eval/base/amber eval/dpo/amber --page compare.html`
+    Example: `sightline eval diff eval/base eval/dpo --page compare.html`
     """
+    from sightline.cli.bench_diff import comparisons, other_wording
     from sightline.cli.bench_options import changes_table
-    from sightline.errors import DataError
-    from sightline.evaluation.results import changes, read_measured
+    from sightline.evaluation.results import changes
     from sightline.report.evaluation import change_rows, write_results_page
     from sightline.report.table import table_json
 
-    half = len(before) // 2
-    if len(before) < 2 or len(before) % 2 or (half > 1 and not seeds):
-        raise DataError(f"found {len(before)} results", remedy="Give A and B; or with --seeds A1 A2 ... B1 B2 ...")
-    results = [read_measured(path) for path in before]
-    found = changes(results[:half], results[half:], resamples=resamples)
-    rows = change_rows(found, results[0].result)
-    console_out.print(changes_table(rows))
-    for name in ("better", "worse"):
-        named = [row.name for row in rows if row.verdict == name]
-        say(f"B is {name} in {', '.join(named)}." if named else f"B is {name} in nothing.")
+    compared = comparisons(before, seeds=seeds)
+    documents = []
+    for a, b in compared:
+        result = a[0].result
+        rows = change_rows(changes(a, b, resamples=resamples), result)
+        console_out.print(
+            changes_table(rows, f"{result.bench} ({result.protocol}): A against B, on the same questions")
+        )
+        for name in ("better", "worse"):
+            named = [row.name for row in rows if row.verdict == name]
+            say(f"{result.bench}: B is {name} in {', '.join(named) or 'nothing'}.")
+        if warning := other_wording((a, b)):
+            say(warning)
+        documents.append({"bench": result.bench, "protocol": result.protocol, "metrics": table_json(rows)})
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
-        document = {"bench": results[0].result.bench, "protocol": results[0].result.protocol}
-        json_out.write_text(json.dumps({**document, "metrics": table_json(rows)}, indent=2) + "\n", encoding="utf-8")
+        document = documents[0] if len(documents) == 1 else {"benchmarks": documents}
+        json_out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if page is not None:
-        say(f"Page: {write_results_page(page, list(zip(results[:half], results[half:], strict=True)))}")
+        pairs = [pair for a, b in compared for pair in zip(a, b, strict=True)]
+        say(f"Page: {write_results_page(page, pairs)}")
 
 
 def list_benchmarks() -> None:
@@ -255,9 +264,11 @@ def aggregate(
     from sightline.evaluation.aggregate import OVIP_7B, hri, load_reference, ovip_row, read_evaluation
 
     scale = OVIP_7B if reference is None else load_reference(reference)
-    rows = {}
+    rows, protocols = {}, {}
     for folder in folders:
-        row = ovip_row(read_evaluation(folder))
+        results = read_evaluation(folder)
+        row = ovip_row(results)
+        protocols[str(folder)] = {name: measured.result.protocol for name, measured in results.items()}
         try:
             row["hri"] = hri(row, scale)
         except DataError as error:
@@ -269,7 +280,10 @@ def aggregate(
     for name in dict.fromkeys(name for row in rows.values() for name in row):
         table.add_row(name, *(f"{row[name]:.2f}" if name in row else "" for row in rows.values()))
     console_out.print(table)
+    for name, used in protocols.items():
+        say(f"{name}: {', '.join(f'{bench} {protocol}' for bench, protocol in used.items())}.")
     say(f"HRI is scaled from 0 to 10 by: {scale.name}.")
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
-        json_out.write_text(json.dumps({"reference": scale.name, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        document = {"reference": scale.name, "rows": rows, "protocols": protocols}
+        json_out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -100,7 +100,11 @@ def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
         raise DataError("the file does not exist", source=str(path), remedy="Correct --responses")
     if _is_ours(path):
         return [stored.answer for stored in read_stored(path)]
-    return bench.read_export(path)
+    try:
+        return bench.read_export(path)
+    except DataError as error:
+        remedy = f'Expected lines {{"id": ..., "text": ...}}, or the submission file of {bench.name}'
+        raise DataError(error.found, source=error.source, remedy=remedy) from error
 
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
@@ -117,7 +121,7 @@ def _is_ours(path: Path) -> bool:
         row = json.loads(line)
     except json.JSONDecodeError:
         return False
-    return isinstance(row, dict) and isinstance(row.get("text"), str) and "id" in row
+    return isinstance(row, dict) and {"id", "text"} <= set(row)
 
 
 def _rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
@@ -138,9 +142,8 @@ def _rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
 
 def _answer(row: Mapping[str, Any], source: str) -> Answer:
     if "id" not in row or not isinstance(row.get("text"), str):
-        raise DataError(
-            f"found keys {', '.join(map(str, row))}", source=source, remedy='Write {"id": ..., "text": "..."}'
-        )
+        found = f"the text is {row['text']!r}" if {"id", "text"} <= set(row) else f"found keys {', '.join(row)}"
+        raise DataError(found, source=source, remedy='Write {"id": ..., "text": "..."}')
     return Answer(id=str(row["id"]), text=row["text"])
 
 

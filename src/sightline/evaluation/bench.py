@@ -192,21 +192,17 @@ def match_ids(ids: Sequence[str], answers: Sequence[Answer], *, source: str = "a
         twice = [id for id, count in Counter(answer.id for answer in answers).items() if count > 1]
         raise DataError(f"{len(twice)} ids stand twice ({_some(twice)})", source=source, remedy="Keep one answer each")
     missing = [id for id in ids if id not in by_id]
+    if not missing and len(by_id) == len(ids):
+        return [by_id[id] for id in ids]
+    known = set(ids)
+    unknown = [id for id in by_id if id not in known]
+    found = []
     if missing:
-        raise DataError(
-            f"{len(missing)} of {len(ids)} questions have no answer ({_some(missing)})",
-            source=source,
-            remedy="Answer every question; an empty text is an answer",
-        )
-    if len(by_id) > len(ids):
-        known = set(ids)
-        unknown = [id for id in by_id if id not in known]
-        raise DataError(
-            f"{len(unknown)} ids are not of this benchmark ({_some(unknown)})",
-            source=source,
-            remedy="Check that data and answers belong together",
-        )
-    return [by_id[id] for id in ids]
+        found.append(f"{len(missing)} of {len(ids)} questions have no answer ({_some(missing)})")
+    if unknown:
+        found.append(f"{len(unknown)} of {len(by_id)} ids are not of this benchmark ({_some(unknown)})")
+    remedy = "Check that data and answers belong together" if unknown else "An empty text is an answer"
+    raise DataError(", and ".join(found), source=source, remedy=remedy)
 
 
 def check_protocol(bench: Benchmark, protocol: str) -> None:
@@ -245,7 +241,7 @@ def need_judge(bench: str, judge: Judge | None) -> Judge:
         raise DataError(
             "its answers are graded by a judge, and none was given",
             source=bench,
-            remedy="Pass --judge openai (an OpenAI-compatible endpoint), --judge MODEL_FOLDER or --judge replay:FILE",
+            remedy="Pass --judge openai:MODEL, http://ADDRESS (OpenAI-compatible), local:FOLDER or replay:FILE",
         )
     return judge
 

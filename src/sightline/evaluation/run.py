@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,8 @@ from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts.engine import Progress, RolloutEngine
 from sightline.types import Group, Prompt
 
+DEFAULT_PROMPTS: Final = "default"
+"""Name of the wording that a benchmark's questions have unless another is asked for."""
 DEFAULT_MAX_NEW_TOKENS: Final = 512
 """For a question whose benchmark states no limit."""
 
@@ -126,7 +129,17 @@ def _answer(engine: RolloutEngine, batch: Sequence[Question], spec: AnswerSpec) 
     ]
 
 
-def reword(questions: Sequence[Question], wording: str) -> list[Question]:
+def wordings(questions: Iterable[Question]) -> Counter[str]:
+    """How many questions each protocol words otherwise than the default."""
+    return Counter(
+        name
+        for question in questions
+        for name, text in question.meta.get("prompts", {}).items()
+        if text != question_text(question)
+    )
+
+
+def reword(questions: Sequence[Question], wording: str, bench: str = "") -> list[Question]:
     """The questions as another protocol words them (``meta["prompts"]``), those that it words alike as they are.
 
     Raises:
@@ -135,8 +148,8 @@ def reword(questions: Sequence[Question], wording: str) -> list[Question]:
     words = [question.meta.get("prompts", {}).get(wording) for question in questions]
     if not any(words):
         known = sorted({name for question in questions for name in question.meta.get("prompts", {})})
-        remedy = f"Known are {', '.join(known)}" if known else "This benchmark has one wording"
-        raise DataError(f"no question has the wording {wording!r}", remedy=remedy)
+        remedy = f"Known are {', '.join(known)}" if known else "It has one; --prompts NAME=P words another benchmark"
+        raise DataError(f"no question has the wording {wording!r}", source=bench, remedy=remedy)
     return [
         question if text is None else replace(question, prompt=_reworded(question.prompt, text))
         for question, text in zip(questions, words, strict=True)
@@ -185,7 +198,11 @@ def illustrate(result: Result, questions: Sequence[Question], answers: Sequence[
 def _illustrated(row: Graded, question: Question | None, text: str | None) -> Graded:
     found: dict[str, Any] = {} if text is None else {"answer": text}
     if question is not None:
-        parts = question.prompt.messages[-1]["content"]
-        asked = parts if isinstance(parts, str) else " ".join(part["text"] for part in parts if part["type"] == "text")
-        found |= {"question": asked, "images": list(question.prompt.images)}
+        found |= {"question": question_text(question), "images": list(question.prompt.images)}
     return replace(row, details={**found, **row.details})
+
+
+def question_text(question: Question) -> str:
+    """What is asked, without pictures."""
+    parts = question.prompt.messages[-1]["content"]
+    return parts if isinstance(parts, str) else " ".join(part["text"] for part in parts if part["type"] == "text")
