@@ -26,6 +26,13 @@ def test_every_method_is_a_recipe_whose_algorithm_can_be_built(name):
     assert recipe.model.path == "m" and recipe.output_dir == f"f/runs/{name}"
 
 
+def test_overrides_lie_over_what_the_method_says():
+    size = LeagueSize(overrides=("algorithm.beta=0.7", "train.learning_rate=1e-5"))
+    recipe = recipe_of("dpo_hinge", all_methods()["dpo_hinge"], Path("m"), Path("f"), 0, size)
+    assert recipe.algorithm == {"name": "dpo", "link": "hinge", "beta": 0.7}
+    assert recipe.train.learning_rate == 1e-5
+
+
 def test_methods_differ():
     size = LeagueSize()
     recipes = {

@@ -11,6 +11,12 @@ from sightline.errors import RecipeError
 
 
 def compare(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Of every method's recipe: algorithm.beta=1.0", show_default=False
+        ),
+    ] = None,
     methods: Annotated[
         str, typer.Option(help="Names, separated by commas, as --names shows them. Default: all.", show_default=False)
     ] = "",
@@ -40,9 +46,8 @@ def compare(
     if names:
         console.print("\n".join(all_methods()))
         return
-    league = run_league(
-        seeds=_numbers(seeds), methods=_listed(methods), out=out, bases=base or (), size=LeagueSize(steps=steps)
-    )
+    size = LeagueSize(steps=steps, overrides=tuple(overrides or ()))
+    league = run_league(seeds=_numbers(seeds), methods=_listed(methods), out=out, bases=base or (), size=size)
     console.print(terminal_table(league.standings))
     console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
     if league.failed:

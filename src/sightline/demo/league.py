@@ -61,6 +61,8 @@ class LeagueSize:
     """Presence questions about each of these."""
     sft_steps: int | None = None
     """Steps of the SFT that makes the base; None: as long as that of the demo."""
+    overrides: tuple[str, ...] = ()
+    """Dotted, laid over the recipe of every method: ``("algorithm.beta=1.0",)``."""
 
 
 def all_methods() -> dict[str, Overrides]:
@@ -162,12 +164,12 @@ def recipe_of(name: str, overrides: Overrides, start_model: Path, folder: Path, 
         "train.max_steps": size.steps,
         "train.batch_size": size.groups,
     }
-    return load_recipe(recipe_file, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    return load_recipe(recipe_file, [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *size.overrides])
 
 
 def _claim(out: Path, size: LeagueSize) -> None:
     """Notes the budget in ``budget.json``, so that results of two budgets are never in one table."""
-    file, budget = out / "budget.json", dataclasses.asdict(size)
+    file, budget = out / "budget.json", json.loads(json.dumps(dataclasses.asdict(size)))
     if file.exists() and (found := json.loads(file.read_text(encoding="utf-8"))) != budget:
         differing = [key for key in budget if found.get(key) != budget[key]]
         changes = [f"{key}: {found.get(key)} there, {budget[key]} here" for key in differing]
