@@ -240,6 +240,15 @@ def test_a_look_at_the_first_answers_is_not_graded(run, tiny, world, tmp_path):
     assert len(read_stored(tmp_path / "scenes" / "answers.jsonl")) == 2
 
 
+def test_an_interrupt_says_how_to_go_on(run, tiny, world, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sightline.cli.bench_run.answer_questions", interrupted)
+    code, _, err = run("eval", "run", "scenes", "--model", tiny["llava"], "--data", world, "-o", tmp_path)
+    assert code == 130 and "Stopped. The answers so far are in" in err and "goes on from there" in " ".join(err.split())
+
+
 def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_path):
     evaluate = ["eval", "run", "scenes", "--model", tiny["llava"], "--data", world.parent, "--max-tokens", 6]
     base, again = tmp_path / "base", tmp_path / "again"

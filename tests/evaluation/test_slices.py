@@ -110,6 +110,21 @@ def test_objects_of_a_judge(run, tmp_path):
     assert metrics["f1"] == pytest.approx(2 * 50 * (200 / 3) / (50 + 200 / 3))
 
 
+def test_a_judge_that_is_away_gives_no_figures(run, tmp_path):
+    slices = Slices(tmp_path / "data")
+    slices.mmhal()
+    slices.mm_instruct()
+    with FakeJudge(lambda *_: (503, {}, {"error": "busy"}, 0)) as fake:
+        options = ["--judge", fake.url, "--judge-option", "model=x", "--judge-option", "tries=1"]
+        for name, ids in (("mmhal", ["m0", "m1", "m2"]), ("mm_instruct", ["0", "1", "2"])):
+            answers, figures = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.json"
+            answers.write_text("".join(json.dumps({"id": id, "text": "It is red."}) + "\n" for id in ids))
+            command = ["eval", "grade", name, "--data", slices.root, "--responses", answers, "--json", figures]
+            code, out, err = run(*command, *options)
+            assert code == 2 and f"{name}: none of 3 answers could be graded" in err and "Check the judge" in err
+            assert not out and not figures.exists()
+
+
 def test_one_benchmark_that_cannot_be_graded_keeps_the_others(run, tiny, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     slices = Slices(data)

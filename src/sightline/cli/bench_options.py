@@ -99,9 +99,7 @@ def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[
 def result_table(measured: Measured) -> Table:
     """One result for the terminal: figures as the protocol prints them, and their intervals."""
     result = measured.result
-    failed = f", {result.failures} could not be graded" if result.failures else ""
-    title = f"{result.bench} ({result.protocol}), {len(result.graded)} answers{failed}"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
@@ -117,12 +115,12 @@ def result_table(measured: Measured) -> Table:
     return table
 
 
-def changes_table(rows: Sequence[Row], title: str) -> Table:
+def changes_table(rows: Sequence[Row]) -> Table:
     """A against B for the terminal: both values, and the difference with its interval."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric", no_wrap=True)
-    for column in ("A", "B", "B - A", "95 % interval"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for title in ("A", "B", "B - A", "95 % interval"):
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in rows:
         assert row.after is not None and row.difference is not None
@@ -135,6 +133,9 @@ def changes_table(rows: Sequence[Row], title: str) -> Table:
 
 def show_result(measured: Measured) -> None:
     """Prints a result, its notes and how long the answers are: length stands beside every figure."""
+    result = measured.result
+    failed = f", {result.failures} could not be graded" if result.failures else ""
+    out.print(Text(f"{result.bench} ({result.protocol}), {len(result.graded)} answers{failed}", style="bold"))
     out.print(result_table(measured))
     length = measured.facts.get("length", {})
     if length:

@@ -130,17 +130,21 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
 def _answered(evaluation: Evaluation, task: Task, engine: Any, *, overwrite: bool) -> Task:
     settings = {**evaluation.facts(), "questions": _fingerprint(task.questions)}
     file = AnswerFile(path=evaluation.out / task.bench.name / "answers.jsonl", settings=settings)
-    with progress_bar() as bar:
-        shown = bar.add_task(task.bench.name, total=len(task.questions))
-        answers = answer_questions(
-            engine,
-            task.questions,
-            file,
-            evaluation.spec,
-            overwrite=overwrite,
-            on_progress=lambda done, _: bar.update(shown, completed=done),
-        )
-        bar.update(shown, completed=len(answers))
+    try:
+        with progress_bar() as bar:
+            shown = bar.add_task(task.bench.name, total=len(task.questions))
+            answers = answer_questions(
+                engine,
+                task.questions,
+                file,
+                evaluation.spec,
+                overwrite=overwrite,
+                on_progress=lambda done, _: bar.update(shown, completed=done),
+            )
+            bar.update(shown, completed=len(answers))
+    except KeyboardInterrupt:
+        say(f"Stopped. The answers so far are in {file.path}: the same command goes on from there.")
+        raise
     return dataclasses.replace(task, answers=answers)
 
 

@@ -162,6 +162,8 @@ def diff(
 
     Example: `sightline eval diff eval/base eval/dpo --page compare.html`
     """
+    from rich.text import Text
+
     from sightline.cli.bench_diff import comparisons, other_wording
     from sightline.cli.bench_options import changes_table
     from sightline.evaluation.results import changes
@@ -173,9 +175,9 @@ def diff(
     for a, b in compared:
         result = a[0].result
         rows = change_rows(changes(a, b, resamples=resamples), result)
-        console_out.print(
-            changes_table(rows, f"{result.bench} ({result.protocol}): A against B, on the same questions")
-        )
+        title = f"{result.bench} ({result.protocol}): A against B, on the same questions"
+        console_out.print(Text(title, style="bold"))
+        console_out.print(changes_table(rows))
         for name in ("better", "worse"):
             named = [row.name for row in rows if row.verdict == name]
             say(f"{result.bench}: B is {name} in {', '.join(named) or 'nothing'}.")

@@ -179,13 +179,21 @@ def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec:
     """Grades stored answers; needs no model.
 
     Raises:
-        DataError: The protocol or an option is unknown, ids do not match, or a judge is needed and missing.
+        DataError: The protocol or an option is unknown, ids do not match, or a judge is needed and is missing or
+            gave no verdict at all.
     """
     protocol = spec.protocol or bench.protocols[0]
     check_protocol(bench, protocol)
     if not answers:
         raise DataError("there are no answers", source=bench.name, remedy="Answer the benchmark first")
-    return bench.grade(data, answers, protocol, spec.options, spec.judge)
+    result = bench.grade(data, answers, protocol, spec.options, spec.judge)
+    if result.failures and not any(row.counts for row in result.graded):
+        raise DataError(  # the figures of no verdict would be zeros that look like scores
+            f"none of {result.failures} answers could be graded ({result.notes[-1]})",
+            source=bench.name,
+            remedy="Check the judge, and grade again: replies that are there are not asked for twice",
+        )
+    return result
 
 
 def illustrate(result: Result, questions: Sequence[Question], answers: Sequence[Answer]) -> Result:
