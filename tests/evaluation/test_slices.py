@@ -8,7 +8,7 @@ from fake_judge import FakeJudge, body
 from slices import Slices
 
 from sightline import cli
-from sightline.evaluation.answers import read_stored
+from sightline.evaluation.answers import read_responses, read_stored
 from sightline.evaluation.benches import MODULES, load_bench
 from sightline.evaluation.results import read_measured
 
@@ -67,10 +67,10 @@ def test_every_benchmark_from_pictures_to_figures_and_back_from_its_own_format(r
         assert f'id="{name}-' in page
 
         bench = load_bench(name)
-        path = tmp_path / "export" / (name if name in ("mme",) else f"{name}.jsonl")
+        path = tmp_path / "export" / (name + {"mme": "", "pope": "", "mmstar": ".xlsx"}.get(name, ".jsonl"))
         path.parent.mkdir(exist_ok=True)
         bench.export(data / name, [one.answer for one in stored], path)
-        again = {answer.id: answer.text for answer in bench.read_export(path)}
+        again = {answer.id: answer.text for answer in read_responses(bench, path)}
         assert len(again) == len(stored)
     assert table["llava_bench_official"]["score,none"] == 50
     assert table["mmhal_official"]["average_score,none"] == 5

@@ -115,11 +115,12 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    with path.open(encoding="utf-8") as file:
-        line = file.readline()
+    if path.is_dir():  # official submissions of several files
+        return False
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
+        with path.open(encoding="utf-8") as file:
+            row = json.loads(file.readline())
+    except (json.JSONDecodeError, UnicodeDecodeError):
         return False
     return isinstance(row, dict) and {"id", "text"} <= set(row)
 
