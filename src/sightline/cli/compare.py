@@ -7,16 +7,12 @@ from typing import Annotated
 
 import typer
 
+from sightline.cli.train import Overrides
 from sightline.errors import RecipeError
 
 
 def compare(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Of every method's recipe: algorithm.beta=1.0", show_default=False
-        ),
-    ] = None,
+    overrides: Overrides = None,
     methods: Annotated[
         str, typer.Option(help="Names, separated by commas, as --names shows them. Default: all.", show_default=False)
     ] = "",
@@ -36,6 +32,8 @@ def compare(
     For each seed a tiny LLaVA learns to describe drawn scenes, and to hallucinate. It answers prompts, its answers
     are scored, and every method learns from them. Prints the league table and writes report.html. What is finished
     is not done again.
+
+    Overrides are laid over every method's recipe.
 
     Example: `sightline compare --methods dpo,orpo,kto --seeds 0,1 --out runs/compare`
     """
