@@ -145,6 +145,10 @@ def test_two_runs_of_several_benchmarks_are_compared_and_say_how_they_asked(run,
     code, _, err = run("eval", "amber", "pope", "realworldqa", *ask, base, "--protocol", "pope=vlmevalkit")
     assert code == 0 and "pope: asked in its default wording. vlmevalkit has its own: --prompts pope=vlmevalkit" in err
     words = ["--prompts", "amber=vlmevalkit", "--protocol", "pope=vlmevalkit"]
+    _, _, err = run("eval", "amber", *ask, other, "--against", tmp_path / "bsae")
+    assert "holds no results of amber. Give --against the --out of an earlier run" in err and not other.exists()
+    _, _, err = run("eval", "amber", "mme", *ask, other, "--against", base)
+    assert f"{base} holds no results of mme: these will stand alone" in err.replace("\n", "")
     code, _, err = run("eval", "amber", "pope", *ask, other, *words)
     assert code == 0 and "Wording of the questions: vlmevalkit" in err
     assert read_measured(other / "amber").facts["prompts"] == "vlmevalkit"

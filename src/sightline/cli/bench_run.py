@@ -105,6 +105,22 @@ def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | 
         sys.exit(2)
 
 
+def check_earlier(against: Path | None, names: Sequence[str]) -> None:
+    """Says before the work which benchmarks the earlier run does not have.
+
+    Raises:
+        DataError: It has none of them.
+    """
+    if against is None:
+        return
+    lacking = [name for name in names if not (against / load_bench(name).name / RESULTS).exists()]
+    if len(lacking) == len(names):
+        remedy = "Give --against the --out of an earlier run"
+        raise DataError(f"holds no results of {', '.join(names)}", source=str(against), remedy=remedy)
+    if lacking:
+        say(f"{against} holds no results of {', '.join(lacking)}: these will stand alone.")
+
+
 def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
     bench = load_bench(name)
     if protocol := protocol_of(bench, evaluation.protocols):

@@ -80,7 +80,7 @@ def run(
 
     Example: `sightline eval run amber pope --model runs/dpo/model --data benchmarks -o eval/dpo --against eval/base`
     """
-    from sightline.cli.bench_run import Evaluation, answer_all, grade_all
+    from sightline.cli.bench_run import Evaluation, answer_all, check_earlier, grade_all
     from sightline.evaluation.run import AnswerSpec
     from sightline.recipes.load import check_spec
     from sightline.recipes.schema import ModelSpec
@@ -97,6 +97,7 @@ def run(
         judge=judge,
         judge_options=judge_option or [],
     )
+    check_earlier(against, benches)
     tasks = answer_all(evaluation, benches, limit=limit, overwrite=overwrite)
     if limit is None:
         grade_all(evaluation, tasks, against=against)
