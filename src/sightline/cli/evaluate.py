@@ -74,6 +74,7 @@ def scenes(
     """Measure hallucination in the built-in world of drawn scenes, where every fact is known.
 
     Greedy answers to one caption request and some yes/no questions about each held-out drawing.
+    As a benchmark like the others, with protocols, resuming and intervals: `sightline eval run scenes`.
     Writes answers.jsonl, results.json and report.html, and prints the table.
 
     Example: `sightline eval scenes --model runs/demo/dpo/model -o runs/after --against runs/before/answers.jsonl`

@@ -3,7 +3,8 @@
 Questions come in pairs on similar figures (or with and without one) and in sets on one figure; a pair or figure is
 right where all its questions are. ``official`` follows ``evaluation.py`` of tianyi-lab/HallusionBench: a judge
 compares the answer with the true statement. ``lmms-eval`` does so for the questions with a figure; ``vlmevalkit``
-takes these too, and reads yes or no without a judge.
+takes these too, and reads yes or no without a judge. The five figures of the leaderboard, overall and by kind; the
+script's diagnosis (bias to yes, consistency, language or vision at fault) is not computed.
 
 Option: ``template`` (a rubric file; it may name ``question``, ``reference`` and ``answer``).
 """
