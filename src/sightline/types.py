@@ -329,6 +329,8 @@ class Algorithm:
     """Columns of Batch that must be filled before ``loss`` (``ref_logprobs``, ...)."""
     heads: frozenset[str] = frozenset({"logprobs"})
     """Heads of the policy that ``loss`` reads."""
+    compares: bool = False
+    """Whether it learns from comparisons alone: a group without one is refused before training."""
 
     def prepare(self, batch: Batch, world: World) -> Batch:
         """Columns derived from others, once per batch and without gradient (advantages, baselines)."""

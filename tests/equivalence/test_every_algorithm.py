@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
 CASES = {
     "sft": Case("singles", {"name": "sft"}),
-    "sft chosen": Case("pairs", {"name": "sft", "responses": "chosen"}),
+    "sft chosen": Case("plain", {"name": "sft", "responses": "chosen"}),
     "dpo": Case("pairs", {"name": "dpo"}),
     "dpo mixed": Case(
         "pairs", {"name": "dpo", "link": {"sigmoid": 0.8, "bco_pair": 0.2, "ipo": 0.1}, "sft_weight": 1.0}

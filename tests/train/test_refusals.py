@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import train_runs
 
+from sightline.algorithms.registry import BUILT_IN, build_algorithm
 from sightline.data.schema import read_groups, write_groups
 from sightline.errors import DataError, RecipeError, SightlineError
 from sightline.recipes.schema import DataSpec, Recipe, SegmentSpec
@@ -68,8 +69,10 @@ def fourth_without_reward(index: int, group: Group) -> Group:
 def test_rows(
     tiny: dict[str, Path], tmp_path: Path, algorithm: dict, change: Any, kind: type[SightlineError], words: str
 ) -> None:
+    made = recipe(tiny["llava"], tmp_path, change, algorithm=algorithm)
     with pytest.raises(kind, match=words):
-        train(recipe(tiny["llava"], tmp_path, change, algorithm=algorithm), quiet=True)
+        train(made, quiet=True)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_held_out_rows(tiny: dict[str, Path], tmp_path: Path) -> None:
@@ -79,6 +82,7 @@ def test_held_out_rows(tiny: dict[str, Path], tmp_path: Path) -> None:
     held_out = (DataSpec(path=str(tmp_path / "held_out.jsonl")),)
     with pytest.raises(DataError, match=r"held_out.jsonl:3: there is no comparison"):
         train(replace(made, data=replace(made.data, eval=held_out)), quiet=True)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # before the first step
 
 
 def test_segments_of_answers_that_nothing_is_compared_with(tiny: dict[str, Path], tmp_path: Path) -> None:
@@ -99,3 +103,19 @@ def test_kto_online(tiny: dict[str, Path], tmp_path: Path) -> None:
     made = train_runs.online(tiny["llava"], tmp_path, "train_runs:CountsE", algorithm={"name": "kto"})
     with pytest.raises(RecipeError, match="kto learns from labelled answers"):
         train(made, quiet=True)
+
+
+def test_online_without_comparisons(tiny: dict[str, Path], tmp_path: Path) -> None:
+    made = train_runs.online(tiny["llava"], tmp_path, "train_runs:CountsE", algorithm={"name": "dpo", "per": "group"})
+    with pytest.raises(RecipeError, match="relation: none makes no comparisons, and dpo learns from nothing else"):
+        train(replace(made, online=replace(made.online, relation="none")), quiet=True)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_who_learns_from_comparisons_alone_says_so(name: str) -> None:
+    assert build_algorithm({"name": name}).compares == (name != "sft")
+
+
+def test_who_may_learn_from_single_answers_says_so() -> None:
+    assert build_algorithm({"name": "sft", "responses": "chosen"}).compares
+    assert not build_algorithm({"name": "reward_model", "objective": "regression"}).compares

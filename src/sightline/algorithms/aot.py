@@ -36,6 +36,7 @@ class AOT(Algorithm):
     """Share of labels assumed wrong, in [0, 0.5)."""
 
     needs = frozenset({"ref_logprobs", "old_logprobs"})
+    compares = True
 
     def __post_init__(self) -> None:
         check_range("beta", self.beta, above=0)

@@ -41,6 +41,8 @@ class CPO(Algorithm):
     sft_weight: float = 1.0
     """Weight of the negative log-likelihood per chosen token, >= 0; TRL's ``cpo_alpha``."""
 
+    compares = True
+
     def __post_init__(self) -> None:
         check_range("beta", self.beta, above=0)
         check_range("sft_weight", self.sft_weight, least=0)

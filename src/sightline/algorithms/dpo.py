@@ -75,6 +75,7 @@ class DPO(Algorithm):
     losses of several terms per row are published (mDPO, S-VCO, OViP)."""
 
     needs = frozenset({"ref_logprobs"})
+    compares = True
 
     def __post_init__(self) -> None:
         check_range("beta", self.beta, above=0)

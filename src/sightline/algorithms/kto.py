@@ -39,6 +39,7 @@ class KTO(Algorithm):
     """λ_U, > 0."""
 
     needs = frozenset({"ref_logprobs", "old_logprobs", "labels"})
+    compares = True
 
     def __post_init__(self) -> None:
         for name in ("beta", "desirable_weight", "undesirable_weight"):

@@ -46,6 +46,7 @@ class ListwiseDPO(Algorithm):
     """Weight of the negative log-likelihood per token of responses that win an edge and lose none, >= 0."""
 
     needs = frozenset({"ref_logprobs"})
+    compares = True
 
     def __post_init__(self) -> None:
         check_range("beta", self.beta, above=0)

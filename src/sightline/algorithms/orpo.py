@@ -34,6 +34,8 @@ class ORPO(Algorithm):
     sft_weight: float = 1.0
     """Weight of the negative log-likelihood per chosen token, >= 0: 1 in the paper and in TRL."""
 
+    compares = True
+
     def __post_init__(self) -> None:
         check_range("beta", self.beta, least=0)
         check_range("sft_weight", self.sft_weight, least=0)

@@ -60,6 +60,7 @@ class RewardModel(Algorithm):
             )
         if self.margin or self.objective == "regression":
             object.__setattr__(self, "needs", frozenset({"rewards"}))
+        object.__setattr__(self, "compares", self.objective != "regression")
 
     def loss(self, batch: Batch, scores: Scores, world: World) -> tuple[tuple[Term, ...], dict[str, Stat]]:
         """Unreduced terms, and statistics under the names of TRL's RewardTrainer.

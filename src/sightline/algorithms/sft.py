@@ -25,6 +25,9 @@ class SFT(Algorithm):
     """``all``: every response; refused where groups bring comparisons, since a rejected answer would be
     trained too. ``chosen``: only responses that win a comparison and lose none; weights of edges are refused."""
 
+    def __post_init__(self) -> None:  # an attribute of the class that depends on a field
+        object.__setattr__(self, "compares", self.responses == "chosen")
+
     def loss(self, batch: Batch, scores: Scores, world: World) -> tuple[tuple[Term, ...], dict[str, Stat]]:
         """One term, and the mean NLL per token (its exponential is the perplexity)."""
         assert scores.logprobs is not None

@@ -31,6 +31,8 @@ class SimPO(Algorithm):
     sft_weight: float = 0.0
     """Weight of the negative log-likelihood per chosen token, >= 0 (CPO-SimPO; TRL's ``cpo_alpha``)."""
 
+    compares = True
+
     def __post_init__(self) -> None:
         check_range("beta", self.beta, above=0)
         check_range("gamma_beta_ratio", self.gamma_beta_ratio, least=0)

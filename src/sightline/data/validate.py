@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from PIL import Image
 
 from sightline.data.readers.chat import PLACEHOLDER
 from sightline.data.readers.rows import Reason, RowError
+from sightline.errors import DataError
 from sightline.types import Edge, Group, Message, Prompt
 
 Part = Literal["train", "eval"]
@@ -242,3 +243,17 @@ def as_bad_row(file: str, row: int, error: Any) -> BadRow:
     """The entry of a row that was left out because of ``error`` (a DataError)."""
     text = f"{error.found}. {error.remedy}" if error.remedy else error.found
     return BadRow(file=file, row=row, reason=error.reason if isinstance(error, RowError) else "malformed", error=text)
+
+
+def refuse_uncompared(groups: Iterable[Group], algorithm: str) -> None:
+    """
+    Raises:
+        DataError: names the group that has no comparison.
+    """
+    for group in groups:
+        if not group.edges:
+            raise DataError(
+                f"there is no comparison of answers, and {algorithm} learns from nothing else",
+                source=group.source or group.id,
+                remedy="Give the row chosen and rejected, make pairs with `sightline pairs`, or train with sft",
+            )

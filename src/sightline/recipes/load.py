@@ -106,6 +106,11 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
             f"{recipe.name}: online trains the policy that samples, and {name} trains none. Sample answers first "
             "(sightline sample), and name the file under data.train."
         )
+    if recipe.online is not None and recipe.online.relation == "none" and algorithm.compares:
+        raise RecipeError(
+            f"{recipe.name}: online.relation: none makes no comparisons, and {name} learns from nothing else. "
+            "Set it to best_worst or ranked."
+        )
     if "labels" in algorithm.needs and recipe.online is not None:
         raise RecipeError(
             f"{recipe.name}: {name} learns from labelled answers, and online gives sampled answers rewards and "

@@ -129,7 +129,7 @@ def run_pass(s: Session, one: Pass, counts: Mapping[Unit, int], *, sync: bool) -
         with s.runtime.autocast():
             scores = s.model(batch, s.algorithm.heads)
         terms, stats = s.algorithm.loss(batch, scores, s.runtime)
-        check_compared(one, terms, s.recipe.algorithm["name"], s.algorithm.needs)
+        check_compared(one, terms, s.recipe.algorithm["name"])
         parts = {term.name: one.weight * weighted_sum(term) / max(1, counts[term.unit]) for term in terms}
         assert len(parts) == len(terms), "terms of one loss have names of their own"
         loss = torch.stack(list(parts.values())).sum()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sightline.data.sampler import cost, extend_plan, plan_micro_batches
-from sightline.errors import DataError
+from sightline.data.validate import refuse_uncompared
 from sightline.train.session import Session
 from sightline.train.source import Taken
 from sightline.types import Batch, RenderedGroup, Stat, Term, Unit
@@ -76,26 +76,14 @@ def _filled(s: Session, one: Pass) -> Batch:
         return s.columns.fill(batch, one.groups)
 
 
-def check_compared(one: Pass, terms: Sequence[Term], algorithm: str, needs: frozenset[str] = frozenset()) -> None:
-    """Refuses a group that a loss on comparisons would pass over in silence.
-
-    A loss per group is one on comparisons too, unless it reads rewards: without either there is nothing to learn from.
+def check_compared(one: Pass, terms: Sequence[Term], algorithm: str) -> None:
+    """Refuses groups that a loss on comparisons would pass over in silence: an algorithm may not say that it compares.
 
     Raises:
         DataError: names the group that has no comparison.
     """
-    compared: set[Unit] = {"pair", "chosen_token"}
-    if "rewards" not in needs:
-        compared.add("group")
-    if not {term.unit for term in terms} <= compared:
-        return
-    for group in one.groups:
-        if not group.group.edges:
-            raise DataError(
-                f"there is no comparison of answers, and {algorithm} learns from nothing else",
-                source=group.group.source or group.group.id,
-                remedy="Give the row chosen and rejected, make pairs with `sightline pairs`, or train with sft",
-            )
+    if {term.unit for term in terms} <= {"pair", "chosen_token"}:
+        refuse_uncompared((rendered.group for rendered in one.groups), algorithm)
 
 
 def weighted_sum(term: Term) -> Tensor:

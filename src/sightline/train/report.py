@@ -13,7 +13,7 @@ from sightline.data.sampler import share
 from sightline.errors import DivergenceError
 from sightline.train.looking import look
 from sightline.train.metrics import Meter
-from sightline.train.passes import Pass, check_compared, fill, plan_passes, survey, weighted_sum
+from sightline.train.passes import Pass, fill, plan_passes, survey, weighted_sum
 from sightline.train.session import Session
 from sightline.train.source import Taken
 from sightline.types import Stat
@@ -88,7 +88,6 @@ def evaluate(s: Session) -> dict[str, float]:
             with s.runtime.autocast():
                 scores = s.policy(batch, s.algorithm.heads)
             terms, stats = s.algorithm.loss(batch, scores, s.runtime)
-            check_compared(one, terms, s.recipe.algorithm["name"], s.algorithm.needs)
             if one.weight:
                 meter.add(stats)
                 meter.add({f"loss/{t.name}": Stat(sum=weighted_sum(t), count=batch.count(t.unit)) for t in terms})

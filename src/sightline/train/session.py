@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.render import Renderer
+from sightline.data.validate import refuse_uncompared
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
@@ -143,6 +144,9 @@ def open_session(
     renderer = _renderer(recipe, policy)
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
     rows = load_rows(recipe, runtime, renderer, reads)
+    if algorithm.compares:
+        trained = rows.train if recipe.online is None else ()
+        refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"])
     source = build_source(recipe, runtime, policy, renderer, rows.train)
     try:
         columns = build_columns(recipe, algorithm, runtime, policy, renderer, rows, quiet=quiet)
