@@ -101,6 +101,8 @@ def run(
     tasks = answer_all(evaluation, benches, limit=limit, overwrite=overwrite)
     if limit is None:
         grade_all(evaluation, tasks, against=against)
+    else:
+        say(f"The first answers of each benchmark, not graded: {out}")
 
 
 def grade(
