@@ -82,7 +82,7 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     caption = "shares in %; brackets: bootstrap 95 % interval"
     if compared:
         caption += "  ✓ better  ✗ worse  ≈ unclear"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), caption=caption, caption_justify="left")
     table.add_column("metric", no_wrap=True)
     for title in ("before", "after", "difference") if compared else ("value",):
         table.add_column(title, justify="right", no_wrap=True)
