@@ -22,6 +22,8 @@ from sightline.types import Edge, Group, Response
 SCENES = 32
 FREE = {"orpo", "simpo", "cpo"}
 """Methods without a reference."""
+GENTLE = {"forward_kl", "js", "alpha"}
+"""Divergences whose slope vanishes where both answers got much likelier: from random weights they need small steps."""
 
 METHODS = {
     "dpo": {"name": "dpo"},
@@ -41,6 +43,9 @@ METHODS = {
     "apo_down": {"name": "dpo", "link": "apo_down"},
     "discopop": {"name": "dpo", "link": "discopop"},
     "wpo": {"name": "dpo", "weighting": "wpo"},
+    "forward_kl": {"name": "dpo", "divergence": "forward_kl"},
+    "js": {"name": "dpo", "divergence": "js_divergence"},
+    "alpha": {"name": "dpo", "divergence": "alpha_divergence", "divergence_alpha": 0.5},
     "aot": {"name": "aot"},
     "aot_unpaired": {"name": "aot", "paired": False},
     "orpo": {"name": "orpo", "beta": 1.0},
@@ -67,6 +72,9 @@ GOLDEN: dict[str, tuple[float, float, float]] = {
     "apo_down": (1.00000, 0.29414, 0.17245),
     "discopop": (0.84657, 0.76472, 0.63043),
     "wpo": (0.16610, 0.05506, 0.00614),
+    "forward_kl": (0.69315, 0.15756, 0.01518),
+    "js": (0.69315, 0.59645, 0.56667),
+    "alpha": (0.69315, 0.29118, 0.09448),
     "aot_unpaired": (0.69315, 0.10916, 0.00800),
     "aot": (0.69315, 0.12668, 0.00740),
     "orpo": (5.74854, 2.84737, 1.34551),
@@ -110,7 +118,12 @@ def run(method: str, data: Path, folder: Path) -> list[dict[str, float]]:
         reference="none" if algorithm["name"] in FREE else "cache",
         data=DatasetSpec(train=(rows,), segments=SegmentSpec() if method == "dense" else None),
         train=TrainSpec(
-            max_steps=20, batch_size=16, micro_batch_tokens=2048, learning_rate=1e-3, schedule="constant", warmup=0
+            max_steps=20,
+            batch_size=16,
+            micro_batch_tokens=2048,
+            learning_rate=3e-5 if method in GENTLE else 1e-3,
+            schedule="constant",
+            warmup=0,
         ),
     )
     train(recipe, quiet=True)
