@@ -40,6 +40,8 @@ JudgeSetting = Annotated[
 ]
 BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="Name of the benchmark.", show_default=False)]
 
+EarlierRun = Annotated[Path | None, typer.Option(help="--out of an earlier run, to stand beside.", show_default=False)]
+
 
 def run(
     benches: Annotated[list[str], typer.Argument(metavar="BENCH...", help="Names of benchmarks.", show_default=False)],
@@ -51,9 +53,7 @@ def run(
     option: BenchOption = None,
     judge: JudgeOption = None,
     judge_option: JudgeSetting = None,
-    against: Annotated[
-        Path | None, typer.Option(help="--out of an earlier run, to stand beside.", show_default=False)
-    ] = None,
+    against: EarlierRun = None,
     prompts: Annotated[
         list[str] | None,
         typer.Option(help="Word the questions as this protocol does; NAME=P for one benchmark.", show_default=False),
