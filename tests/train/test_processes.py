@@ -25,12 +25,20 @@ def two(tiny, tmp_path_factory):
     script = [str(Path(two_processes.__file__)), str(tiny["llava"]), str(folder)]
     done = subprocess.run(launcher + script, env=train_runs.environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
-    return torch.load(folder / "found.pt", weights_only=True)
+    threads = [(folder / f"threads-{rank}.txt").read_text().splitlines() for rank in (0, 1)]
+    return torch.load(folder / "found.pt", weights_only=True) | {"threads": threads}
 
 
 @pytest.mark.processes
 def test_two_processes_ran(one, two):
     assert (one["size"], two["size"]) == (1, 2)
+
+
+@pytest.mark.processes
+def test_threads_of_gloo_end_before_the_interpreter(two):
+    for running, ended in two["threads"]:
+        assert "gloo" in running
+        assert "gloo" not in ended
 
 
 @pytest.mark.processes

@@ -1,11 +1,14 @@
 """Started on two gloo processes by test_processes.py: runs what it is told, writes what it found.
 
-``two_processes.py MODEL FOLDER``: the main process writes FOLDER/found.pt.
+``two_processes.py MODEL FOLDER``: the main process writes FOLDER/found.pt; each writes FOLDER/threads-RANK.txt, the
+names of the threads that were alive while it ran and when it ended.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -131,8 +134,16 @@ def measure(model: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
+def threads() -> str:
+    return " ".join(sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    written = Path(sys.argv[2]) / f"threads-{os.environ['RANK']}.txt"
+    running: list[str] = []
+    atexit.register(lambda: written.write_text("\n".join([*running, threads()])))  # after those of the runtime
     result = measure(Path(sys.argv[1]), Path(sys.argv[2]))
+    running.append(threads())
     if Runtime().is_main:
         torch.save(result, Path(sys.argv[2]) / "found.pt")

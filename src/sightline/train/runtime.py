@@ -8,6 +8,7 @@ by global counts, so that the average is the gradient of the global loss.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib.util
 import os
 import random
@@ -213,5 +214,12 @@ def _refuse_replaced() -> None:
 
 
 def _leave() -> None:
+    """Ends gloo's threads before the interpreter ends.
+
+    A thread that still holds a tensor of the last collective asks for the interpreter's lock to let it go; asking
+    while the interpreter is ending aborts the process. The threads end with the last reference to their group, and
+    models wrapped for DDP sit in reference cycles that hold one.
+    """
     if torch.distributed.is_initialized():
+        gc.collect()
         torch.distributed.destroy_process_group()
