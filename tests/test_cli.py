@@ -11,7 +11,7 @@ from sightline.errors import RecipeError
 from sightline.recipes.load import load_recipe
 from sightline.scenes.world import Scenes
 
-COMMANDS = ["demo", "train", "show", "sample", "score", "pairs", "eval scenes", "report"]
+COMMANDS = ["demo", "train", "show", "sample", "score", "pairs", "report"]
 
 
 @pytest.fixture
@@ -157,16 +157,3 @@ def test_pairs_from_labelled_options(run, shared_data, tmp_path):
     assert "60 pairs in 60 groups" in run(*arguments, "-o", out)[2]
     group = next(read_groups(out))
     assert group.responses[group.edges[0].winner].text == group.prompts[0].facts["label"] == "C"
-
-
-def test_evaluation_in_the_built_in_world(run, tiny, tmp_path):
-    evaluate = ["eval", "scenes", "--model", tiny["llava"], "--scenes", 3, "--questions", 2, "--max-tokens", 8]
-    code, out, _ = run(*evaluate, "-o", tmp_path / "a")
-    assert code == 0 and "Accuracy" in out and "shares in %" in out
-    results = json.loads((tmp_path / "a" / "results.json").read_text())
-    assert results["scenes"] == 3 and results["metrics"]["hal"]["after"] is None
-    assert len(list(read_groups(tmp_path / "a" / "answers.jsonl"))) == 9
-
-    assert run(*evaluate, "-o", tmp_path / "b", "--against", tmp_path / "a" / "answers.jsonl")[0] == 0
-    again = json.loads((tmp_path / "b" / "results.json").read_text())["metrics"]
-    assert again["accuracy"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}

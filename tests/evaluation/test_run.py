@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from sightline import cli
+from sightline.cli.bench_run import default_out
 from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer, read_responses, read_stored, write_answers
 from sightline.evaluation.bench import Answer, Question, match_ids
-from sightline.evaluation.benches import load_bench
+from sightline.evaluation.benches import MODULES, load_bench
 from sightline.evaluation.benches.scenes import BENCH
 from sightline.evaluation.run import (
     AnswerSpec,
@@ -26,6 +30,7 @@ from sightline.evaluation.run import (
     reword,
     wordings,
 )
+from sightline.evaluation.weights import fingerprint_files
 from sightline.types import Group, Prompt, Response
 
 
@@ -120,7 +125,7 @@ def test_missing_double_and_unknown_ids_are_named():
     assert match_ids(["2", "0"], [answers[0], answers[2]]) == [answers[2], answers[0]]
     with pytest.raises(DataError, match=r"7 of 14 questions have no answer \(7, 8, 9, 10, 11, \.\.\.\)"):
         match_ids([str(n) for n in range(14)], answers)
-    with pytest.raises(DataError, match=r"1 ids stand twice \(3\)"):
+    with pytest.raises(DataError, match=r"answers: 1 id stands twice \(3\)\. Keep one"):
         match_ids([str(n) for n in range(7)], [*answers, answers[3]])
     with pytest.raises(DataError, match=r"2 of \d+ ids are not of this benchmark \(5, 6\)"):
         match_ids([str(n) for n in range(5)], answers)
@@ -235,10 +240,112 @@ def test_every_command_has_help_with_an_example(run, command):
 
 def test_a_look_at_the_first_answers_is_not_graded(run, tiny, world, tmp_path):
     command = ["eval", "run", "scenes", "--model", tiny["llava"], "--data", world, "--max-tokens", 2, "-o", tmp_path]
-    code, _, err = run(*command, "--limit", 2)
-    assert code == 0 and "not graded" in err
+    code, out, _ = run(*command, "--limit", 2)
+    assert code == 0 and "scenes, 2 of 12 questions answered, not graded" in out
     assert [p.name for p in sorted(tmp_path.rglob("*.json*"))] == ["answers.jsonl", "answers.jsonl.settings.json"]
-    assert len(read_stored(tmp_path / "scenes" / "answers.jsonl")) == 2
+    first = read_stored(tmp_path / "scenes" / "answers.jsonl")
+    assert len(first) == 2 and all(one.answer.text in out for one in first)
+    code, out, _ = run(*command)
+    assert code == 0 and "scenes (official), 12 answers" in out, "the look is part of the whole"
+    assert read_stored(tmp_path / "scenes" / "answers.jsonl")[:2] == first
+    code, out, _ = run(*command, "--limit", 3)
+    assert code == 0 and "3 of 12 questions answered" in out
+
+
+def test_the_shortest_command_needs_no_folder_and_no_order(run, tiny, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "runs" / "dpo"
+    model.parent.mkdir()
+    model.symlink_to(tiny["llava"])
+    asked = ["--model", model, "--data", world, "--max-tokens", 2, "--limit", 1, "--device", "cpu"]
+    code, _, err = run("eval", "scenes", *asked)
+    assert code == 0 and "Answers and figures: eval/runs_dpo" in err
+    assert len(read_stored(tmp_path / "eval" / "runs_dpo" / "scenes" / "answers.jsonl")) == 1
+    assert run("eval", *asked, "scenes", "-o", "other")[0] == 0 and (tmp_path / "other").is_dir()
+    code, _, err = run("eval", "scenes", *asked[:-1], "gpu")
+    assert code == 2 and "device 'gpu' cannot be used" in err and "Write cpu, cuda or cuda:NUMBER" in err
+
+
+@pytest.mark.parametrize(
+    ("model", "adapter", "folder"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", None, "eval/llava-hf_llava-1.5-7b-hf"),
+        ("m", "/a/runs/x/model", "eval/x_model"),
+        ("./m", None, "eval/m"),
+    ],
+)
+def test_runs_without_a_folder_are_named_after_the_adapter_or_the_model(model, adapter, folder):
+    assert default_out(model, adapter) == Path(folder)
+
+
+def test_a_model_that_was_trained_anew_does_not_go_on_where_the_old_one_was(run, tiny, world, tmp_path):
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(tiny["llava"], model)
+    command = ["eval", "scenes", "--model", model, "--data", world, "--max-tokens", 2, "-o", out, "--limit", 1]
+    assert run(*command)[0] == 0 and run(*command)[0] == 0
+    weights = load_file(model / "model.safetensors")
+    name = sorted(weights)[len(weights) // 2]
+    save_file({**weights, name: weights[name] + 1e-4}, model / "model.safetensors", metadata={"format": "pt"})
+    code, _, err = run(*command)
+    assert code == 2 and "was made with other settings (weights: " in err and "pass --overwrite" in err
+    assert run(*command, "--overwrite")[0] == 0
+    (model / "chat_template.jinja").write_text((model / "chat_template.jinja").read_text() + " ")
+    assert "made with other settings (weights: " in run(*command)[2]
+
+
+def test_the_fingerprint_of_weights_sees_every_tensor(tmp_path):
+    tensors = {f"layer.{n}": torch.zeros(3000) for n in range(20)}
+    seen = set()
+    for changed in (None, *tensors):
+        kept = {name: tensor + (name == changed) for name, tensor in tensors.items()}
+        save_file(kept, tmp_path / "model.safetensors")
+        seen.add(fingerprint_files(tmp_path))
+    assert len(seen) == 21
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(100_000))
+    plain = fingerprint_files(tmp_path)
+    assert plain not in seen
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(50_000) + b"x" + bytes(49_999))
+    assert fingerprint_files(tmp_path) != plain
+    assert fingerprint_files("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_answers_written_by_two_commands_at_once_are_refused(tmp_path):
+    asked = [question(n, image=f"{n}.png") for n in range(2)]
+    file = AnswerFile(path=tmp_path / "a.jsonl", settings={"model": "m"})
+    answer_questions(Engine(), asked, file, AnswerSpec())
+    file.path.write_text(file.path.read_text() * 2)
+    with pytest.raises(DataError, match=r"a.jsonl: 2 answers stand twice \(q0\): two commands wrote at once. Run one"):
+        answer_questions(Engine(), asked, file, AnswerSpec())
+
+
+def test_errors_about_answers_name_their_file(run, world, tmp_path):
+    right = _right(world, tmp_path)
+    lines = right.read_text().splitlines(keepends=True)
+    cases = {
+        "short.jsonl": ("".join(lines[1:]), "1 of 12 questions have no answer"),
+        "double.jsonl": ("".join([*lines, lines[0]]), "1 id stands twice"),
+        "empty.jsonl": ("", "the file is empty. Answer the benchmark first"),
+        "other.txt": ("hello", "Expected lines"),
+    }
+    for name, (content, message) in cases.items():
+        path = tmp_path / name
+        path.write_text(content)
+        code, _, err = run("eval", "grade", "scenes", "--data", world, "--responses", path)
+        assert code == 2 and str(path) in err and message in err and "answers:" not in err
+    marked = tmp_path / "marked.txt"
+    marked.write_text("\ufeff\n" + right.read_text())
+    assert run("eval", "grade", "scenes", "--data", world, "--responses", marked)[0] == 0
+
+
+@pytest.mark.parametrize("bench", sorted(set(MODULES) - {"chair", "mme", "scenes"}))
+def test_a_file_of_unknown_kind_is_not_looked_for_on_the_hub(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("sightline.data.readers.rows._hub_dataset", lambda *_: pytest.fail("asked the hub"))
+    path = tmp_path / "answers.out"
+    path.write_text("1. A cat.\n")
+    with pytest.raises(
+        DataError, match=r"answers.out: is named as none of .json, .*Expected lines \{.*or the submission file of"
+    ):
+        read_responses(load_bench(bench), path)
 
 
 def test_an_interrupt_says_how_to_go_on(run, tiny, world, tmp_path, monkeypatch):

@@ -6,13 +6,15 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from rich.text import Text
 
 from sightline.cli.bench_options import data_folder, judging, options_of, protocol_of, show_result
-from sightline.cli.console import print_error, progress_bar, say
+from sightline.cli.console import out, print_error, progress_bar, say
 from sightline.errors import DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer
 from sightline.evaluation.bench import Benchmark, Question, check_protocol
@@ -33,10 +35,15 @@ from sightline.evaluation.run import (
     answer_questions,
     grade_answers,
     illustrate,
+    question_text,
     reword,
     wordings,
 )
+from sightline.evaluation.weights import fingerprint_files
 from sightline.recipes.schema import ModelSpec
+
+_SHOWN: Final = 5
+"""Answers of a benchmark that is answered in part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +59,18 @@ class Evaluation:
     options: Sequence[str]
     judge: str | None
     judge_options: Sequence[str]
+    device: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """Model and decoding, as they stand in results."""
         decoding = self.spec.settings()
         return {"model": self.model.path, "adapter": self.model.adapter, "dtype": self.model.dtype, **decoding}
+
+    def settings(self) -> dict[str, Any]:
+        """The facts, and what the files of model and adapter hold: another training is another model."""
+        adapter = self.model.adapter
+        weights = {"weights": fingerprint_files(self.model.path)}
+        return {**self.facts(), **weights, "adapter_weights": adapter and fingerprint_files(adapter)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +82,18 @@ class Task:
     questions: Sequence[Question]
     prompts: str = DEFAULT_PROMPTS
     """Whose wording the questions have."""
+    limit: int | None = None
+    """How many of the questions are answered; None: all."""
     answers: Sequence[StoredAnswer] = ()
+
+
+def default_out(model: str, adapter: str | None) -> Path:
+    """Where a run without ``--out`` goes: ``eval`` and the last two parts of the adapter's or the model's path.
+
+    >>> default_out("llava-hf/llava-1.5-7b-hf", "runs/dpo/model")
+    PosixPath('eval/dpo_model')
+    """
+    return Path("eval") / "_".join(part for part in Path(adapter or model).parts[-2:] if part.strip("./"))
 
 
 def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | None, overwrite: bool) -> list[Task]:
@@ -79,20 +104,26 @@ def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | Non
         CheckpointError: Answers of other settings are there.
     """
     tasks = [_task(evaluation, name, limit) for name in dict.fromkeys(names)]
+    say(f"Answers and figures: {evaluation.out}")
     from sightline.rollouts.hf import load_engine
 
-    engine = load_engine(evaluation.model)
-    return [_answered(evaluation, task, engine, overwrite=overwrite) for task in tasks]
+    engine = load_engine(evaluation.model, evaluation.device)
+    settings = evaluation.settings()
+    return [_answered(evaluation, task, engine, settings, overwrite) for task in tasks]
 
 
 def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | None) -> None:
     """Grades every benchmark and writes the page. A benchmark that cannot be graded does not stop the others.
 
-    Exits with code 2 if one could not be graded; its answers are kept.
+    One that was answered in part is shown, not graded. Exits with code 2 if one could not be graded; its answers
+    are kept.
     """
     graded: list[Measured] = []
     failed = 0
     for task in tasks:
+        if len(task.answers) < len(task.questions):
+            _show_answers(task)
+            continue
         try:
             graded.append(_graded(evaluation, task))
         except DataError as error:
@@ -126,13 +157,13 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
     if protocol := protocol_of(bench, evaluation.protocols):
         check_protocol(bench, protocol)
     data = data_folder(bench, evaluation.data, evaluation.out / bench.name / "data")
-    questions = bench.questions(data)[:limit]
+    questions = bench.questions(data)
     prompts = protocol_of(bench, evaluation.prompts)
     if prompts is not None:
         questions = reword(questions, prompts, bench.name)
     elif protocol and wordings(questions)[protocol]:
         say(f"{name}: asked in its default wording. {protocol} has its own: --prompts {bench.name}={protocol}")
-    images = [image for question in questions for image in question.prompt.images]
+    images = [image for question in questions[:limit] for image in question.prompt.images]
     missing = [image for image in dict.fromkeys(images) if not Path(image).is_file()]
     if missing:
         raise DataError(
@@ -140,21 +171,22 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
             source=f"{bench.name}: {data}",
             remedy=f"Needed: {bench.needs}",
         )
-    return Task(bench=bench, data=data, questions=questions, prompts=prompts or DEFAULT_PROMPTS)
+    return Task(bench=bench, data=data, questions=questions, prompts=prompts or DEFAULT_PROMPTS, limit=limit)
 
 
-def _answered(evaluation: Evaluation, task: Task, engine: Any, *, overwrite: bool) -> Task:
-    settings = {**evaluation.facts(), "questions": _fingerprint(task.questions)}
+def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping[str, Any], overwrite: bool) -> Task:
+    settings = {**settings, "questions": _fingerprint(task.questions)}
     file = AnswerFile(path=evaluation.out / task.bench.name / "answers.jsonl", settings=settings)
     try:
         with progress_bar() as bar:
-            shown = bar.add_task(task.bench.name, total=len(task.questions))
+            shown = bar.add_task(task.bench.name, total=len(task.questions[: task.limit]))
             answers = answer_questions(
                 engine,
                 task.questions,
                 file,
                 evaluation.spec,
                 overwrite=overwrite,
+                limit=task.limit,
                 on_progress=lambda done, _: bar.update(shown, completed=done),
             )
             bar.update(shown, completed=len(answers))
@@ -181,6 +213,15 @@ def _graded(evaluation: Evaluation, task: Task) -> Measured:
     write_measured(measured, folder / RESULTS)
     show_result(measured)
     return measured
+
+
+def _show_answers(task: Task) -> None:
+    """The first questions with their answers: a look, no measurement."""
+    counted = f"{len(task.answers)} of {len(task.questions)} questions answered, not graded"
+    out.print(Text(f"{task.bench.name}, {counted}", style="bold"))
+    for question, stored in zip(task.questions[:_SHOWN], task.answers, strict=False):
+        out.print(Text(f"{question.id}: {question_text(question)}"), soft_wrap=True)
+        out.print(Text(f"  {stored.answer.text}\n"), soft_wrap=True)
 
 
 def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: Path | None) -> None:

@@ -46,9 +46,17 @@ EarlierRun = Annotated[Path | None, typer.Option(help="--out of an earlier run, 
 def run(
     benches: Annotated[list[str], typer.Argument(metavar="BENCH...", help="Names of benchmarks.", show_default=False)],
     model: Annotated[str, typer.Option(help="Folder or hub name of the model.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for answers, figures and the page.")],
     adapter: Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.", show_default=False)] = None,
     data: DataOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for answers, figures and the page. Default: eval/NAME, after the adapter or the model.",
+            show_default=False,
+        ),
+    ] = None,
     protocol: ProtocolOption = None,
     option: BenchOption = None,
     judge: JudgeOption = None,
@@ -63,11 +71,15 @@ def run(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions generated together. Changes no answer.")] = 32,
     temperature: Annotated[float, typer.Option(min=0, help="0: greedy, as the protocols say.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Least share of probability that is sampled from.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that hold this share.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of sampled answers.")] = 0,
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.", show_default=False)
+    ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Answer the first questions only, and do not grade.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Answer the first questions only, to look at; not graded.", show_default=False),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew if answers are there.")] = False,
 ) -> None:
@@ -76,18 +88,18 @@ def run(
     Questions about one picture share its encoding. Answers are stored as they come, so a stopped
     command goes on where it was; they are graded when all are there, and can be graded again
     without the model (`eval grade`). Writes answers.jsonl and results.json for each benchmark,
-    and report.html.
+    and report.html. The benchmark `scenes` is drawn and needs no data.
 
     Example: `sightline eval run amber pope --model runs/dpo/model --data benchmarks -o eval/dpo --against eval/base`
     """
-    from sightline.cli.bench_run import Evaluation, answer_all, check_earlier, grade_all
+    from sightline.cli.bench_run import Evaluation, answer_all, check_earlier, default_out, grade_all
     from sightline.evaluation.run import AnswerSpec
     from sightline.recipes.load import check_spec
     from sightline.recipes.schema import ModelSpec
 
     spec = AnswerSpec(max_new_tokens=max_tokens, batch_size=batch_size, temperature=temperature, top_p=top_p, seed=seed)
     evaluation = Evaluation(
-        out=out,
+        out=out or default_out(model, adapter),
         model=check_spec(ModelSpec, "model options", path=model, adapter=adapter, dtype=dtype),
         spec=spec,
         data=data or [],
@@ -96,13 +108,11 @@ def run(
         options=option or [],
         judge=judge,
         judge_options=judge_option or [],
+        device=device,
     )
     check_earlier(against, benches)
     tasks = answer_all(evaluation, benches, limit=limit, overwrite=overwrite)
-    if limit is None:
-        grade_all(evaluation, tasks, against=against)
-    else:
-        say(f"The first answers of each benchmark, not graded: {out}")
+    grade_all(evaluation, tasks, against=against)
 
 
 def grade(
@@ -134,7 +144,10 @@ def grade(
     folder = data_folder(chosen, data or [], responses.parent)
     with judging(judge, judge_option or [], (json_out or responses).parent) as client:
         spec = GradeSpec(
-            protocol=protocol_of(chosen, protocol or []), options=options_of(bench, option or []), judge=client
+            protocol=protocol_of(chosen, protocol or []),
+            options=options_of(chosen.name, option or []),
+            judge=client,
+            source=str(responses),
         )
         result = grade_answers(chosen, folder, answers, spec)
     facts = {"responses": str(responses), "length": length_facts(read_stored_or_plain(responses, answers))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.bench import Answer, Benchmark
 
 SETTINGS_SUFFIX: Final = ".settings.json"
+_ENCODING: Final = "utf-8-sig"
+"""Some editors put a mark before the first line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class AnswerFile:
 
         Raises:
             CheckpointError: The file was made with other settings.
+            DataError: A line is no answer, or an answer stands twice.
         """
         if overwrite:
             self.path.unlink(missing_ok=True)
@@ -46,9 +50,18 @@ class AnswerFile:
         if self.path.exists():
             self._check_settings()
             _drop_half_line(self.path)
-        settings = json.dumps(self.settings, indent=2) + "\n"
-        self._settings_path.write_text(settings, encoding="utf-8")
-        return read_stored(self.path) if self.path.exists() else []
+        aside = self._settings_path.with_suffix(".tmp")
+        aside.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
+        aside.replace(self._settings_path)  # a kill leaves them whole
+        stored = read_stored(self.path) if self.path.exists() else []
+        twice = [id for id, count in Counter(one.answer.id for one in stored).items() if count > 1]
+        if twice:
+            raise DataError(
+                f"{len(twice)} answers stand twice ({twice[0]}): two commands wrote at once",
+                source=str(self.path),
+                remedy="Run one at a time; pass --overwrite to start anew",
+            )
+        return stored
 
     def append(self, answers: Iterable[StoredAnswer]) -> None:
         """Writes whole lines and forces them to the disk: what was paid for is kept."""
@@ -98,6 +111,8 @@ def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
     """
     if not path.exists():
         raise DataError("the file does not exist", source=str(path), remedy="Correct --responses")
+    if path.is_file() and not path.stat().st_size:
+        raise DataError("the file is empty", source=str(path), remedy="Answer the benchmark first")
     if _is_ours(path):
         return [stored.answer for stored in read_stored(path)]
     try:
@@ -118,15 +133,15 @@ def _is_ours(path: Path) -> bool:
     if path.is_dir():  # official submissions of several files
         return False
     try:
-        with path.open(encoding="utf-8") as file:
-            row = json.loads(file.readline())
+        with path.open(encoding=_ENCODING) as file:
+            row = json.loads(next((line for line in file if line.strip()), ""))
     except (json.JSONDecodeError, UnicodeDecodeError):
         return False
     return isinstance(row, dict) and {"id", "text"} <= set(row)
 
 
 def _rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding=_ENCODING) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

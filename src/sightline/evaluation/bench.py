@@ -23,6 +23,8 @@ OFFICIAL: Final = "official"
 """The default protocol: what the benchmark's own script prints."""
 NAMED_IDS: Final = 5
 """Ids that an error names."""
+ANSWERS: Final = "answers"
+"""Source in errors about answers whose file is not known here; who knows it puts it there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,7 @@ class Benchmark(Protocol):
 # --- checks that every benchmark shares -------------------------------------------------------
 
 
-def match_answers(questions: Iterable[Question], answers: Sequence[Answer], *, source: str = "answers") -> list[Answer]:
+def match_answers(questions: Iterable[Question], answers: Sequence[Answer], *, source: str = ANSWERS) -> list[Answer]:
     """The answers in the order of the questions.
 
     Raises:
@@ -181,7 +183,7 @@ def match_answers(questions: Iterable[Question], answers: Sequence[Answer], *, s
     return match_ids([question.id for question in questions], answers, source=source)
 
 
-def match_ids(ids: Sequence[str], answers: Sequence[Answer], *, source: str = "answers") -> list[Answer]:
+def match_ids(ids: Sequence[str], answers: Sequence[Answer], *, source: str = ANSWERS) -> list[Answer]:
     """As :func:`match_answers`, for benchmarks whose ids need no question.
 
     Raises:
@@ -190,7 +192,8 @@ def match_ids(ids: Sequence[str], answers: Sequence[Answer], *, source: str = "a
     by_id = {answer.id: answer for answer in answers}
     if len(by_id) < len(answers):
         twice = [id for id, count in Counter(answer.id for answer in answers).items() if count > 1]
-        raise DataError(f"{len(twice)} ids stand twice ({_some(twice)})", source=source, remedy="Keep one answer each")
+        many = "ids stand" if len(twice) > 1 else "id stands"
+        raise DataError(f"{len(twice)} {many} twice ({_some(twice)})", source=source, remedy="Keep one answer each")
     missing = [id for id in ids if id not in by_id]
     if not missing and len(by_id) == len(ids):
         return [by_id[id] for id in ids]
@@ -201,7 +204,7 @@ def match_ids(ids: Sequence[str], answers: Sequence[Answer], *, source: str = "a
         found.append(f"{len(missing)} of {len(ids)} questions have no answer ({_some(missing)})")
     if unknown:
         found.append(f"{len(unknown)} of {len(by_id)} ids are not of this benchmark ({_some(unknown)})")
-    remedy = "Check that data and answers belong together" if unknown else "An empty text is an answer"
+    remedy = "Check that data and answers belong together" if unknown else "Answer all of them; a text may be empty"
     raise DataError(", and ".join(found), source=source, remedy=remedy)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer
-from sightline.evaluation.bench import Answer, Benchmark, Graded, Judge, Question, Result, check_protocol
+from sightline.evaluation.bench import ANSWERS, Answer, Benchmark, Graded, Judge, Question, Result, check_protocol
 from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts.engine import Progress, RolloutEngine
 from sightline.types import Group, Prompt
@@ -51,14 +51,16 @@ def answer_questions(
     spec: AnswerSpec,
     *,
     overwrite: bool = False,
+    limit: int | None = None,
     on_progress: Progress | None = None,
 ) -> list[StoredAnswer]:
     """Answers what the file does not hold yet, batch by batch, each batch on disk before the next.
 
-    Questions about one picture are generated together, so that the engine encodes it once.
+    Questions about one picture are generated together, so that the engine encodes it once. ``limit``: only the first
+    questions; a later call without it answers the others.
 
     Returns:
-        All answers, in the order of the questions.
+        The answers, in the order of the questions.
 
     Raises:
         CheckpointError: The file was made with other settings.
@@ -75,14 +77,17 @@ def answer_questions(
             source=str(file.path),
             remedy="Choose another --out, or pass --overwrite",
         )
-    left = [question for question in questions if question.id not in stored]
+    asked = ids[:limit]
+    there = sum(id in stored for id in asked)
+    left = [question for question in questions[:limit] if question.id not in stored]
     for batch in plan_batches(left, spec):
         answers = _answer(engine, batch, spec)
         file.append(answers)
         stored.update((one.answer.id, one) for one in answers)
+        there += len(batch)
         if on_progress is not None:
-            on_progress(len(stored), len(ids))
-    return [stored[id] for id in ids]
+            on_progress(there, len(asked))
+    return [stored[id] for id in asked]
 
 
 def plan_batches(questions: Sequence[Question], spec: AnswerSpec) -> Iterator[list[Question]]:
@@ -173,6 +178,8 @@ class GradeSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     """The benchmark's own: extractor, similarity, template, ..."""
     judge: Judge | None = None
+    source: str = ""
+    """File of the answers, for errors."""
 
 
 def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec: GradeSpec) -> Result:
@@ -185,8 +192,13 @@ def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec:
     protocol = spec.protocol or bench.protocols[0]
     check_protocol(bench, protocol)
     if not answers:
-        raise DataError("there are no answers", source=bench.name, remedy="Answer the benchmark first")
-    result = bench.grade(data, answers, protocol, spec.options, spec.judge)
+        raise DataError("there are no answers", source=spec.source or bench.name, remedy="Answer the benchmark first")
+    try:
+        result = bench.grade(data, answers, protocol, spec.options, spec.judge)
+    except DataError as error:
+        if error.source != ANSWERS:
+            raise
+        raise DataError(error.found, source=spec.source or bench.name, remedy=error.remedy) from error
     if result.failures and not any(row.counts for row in result.graded):
         raise DataError(  # the figures of no verdict would be zeros that look like scores
             f"none of {result.failures} answers could be graded ({result.notes[-1]})",

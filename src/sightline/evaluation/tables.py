@@ -18,6 +18,7 @@ from sightline.types import Prompt
 
 PICTURE_COLUMNS: Final = ("image", "images")
 """Columns that hold encoded pictures in parquet and TSV files."""
+_KINDS: Final = (".json", ".jsonl", ".parquet")
 _DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
 _LONGEST_REFERENCE: Final = 64
 """A TSV of VLMEvalKit repeats a picture by the index of the row that holds it: a text this short is an index."""
@@ -181,6 +182,9 @@ def _without_picture(name: str, value: Any, delimiter: str | None) -> Any:
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise DataError("no such file", source=str(path), remedy="Correct the path")
+    if path.suffix.lower() not in _KINDS:  # a name without one of these would be looked for on the hub
+        kinds = ", ".join((*_KINDS, *_DELIMITERS))
+        raise DataError(f"is named as none of {kinds}", source=str(path), remedy="Name the file as what it is")
     if path.suffix.lower() == ".json" and (whole := _whole_object(path)) is not None:
         yield whole
         return

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sightline.data.render import Renderer
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.models.branches import Branches, decoding, prefill, step
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
@@ -129,15 +129,24 @@ class HFEngine:
                 )
 
 
-def load_engine(spec: ModelSpec) -> HFEngine:
-    """The engine of a model that is only asked, on the GPU where there is one.
+def load_engine(spec: ModelSpec, device: str | None = None) -> HFEngine:
+    """The engine of a model that is only asked.
+
+    Args:
+        spec: Which model.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; None: the GPU where there is one.
 
     Raises:
-        RecipeError: no model at ``spec.path``.
+        RecipeError: no model at ``spec.path``, or no such device.
         UnsupportedError: a model family that Sightline does not have.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return HFEngine(load_policy(spec, trainable=False).to(device))
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without that kind of device
+        first = str(error).strip().splitlines()[0]
+        raise RecipeError(f"device {place!r} cannot be used ({first}). Write cpu, cuda or cuda:NUMBER") from error
+    return HFEngine(load_policy(spec, trainable=False).to(place))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,20 +2,24 @@
 
 Questions come in pairs on similar figures (or with and without one) and in sets on one figure; a pair or figure is
 right where all its questions are. ``official`` follows ``evaluation.py`` of tianyi-lab/HallusionBench: a judge
-compares the answer with the true statement. ``lmms-eval`` does so for the questions with a figure; ``vlmevalkit``
-takes these too, and reads yes or no without a judge. The five figures of the leaderboard, overall and by kind; the
-script's diagnosis (bias to yes, consistency, language or vision at fault) is not computed.
+compares the answer with the true statement, and the script's diagnosis follows: the bias to yes, the consistency on
+a figure, and whether language or vision is at fault (:mod:`sightline.evaluation.attribution`), for which the judge is
+asked as well whether two answers say the same where that decides. ``lmms-eval`` takes the questions with a figure and
+computes three accuracies; ``vlmevalkit`` does so too, and reads yes or no without a judge.
 
-Option: ``template`` (a rubric file; it may name ``question``, ``reference`` and ``answer``).
+Options: ``template`` (a rubric file; it may name ``question``, ``reference`` and ``answer``), ``same_template`` (one
+for the comparison; ``answer`` and ``original``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from sightline.errors import DataError
+from sightline.evaluation.attribution import Fault, JudgedAnswer, Verdict, fault, needs_comparison
 from sightline.evaluation.bench import (
     Answer,
     Graded,
@@ -28,24 +32,19 @@ from sightline.evaluation.bench import (
     match_ids,
     need_judge,
 )
+from sightline.evaluation.hallusion_figures import BETTER, FORMULAS, count_wholes, figures, printed
 from sightline.evaluation.json_files import write_json
 from sightline.evaluation.rubric import load_rubric
 from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table
 from sightline.evaluation.yes_no import vlmeval_yes_no
 
-Verdict = Literal["correct", "incorrect", "unclear"]
-
 _KEYS: Final = ("category", "subcategory", "set_id", "figure_id", "question_id")
-_METRICS: Final = {
-    "pair_acc": "pairs",
-    "figure_acc": "figures",
-    "easy_acc": "easy_pairs",
-    "hard_acc": "hard_pairs",
-}
-"""Figure to what it is the share of right ones of."""
+_OPTIONS: Final = {"official": ("template", "same_template"), "lmms-eval": ("template",), "vlmevalkit": ()}
 _MAX_NEW_TOKENS: Final = 128
 _JUDGE_TOKENS: Final = 16
 _TRUTH: Final = {"0": "no", "1": "yes"}
+_LABELS: Final = (*_TRUTH, "2")
+"""The script's third value is "uncertain"; its arithmetic of yes takes it as the number it is."""
 
 
 class HallusionBench:
@@ -74,7 +73,7 @@ class HallusionBench:
         self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
     ) -> Result:
         check_protocol(self, protocol)
-        check_options(self.name, options, () if protocol == "vlmevalkit" else ("template",))
+        check_options(self.name, options, _OPTIONS[protocol])
         rows = self._rows(data)
         if protocol != "official":  # answers to the others may be there and are not looked at
             text_only = {id for id, row in rows.items() if not _has_figure(row)}
@@ -88,12 +87,18 @@ class HallusionBench:
             judge = need_judge(self.name, judge)
             verdicts, failed = _ask(judge, matched, rows, options)
             notes.append(f"judge {judge.name}, rubric {load_rubric(self.name, options.get('template')).source}")
-        graded = [_grade(one, rows[one.id], verdicts[one.id]) for one in matched if one.id in verdicts]
         if failed:
             id = next(iter(failed))
             notes.append(
                 f"the judge did not reply to {len(failed)} answers, which are left out (first: {id}: {failed[id]})"
             )
+        faults: dict[str, Fault] = {}
+        if protocol == "official" and judge is not None:
+            faults, note = _faults(judge, {one.id: one.text for one in matched}, rows, verdicts, options)
+            notes += note
+        graded = [
+            _grade(one, rows[one.id], verdicts[one.id], faults.get(one.id, "")) for one in matched if one.id in verdicts
+        ]
         return _result(graded, protocol, notes, len(failed))
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
@@ -114,6 +119,10 @@ class HallusionBench:
         for number, row in enumerate(read_table(path), start=1):
             for name in ("visual_input", "question", "gt_answer", "gt_answer_details"):
                 field(row, name, f"{path}:{number}")
+            if str(row["gt_answer"]) not in _LABELS:
+                raise DataError(
+                    f"gt_answer is {row['gt_answer']!r}", source=f"{path}:{number}", remedy="Expected 0 (no) or 1"
+                )
             rows[_id(row, f"{path}:{number}")] = row
         return rows
 
@@ -170,104 +179,112 @@ def _ask(
     return verdicts, failed
 
 
-def _grade(answer: Answer, row: Mapping[str, Any], verdict: Verdict) -> Graded:
+def _faults(
+    judge: Judge,
+    texts: Mapping[str, str],
+    rows: Mapping[str, Mapping[str, Any]],
+    verdicts: Mapping[str, Verdict],
+    options: Mapping[str, Any],
+) -> tuple[dict[str, Fault], list[str]]:
+    """What each wrong answer comes from, by id, and what a reader must know of it."""
+    originals = {_pair(row): id for id, row in rows.items() if not _edited(row)}
+    judged = {id: _judged(rows[id], verdict, verdicts, originals) for id, verdict in verdicts.items()}
+    rubric = load_rubric("hallusionbench_same", options.get("same_template"))
+    asked = [id for id, one in judged.items() if needs_comparison(one)]
+    requests = [
+        JudgeRequest(
+            id=f"{id}/same",
+            messages=rubric.messages({"answer": texts[id], "original": texts[originals[_pair(rows[id])]]}),
+            max_tokens=_JUDGE_TOKENS,
+        )
+        for id in asked
+    ]
+    for id, reply in zip(asked, judge.ask(requests) if requests else [], strict=True):
+        if reply.text is not None:
+            judged[id] = replace(judged[id], same="same" in reply.text.lower())
+    found = {id: name for id, one in judged.items() if (name := fault(one)) is not None}
+    unknown = sum(name == "unknown" for name in found.values())
+    notes = [f"{len(asked)} pairs of answers compared, rubric {rubric.source}"] if asked else []
+    if unknown:
+        notes.append(f"{unknown} wrong answers are not attributed: verdict on the original or comparison missing")
+    return found, notes
+
+
+def _judged(
+    row: Mapping[str, Any], verdict: Verdict, verdicts: Mapping[str, Verdict], originals: Mapping[str, str]
+) -> JudgedAnswer:
+    return JudgedAnswer(
+        supplement=row["category"] != "VD",
+        edited=_edited(row),
+        counter=str(row["visual_input"]) == "2",
+        verdict=verdict,
+        original=verdicts.get(originals.get(_pair(row), "")),
+    )
+
+
+def _edited(row: Mapping[str, Any]) -> bool:
+    return str(row["figure_id"]) != "0"
+
+
+def _front(row: Mapping[str, Any]) -> str:
+    return f"{row['category']}_{row['subcategory']}_{row['set_id']}"
+
+
+def _pair(row: Mapping[str, Any]) -> str:
+    return f"{_front(row)}_{row['question_id']}"
+
+
+def _grade(answer: Answer, row: Mapping[str, Any], verdict: Verdict, fault: str) -> Graded:
     # without a figure it is right not to know
-    forgiven = verdict == "unclear" and row["category"] == "VS" and str(row["figure_id"]) == "0"
-    right = float(verdict == "correct" or forgiven)
-    front = f"{row['category']}_{row['subcategory']}_{row['set_id']}"
+    no_figure = row["category"] == "VS" and not _edited(row)
+    right = verdict == "correct" or (verdict == "unclear" and no_figure)
+    true_yes = int(row["gt_answer"])
     return Graded(
         id=answer.id,
-        cluster=front,
-        counts={"right": right},
+        cluster=_front(row),
+        counts={
+            "right": float(right),
+            "wrong": float(not right),
+            # the script takes a wrong answer for the opposite of the truth, also where it says neither
+            "said_yes": float(int(right) == true_yes),
+            "true_yes": float(true_yes),
+            "wrong_yes": float(0 if right else true_yes),
+            **({fault: 1.0} if fault else {}),
+        },
         details={
             "answer": answer.text,
             "question": row["question"],
             "truth": row["gt_answer_details"],
             "category": row["category"],
             "subcategory": row["subcategory"],
-            "figure": f"{front}_{row['figure_id']}",
-            "pair": f"{front}_{row['question_id']}",
-            "hard": str(row["figure_id"]) != "0",
-            "no_figure": row["category"] == "VS" and str(row["figure_id"]) == "0",
+            "figure": f"{_front(row)}_{row['figure_id']}",
+            "pair": _pair(row),
+            "hard": _edited(row),
+            "no_figure": no_figure,
             "verdict": verdict,
-            "error": 1 - right,
+            **({"fault": fault} if fault else {}),
+            "error": 1 - float(right),
         },
     )
 
 
-# --- figures ----------------------------------------------------------------------------------
-
-
 def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], failures: int) -> Result:
-    metrics = _figures(graded, protocol)
-    kinds = sorted({row.details["category"] for row in graded})
-    by_category = {
-        kind: _figures([row for row in graded if row.details["category"] == kind], protocol) for kind in kinds
-    }
-    for name in sorted({f"{row.details['category']}/{row.details['subcategory']}" for row in graded}):
-        rows = [row for row in graded if f"{row.details['category']}/{row.details['subcategory']}" == name]
-        by_category[name] = _figures(rows, protocol)
-    digits = None if protocol == "vlmevalkit" else 4
+    metrics = figures(graded, protocol)
+    by_category = {}
+    for keys in (("category",), ("category", "subcategory")):
+        names = ["/".join(row.details[key] for key in keys) for row in graded]
+        for name in sorted(set(names)):
+            rows = [row for row, own in zip(graded, names, strict=True) if own == name]
+            by_category[name] = figures(rows, protocol)
     return Result(
         bench="hallusionbench",
         protocol=protocol,
         metrics=metrics,
-        metrics_printed={
-            name: str(value if digits is None else round(value, digits)) for name, value in metrics.items()
-        },
+        metrics_printed={name: printed(name, value, protocol) for name, value in metrics.items()},
         by_category=by_category,
-        graded=_with_wholes(graded),
+        graded=count_wholes(graded),
         notes=notes,
         failures=failures,
-        formulas={"question_acc": "100 * right / answers"}
-        | {name: f"100 * {kind}_right / {kind}" for name, kind in _METRICS.items() if name in metrics},
+        formulas={name: FORMULAS[name] for name in metrics},
+        better={name: BETTER[name] for name in metrics if name in BETTER},
     )
-
-
-def _figures(graded: Sequence[Graded], protocol: str) -> dict[str, float]:
-    """Percent right of questions, pairs, figures; officially also of pairs on original and on edited figures."""
-    metrics = {"question_acc": _percent(bool(row.counts["right"]) for row in graded)}
-    kinds = _kinds(graded)
-    for metric, name in _METRICS.items():
-        if protocol == "official" or name in ("pairs", "figures"):
-            key, rows = kinds[name]
-            metrics[metric] = _percent(_wholes(rows, key).values())
-    return metrics
-
-
-def _kinds(graded: Sequence[Graded]) -> dict[str, tuple[str, Sequence[Graded]]]:
-    """What is right as a whole: kind to the key of its wholes and the answers that it takes in."""
-    return {
-        "pairs": ("pair", graded),
-        "figures": ("figure", [row for row in graded if not row.details["no_figure"]]),
-        "easy_pairs": ("pair", [row for row in graded if not row.details["hard"]]),
-        "hard_pairs": ("pair", [row for row in graded if row.details["hard"]]),
-    }
-
-
-def _percent(right: Iterable[bool]) -> float:
-    values = list(right)
-    return 100 * sum(values) / len(values) if values else 0.0
-
-
-def _wholes(graded: Sequence[Graded], key: str) -> dict[str, bool]:
-    """Pair or figure to whether all its questions are right."""
-    found: dict[str, bool] = {}
-    for row in graded:
-        name = row.details[key]
-        found[name] = found.get(name, True) and bool(row.counts["right"])
-    return found
-
-
-def _with_wholes(graded: Sequence[Graded]) -> list[Graded]:
-    """Pairs and figures counted once, at their first question: all questions of a set are one cluster."""
-    done: set[tuple[str, str]] = set()
-    counts = {row.id: dict(row.counts) for row in graded}
-    for name, (key, rows) in _kinds(graded).items():
-        right = _wholes(rows, key)
-        for row in rows:
-            whole = (name, row.details[key])
-            if whole not in done:
-                counts[row.id] |= {name: 1.0, f"{name}_right": float(right[whole[1]])}
-                done.add(whole)
-    return [replace(row, counts=counts[row.id]) for row in graded]

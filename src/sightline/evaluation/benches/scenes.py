@@ -59,7 +59,7 @@ class ScenesBench:
         check_protocol(self, protocol)
         check_options(self.name, options, ())
         questions = self.questions(data)
-        matched = match_answers(questions, answers, source=self.name)
+        matched = match_answers(questions, answers)
         records = [
             grade_response(question.prompt, Response(text=answer.text))
             for question, answer in zip(questions, matched, strict=True)

@@ -1,0 +1,49 @@
+"""A short name for what a model's files hold: training anew into the same folder gives another model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+_SMALL: Final = ("*config.json", "tokenizer.json", "chat_template.*")
+"""Files that change answers and are read whole."""
+_WEIGHTS: Final = ("*.safetensors", "*.bin")
+_SAMPLE: Final = 4096
+"""Bytes read of each tensor: training moves every number of what it trains."""
+_PIECES: Final = 256
+"""Samples of a weights file whose tensors cannot be told apart."""
+
+
+def fingerprint_files(path: str | Path) -> str:
+    """Identity of the weights, settings, tokenizer and template in a folder; a beginning of each tensor is read.
+
+    A name on the hub, which is no folder, stands for itself.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return str(path)
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in _SMALL for file in folder.glob(pattern)}):
+        digest.update(file.name.encode() + file.read_bytes())
+    for file in sorted({file for pattern in _WEIGHTS for file in folder.glob(pattern)}):
+        digest.update(f"{file.name}{file.stat().st_size}".encode())
+        with file.open("rb") as opened:
+            for start in _starts(opened, file):
+                opened.seek(start)
+                digest.update(opened.read(_SAMPLE))
+    return digest.hexdigest()[:16]
+
+
+def _starts(opened: BinaryIO, file: Path) -> Iterator[int]:
+    """Where to read: the header and the first bytes of each tensor of a safetensors file; else at even distances."""
+    size = file.stat().st_size
+    length = int.from_bytes(opened.read(8), "little") if file.suffix == ".safetensors" else size
+    if length < size:
+        header = json.loads(opened.read(length))
+        yield 0
+        yield from sorted(8 + length + tensor["data_offsets"][0] for name, tensor in header.items() if name[:2] != "__")
+        return
+    yield from (size * piece // _PIECES for piece in range(_PIECES))
