@@ -109,12 +109,19 @@ def test_autocast_gives_what_bfloat16_inputs_give():
         assert (one - other).norm() <= 0.01 * other.norm()
 
 
-def test_a_frozen_head_gets_no_gradient_and_hidden_still_does():
-    hidden, weight, bias, target, upstream = problem()
-    expected = gradients(plain_logprobs, hidden, weight, bias, target, upstream)[1]
-    logprobs, _ = selected_logprobs(hidden, weight.detach(), None if bias is None else bias.detach(), target)
-    (found,) = torch.autograd.grad((logprobs * upstream).sum(), hidden)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 7, N])
+def test_a_frozen_head_gets_no_gradient_and_hidden_still_does(chunk, dtype):
+    hidden, weight, bias, target, upstream = problem(dtype)
+    expected = gradients(plain_logprobs, hidden.float(), weight.float(), bias.float(), target, upstream)[1]
+    logprobs, entropy = selected_logprobs(
+        hidden, weight.detach(), bias.detach(), target, chunk=chunk, entropy=chunk == 7
+    )
+    total = (logprobs * upstream).sum()
+    (found,) = torch.autograd.grad(total, hidden, retain_graph=True)
+    assert found.dtype == dtype and torch.equal(found, torch.autograd.grad(total, hidden)[0])
+    assert (found.float() - expected).norm() <= (1e-6 if dtype == torch.float32 else 0.01) * expected.norm()
+    assert entropy is None or not entropy.requires_grad
 
 
 def test_a_head_alone_is_trained_on_frozen_hidden_states():
@@ -133,18 +140,29 @@ def test_no_token_at_all_gives_an_empty_result_and_zero_gradients():
     assert weight.grad.abs().sum() == 0
 
 
-def largest_saved(save_logits_below):
+def saved(save_logits_below, trained=True):
+    """Numbers kept for the backward pass beyond the inputs."""
     hidden, weight, bias, target, _ = problem()
-    sizes = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+    weight, bias = weight.requires_grad_(trained), bias.requires_grad_(trained)
+    inputs, sizes = {x.data_ptr() for x in (hidden, weight, bias, target)}, []
+
+    def note(tensor):
+        sizes.append(0 if tensor.data_ptr() in inputs else tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         selected_logprobs(hidden, weight, bias, target, chunk=4, save_logits_below=save_logits_below)
-    return max(sizes)
+    return sum(sizes)
 
 
-def test_frugal_mode_saves_nothing_larger_than_its_inputs():
-    assert largest_saved(0) == V * D
-    assert largest_saved(N * V * 4) == N * V  # the switch is inclusive, in bytes
-    assert largest_saved(N * V * 4 - 1) == V * D
+def test_frugal_mode_saves_one_number_per_token():
+    assert saved(0) == N
+    assert saved(N * V * 4) == N + N * V  # the switch is inclusive, in bytes
+    assert saved(N * V * 4 - 1) == N
+
+
+def test_a_frozen_head_saves_no_logits():
+    assert saved(2**30, trained=False) == N + N * D
 
 
 class LargestTensor(TorchDispatchMode):

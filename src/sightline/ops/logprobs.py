@@ -3,7 +3,7 @@
 With a vocabulary of 32k to 256k, the logits and their gradient are the largest tensors of a training
 step. Only one number per token is wanted from them. So they are made chunk by chunk, and made again
 in the backward pass; what stays alive in between is one float per token. Where they are small they are
-kept instead, which saves a matrix product.
+kept instead, which saves a matrix product. Under a frozen head (LoRA) neither is needed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,12 @@ class _Options(NamedTuple):
 
 
 class _SelectedLogprobs(torch.autograd.Function):
-    """d logprob / d logits = onehot(target) - softmax, rebuilt per chunk from the saved log-normaliser."""
+    """Backward: grad_logits = g (onehot(target) - softmax).
+
+    A trained head needs g before it can sum over tokens, so its softmax is kept or made again, chunk by chunk.
+    With a frozen head the gradient of each hidden state is g times a vector known in the forward pass: that
+    vector is computed there, where the logits are at hand, and nothing else is kept.
+    """
 
     @staticmethod
     def forward(
@@ -119,18 +124,20 @@ class _SelectedLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = _float_dtype(hidden.dtype)
         size, vocabulary = hidden.shape[0], weight.shape[0]
+        needs_hidden, trained = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+        keep = trained and size * vocabulary * dtype.itemsize <= options.save_logits_below
+        kept: list[Tensor] = []  # of exponentials, a tensor per chunk: large ones are never recycled by malloc
         logprobs = torch.empty(size, dtype=dtype, device=hidden.device)
         normaliser, totals = torch.empty_like(logprobs), torch.empty_like(logprobs)
         entropies = torch.empty(size if options.entropy else 0, dtype=dtype, device=hidden.device)
-        keep = any(ctx.needs_input_grad) and size * vocabulary * dtype.itemsize <= options.save_logits_below
-        kept = torch.empty((size, vocabulary), dtype=dtype, device=hidden.device) if keep else None
+        slope = torch.empty_like(hidden) if needs_hidden and not trained else None
         for start in range(0, size, options.chunk):
             part = slice(start, start + options.chunk)
             logits = _chunk_logits(hidden[part], weight, bias)
             highest = logits.amax(-1, keepdim=True)
             picked = logits.gather(-1, target[part, None])
             shifted = logits.sub_(highest)
-            exponential = torch.exp(shifted, out=kept[part]) if kept is not None else torch.exp(shifted)
+            exponential = torch.exp(shifted) if options.entropy else shifted.exp_()
             totals[part] = total = exponential.sum(-1)
             log_total = total.log()
             normaliser[part] = highest[:, 0] + log_total
@@ -138,8 +145,14 @@ class _SelectedLogprobs(torch.autograd.Function):
             if options.entropy:
                 # sum p (log Z - x): with the highest logit at 0 no term cancels.
                 entropies[part] = log_total - shifted.mul_(exponential).sum(-1) / total
+            if keep:
+                kept.append(exponential)
+            if slope is not None:
+                grad_logits = exponential.mul_(-1 / total[:, None])
+                grad_logits.scatter_add_(1, target[part, None], torch.ones_like(picked))
+                slope[part] = grad_logits.to(hidden.dtype) @ weight
         # softmax = exp(logits - normaliser), or exp(logits - highest) / total where those were kept.
-        ctx.save_for_backward(hidden, weight, bias, target, normaliser if kept is None else totals, kept)
+        ctx.save_for_backward(hidden, weight, bias, target, totals if keep else normaliser, slope, *kept)
         ctx.chunk = options.chunk
         ctx.mark_non_differentiable(entropies)
         ctx.set_materialize_grads(False)
@@ -148,20 +161,24 @@ class _SelectedLogprobs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, target, normaliser_or_total, kept = ctx.saved_tensors
+        hidden, weight, bias, target, normaliser_or_total, slope, *kept = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         if grad is None:
             return (None,) * 5
+        if slope is not None:
+            return (slope * grad[:, None]).to(hidden.dtype), None, None, None, None
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = None
         grad_bias = torch.zeros(weight.shape[:1], dtype=grad.dtype, device=weight.device) if needs_bias else None
-        for start in range(0, hidden.shape[0], ctx.chunk):
+        buffer = torch.empty_like(kept[0]) if kept else None
+        for number, start in enumerate(range(0, hidden.shape[0], ctx.chunk)):
             part = slice(start, start + ctx.chunk)
-            if kept is None:
+            if buffer is None:
                 softmax = _chunk_logits(hidden[part], weight, bias).sub_(normaliser_or_total[part, None]).exp_()
                 grad_logits = softmax.mul_(-grad[part, None])
             else:
-                grad_logits = kept[part] * (-grad[part] / normaliser_or_total[part])[:, None]
+                scale = (-grad[part] / normaliser_or_total[part])[:, None]
+                grad_logits = torch.mul(kept[number], scale, out=buffer[: scale.shape[0]])
             grad_logits.scatter_add_(1, target[part, None], grad[part, None])
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0)
