@@ -11,6 +11,8 @@ FIELDS = {
     "mmhal": {"image_content", "question", "reference", "answer"},
     "llava_bench": {"context", "question", "reference", "answer"},
     "object_halbench": {"answer"},
+    "hallusionbench": {"question", "reference", "answer"},
+    "hallusionbench_same": {"answer", "original"},
     "mm_instruct": {"context", "question", "answer_a", "answer_b"},
 }
 

@@ -1,6 +1,7 @@
-"""HallusionBench: pairs, figures and forgiveness by hand, under each protocol."""
+"""HallusionBench: pairs, figures, forgiveness and the diagnosis by hand, under each protocol."""
 
 import json
+import math
 
 import pytest
 
@@ -44,8 +45,9 @@ def data(tmp_path):
     return tmp_path
 
 
-def grade(data, verdicts, protocol="official"):
-    judge = ScriptedJudge(dict(zip(IDS, verdicts, strict=True)))
+def grade(data, verdicts, protocol="official", same="different"):
+    """``same``: what the judge says of every pair of answers."""
+    judge = ScriptedJudge(dict(zip(IDS, verdicts, strict=True)), default=same)
     answers = [Answer(id=id, text=f"to {id}") for id in IDS]
     return BENCH.grade(data, answers, protocol, {}, judge), judge
 
@@ -69,7 +71,7 @@ def test_pairs_and_figures_are_right_where_all_their_questions_are(data):
     verdicts = ["correct", "correct", "correct", "incorrect", "unclear", "correct", "unclear"]
     result, _ = grade(data, verdicts)
     # right: 5 of 7; not knowing is right without a figure only
-    assert result.metrics == pytest.approx(
+    assert dict(list(result.metrics.items())[:5]) == pytest.approx(
         {
             "question_acc": 100 * 5 / 7,
             "pair_acc": 100 * 2 / 4,  # VD 0 and VS map 0; not VD 1, VS ocr 0
@@ -86,6 +88,53 @@ def test_pairs_and_figures_are_right_where_all_their_questions_are(data):
 def test_an_original_figure_of_the_visual_kind_is_not_forgiven(data):
     result, _ = grade(data, ["unclear"] * 7)
     assert result.metrics["question_acc"] == pytest.approx(100 / 7)
+
+
+def test_the_diagnosis(data):
+    verdicts = ["correct", "unclear", "incorrect", "correct", "incorrect", "incorrect", "incorrect"]
+    result, judge = grade(data, verdicts, same="They say the Same.")
+    # VD 1/0 repeats a right answer on the edited figure: mixed; VS map with a figure repeats the wrong one: language
+    assert [request.id for request in judge.requests[7:]] == ["VD_ocr_0_1_0/same", "VS_map_0_1_0/same"]
+    faults = [row.details.get("fault") for row in result.graded]
+    # the last has no question without a figure to compare with
+    assert faults == [None, "vision", "mixed", None, "language", "language", "unknown"]
+    assert "1 wrong answers are not attributed: verdict on the original or comparison missing" in result.notes
+    shown = result.metrics_printed
+    assert (shown["language_hallucination"], shown["visual_illusion"], shown["mixed"]) == ("50.0", "25.0", "25.0")
+    # figures: VD 0 half right, VD 1 half right, VS map and VS ocr wrong
+    assert (shown["consistency_correct"], shown["consistency_inconsistent"]) == ("0.0", "50.0")
+    assert shown["consistency_wrong"] == "50.0" and shown["figure_acc"] == "0.0"
+    # taken for yes: right where yes is true (2 of 4), wrong where no is true (all 3 of 3)
+    assert shown["yes_diff"] == str(5 / 7 - 4 / 7) and result.metrics["yes_diff"] == pytest.approx(1 / 7)
+    # of 5 wrong answers, 3 are to questions whose truth is no
+    assert shown["fp_ratio"] == "0.6"
+    assert result.by_category["VD"]["mixed"] == 50 and result.by_category["VS"]["language_hallucination"] == 100
+    assert result.better["yes_diff"] == "neither" and result.better["consistency_wrong"] == "lower"
+
+
+def test_another_answer_on_the_edited_figure_is_a_fault_of_vision(data):
+    result, _ = grade(data, ["correct"] * 2 + ["incorrect"] + ["correct"] * 4)
+    assert result.metrics["visual_illusion"] == 100 and result.metrics["mixed"] == 0
+
+
+def test_what_the_judge_did_not_compare_is_not_attributed(data):
+    result, _ = grade(data, ["correct"] * 2 + ["incorrect"] + ["correct"] * 4, same=None)
+    assert math.isnan(result.metrics["mixed"]) and result.metrics["fp_ratio"] == 1 and result.failures == 0
+    assert result.notes[-1].startswith("1 wrong answers are not attributed")
+
+
+def test_without_an_error_there_is_nothing_to_attribute(data):
+    result, judge = grade(data, ["correct"] * 7)
+    assert len(judge.requests) == 7 and result.metrics["yes_diff"] == 0
+    assert all(math.isnan(result.metrics[name]) for name in ("fp_ratio", "language_hallucination", "mixed"))
+
+
+def test_a_truth_that_is_neither_yes_nor_no_is_refused(data):
+    rows = json.loads((data / "HallusionBench.json").read_text())
+    rows[3]["gt_answer"] = "maybe"
+    (data / "HallusionBench.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"json:4: gt_answer is 'maybe'"):
+        grade(data, ["correct"] * 7)
 
 
 def test_other_protocols_take_the_questions_with_a_figure(data):
@@ -113,12 +162,13 @@ def test_figures_follow_from_the_counts(data, protocol):
     result, _ = grade(data, ["correct", "correct", "correct", "incorrect", "unclear", "correct", "unclear"], protocol)
     assert set(result.formulas) == set(result.metrics)
     for name, formula in result.formulas.items():
-        assert evaluate(formula, result.graded) == pytest.approx(result.metrics[name]), name
+        assert evaluate(formula, result.graded) == pytest.approx(result.metrics[name], nan_ok=True), name
 
 
 def test_the_judge_sees_question_truth_and_answer(data):
     _, judge = grade(data, ["correct"] * 7)
     message = judge.requests[1].messages[-1]["content"]
+    assert len(judge.requests) == 7
     assert "Q1?" in message and "It is so." in message and "to VD_ocr_0_0_1" in message
 
 
