@@ -159,7 +159,7 @@ def segment_attention(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     if segment_plan.stacked is None:
-        return torch.cat(_one_by_one(call, segment_plan, query, key, value), dim=2).transpose(1, 2), None
+        return _one_by_one(call, segment_plan, query, key, value), None
     output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])  # [T,H,d]
     rows, places = segment_plan.rows, segment_plan.stacked
     assert rows is not None and segment_plan.mask is not None
@@ -167,29 +167,30 @@ def segment_attention(
     small = call(*batched, attn_mask=segment_plan.mask.to(query.dtype)).transpose(1, 2)[rows]
     output = output.index_copy(0, places[rows], small)
     if segment_plan.large:
-        parts = torch.cat(_one_by_one(call, segment_plan, query, key, value), dim=2)[0].transpose(0, 1)
         large = [torch.arange(*segment_plan.spans[segment], device=query.device) for segment in segment_plan.large]
-        output = output.index_copy(0, torch.cat(large), parts)
+        output = output.index_copy(0, torch.cat(large), _one_by_one(call, segment_plan, query, key, value)[0])
     return output[None], None
 
 
-def _one_by_one(
-    call: Callable[..., Tensor], plan: SegmentPlan, query: Tensor, key: Tensor, value: Tensor
-) -> list[Tensor]:
-    """[1,H,length,d] of each large segment: trunks causally without a mask, branches with the keys they see."""
+def _one_by_one(call: Callable[..., Tensor], plan: SegmentPlan, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """[1,T',H,d] of the large segments in turn: trunks causally without a mask, branches with the keys they see."""
+    # One split and not a slice per use: the backward pass of each slice would fill and add a tensor of full length.
+    lengths = [end - start for start, end in plan.spans]
+    queries = query.split(lengths, dim=2)
+    keys, values = (dict(zip(plan.spans, part.split(lengths, dim=2), strict=True)) for part in (key, value))
     parts = []
     for segment in plan.large:
-        (start, end), before = plan.spans[segment], plan.ancestors[segment]
+        own, before = plan.spans[segment], plan.ancestors[segment]
         if not before:
-            cut = slice(start, end)
-            parts.append(call(query[:, :, cut], key[:, :, cut], value[:, :, cut], is_causal=True))
-            continue
-        seen = [*before, (start, end)]
-        keys = torch.cat([key[:, :, a:b] for a, b in seen], dim=2)
-        values = torch.cat([value[:, :, a:b] for a, b in seen], dim=2)
-        mask = _lower_right(end - start, keys.shape[2], query.dtype, query.device)
-        parts.append(call(query[:, :, start:end], keys, values, attn_mask=mask))
-    return parts
+            part = call(queries[segment], keys[own], values[own], is_causal=True)
+        else:
+            seen = torch.cat([keys[span] for span in (*before, own)], dim=2)
+            mask = _lower_right(lengths[segment], seen.shape[2], query.dtype, query.device)
+            part = call(
+                queries[segment], seen, torch.cat([values[span] for span in (*before, own)], dim=2), attn_mask=mask
+            )
+        parts.append(part.transpose(1, 2))
+    return torch.cat(parts, dim=1)
 
 
 AttentionInterface.register(SEGMENTS, segment_attention)
