@@ -46,6 +46,7 @@ def test_a_visual_section_is_read_and_written(tmp_path):
         ("visual: {relation: mdpo, negative: {kind: column, replace: last}}", "Remove replace"),
         ("visual: {relation: mdpo, negative: {area: [0.5, 0.2]}}", "0 < least <= most <= 1"),
         ("visual: {relation: mdpo, negative: {area: [0.0, 0.2]}}", "0 < least <= most <= 1"),
+        ("visual: {relation: mdpo, negative: {area: [1.0, 1.0]}}", "least below 1"),
         ("relation: none\n      visual: {relation: mdpo}", "relation is none"),
         ("relation: mismatched\n      visual: {relation: mdpo}", "relation is mismatched"),
         ("visual: {relation: mpdo}", "Did you mean 'mdpo'?"),

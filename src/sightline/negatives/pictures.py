@@ -32,15 +32,17 @@ def crop(picture: Image.Image, rng: random.Random, area: tuple[float, float]) ->
 
 
 def _piece(size: tuple[int, int], rng: random.Random, area: tuple[float, float]) -> tuple[int, int]:
-    """Width and height of a piece; where ten draws do not fit, the least area with the picture's own ratio."""
+    """Width and height of a piece, never the whole; where ten draws do not fit, the least area with the picture's own
+    ratio."""
     for _ in range(10):
         share = rng.uniform(*area)
         ratio = math.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
         width, height = round(size[0] * math.sqrt(share * ratio)), round(size[1] * math.sqrt(share / ratio))
-        if 0 < width <= size[0] and 0 < height <= size[1]:
+        if 0 < width <= size[0] and 0 < height <= size[1] and (width, height) != size:
             return width, height
     side = math.sqrt(area[0])
-    return max(1, round(size[0] * side)), max(1, round(size[1] * side))
+    least = [max(1, min(round(length * side), length - 1)) for length in size]
+    return least[0], least[1]
 
 
 def noise(picture: Image.Image, rng: np.random.Generator, step: int) -> Image.Image:
@@ -67,6 +69,13 @@ def signal(step: int) -> float:
     return float(np.prod(1 - betas[: step + 1]))
 
 
-def blank(size: tuple[int, int]) -> Image.Image:
-    """A white picture of ``size`` (width, height)."""
-    return Image.new("RGB", size, (255, 255, 255))
+def blank(size: tuple[int, int], *, dark: bool = False) -> Image.Image:
+    """A white picture of ``size`` (width, height), or a black one."""
+    return Image.new("RGB", size, (0, 0, 0) if dark else (255, 255, 255))
+
+
+def unlike(made: Image.Image, picture: Image.Image) -> Image.Image:
+    """``made``, unless it has the pixels of the picture it was made from, as a piece of a picture of one colour has:
+    then a white one, or a black one where the picture is white."""
+    candidates = (made, blank(picture.size), blank(picture.size, dark=True))
+    return next(one for one in candidates if one.tobytes() != picture.tobytes())

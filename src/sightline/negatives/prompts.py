@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import os
 import random
@@ -12,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from sightline.data.readers.rows import RowError
 from sightline.errors import RecipeError
-from sightline.negatives.pictures import blank, crop, noise
+from sightline.negatives.pictures import blank, crop, noise, unlike
+from sightline.negatives.same import is_white, opened, same_picture
 from sightline.recipes.schema import NegativeSpec
 from sightline.types import Group, Message, Prompt
 
@@ -75,8 +75,9 @@ class Negatives:
         if spec.kind == "other":
             return self.others[path]
         if spec.kind == "blank":
-            size = _SMALL if spec.size == "small" else _size(path)
-            return self._kept(f"blank-{size[0]}x{size[1]}.png", lambda: blank(size))
+            size, dark = (_SMALL if spec.size == "small" else _opened(path).size), _white(path)
+            name = "black" if dark else "blank"
+            return self._kept(f"{name}-{size[0]}x{size[1]}.png", lambda: blank(size, dark=dark))
         if spec.kind == "crop":
             return self._made(path, f"{draw}:{spec.area}", lambda p, d: crop(p, random.Random(d), spec.area))
         return self._made(path, f"{draw}:{spec.step}", lambda p, d: noise(p, _generator(d), spec.step))
@@ -87,7 +88,12 @@ class Negatives:
         except OSError as error:
             raise _unreadable(path, error) from error
         name = hashlib.blake2b(f"{self.spec.kind}:{draw}:{content}".encode(), digest_size=16).hexdigest()
-        return self._kept(f"{self.spec.kind}-{name}.png", lambda: make(_opened(path), f"{self.spec.kind}:{draw}"))
+
+        def differing() -> Image.Image:
+            picture = _opened(path)
+            return unlike(make(picture, f"{self.spec.kind}:{draw}"), picture)
+
+        return self._kept(f"{self.spec.kind}-{name}.png", differing)
 
     def _kept(self, name: str, make: Callable[[], Image.Image]) -> str:
         """The path of a file, made if it is not there: written aside and renamed, so that it is whole."""
@@ -103,8 +109,8 @@ class Negatives:
 def counterparts(groups: Sequence[Group], seed: int) -> dict[str, str]:
     """Another picture for each picture of ``groups``: its successor in an order shuffled by ``seed``.
 
-    No picture is its own counterpart, nor has one of the same content; each is the counterpart of one other, as long
-    as no two files have the same content.
+    No picture is its own counterpart, nor has one of the same pixels; each is the counterpart of one other, as long
+    as no two files have the same pixels.
 
     Raises:
         RecipeError: fewer than two different pictures.
@@ -119,7 +125,7 @@ def counterparts(groups: Sequence[Group], seed: int) -> dict[str, str]:
     following: dict[str, str] = {}
     for place, path in enumerate(order):
         after = (order[(place + step) % len(order)] for step in range(1, len(order)))
-        other = next((candidate for candidate in after if not _same(path, candidate)), None)
+        other = next((candidate for candidate in after if not same_picture(path, candidate)), None)
         if other is None:
             raise RecipeError(
                 "negative.kind other takes a picture of another row, and all rows have the same picture "
@@ -127,14 +133,6 @@ def counterparts(groups: Sequence[Group], seed: int) -> dict[str, str]:
             )
         following[path] = other
     return {path: following[path] for path in found}
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two files have the same bytes; files that are not there have not."""
-    try:
-        return filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
 
 
 def _of_column(prompt: Prompt, siblings: Sequence[Prompt]) -> Prompt:
@@ -145,6 +143,12 @@ def _of_column(prompt: Prompt, siblings: Sequence[Prompt]) -> Prompt:
             f"prompt {prompt.id!r} comes with {len(fitting)} negative pictures, expected one",
             remedy="Give the row a second picture (rejected_images; two images beside one <image>), or choose "
             "another negative.kind",
+        )
+    if all(same_picture(one, other) for one, other in zip(prompt.images, fitting[0].images, strict=True)):
+        raise RowError(
+            "chosen equals rejected",
+            f"prompt {prompt.id!r}: the negative picture {fitting[0].images[0]} has the pixels of its own",
+            remedy="Give the row another picture, leave it out, or choose another negative.kind",
         )
     return fitting[0]
 
@@ -175,16 +179,17 @@ def _generator(draw: str) -> np.random.Generator:
 
 
 def _opened(path: str) -> Image.Image:
-    """The picture as the model would see it: upright, RGB."""
     try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
+        return opened(path)
     except (OSError, SyntaxError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
-def _size(path: str) -> tuple[int, int]:
-    return _opened(path).size
+def _white(path: str) -> bool:
+    try:
+        return is_white(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: str, error: Exception) -> RowError:

@@ -64,6 +64,6 @@ def _of_negative(here: KeyPath, visual: VisualSpec) -> Iterator[Conflict]:
     if negative.kind == "column" and negative.replace != "all":
         yield (*here, "replace"), "a column brings all pictures of the negative. Remove replace."
     least, most = negative.area
-    if not 0 < least <= most <= 1:
-        text = f"found {list(negative.area)}, expected shares of the area, 0 < least <= most <= 1."
+    if not (0 < least <= most <= 1 and least < 1):
+        text = f"found {list(negative.area)}, expected shares of the area, 0 < least <= most <= 1 and least below 1."
         yield (*here, "area"), text

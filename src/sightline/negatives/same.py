@@ -1,0 +1,58 @@
+"""Whether two picture files show the same: what is no contrast, whatever the files are called."""
+
+from __future__ import annotations
+
+import filecmp
+
+from PIL import ExifTags, Image, ImageOps
+
+
+def same_picture(one: str, other: str) -> bool:
+    """Whether two files have the same bytes, or the same pixels as a model would see them (upright, RGB).
+
+    Files that cannot be read have not. Pictures of unequal size are told apart by their headers, photographs (JPEG)
+    of equal size mostly at an eighth of it, so that few are decoded.
+    """
+    try:
+        if one == other or filecmp.cmp(one, other, shallow=False):
+            return True
+        return _may_be_same(one, other) and _upright(one) == _upright(other)
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def is_white(path: str) -> bool:
+    """Whether every pixel is white."""
+    with Image.open(path) as picture:
+        return _all_white(_small(picture)) and _all_white(opened(path))
+
+
+def opened(path: str) -> Image.Image:
+    """The picture as the model would see it: upright, RGB."""
+    with Image.open(path) as picture:
+        return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def _may_be_same(one: str, other: str) -> bool:
+    with Image.open(one) as first, Image.open(other) as second:
+        if sorted(first.size) != sorted(second.size):
+            return False
+        turned = first.getexif().get(ExifTags.Base.Orientation, 1) != second.getexif().get(ExifTags.Base.Orientation, 1)
+        if turned or not first.format == second.format == "JPEG":
+            return True
+        return _small(first).tobytes() == _small(second).tobytes()
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    """A JPEG decoded at an eighth of its size; others as they are."""
+    picture.draft("RGB", (max(1, picture.width // 8), max(1, picture.height // 8)))
+    return picture.convert("RGB")
+
+
+def _upright(path: str) -> tuple[tuple[int, int], bytes]:
+    picture = opened(path)
+    return picture.size, picture.tobytes()
+
+
+def _all_white(picture: Image.Image) -> bool:
+    return picture.getextrema() == ((255, 255),) * 3
