@@ -6,7 +6,6 @@ Antol et al. 2015 (arXiv:1505.00468), as the TextVQA evaluator (Singh et al. 201
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
@@ -69,15 +68,21 @@ def normalize_vlmeval(text: str) -> str:
     return _words(_LONE_STOP.sub("", cleaned, count=_MOST_STOPS))
 
 
+def match_scores(answer: str, humans: Sequence[str], normalizer: Callable[[str], str] = normalize) -> list[float]:
+    """For each human answer ``min(1, matches among the others / 3)``, in [0, 1]."""
+    said = normalizer(answer)
+    normal = [normalizer(human) for human in humans]
+    matches = normal.count(said)
+    return [min(1.0, (matches - (one == said)) / 3) for one in normal]
+
+
 def vqa_score(answer: str, humans: Sequence[str], normalizer: Callable[[str], str] = normalize) -> float:
-    """Mean over the human answers of ``min(1, matches among the others / 3)``, in [0, 1].
+    """Mean of :func:`match_scores`, in [0, 1].
 
     With ten human answers, 1, 2, 3, 4 matches give 0.3, 0.6, 0.9, 1.
     """
-    matches = Counter(normalizer(human) for human in humans)[normalizer(answer)]
-    others = len(humans) - matches
-    # a human answer that matches has one match fewer among the others
-    return (matches * min(1.0, max(matches - 1, 0) / 3) + others * min(1.0, matches / 3)) / len(humans)
+    scores = match_scores(answer, humans, normalizer)
+    return sum(scores) / len(scores)
 
 
 def _without_marks(text: str, *, remove_all: bool) -> str:

@@ -47,7 +47,7 @@ def check_grading(bench, data, protocol, *, options=None, judge=None, texts=None
     assert set(result.metrics_printed) == set(result.metrics)
     for wrong, message in (
         (answers[1:], answers[0].id),
-        ([*answers, answers[2]], "stand twice"),
+        ([*answers, answers[2]], "twice"),
         ([*answers, Answer(id="stranger", text="A")], "stranger"),
     ):
         with pytest.raises(DataError, match=message):

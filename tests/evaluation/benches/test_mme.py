@@ -135,3 +135,22 @@ def test_a_folder_without_answers_is_an_error(tmp_path):
     (tmp_path / "OCR.txt").write_text("a\tb\tc\n")
     with pytest.raises(DataError, match=r"OCR\.txt:1: has 3 columns"):
         BENCH.read_export(tmp_path)
+
+
+def test_the_sum_is_added_in_the_order_of_the_protocols_script(tmp_path):
+    """In floating point the order shows: 2/3, 1/3 and 1/7 right are added task by task."""
+    shares = {"existence": (2, 3), "count": (1, 3), "OCR": (1, 7), "artwork": (5, 6)}
+    texts = {}
+    for task, (right, pictures) in shares.items():
+        (tmp_path / task).mkdir()
+        for number in range(pictures):
+            (tmp_path / task / f"{number}.txt").write_text(f"{QUESTION}\tYes\n{QUESTION}\tYes\n")
+            texts |= {f"{task}/{number}.jpg#{half}": "Yes" if number < right else "No" for half in (1, 2)}
+    answers = [Answer(id=id, text=text) for id, text in texts.items()]
+    two_thirds, third, seventh, rest = (right / asked * 100 + right / asked * 100 for right, asked in shares.values())
+    official = BENCH.grade(tmp_path, answers, "official", {}, None).metrics["perception"]
+    kit = BENCH.grade(tmp_path, answers, "vlmevalkit", {}, None).metrics["perception"]
+    # in the official list OCR is the last of these, by the alphabet it is the first
+    assert official == two_thirds + third + rest + seventh
+    assert kit == seventh + rest + third + two_thirds
+    assert official != kit

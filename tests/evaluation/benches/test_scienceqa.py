@@ -57,15 +57,21 @@ def test_round_trip(shared_data, tmp_path):
     ("answer", "letter"),
     [
         ("A", "A"),
-        (" B \n", "FAILED"),  # the line end becomes ". ", and a blank stands before the letter
-        ("B\n", "B"),
+        (" B", "FAILED"),  # nothing is stripped
+        ("B\n", "FAILED"),
         ("A. red", "A"),
+        ("A. ", "A"),
         ("A.", "FAILED"),  # a full stop needs a blank behind it
+        ("A.\nred", "FAILED"),
         ("A) red", "FAILED"),
         ("The answer is C.", "C"),
+        ("The answer is C", "FAILED"),  # one more character must follow
+        ("The answer is C\n", "FAILED"),  # but no line end
         ("I think. The answer is D because", "D"),
-        ("The answer is A or rather: The answer is B.", "B"),  # the one with a full stop is looked for first
-        ("the answer is A", "FAILED"),
+        ("The answer is Downhill.", "D"),
+        ("The answer is A. Or rather: The answer is B.", "FAILED"),  # it must be said once
+        ("The answer is F.", "F"),
+        ("the answer is A.", "FAILED"),
         ("a", "FAILED"),
         ("AB", "FAILED"),
         ("F", "FAILED"),
@@ -85,12 +91,14 @@ def test_only_the_test_split_with_pictures(folder):
 
 
 def test_rules_differ(folder):
-    assert hits(folder, "official", "A. red", "The answer is C") == [1, 1]
-    assert hits(folder, "lmms-eval", "A. red", "The answer is C") == [1, 0]
-    assert hits(folder, "cambrian", "A. red", "The answer is C") == [1, 1]
+    assert hits(folder, "official", "A. red", "The answer is C.") == [1, 1]
+    assert hits(folder, "lmms-eval", "A. red", "The answer is C.") == [1, 0]
+    assert hits(folder, "cambrian", "A. red", "The answer is C.") == [1, 1]
     assert hits(folder, "official", "Red!", "z") == [0, 0]
     assert hits(folder, "cambrian", "Red!", "z") == [1, 1]
-    assert hits(folder, "lmms-eval", "A ", "C.") == [0, 1]
+    assert hits(folder, "lmms-eval", " a\n", "C.") == [1, 1], "stripped, lower case"
+    assert hits(folder, "lmms-eval", "a. red", " C.z") == [0, 1], "with text behind it the letter must be upper case"
+    assert hits(folder, "lmms-eval", "A) red", "C z") == [0, 0]
 
 
 def test_a_letter_beyond_the_choices_is_wrong(folder):

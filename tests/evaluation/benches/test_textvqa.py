@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from evaluation.benches.accuracy_checks import check_grading, check_round_trip
@@ -98,3 +99,17 @@ def test_nine_answers_are_an_error(folder):
     (folder / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": [row]}))
     with pytest.raises(DataError, match="has 9 answers, expected 10"):
         BENCH.questions(folder)
+
+
+def test_vlmevalkit_prints_all_digits_of_numpys_mean(tmp_path):
+    """Thirty answers of 0.3: added one by one their mean in percent would be 30.0."""
+    rows = [
+        {"question": "what?", "image_id": f"p{n}", "question_id": n, "answers": ["stop"] + ["go"] * 9}
+        for n in range(30)
+    ]
+    (tmp_path / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": rows}))
+    answers = [Answer(id=str(n), text="stop") for n in range(30)]
+    result = BENCH.grade(tmp_path, answers, "vlmevalkit", {}, None)
+    expected = 100 * np.mean([np.mean([0.0] + [1 / 3] * 9)] * 30)
+    assert result.metrics_printed == {"accuracy": str(expected)} == {"accuracy": "30.000000000000004"}
+    assert result.metrics == {"accuracy": expected}

@@ -67,7 +67,7 @@ class MME:
         graded = _grade(rows, match_ids([row.id for row in rows], answers), protocol)
         by_task = {task: _task(graded, task) for task in TASKS if any(row.category == task for row in rows)}
         metrics = {
-            name: float(sum(by_task[task]["score"] for task in tasks if task in by_task))
+            name: _total([by_task[task]["score"] for task in _order(tasks, protocol) if task in by_task])
             for name, tasks in (("perception", PERCEPTION), ("cognition", COGNITION))
         }
         metrics["total"] = metrics["perception"] + metrics["cognition"]
@@ -205,6 +205,19 @@ def _task(graded: Sequence[Graded], task: str) -> dict[str, float]:
     asked, correct, plus = (sum(row.counts.get(f"{name}_{what}", 0) for row in graded) for what in _COLUMNS)
     accuracy, both = correct / asked, plus / asked
     return {"score": accuracy * 100 + both * 100, "accuracy": accuracy * 100, "accuracy_plus": both * 100}
+
+
+def _order(tasks: Sequence[str], protocol: str) -> Sequence[str]:
+    """The order in which the protocol's script adds: it shows in the last digit of the sum."""
+    return sorted(tasks) if protocol == "vlmevalkit" else tasks
+
+
+def _total(scores: Sequence[float]) -> float:
+    """One after the other, as the scripts add; ``sum`` of newer Pythons corrects its rounding."""
+    total = 0.0
+    for score in scores:
+        total += score
+    return total
 
 
 def _formulas(tasks: Sequence[str]) -> dict[str, str]:

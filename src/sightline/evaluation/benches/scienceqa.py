@@ -31,9 +31,8 @@ from sightline.evaluation.tables import (
 LETTERS: Final = "ABCDE"
 _RELEASE: Final = "problems.json"
 _FILES: Final = ("data/test-*.parquet", "ScienceQA-IMG/test-*.parquet", "test-*.parquet", "sci_qa*.json")
-_BEGINS: Final = re.compile(r"^([A-E])\. ")
-_STATED: Final = re.compile(r"The answer is ([A-E])")
-_STATED_STOP: Final = re.compile(r"The answer is ([A-E])\.")
+_STATED: Final = re.compile(r"The answer is ([A-Z]).")
+"""The full stop is any character but a line end: a letter at the very end of the answer is not found."""
 _BRACKETED: Final = re.compile(r"\(([A-E])\) (.*?)\s*(?=\([A-E]\) |\n|$)")
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
@@ -129,14 +128,15 @@ class ScienceQA:
 def read_official(answer: str) -> str:
     """The letter that LLaVA's script reads; "FAILED" where there is none.
 
-    A line end counts as ". ", so that "B" on a line of its own is read. Case matters.
+    The bare letter, a letter and ". " at the beginning, or what stands behind the only "The answer is" that one more
+    character follows. Case matters, and nothing is stripped.
     """
-    text = answer.replace("\n", ". ")
-    if text.strip() in LETTERS and len(text.strip()) == 1:
-        return text.strip()
-    if match := _BEGINS.match(text) or _STATED_STOP.search(text) or _STATED.search(text):
-        return match[1]
-    return "FAILED"
+    if answer in tuple(LETTERS):
+        return answer
+    if len(answer) >= 3 and answer[0] in LETTERS and answer[1:3] == ". ":
+        return answer[0]
+    stated = _STATED.findall(answer)
+    return str(stated[0]) if len(stated) == 1 else "FAILED"
 
 
 def _hit(row: Row, answer: str, protocol: str) -> tuple[float, str | None]:
@@ -145,8 +145,9 @@ def _hit(row: Row, answer: str, protocol: str) -> tuple[float, str | None]:
         read = read_official(answer)
         return float(read == row.truth and read in options), read
     if protocol == "lmms-eval":
-        begins = len(answer) >= 2 and answer[0].isupper() and answer[1] == "."
-        return float(answer == row.truth or (begins and answer[0] == row.truth)), None
+        said, truth = answer.strip(), row.truth.lower()
+        begins = len(said) >= 2 and said[0].isupper() and said[1] == "."
+        return float(said.lower() == truth or (begins and said[0].lower() == truth)), None
     tail = cambrian_tail(answer).rstrip(".")
     told = _plain(tail) == _plain(options[row.truth].lower().strip())
     return float(told or tail.split(".")[0] == row.truth.lower()), None
