@@ -101,3 +101,20 @@ def test_data_sections_make_it_and_check_the_longer_row_again(tmp_path):
     dataset = DatasetSpec(train=(replace(spec, limit=None),), on_bad_row="skip", max_length=8)
     _, report = load_dataset_spec(dataset, "train", num_tokens=lambda group: 3 * words(group), seed=3)
     assert report.by_reason()["too long"] >= 1 and report.read == 4
+
+
+def test_an_answer_to_the_same_question_is_not_mismatched():
+    """Unpaired sets hold several answers to one question about one picture, each in a row of its own."""
+
+    def asked(name, text, picture, question="what?"):
+        prompt = Prompt(id=name, messages=({"role": "user", "content": question},), images=(picture,))
+        return Group(prompts=(prompt,), responses=(good(text),))
+
+    same = [asked(f"a{i}", f"a kite {i}", "a.png") for i in range(20)]
+    rows = [*same, asked("b", "a dog", "b.png"), asked("c", "red", "a.png", "which colour?")]
+    for seed in range(5):
+        drawn = {mismatched(rows, seed=seed)(group).responses[1].text for group in same}
+        assert drawn <= {"a dog", "red"}
+    assert mismatched(rows)(rows[-1]).responses[1].text != "red"
+    alone = mismatched(same)(same[0]).responses[1].text  # a source of a single question has nothing better
+    assert alone.startswith("a kite") and alone != "a kite 0"

@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sightline.errors import DataError
-from sightline.types import Edge, Group, Response
+from sightline.types import Edge, Group, Prompt, Response
 
 
 def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], Group]:
     """What gives each group of a source a mismatched answer.
 
     The group keeps its answers, each with a label: its own, or desirable for the winner and undesirable for the
-    loser of a comparison. One answer of another group is added for each prompt that is answered, and an edge of kind
-    ``mismatched`` from every answer to that prompt; the comparisons themselves are dropped. In the tree layout the
-    added answer costs its own tokens only.
+    loser of a comparison. One answer to another question is added for each prompt that is answered, and an edge of
+    kind ``mismatched`` from every answer to that prompt; the comparisons themselves are dropped. Rows that ask the same
+    about the same picture ask one question; only in a source of a single question another answer to it serves. In the
+    tree layout the added answer costs its own tokens only.
 
     Args:
         groups: all groups of the source.
@@ -27,12 +28,13 @@ def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], G
             comparison, or one that both wins and loses; a comparison with a weight.
 
     >>> def row(name, text):
-    ...     return Group(prompts=(Prompt(id=name, messages=()),), responses=(Response(text=text, label=True),))
+    ...     question = ({"role": "user", "content": name},)
+    ...     return Group(prompts=(Prompt(id=name, messages=question),), responses=(Response(text=text, label=True),))
     >>> made = mismatched([row("a", "yes"), row("b", "two")])(row("a", "yes"))
     >>> made.responses[1].text, made.edges
     ('two', (Edge(winner=0, loser=1, kind='mismatched', weight=1.0),))
     """
-    pool = [response for group in groups for response in group.responses]
+    pool = [(group.prompts[response.prompt], response) for group in groups for response in group.responses]
 
     def relate(group: Group) -> Group:
         labelled = _labelled(group)
@@ -49,14 +51,22 @@ def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], G
     return relate
 
 
-def _other_answer(group: Group, prompt: int, pool: Sequence[Response], draw: random.Random) -> Response:
-    """The first answer from a random place on that this group does not give itself."""
+def _other_answer(group: Group, prompt: int, pool: Sequence[tuple[Prompt, Response]], draw: random.Random) -> Response:
+    """The first answer to another question, from a random place on, that this group does not give itself."""
     own = {response.text.strip() for response in group.responses}
+    questions = [(asked.messages, asked.images) for asked in group.prompts]
     start = draw.randrange(len(pool))
+    fallback = None
     for step in range(len(pool)):
-        other = pool[(start + step) % len(pool)]
-        if other.text.strip() not in own:
-            return Response(prompt=prompt, text=other.text, tokens=other.tokens, trained=other.trained, label=False)
+        asked, other = pool[(start + step) % len(pool)]
+        if other.text.strip() in own:
+            continue
+        added = Response(prompt=prompt, text=other.text, tokens=other.tokens, trained=other.trained, label=False)
+        if (asked.messages, asked.images) not in questions:
+            return added
+        fallback = fallback or added
+    if fallback is not None:
+        return fallback
     raise DataError(
         "no row of this source has an answer that this row does not have itself, so none can be mismatched",
         remedy="Give more rows, or use an algorithm that needs no mismatched answers",
