@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -271,3 +272,37 @@ def test_options_that_cannot_be_honoured_are_refused(options, word):
 
 def test_needs_the_reference():
     assert DPO().needs == {"ref_logprobs"} and DPO().heads == {"logprobs"}
+
+
+def test_length_desensitised_rewards_are_those_that_are_compared(flat_batch, world):
+    """Three tokens of +1 against one of +2.5: with a tail of 0.25 the winner has 1 + 2 x 0.25 = 1.5 and loses."""
+    batch = flat_batch([3, 1], [(0, 1)], ref_logprobs=[0.0] * 4)
+    logprobs = torch.tensor([1.0, 1.0, 1.0, 2.5])
+    (term,), stats = DPO(beta=0.1, ld_alpha=0.25).loss(batch, Scores(logprobs=logprobs), world)
+    assert stats["rewards/chosen"].sum.item() == pytest.approx(0.15)
+    assert stats["rewards/margins"].sum.item() == pytest.approx(-0.1)
+    assert stats["rewards/accuracies"].sum.item() == 0
+    assert stats["logps/chosen"].sum.item() == pytest.approx(3.0)  # as the policy says it
+    assert term.values.tolist() == pytest.approx([math.log1p(math.exp(0.1))])
+
+
+def test_a_negative_anchor_needs_a_rejected_answer_in_every_group(flat_batch, world):
+    """Comparisons of pictures alone have none: the option would do nothing."""
+    pairs = [(0, 1), (2, 3)]
+    scores, algorithm = Scores(logprobs=torch.zeros(4)), DPO(negative_anchor_weight=0.5)
+    for kinds in (["image", "image"], ["text", "image"]):
+        batch = flat_batch([1] * 4, pairs, pair_kind=kinds, ref_logprobs=[0.0] * 4)
+        batch = replace(batch, group=torch.tensor([0, 0, 1, 1]), num_groups=2)
+        with pytest.raises(RecipeError, match=f"{kinds.count('image')} groups compare pictures alone"):
+            algorithm.loss(batch, scores, world)
+    batch = flat_batch([1] * 4, pairs, pair_kind=["text", "image"], ref_logprobs=[0.0] * 4)
+    assert algorithm.loss(batch, scores, world)[0][1].values.shape == (1,)  # one group: text and image
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("options", [{"anchor_weight": 1.0, "anchor_margin": 0}, {"divergence_alpha": 0}])
+def test_numbers_are_finite(value, options):
+    options = {name: number or value for name, number in options.items()}
+    divergence = "alpha_divergence" if "divergence_alpha" in options else "reverse_kl"
+    with pytest.raises(RecipeError, match="finite"):
+        DPO(divergence=divergence, **options)

@@ -5,7 +5,7 @@ import torch
 
 from sightline.algorithms.dpo import DPO
 from sightline.algorithms.listwise import ListwiseDPO
-from sightline.errors import RecipeError
+from sightline.errors import DataError, RecipeError
 from sightline.types import Scores
 
 RANKED = [(0, 1), (0, 2), (1, 2)]  # 0 over 1 over 2
@@ -76,3 +76,21 @@ def test_weights_of_edges_and_bad_options_are_refused(flat_batch, world):
     for options in ({"beta": 0.0}, {"stabiliser": -1.0}, {"label_smoothing": 0.6}):
         with pytest.raises(RecipeError, match=next(iter(options))):
             ListwiseDPO(**options)
+
+
+def test_a_chain_is_the_order_it_says(flat_batch, world):
+    """0 > 1 > 2 by two edges or by all three: (s1, s2 with 0) + (s2 with 1), in the same numbers."""
+    logprobs = torch.tensor([2.0, 0.5, -1.0])
+    scores = [0.2, 0.05, -0.1]
+    expected = math.log(sum(map(math.exp, scores))) - scores[0]
+    expected += math.log(math.exp(scores[1]) + math.exp(scores[2])) - scores[1]
+    for pairs in ([(0, 1), (1, 2)], [(0, 1), (0, 2), (1, 2)]):
+        batch = flat_batch([1, 1, 1], pairs, ref_logprobs=[0.0] * 3)
+        ((term,), _) = ListwiseDPO(beta=0.1).loss(batch, Scores(logprobs=logprobs), world)
+        assert term.values.tolist() == pytest.approx([expected], abs=1e-6)
+
+
+def test_comparisons_in_a_circle_are_refused(flat_batch, world):
+    batch = flat_batch([1, 1, 1], [(0, 1), (1, 2), (2, 0)], ref_logprobs=[0.0] * 3)
+    with pytest.raises(DataError, match="run in a circle"):
+        ListwiseDPO().loss(batch, Scores(logprobs=torch.zeros(3)), world)

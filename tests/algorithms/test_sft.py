@@ -42,3 +42,11 @@ def test_chosen_trains_winners_only(flat_batch, world):
 def test_statistics_carry_no_gradient(flat_batch, world):
     _, stats = SFT().loss(flat_batch([2, 1]), Scores(logprobs=LOGPROBS.clone().requires_grad_()), world)
     assert not stats["nll"].sum.requires_grad
+
+
+def test_answers_labelled_undesirable_are_refused(flat_batch, world):
+    batch = flat_batch([1, 2], labels=[1.0, 0.0])
+    with pytest.raises(RecipeError, match="1 answers that are labelled undesirable"):
+        SFT().loss(batch, Scores(logprobs=torch.zeros(3)), world)
+    liked = flat_batch([1, 2], labels=[1.0, 1.0])
+    assert SFT().loss(liked, Scores(logprobs=-torch.ones(3)), world)[0][0].values.tolist() == [1.0] * 3

@@ -82,6 +82,9 @@ class DPO(Algorithm):
         for name in ("sft_weight", "anchor_weight", "negative_anchor_weight"):
             check_range(name, vars(self)[name], least=0)
         check_range("discopop_tau", self.discopop_tau, above=0)
+        check_range("anchor_margin", self.anchor_margin)
+        if self.divergence_alpha is not None:
+            check_range("divergence_alpha", self.divergence_alpha)
         if self.per not in ("pair", "group"):
             raise RecipeError(f"algorithm.per is {self.per!r}; choose 'pair' or 'group'.")
         if self.weighting not in ("none", "wpo"):
@@ -132,27 +135,33 @@ class DPO(Algorithm):
         return {self.link: 1.0} if isinstance(self.link, str) else self.link
 
     def loss(self, batch: Batch, scores: Scores, world: World) -> tuple[tuple[Term, ...], dict[str, Stat]]:
-        """Unreduced terms, and statistics under TRL's names."""
+        """Unreduced terms, and statistics under TRL's names.
+
+        Raises:
+            RecipeError: edges that say something else than a preference, or a negative anchor that finds no answer.
+        """
         assert scores.logprobs is not None and batch.ref_logprobs is not None
         check_preferences(batch, "dpo")
         logratio_N = scores.logprobs - batch.ref_logprobs
-        summed_R = response_sums(logratio_N, batch)
+        reward_R = self.beta * response_sums(logratio_N, batch)
         weight_P = batch.pair_weight
         if self.weighting == "wpo":
             weight_P = weight_P * _likelihood(batch, scores)[batch.pairs].prod(1)
-        terms = [*self._link_terms(batch, weight_P, logratio_N), *self._anchor_terms(batch, self.beta * summed_R)]
+        ratio_P2 = self._ratios(batch, logratio_N)
+        terms = [*self._link_terms(batch, weight_P, ratio_P2), *self._anchor_terms(batch, reward_R)]
         if self.sft_weight > 0:
             values = chosen_nll(scores.logprobs, batch)
             terms.append(Term(name="sft", values=values, unit="chosen_token", coefficient=self.sft_weight))
-        return tuple(terms), pair_stats(batch, scores.logprobs, self.beta * summed_R)
+        return tuple(terms), pair_stats(batch, scores.logprobs, self.beta * ratio_P2)
 
-    def _link_terms(self, batch: Batch, weight_P: Tensor, logratio_N: Tensor) -> list[Term]:
+    def _ratios(self, batch: Batch, logratio_N: Tensor) -> Tensor:
+        """[P,2] log-ratios of winner and loser of each pair; under LD-DPO they depend on the pair."""
         if self.ld_alpha < 1:
-            winner_P, loser_P = side_sums(logratio_N, batch, self.ld_alpha)
-        else:
-            winner_P, loser_P = response_sums(logratio_N, batch)[batch.pairs].unbind(1)
-        winner_P = divergence_score(winner_P, self.divergence, self.divergence_alpha)
-        loser_P = divergence_score(loser_P, self.divergence, self.divergence_alpha)
+            return torch.stack(side_sums(logratio_N, batch, self.ld_alpha), 1)
+        return response_sums(logratio_N, batch)[batch.pairs]
+
+    def _link_terms(self, batch: Batch, weight_P: Tensor, ratio_P2: Tensor) -> list[Term]:
+        winner_P, loser_P = divergence_score(ratio_P2, self.divergence, self.divergence_alpha).unbind(1)
         winner_mass_P, loser_mass_P = response_masses(batch)[batch.pairs].unbind(1)
         options = LinkOptions(self.beta, self.label_smoothing, self.discopop_tau)
         terms = []
@@ -175,6 +184,7 @@ class DPO(Algorithm):
             values = -logsigmoid(reward_R[chosen] - self.anchor_margin)
             terms.append(Term(name="anchor", values=values, unit=self.per, coefficient=self.anchor_weight))
         if self.negative_anchor_weight > 0:
+            self._check_rejected(batch)
             rejected = torch.zeros_like(chosen).index_fill(0, loser_P[of_kind(batch, "text")], True)
             rejected = rejected.index_fill(0, winner_P, False)
             values = -logsigmoid(-reward_R[rejected])
@@ -182,6 +192,16 @@ class DPO(Algorithm):
                 Term(name="negative_anchor", values=values, unit=self.per, coefficient=self.negative_anchor_weight)
             )
         return terms
+
+    def _check_rejected(self, batch: Batch) -> None:
+        """Whether every group that compares has a rejected answer for the negative anchor."""
+        owner_P, text_P = batch.group[batch.pairs[:, 0]], of_kind(batch, "text")
+        if without := set(owner_P.tolist()) - set(owner_P[text_P].tolist()):
+            raise RecipeError(
+                f"algorithm.negative_anchor_weight is {self.negative_anchor_weight}, but {len(without)} groups compare "
+                "pictures alone and have no rejected answer that it could hold down. Set it to 0, or choose a "
+                "visual.relation that compares answers (mdpo, ovip)."
+            )
 
 
 def _likelihood(batch: Batch, scores: Scores) -> Tensor:

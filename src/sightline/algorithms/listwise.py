@@ -14,6 +14,7 @@ from sightline.algorithms.pairs import (
     check_unweighted,
     chosen_nll,
     pair_stats,
+    ranked_below,
     response_sums,
 )
 from sightline.ops.odds import log1mexp
@@ -26,8 +27,9 @@ class ListwiseDPO(Algorithm):
     """DPO under the Plackett-Luce model (Rafailov et al. 2023, arXiv 2305.18290, appendix A.3, equation 20).
 
     A response competes with those it beats: ``-log p = Σ_i [log(c + e^{s_i} + Σ_{j beaten by i} e^{s_j}) - s_i]``
-    over all responses of a group that stand in an edge, with ``s = β (log π - log π_ref)``. Edges between all ranks
-    (``relation: ranked``) give the likelihood of the order; ties have no edge and do not compete. One pair is DPO.
+    over all responses of a group that stand in an edge, with ``s = β (log π - log π_ref)``. A response beats those that
+    an edge, or a path of edges, leads to: a chain and the edges between all ranks (``relation: ranked``) give the
+    likelihood of the same order. Ties have no edge and do not compete. One pair is DPO.
 
     Term: ``dpo_listwise`` per group, ``-(1 - ε) log p - ε log(1 - p)``.
 
@@ -55,14 +57,18 @@ class ListwiseDPO(Algorithm):
         check_smoothing(self.label_smoothing)
 
     def loss(self, batch: Batch, scores: Scores, world: World) -> tuple[tuple[Term, ...], dict[str, Stat]]:
-        """Unreduced terms, and statistics per pair under TRL's names."""
+        """Unreduced terms, and statistics per pair under TRL's names.
+
+        Raises:
+            DataError: comparisons that contradict each other.
+        """
         assert scores.logprobs is not None and batch.ref_logprobs is not None
         check_preferences(batch, "dpo_listwise")
         check_unweighted(batch, "dpo_listwise")
         score_R = self.beta * response_sums(scores.logprobs - batch.ref_logprobs, batch)
         ranked = batch.pairs.flatten().unique()
-        entrant = torch.cat([ranked, batch.pairs[:, 0]])
-        rival = torch.cat([ranked, batch.pairs[:, 1]])
+        beats, beaten = ranked_below(batch.pairs, batch.num_responses).nonzero().unbind(1)
+        entrant, rival = torch.cat([ranked, beats]), torch.cat([ranked, beaten])
         entries = score_R[rival]
         if self.stabiliser > 0:
             entrant = torch.cat([entrant, ranked])

@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from sightline.errors import RecipeError
+from sightline.errors import DataError, RecipeError
 from sightline.ops.reductions import segment_position, segment_sum
 from sightline.types import Batch, EdgeKind, Stat
 
@@ -131,12 +131,36 @@ def of_kind(batch: Batch, kind: EdgeKind) -> Tensor:
     return torch.tensor([k == kind for k in batch.pair_kind], dtype=torch.bool, device=batch.pairs.device)
 
 
+def ranked_below(pairs: Tensor, num_responses: int) -> Tensor:
+    """[R,R] bool: whether response j ranks below response i, by an edge or a path of edges.
+
+    Args:
+        pairs: [P,2] (winner, loser).
+        num_responses: R.
+
+    Raises:
+        DataError: a response ranks below itself.
+    """
+    below = torch.zeros(num_responses, num_responses, device=pairs.device)
+    below[pairs[:, 0], pairs[:, 1]] = 1.0
+    known = -1
+    while known != (known := int(below.sum())):
+        below = ((below + below @ below) > 0).to(below.dtype)
+    if below.diagonal().any():
+        raise DataError(
+            f"{int(below.diagonal().sum())} responses rank below themselves: comparisons run in a circle",
+            remedy="Remove contradicting edges (sightline pairs --relation ranked makes none), "
+            "or use an algorithm that takes comparisons one by one (dpo; reward_model with bradley_terry)",
+        )
+    return below > 0
+
+
 def check_range(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:
     """
     Raises:
         RecipeError: a number that is not finite, not above ``above``, or below ``least``.
     """
-    if math.isinf(value):
+    if not math.isfinite(value):
         raise RecipeError(f"algorithm.{name} is {value}; it must be a finite number.")
     if above is not None and not value > above:
         raise RecipeError(f"algorithm.{name} is {value}; it must be above {above:g}.")

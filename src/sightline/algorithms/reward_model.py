@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sightline.algorithms.pairs import check_preferences, check_range, check_unweighted
-from sightline.errors import DataError, RecipeError
+from sightline.algorithms.pairs import check_preferences, check_range, check_unweighted, ranked_below
+from sightline.errors import RecipeError
 from sightline.types import Algorithm, Batch, Scores, Stat, Term, World
 
 Objective = Literal["bradley_terry", "plackett_luce", "regression"]
@@ -98,30 +98,6 @@ class RewardModel(Algorithm):
             assert batch.rewards is not None
             margin_P = margin_P - self.margin * (batch.rewards[winner_P] - batch.rewards[loser_P])
         return -batch.pair_weight * logsigmoid(margin_P)
-
-
-def ranked_below(pairs: Tensor, num_responses: int) -> Tensor:
-    """[R,R] bool: whether response j ranks below response i, by an edge or a path of edges.
-
-    Args:
-        pairs: [P,2] (winner, loser).
-        num_responses: R.
-
-    Raises:
-        DataError: a response ranks below itself.
-    """
-    below = torch.zeros(num_responses, num_responses, device=pairs.device)
-    below[pairs[:, 0], pairs[:, 1]] = 1.0
-    known = -1
-    while known != (known := int(below.sum())):
-        below = ((below + below @ below) > 0).to(below.dtype)
-    if below.diagonal().any():
-        raise DataError(
-            f"{int(below.diagonal().sum())} responses rank below themselves: comparisons run in a circle",
-            remedy="Remove contradicting edges (sightline pairs --relation ranked makes none), "
-            "or set algorithm.objective to bradley_terry",
-        )
-    return below > 0
 
 
 def _plackett_luce(batch: Batch, score_R: Tensor, below_RR: Tensor) -> Tensor:

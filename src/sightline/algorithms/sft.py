@@ -22,8 +22,9 @@ class SFT(Algorithm):
     """
 
     responses: Literal["all", "chosen"] = "all"
-    """``all``: every response; refused where groups bring comparisons, since a rejected answer would be
-    trained too. ``chosen``: only responses that win a comparison and lose none; weights of edges are refused."""
+    """``all``: every response; refused where groups bring comparisons or undesirable labels, since a rejected
+    answer would be trained too. ``chosen``: only responses that win a comparison and lose none; weights of edges
+    are refused."""
 
     def __post_init__(self) -> None:  # an attribute of the class that depends on a field
         object.__setattr__(self, "compares", self.responses == "chosen")
@@ -50,5 +51,10 @@ class SFT(Algorithm):
             raise RecipeError(
                 f"sft was given groups with {batch.pairs.shape[0]} comparisons, and would train the rejected answers "
                 "like the chosen ones. Set algorithm.responses: chosen, or use an algorithm that compares (dpo)."
+            )
+        if batch.labels is not None and (count := int((batch.labels == 0).sum())):
+            raise RecipeError(
+                f"sft was given {count} answers that are labelled undesirable, and would train them like the others. "
+                "Leave these rows out, or set algorithm.name: kto, which learns from labels."
             )
         return "token"
