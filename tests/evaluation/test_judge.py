@@ -1,20 +1,26 @@
 """Judges: retries, limits, cache, record and replay, against a server that misbehaves on purpose."""
 
 import base64
+import contextlib
 import json
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from fake_judge import FakeJudge, body
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judge import JudgeClient, Prices, cache_key, load_judge
-from sightline.evaluation.judges.endpoint import EndpointBackend, endpoint_from
+from sightline.evaluation.judges.endpoint import PATIENCE, EndpointBackend, endpoint_from
 from sightline.evaluation.judges.local import LocalBackend
 from sightline.evaluation.judges.replay import ReplayBackend
 from sightline.types import Response
+from tiny_models import _llava_tokenizer
 
 
 def request(number=0, **changed):
@@ -65,10 +71,18 @@ def test_what_fails_once_is_asked_again_and_counted():
         ((200, {}, {"choices": []}, 0), "cannot be read (IndexError)"),
         ((200, {}, {"error": "overloaded"}, 0), "cannot be read (KeyError)"),
         ((200, {}, body("  "), 0), "the reply is empty"),
+        ((200, {}, body(None, finish="content_filter"), 0), "the reply is empty (content_filter)"),
+        ((200, {}, body("", finish="length"), 0), "the reply is empty (length)"),
+        ((200, {}, [1], 0), "cannot be read (TypeError)"),
+        ((200, {}, b"[" * 100_000, 0), "cannot be read (RecursionError)"),
+        ((500, {"Content-Length": 500}, b"brok", 0), "HTTP 500"),
         ((200, {"Content-Length": 500}, b'{"choices": [', 0), "IncompleteRead"),
         ((200, {}, body("late"), 0.5), "timed out"),
     ],
-    ids=["failing", "malformed", "no choice", "an error as 200", "empty", "cut in the middle", "slow"],
+    ids=[
+        *("failing", "malformed", "no choice", "an error as 200", "empty", "filtered", "thinks too long", "a list"),
+        *("too deep", "an error that is cut", "cut in the middle", "slow"),
+    ],
 )
 def test_what_always_fails_ends_as_a_failure_never_as_a_score(answer, error, tmp_path):
     status, headers, content, seconds = answer
@@ -87,7 +101,7 @@ def test_a_wrong_request_is_not_tried_again():
     assert reply == JudgeReply(text=None, error="HTTP 400: too long") and len(fake.requests) == 1
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_a_refused_key_address_or_model_stops_at_once(status):
     with FakeJudge(lambda number, asked: (status, {}, b"no", 0)) as fake:
         with pytest.raises(DataError, match=f"the judge answered {status}: no. Correct the key"):
@@ -208,7 +222,7 @@ def test_a_broken_record_is_named(tmp_path):
 
 
 def test_address_key_and_model_come_from_options_or_from_known_names():
-    empty = {"url": "", "model": "", "key": "", "timeout": 1, "tries": 1, "workers": 1}
+    empty = {"url": "", "model": "", "key": "", "timeout": 1, "tries": 1, "workers": 1, "parameters": None}
     environment = {"OPENAI_API_KEY": "k", "OPENAI_API_BASE": "http://b/v1/chat/completions", "MODEL_VERSION": "gpt"}
     found = endpoint_from(empty, environment)
     assert (found.url, found.key, found.name) == ("http://b/v1/chat/completions", "k", "gpt")
@@ -256,7 +270,7 @@ class Engine:
 
 def test_a_local_model_judges_in_batches_of_like_requests(pictures):
     engine = Engine()
-    judge = JudgeClient(LocalBackend(engine, name="tiny", batch_size=2))
+    judge = JudgeClient(LocalBackend(lambda: engine, name="tiny", batch_size=2))
     asked = [
         request(0),
         request(1, temperature=0.2),
@@ -270,3 +284,196 @@ def test_a_local_model_judges_in_batches_of_like_requests(pictures):
     assert replies[4] == JudgeReply(text=None, error="the reply is empty")
     assert engine.calls == [(0.0, 1024, 0, 2), (0.0, 1024, 0, 2), (0.2, 1024, 0, 1), (0.0, 1024, 2, 1)]
     assert (judge.usage.failed, judge.usage.completion_tokens) == (1, 12)
+
+
+def test_a_reply_that_trickles_ends_at_the_time_limit():
+    class Trickle(FakeJudge):
+        def serve(self, handler):
+            self.requests.append(json.loads(handler.rfile.read(int(handler.headers["Content-Length"]))))
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(100):
+                    handler.wfile.write(b" ")
+                    time.sleep(0.05)
+
+    with Trickle(None) as fake:
+        began = time.monotonic()
+        (reply,) = client(fake, timeout=0.2, tries=1).ask([request()])
+    assert "timed out within the reply" in reply.error and time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "tokens"),
+    [
+        ({"content": [{"type": "text", "text": "Rating: "}, {"type": "text", "text": "4"}]}, "Rating: 4", 0),
+        ({"content": "Rating: 4"}, "Rating: 4", 7),
+    ],
+)
+def test_replies_in_parts_and_servers_that_do_not_count(content, text, tokens):
+    usage = {"prompt_tokens": tokens, "completion_tokens": "many"} if tokens else ["?"]
+    answer = {"choices": [{"message": content}], "usage": usage}
+    with FakeJudge(lambda *_: (200, {}, answer, 0)) as fake:
+        judge = client(fake)
+        assert judge.ask([request()]) == [JudgeReply(text=text)]
+    assert (judge.usage.prompt_tokens, judge.usage.completion_tokens) == (tokens, 0)
+
+
+def test_a_judge_that_never_answers_is_given_up_soon():
+    with FakeJudge(lambda *_: (503, {}, b"", 0)) as fake:
+        judge = client(fake, tries=2, workers=4)
+        with pytest.raises(DataError, match=r"answered none of 1[6-9] requests \(HTTP 503:  \(2 tries\)\). Check that"):
+            judge.ask([request(n) for n in range(500)])
+        assert 2 * PATIENCE <= len(fake.requests) <= 2 * (PATIENCE + 2 * 4)
+
+
+def test_one_answer_is_enough_to_go_on():
+    def script(number, asked):
+        good = asked["messages"][-1]["content"].endswith(" 0")
+        return (200, {}, body("ok"), 0) if good else (400, {}, b"", 0)
+
+    with FakeJudge(script) as fake:
+        judge = client(fake, workers=2)
+        judge.ask([request(n) for n in range(40)])
+    assert (judge.usage.failed, len(fake.requests)) == (39, 40)
+
+
+def test_what_was_paid_for_is_kept_when_the_key_is_refused(tmp_path):
+    def script(number, asked):
+        which = int(asked["messages"][-1]["content"].split()[-1])
+        return (401, {}, b"expired", 0.1) if which == 2 else (200, {}, body("ok"), 0.3)
+
+    with FakeJudge(script) as fake, pytest.raises(DataError, match="the judge answered 401: expired"):
+        client(fake, cache=tmp_path, workers=4).ask([request(n) for n in range(4)])
+    assert len(list(tmp_path.rglob("*.json"))) == 3
+
+
+def test_giving_up_does_not_wait_for_pauses():
+    def script(number, asked):
+        refused = asked["messages"][-1]["content"].endswith(" 1")
+        return (401, {}, b"no", 0.2) if refused else (503, {}, b"", 0)
+
+    with FakeJudge(script) as fake:
+        began = time.monotonic()
+        with pytest.raises(DataError, match="401"):
+            client(fake, workers=2, backoff=30, tries=6).ask([request(0), request(1)])
+    assert time.monotonic() - began < 3
+
+
+def test_parameters_reach_the_server_and_part_the_cache(tmp_path):
+    own = {"max_tokens": None, "max_completion_tokens": 900, "seed": 3}
+    with FakeJudge(always("ok")) as fake:
+        client(fake, cache=tmp_path, parameters=own).ask([request()])
+        client(fake, cache=tmp_path, parameters=own).ask([request()])
+        client(fake, cache=tmp_path).ask([request()])
+        client(fake, cache=tmp_path, url=f"{fake.url}/chat/completions").ask([request()])
+        client(fake, cache=tmp_path, url=fake.url.replace("127.0.0.1", "localhost")).ask([request()])
+    assert len(fake.requests) == 3, "the second and the fourth came from the cache"
+    assert {name: fake.requests[0][name] for name in own if name != "max_tokens"} == {
+        "max_completion_tokens": 900,
+        "seed": 3,
+    }
+    assert "max_tokens" not in fake.requests[0] and fake.requests[1]["max_tokens"] == 1024
+
+
+def test_a_damaged_entry_of_the_cache_is_asked_for_again(tmp_path):
+    with FakeJudge(always("ok")) as fake:
+        client(fake, cache=tmp_path).ask([request()])
+        (entry,) = tmp_path.rglob("*.json")
+        entry.write_text('{"judge": "m", "te')
+        assert client(fake, cache=tmp_path).ask([request()])[0].text == "ok"
+        assert len(fake.requests) == 2 and json.loads(entry.read_text())["text"] == "ok"
+
+
+def test_a_record_replays_for_the_same_words_only_and_not_from_the_cache(tmp_path):
+    record = tmp_path / "judge.jsonl"
+    with FakeJudge(always("Rating: 6")) as fake:
+        client(fake, cache=tmp_path / "cache", record=record).ask([request()])
+    record.write_text(record.read_text().replace("Rating: 6", "Rating: 2"))
+    again = load_judge(f"replay:{record}", cache=tmp_path / "cache")
+    assert again.ask([request()])[0].text == "Rating: 2"
+    other = request(messages=[{"role": "user", "content": "rate another answer"}])
+    (reply,) = again.ask([other])
+    assert reply.text is None and "the stored reply is to other words" in reply.error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "localhost:8000"}, "localhost:8000: is no address of a judge. Write http"),
+        ({"url": "http://x", "tries": 0}, "the judge option tries is 0. Give a number above 0"),
+        ({"url": "http://x", "workers": "many"}, "the judge option workers is 'many'"),
+        ({"url": "http://x", "parameters": 1}, "the judge option parameters is 1. Write --judge-option"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(options, message):
+    with pytest.raises(DataError, match=message):
+        load_judge("openai:m", options)
+
+
+# --- a language model that sees no pictures ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    """A tiny Llama with a chat template, in half of its words random."""
+    folder = tmp_path_factory.mktemp("judge") / "llama"
+    torch.manual_seed(0)
+    tokenizer = _llava_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        initializer_range=0.5,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_language_model_judges_text_as_generate_does_whatever_the_batch(language_model, pictures, tmp_path):
+    asked = [
+        request(0),
+        request(1, messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Rate: yes"}]),
+        request(2, messages=[{"role": "user", "content": "a much longer question " * 4}]),
+    ]
+    asked = [replace(one, max_tokens=12) for one in asked]
+    judge = load_judge(f"local:{language_model}", {"batch_size": 3}, cache=tmp_path)
+    replies = judge.ask(asked)
+    model = LlamaForCausalLM.from_pretrained(language_model)
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    for one, reply in zip(asked, replies, strict=True):
+        chat = "".join(f"{m['role']}: {m['content']}\n" for m in one.messages) + "assistant:"
+        ids = tokenizer(chat, return_tensors="pt").input_ids
+        expected = model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+        assert reply.text == tokenizer.decode(expected, skip_special_tokens=True).strip()
+    assert judge.usage.completion_tokens > 12
+    assert load_judge(f"local:{language_model}", {"batch_size": 1}).ask(asked) == replies
+
+    warm = [replace(one, temperature=1.0, attempt=1) for one in asked]
+    drawn = load_judge(f"local:{language_model}", {"batch_size": 3}).ask(warm)
+    assert drawn == load_judge(f"local:{language_model}", {"batch_size": 1}).ask(warm) and drawn != replies
+
+    shown, long = request(3, images=[pictures[0]]), request(4, messages=[{"role": "user", "content": "x" * 300}])
+    failed = load_judge(f"local:{language_model}").ask(
+        [*asked, replace(shown, max_tokens=12), replace(long, max_tokens=12)]
+    )
+    assert failed[:3] == replies
+    assert "sees no pictures" in failed[3].error and "exceeds the model's 256" in failed[4].error
+
+
+def test_a_local_judge_that_is_not_there_is_said_at_once(language_model, tmp_path):
+    with pytest.raises(RecipeError, match="no model could be loaded"):
+        load_judge(f"local:{tmp_path}")
+    bare = tmp_path / "bare"
+    shutil.copytree(language_model, bare)
+    (bare / "chat_template.jinja").unlink()
+    with pytest.raises(RecipeError, match="has no chat template"):
+        load_judge(f"local:{bare}").ask([request()])

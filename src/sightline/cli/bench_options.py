@@ -53,7 +53,7 @@ def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
     """``key=value`` for every benchmark, ``bench.key=value`` for one; values are read as YAML.
 
     Raises:
-        DataError: A line without ``=``.
+        DataError: A line without ``=``, or a value that is no YAML.
     """
     options = {}
     for line in given:
@@ -62,8 +62,16 @@ def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
             raise DataError(f"the option {line!r} has no '='", remedy="Write --option key=value")
         owner, dot, name = key.rpartition(".")
         if not dot or owner == bench:
-            options[name] = yaml.safe_load(value)
+            options[name] = _value(line, value)
     return options
+
+
+def _value(line: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"the option {line!r} cannot be read ({first})", remedy="Quote what is no YAML") from error
 
 
 def protocol_of(bench: Benchmark, given: Sequence[str]) -> str | None:
@@ -73,15 +81,27 @@ def protocol_of(bench: Benchmark, given: Sequence[str]) -> str | None:
     return next(iter([*own, *shared]), None)
 
 
+def check_judge(spec: str | None, options: Sequence[str]) -> None:
+    """Says what is wrong with a judge without asking it anything.
+
+    Raises:
+        DataError: There is none of that kind, an option is unknown or without a judge, or key or file is missing.
+        RecipeError: A local model is not there.
+    """
+    if spec is not None:
+        load_judge(spec, options_of("judge", options))
+    elif options:
+        raise DataError("--judge-option is given without --judge", remedy="Pass --judge openai:MODEL")
+
+
 @contextmanager
 def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[JudgeClient | None]:
     """The judge of the command line, with a progress bar while it works.
 
     Its replies are cached in ``folder``/judge_cache, unless replayed, and recorded in ``folder``/judge.jsonl.
     """
+    check_judge(spec, options)
     if spec is None:
-        if options:
-            raise DataError("--judge-option is given without --judge", remedy="Pass --judge openai:MODEL")
         yield None
         return
     record = None if spec.startswith("replay:") else folder / "judge.jsonl"
@@ -145,7 +165,7 @@ def show_result(measured: Measured) -> None:
         say(f"Wording of the questions: {measured.facts['prompts']}.")
     judge = measured.facts.get("judge")
     if judge:
-        cost = f", cost {judge['cost']:.2f}" if "cost" in judge else ""
+        cost = f", cost {judge['cost']:.4g}" if "cost" in judge else ""
         tokens = f"{judge['prompt_tokens']} + {judge['completion_tokens']} tokens{cost}"
         asked = f"{judge['requests']} requests, {judge['cached']} from the cache, {judge['failed']} failed"
         say(f"Judge {judge['name']}: {asked}, {judge['retries']} retries, {tokens}.")

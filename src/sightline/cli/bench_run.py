@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from sightline.cli.bench_options import data_folder, judging, options_of, protocol_of, show_result
+from sightline.cli.bench_options import check_judge, data_folder, judging, options_of, protocol_of, show_result
 from sightline.cli.console import out, print_error, progress_bar, say
 from sightline.errors import DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer
@@ -103,6 +103,7 @@ def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | Non
         DataError: Data are missing, or a benchmark or protocol is unknown.
         CheckpointError: Answers of other settings are there.
     """
+    check_judge(evaluation.judge, evaluation.judge_options)
     tasks = [_task(evaluation, name, limit) for name in dict.fromkeys(names)]
     say(f"Answers and figures: {evaluation.out}")
     from sightline.rollouts.hf import load_engine

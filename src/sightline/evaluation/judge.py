@@ -42,6 +42,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def identity(self) -> str:
+        """What a reply depends on beside name and request: address, weights, further parameters."""
+        ...
+
+    @property
     def cached(self) -> bool:
         """Whether its replies are worth keeping."""
         ...
@@ -114,7 +119,7 @@ class JudgeClient:
         Raises:
             DataError: The judge refuses all requests (a wrong key, address or model).
         """
-        keys = [cache_key(self.name, request) for request in requests]
+        keys = [cache_key(self.name, request, self.backend.identity) for request in requests]
         replies: dict[int, JudgeReply] = {}
         for index, key in enumerate(keys):
             stored = self._stored(key)
@@ -160,10 +165,13 @@ class JudgeClient:
         return self.cache / key[:2] / f"{key}.json"
 
     def _stored(self, key: str) -> JudgeReply | None:
-        if self.cache is None or not self._path(key).exists():
+        if self.cache is None or not self.backend.cached or not self._path(key).exists():
             return None
-        stored = json.loads(self._path(key).read_text(encoding="utf-8"))
-        return JudgeReply(text=stored["text"], cut=stored["cut"])
+        try:
+            stored = json.loads(self._path(key).read_text(encoding="utf-8"))
+            return JudgeReply(text=stored["text"], cut=stored["cut"])
+        except (ValueError, KeyError, TypeError):  # a damaged entry is asked for again
+            return None
 
     def _keep(self, key: str, reply: JudgeReply) -> None:
         if self.cache is None or reply.text is None or not self.backend.cached:
@@ -182,14 +190,22 @@ class JudgeClient:
         self.record.parent.mkdir(parents=True, exist_ok=True)
         with self.record.open("a", encoding="utf-8") as file:
             for request, reply in zip(requests, replies, strict=True):
-                line = {"id": request.id, "attempt": request.attempt, "judge": self.name, **asdict(reply)}
+                told = {"id": request.id, "attempt": request.attempt, "judge": self.name}
+                line = {**told, "asked": asked(request), **asdict(reply)}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def cache_key(name: str, request: JudgeRequest) -> str:
+def asked(request: JudgeRequest) -> str:
+    """What a judge is asked, without pictures and parameters: a stored reply is to this question and no other."""
+    messages = [dict(message) for message in request.messages]
+    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cache_key(name: str, request: JudgeRequest, identity: str = "") -> str:
     """Identity of a reply: judge, messages, pixels, parameters and attempt; not the id of the request."""
     parts = {
         "judge": name,
+        "identity": identity,
         "messages": [dict(message) for message in request.messages],
         "images": [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in request.images],
         "temperature": request.temperature,
@@ -208,6 +224,7 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     "workers": 8,
     "price_prompt": 0.0,
     "price_completion": 0.0,
+    "parameters": None,
     "batch_size": 8,
     "dtype": "float32",
 }
@@ -229,7 +246,8 @@ def load_judge(
             ``options`` or the environment), ``http://...`` for its address, ``local:FOLDER`` for a transformers
             model, ``replay:FILE`` for stored replies.
         options: ``model``, ``url``, ``key``, ``timeout`` in seconds, ``tries``, ``workers``, ``price_prompt`` and
-            ``price_completion`` per million tokens; local: ``batch_size``, ``dtype``.
+            ``price_completion`` per million tokens, ``parameters`` (a mapping laid over the body of each request;
+            None takes a key out); local: ``batch_size``, ``dtype``.
         cache: See :class:`JudgeClient`.
         record: See :class:`JudgeClient`.
         on_progress: See :class:`JudgeClient`.

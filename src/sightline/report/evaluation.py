@@ -206,7 +206,7 @@ def _side_facts(side: Measured) -> list[str]:
     if side.result.failures:
         parts.append(f"{side.result.failures} could not be graded")
     if judge:
-        cost = f", cost {judge['cost']:.2f}" if "cost" in judge else ""
+        cost = f", cost {judge['cost']:.4g}" if "cost" in judge else ""
         parts.append(f"judge {judge['name']} ({judge['failed']} of {judge['requests']} requests failed{cost})")
     return parts
 

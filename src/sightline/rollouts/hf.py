@@ -77,7 +77,7 @@ class HFEngine:
         self._check_length(rendered, sampling)
         # greedy answers to one prompt are equal: one is made
         n = sampling.n if sampling.temperature > 0 else 1
-        samples = self._sample(rendered, sampling, n, _uniform(groups, sampling, n, seed))
+        samples = self._sample(rendered, sampling, n, uniform_numbers(groups, sampling, n, seed))
         tokens, logprobs = samples.tokens.tolist(), samples.logprobs.tolist()
         lengths = samples.lengths.tolist()
         responses = [self._response(tokens[row][:length], logprobs[row][:length]) for row, length in enumerate(lengths)]
@@ -224,7 +224,7 @@ def _same_pictures_together(groups: Sequence[Group]) -> list[int]:
     return sorted(range(len(groups)), key=lambda index: first[groups[index].prompts[0].images])
 
 
-def _uniform(groups: Sequence[Group], sampling: SamplingSpec, n: int, seed: int) -> Tensor:
+def uniform_numbers(groups: Sequence[Group], sampling: SamplingSpec, n: int, seed: int) -> Tensor:
     """[P * n, max_new_tokens] in [0,1): the random numbers of each answer, its own stream."""
     rows = []
     for group in groups:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import json
 import mimetypes
@@ -10,11 +11,12 @@ import random
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -29,9 +31,13 @@ MODEL_NAMES: Final = ("LOCAL_LLM", "MODEL_VERSION")
 KEY_NAME: Final = "OPENAI_API_KEY"
 DEFAULT_URL: Final = "https://api.openai.com/v1"
 _PATH: Final = "/chat/completions"
-_REFUSED: Final = (401, 403, 404)
-"""Wrong key, address or model: every request would fail."""
+_REFUSED: Final = (401, 402, 403, 404)
+"""Wrong key, empty account, wrong address or model: every request would fail."""
 _AGAIN: Final = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+PATIENCE: Final = 16
+"""Failed requests, none having been answered before, after which the judge counts as away."""
+_LARGEST: Final = 16 << 20
+"""Most bytes of a reply."""
 
 
 class _Retryable(Exception):
@@ -52,7 +58,7 @@ class EndpointBackend:
     """Base address, or the full one of chat completions."""
     key: str = field(default="", repr=False)
     timeout: float = 120.0
-    """Seconds without a byte until a try counts as failed."""
+    """Seconds until a try counts as failed."""
     tries: int = 6
     """Tries of a request in all."""
     workers: int = 8
@@ -62,30 +68,63 @@ class EndpointBackend:
     longest_wait: float = 60.0
     """Most seconds between two tries, whatever the server asks for."""
     cached: bool = True
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Laid over the body of each request (``seed``, ``max_completion_tokens``); None takes a key out."""
     _resume: float = field(default=0.0, repr=False)
     """Time before which nothing is sent: a rate limit holds for all workers."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    """Set where the work is given up: nobody waits to try again."""
+
+    @property
+    def identity(self) -> str:
+        """See ``judge.Backend``."""
+        return json.dumps([self.url.removesuffix(_PATH).rstrip("/"), dict(self.parameters)], sort_keys=True)
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
         """See ``judge.Backend``.
 
         Raises:
-            DataError: The endpoint refuses the key, the address or the model.
+            DataError: The endpoint refuses the key, the address or the model, or answers none of the first
+                :data:`PATIENCE` requests.
         """
-        queue = iter(enumerate(requests))
-        running: dict[Future[Outcome], int] = {}
+        self._stop.clear()
         with ThreadPoolExecutor(self.workers) as pool:
+            running: dict[Future[Outcome], int] = {}
+            try:
+                self._work(pool, running, iter(enumerate(requests)), on_reply)
+            except BaseException:  # a refusal, an interrupt: what is under way is paid for, and kept
+                self._stop.set()
+                with contextlib.suppress(DataError):
+                    _collect(running, wait(running).done, on_reply)
+                raise
+
+    def _work(
+        self,
+        pool: ThreadPoolExecutor,
+        running: dict[Future[Outcome], int],
+        queue: Iterator[tuple[int, JudgeRequest]],
+        on_reply: OnReply,
+    ) -> None:
+        failed, answered = 0, False
+        while True:
             # no more are handed out than run: a refusal leaves nothing queued
-            for number, request in islice(queue, self.workers):
+            for number, request in islice(queue, self.workers - len(running)):
                 running[pool.submit(self._reply, request)] = number
-            while running:
-                for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    on_reply(running.pop(done), done.result())
-                for number, request in islice(queue, self.workers - len(running)):
-                    running[pool.submit(self._reply, request)] = number
+            if not running:
+                return
+            for outcome in _collect(running, wait(running, return_when=FIRST_COMPLETED).done, on_reply):
+                answered = answered or outcome.reply.text is not None
+                failed += not answered
+            if not answered and failed >= PATIENCE:
+                raise DataError(
+                    f"the judge answered none of {failed} requests ({outcome.reply.error})",
+                    source=self.url,
+                    remedy="Check that it runs, and its address, model and parameters; replies that are there are kept",
+                )
 
     def _reply(self, request: JudgeRequest) -> Outcome:
-        body = _body(self.name, request)
+        body = _body(self.name, request, self.parameters)
         error = ""
         for number in range(1, self.tries + 1):
             self._pause()
@@ -95,6 +134,8 @@ class EndpointBackend:
                 error = str(failure)
                 if number < self.tries:
                     self._back_off(number, failure.wait)
+            if self._stop.is_set():
+                return Outcome(reply=JudgeReply(text=None, error=f"{error} (given up)"), tries=number)
         reply = JudgeReply(text=None, error=f"{error} ({self.tries} tries)")
         return Outcome(reply=reply, tries=self.tries)
 
@@ -104,9 +145,10 @@ class EndpointBackend:
             headers["Authorization"] = f"Bearer {self.key}"
         address = self.url if self.url.endswith(_PATH) else self.url.rstrip("/") + _PATH
         sent = urllib.request.Request(address, data=body, headers=headers)
+        deadline = time.monotonic() + self.timeout
         try:
             with urllib.request.urlopen(sent, timeout=self.timeout) as answer:
-                content = answer.read()
+                content = _whole(answer, deadline)
         except urllib.error.HTTPError as error:
             return self._refused(error, number)
         except (urllib.error.URLError, HTTPException, OSError) as error:
@@ -114,7 +156,8 @@ class EndpointBackend:
         return _outcome(content, number)
 
     def _refused(self, error: urllib.error.HTTPError, number: int) -> Outcome:
-        with error:
+        said = ""
+        with error, contextlib.suppress(OSError, HTTPException):  # the connection may end before the reason does
             said = error.read(300).decode("utf-8", "replace")
         if error.code in _REFUSED:
             raise DataError(
@@ -131,7 +174,7 @@ class EndpointBackend:
         with self._lock:
             left = self._resume - time.monotonic()
         if left > 0:
-            time.sleep(left)
+            self._stop.wait(left)
 
     def _back_off(self, number: int, asked: float | None) -> None:
         """Waits; what the server asked for holds for every worker."""
@@ -139,7 +182,7 @@ class EndpointBackend:
             with self._lock:
                 self._resume = max(self._resume, time.monotonic() + min(asked, self.longest_wait))
             return
-        time.sleep(min(self.backoff * 2 ** (number - 1), self.longest_wait) * random.uniform(0.5, 1))
+        self._stop.wait(min(self.backoff * 2 ** (number - 1), self.longest_wait) * random.uniform(0.5, 1))
 
 
 def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) -> EndpointBackend:
@@ -155,17 +198,46 @@ def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) ->
         raise DataError("the judge has no model", remedy=f"Write --judge openai:MODEL, or set {MODEL_NAMES[1]}")
     if not key and url == DEFAULT_URL:
         raise DataError("the judge has no key", source=url, remedy=f"Set {KEY_NAME}, or give the judge an address")
+    if not urllib.parse.urlsplit(url).hostname or not url.startswith(("http://", "https://")):
+        raise DataError("is no address of a judge", source=url, remedy="Write http://HOST:PORT/v1")
+    parameters = options["parameters"] or {}
+    if not isinstance(parameters, Mapping):
+        remedy = "Write --judge-option 'parameters={seed: 1}'"
+        raise DataError(f"the judge option parameters is {parameters!r}", remedy=remedy)
     return EndpointBackend(
-        name=model,
+        name=str(model),
         url=url,
-        key=key,
-        timeout=float(options["timeout"]),
-        tries=int(options["tries"]),
-        workers=int(options["workers"]),
+        key=str(key),
+        timeout=float(_positive(options, "timeout")),
+        tries=int(_positive(options, "tries")),
+        workers=int(_positive(options, "workers")),
+        parameters=parameters,
     )
 
 
-def _body(model: str, request: JudgeRequest) -> bytes:
+def _positive(options: Mapping[str, Any], name: str) -> float:
+    value = options[name]
+    if not isinstance(value, (int, float)) or value <= 0:
+        raise DataError(f"the judge option {name} is {value!r}", remedy="Give a number above 0")
+    return value
+
+
+def _collect(running: dict[Future[Outcome], int], done: Iterable[Future[Outcome]], on_reply: OnReply) -> list[Outcome]:
+    """Hands over what came; a refusal is raised once all the others are handed over."""
+    refusal: BaseException | None = None
+    outcomes = []
+    for future in done:
+        number, error = running.pop(future), future.exception()
+        if error is None:
+            outcomes.append(future.result())
+            on_reply(number, outcomes[-1])
+        refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    return outcomes
+
+
+def _body(model: str, request: JudgeRequest, parameters: Mapping[str, Any]) -> bytes:
     messages: list[dict[str, Any]] = [dict(message) for message in request.messages]
     if request.images:
         pictures = [{"type": "image_url", "image_url": {"url": _data_uri(path)}} for path in request.images]
@@ -176,7 +248,7 @@ def _body(model: str, request: JudgeRequest) -> bytes:
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
     }
-    return json.dumps(values).encode()
+    return json.dumps({name: value for name, value in {**values, **parameters}.items() if value is not None}).encode()
 
 
 def _data_uri(path: str) -> str:
@@ -184,23 +256,51 @@ def _data_uri(path: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(Path(path).read_bytes()).decode('ascii')}"
 
 
+def _whole(answer: HTTPResponse, deadline: float) -> bytes:
+    """The body, however slowly it comes, until the deadline."""
+    content = bytearray()
+    while piece := answer.read1(1 << 16):
+        content += piece
+        if time.monotonic() > deadline:
+            raise TimeoutError("timed out within the reply")
+        if len(content) > _LARGEST:
+            raise _Retryable(f"the reply has more than {_LARGEST} bytes")
+    if answer.length:
+        raise IncompleteRead(bytes(content), answer.length)
+    return bytes(content)
+
+
 def _outcome(content: bytes, number: int) -> Outcome:
     """The reply in a body; one that cannot be read, or holds no text, is tried again."""
     try:
         body = json.loads(content)
         choice = body["choices"][0]
-        text = choice["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        text = _text(choice["message"]["content"])
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise _Retryable(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
-    if not isinstance(text, str) or not text.strip():
-        raise _Retryable("the reply is empty")
-    usage = body.get("usage") or {}
+    if not text.strip():
+        why = choice.get("finish_reason")
+        raise _Retryable("the reply is empty" + (f" ({why})" if why not in (None, "stop") else ""))
+    usage = body.get("usage")
     return Outcome(
         reply=JudgeReply(text=text, cut=choice.get("finish_reason") == "length"),
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
+        prompt_tokens=_tokens(usage, "prompt_tokens"),
+        completion_tokens=_tokens(usage, "completion_tokens"),
         tries=number,
     )
+
+
+def _text(content: Any) -> str:
+    """A text, or a list of parts that hold texts."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type", "text") == "text")
+    return content if isinstance(content, str) else ""
+
+
+def _tokens(usage: Any, name: str) -> int:
+    """0 where a server does not count, or counts in another way."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else 0
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -1,11 +1,15 @@
-"""A transformers model on this machine as judge, through the same engine that answers benchmarks."""
+"""A transformers model on this machine as judge: vision-language models through the engine that answers
+benchmarks, language models (any chat model) for rubrics of text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
+from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judge import OnReply, Outcome
+from sightline.evaluation.weights import fingerprint_files
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import RolloutEngine
 from sightline.types import Group, Prompt
@@ -16,14 +20,17 @@ class LocalBackend:
 
     cached = True
 
-    def __init__(self, engine: RolloutEngine, *, name: str, batch_size: int = 8) -> None:
+    def __init__(
+        self, load: Callable[[], RolloutEngine], *, name: str, batch_size: int = 8, identity: str = ""
+    ) -> None:
         """
         Args:
-            engine: Generates.
+            load: Gives what generates; called when the first request comes.
             name: Model, as written into results and part of the cache key.
             batch_size: Requests generated together.
+            identity: See ``judge.Backend``.
         """
-        self.engine, self.name, self.batch_size = engine, name, batch_size
+        self.load, self.name, self.batch_size, self.identity = load, name, batch_size, identity
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
         """See ``judge.Backend``. Another attempt draws other random numbers; at temperature 0 it changes nothing."""
@@ -35,17 +42,42 @@ class LocalBackend:
             for start in range(0, len(indices), self.batch_size):
                 some = indices[start : start + self.batch_size]
                 groups = [Group(prompts=(_prompt(requests[index]),)) for index in some]
-                for index, group in zip(some, self.engine.generate(groups, sampling, seed=attempt), strict=True):
-                    on_reply(index, _outcome(group))
+                for index, outcome in zip(some, self._generate(groups, sampling, attempt), strict=True):
+                    on_reply(index, outcome)
+
+    def _generate(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Outcome]:
+        """One that the engine refuses (too long, or pictures that the model does not see) fails alone."""
+        try:
+            return [_outcome(group) for group in self.load().generate(groups, sampling, seed=seed)]
+        except DataError as error:
+            if len(groups) > 1:
+                return [outcome for group in groups for outcome in self._generate([group], sampling, seed)]
+            return [Outcome(reply=JudgeReply(text=None, error=str(error)))]
 
 
 def local_judge(path: str, *, dtype: str, batch_size: int) -> LocalBackend:
-    """A judge from the folder or hub name of a vision-language model."""
+    """A judge from the folder or hub name of a vision-language model, or of a language model with a chat template.
+
+    Raises:
+        RecipeError: There is no such model.
+    """
+    from sightline.models.text import sees_pictures
     from sightline.recipes.load import check_spec
-    from sightline.rollouts.hf import load_engine
 
     spec = check_spec(ModelSpec, "judge options", path=path, dtype=dtype)
-    return LocalBackend(load_engine(spec), name=path, batch_size=batch_size)
+    sees_pictures(path)  # that there is no model is said now, not when the answers are there
+    identity = f"{dtype} {fingerprint_files(path)}"
+    return LocalBackend(functools.partial(_engine, spec), name=path, batch_size=batch_size, identity=identity)
+
+
+@functools.lru_cache(maxsize=1)
+def _engine(spec: ModelSpec) -> RolloutEngine:
+    """Loaded once for all benchmarks of a command."""
+    from sightline.models.text import sees_pictures
+    from sightline.rollouts.hf import load_engine
+    from sightline.rollouts.text import load_text_engine
+
+    return load_engine(spec) if sees_pictures(spec.path) else load_text_engine(spec)
 
 
 def _prompt(request: JudgeRequest) -> Prompt:

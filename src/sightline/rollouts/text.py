@@ -1,0 +1,105 @@
+"""Answers of a language model that sees no pictures: a judge of text on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from sightline.errors import DataError
+from sightline.models.text import TextModel, load_text_model
+from sightline.ops.sampling import draw, sampling_probabilities
+from sightline.recipes.schema import ModelSpec, SamplingSpec
+from sightline.rollouts.engine import Progress
+from sightline.rollouts.hf import uniform_numbers
+from sightline.types import Group, Prompt, Response
+
+
+class TextEngine:
+    """A ``RolloutEngine`` of one answer each on a causal language model; prompts have text alone.
+
+    >>> load_text_engine(ModelSpec(path="models/judge")).generate(groups, SamplingSpec(), seed=0)  # doctest: +SKIP
+    """
+
+    def __init__(self, model: TextModel, *, name: str) -> None:
+        self.model, self.name = model, name
+
+    def generate(
+        self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, on_progress: Progress | None = None
+    ) -> list[Group]:
+        """See ``RolloutEngine.generate``; ``rollout_logprobs`` are left out.
+
+        Raises:
+            DataError: A prompt shows pictures, or is too long for the model.
+        """
+        answered: list[Group] = []
+        for start in range(0, len(groups), sampling.batch_size):
+            batch = groups[start : start + sampling.batch_size]
+            texts = self._answer([self._encoded(group, sampling) for group in batch], batch, sampling, seed)
+            answered += [replace(group, responses=(one,), edges=()) for group, one in zip(batch, texts, strict=True)]
+            if on_progress is not None:
+                on_progress(len(answered), len(groups))
+        return answered
+
+    def _encoded(self, group: Group, sampling: SamplingSpec) -> list[int]:
+        prompt = group.prompts[0]
+        if prompt.images:
+            raise DataError(
+                "this model sees no pictures, and the prompt shows some",
+                source=self.name,
+                remedy="Take a vision-language model",
+            )
+        ids = self.model.encode(_messages(prompt))
+        if len(ids) + sampling.max_new_tokens > self.model.longest:
+            raise DataError(
+                f"prompt {group.id!r} has {len(ids)} tokens; with {sampling.max_new_tokens} new ones it exceeds the "
+                f"model's {self.model.longest}",
+                source=self.name,
+                remedy="Take a model that reads more",
+            )
+        return ids
+
+    def _answer(
+        self, prompts: Sequence[list[int]], groups: Sequence[Group], sampling: SamplingSpec, seed: int
+    ) -> list[Response]:
+        uniform = uniform_numbers(groups, sampling, 1, seed)
+        decoding, ends = self.model.start(prompts), set(self.model.ends)
+        rows: list[list[int]] = [[] for _ in prompts]
+        going = set(range(len(prompts)))
+        for index in range(sampling.max_new_tokens):
+            logits = decoding.logits()
+            if sampling.temperature == 0:
+                tokens = logits.argmax(-1)
+            else:
+                kept = sampling_probabilities(logits, sampling.temperature, sampling.top_k, sampling.top_p)
+                tokens = draw(kept, uniform[:, index].to(logits.device))
+            for row in sorted(going):
+                rows[row].append(int(tokens[row]))
+            going = {row for row in going if rows[row][-1] not in ends}
+            if not going:
+                break
+            decoding.extend(tokens)
+        return [self._response(row, ends) for row in rows]
+
+    def _response(self, tokens: list[int], ends: set[int]) -> Response:
+        text = self.model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return Response(text=text, tokens=tuple(tokens), finish_reason="stop" if tokens[-1] in ends else "length")
+
+
+def load_text_engine(spec: ModelSpec) -> TextEngine:
+    """The engine of a language model, on the GPU where there is one.
+
+    Raises:
+        RecipeError: There is no model at ``spec.path``, or it has no chat template.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TextEngine(load_text_model(spec, device), name=spec.path)
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"role": message["role"], "content": _text(message["content"])} for message in prompt.messages]
+
+
+def _text(content: str | Sequence[dict[str, str]]) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content if part["type"] == "text")
