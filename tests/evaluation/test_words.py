@@ -16,6 +16,27 @@ def texts(text):
         ("stop, light; 3,000 e-books", ["stop", ",", "light", ";", "3,000", "e-books"]),
         ("The dogs' bowl and John's", ["The", "dogs", "'", "bowl", "and", "John", "'s"]),
         ("a dog.The end...", ["a", "dog.The", "end", "..."]),
+        # a full stop comes off at the end of a sentence only, and of several ends in a chunk only the last counts
+        ("A car. A bus.) A van.' A cab", ["A", "car", ".", "A", "bus", ".", ")", "A", "van", ".", "'", "A", "cab"]),
+        ("a dog.? A cow., a cat.-x (a pig.", ["a", "dog.", "?", "A", "cow.", ",", "a", "cat.-x", "(", "a", "pig", "."]),
+        ("car.)bus. end", ["car.", ")", "bus", ".", "end"]),
+        ("car.)bus.", ["car", ".", ")", "bus", "."]),
+        ("**A bus.** x", ["*", "*", "A", "bus", ".", "*", "*", "x"]),
+        ("bus.& x", ["bus.", "&", "x"]),
+        ("bus.” “car", ["bus", ".", "”", "“", "car"]),
+        # blanks that sentences are not sought by
+        ("A car.\u3000It's. x", ["A", "car.", "It", "'s", ".", "x"]),
+        ("a\u00a0dog", ["a", "dog"]),
+        (
+            "A sign 'stop' and 'it's' o'clock 'll",
+            ["A", "sign", "'", "stop", "'", "and", "'", "it", "'s", "'", "o'clock", "'ll"],
+        ),
+        (
+            "x's' dog'd Ridern't's they'LL they'Ll",
+            ["x", "'s", "'", "dog", "'d", "Rider", "n't", "'s", "they", "'LL", "they'Ll"],
+        ),
+        ("a,,b a, 1,5 3:x", ["a", ",", ",b", "a", ",", "1,5", "3", ":", "x"]),
+        ("--- `a` ``b''", ["--", "-", "`", "a", "`", "``", "b", "''"]),
         ('She said "bus." (really)', ["She", "said", '"', "bus", ".", '"', "(", "really", ")"]),
         ("**bus** -- x—y", ["*", "*", "bus", "*", "*", "--", "x", "—", "y"]),
         ("", []),

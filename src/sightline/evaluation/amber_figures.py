@@ -29,10 +29,10 @@ class Figures:
     formulas: dict[str, str] = field(default_factory=dict)
     by_category: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def add(self, name: str, value: float, formula: str, digits: int | None = 1) -> None:
-        """One figure; ``digits`` None: printed as it is."""
+    def add(self, name: str, value: float, formula: str, printed: str | None = None) -> None:
+        """One figure; printed with one decimal, if nothing else is given."""
         self.metrics[name], self.formulas[name] = value, formula
-        self.printed[name] = str(value if digits is None else round(value, digits))
+        self.printed[name] = str(round(value, 1)) if printed is None else printed
 
 
 def figures(graded: Sequence[Graded], protocol: str, parts: Sequence[str]) -> Figures:
@@ -63,15 +63,17 @@ def _add_generative(found: Figures, sums: Counter[str], protocol: str) -> None:
     each = protocol == "lmms-eval"  # it keeps one counter per answer, so the bias is added once for each
     bias = BIAS * (sums["descriptions"] if each else 1)
     text = f"{BIAS} * descriptions" if each else f"{BIAS}"
-    digits = None if each else 1
+
+    def add(name: str, value: float, formula: str) -> None:
+        found.add(name, value, formula, f"{value:.4f}" if each else None)
 
     def add_ratio(name: str, part: str, whole: str) -> None:
-        found.add(name, 100 * sums[part] / (sums[whole] + bias), f"100 * {part} / ({whole} + {text})", digits)
+        add(name, 100 * sums[part] / (sums[whole] + bias), f"100 * {part} / ({whole} + {text})")
 
     add_ratio("chair", "hallucinated", "nouns")
     add_ratio("cover", "covered", "objects")
     hal = 100 - 100 * sums["clean"] / (sums["descriptions"] + bias)
-    found.add("hal", hal, f"100 - 100 * clean / (descriptions + {text})", digits)
+    add("hal", hal, f"100 - 100 * clean / (descriptions + {text})")
     add_ratio("cog", "lured", "targets")
     if protocol == "ovip":
         right, cover = 100 - found.metrics["chair"], found.metrics["cover"]
@@ -130,7 +132,8 @@ def _add_accuracies(found: Figures, sums: Counter[str], parts: Sequence[str]) ->
         right, asked = (sum(sums[f"{kind}_{column}"] for kind in DIMENSIONS[name]) for column in ("right", "asked"))
         top, bottom = (" + ".join(f"{kind}_{column}" for kind in DIMENSIONS[name]) for column in ("right", "asked"))
         formulas.append(f"100 * ({top}) / ({bottom})")
-        found.add(name, 100 * right / asked, formulas[-1], None)
+        accuracy = right / asked * 100  # in its order, for it prints all digits
+        found.add(name, accuracy, formulas[-1], str(accuracy))
         found.by_category[name] = {"accuracy": found.metrics[name]}
     mean = sum(found.metrics[name] for name in names) / len(names)
-    found.add("avg_acc", mean, f"({' + '.join(formulas)}) / {len(names)}", None)
+    found.add("avg_acc", mean, f"({' + '.join(formulas)}) / {len(names)}", str(mean))

@@ -60,7 +60,7 @@ _LEMMAS: Final = {
 
 _NOT_IN_WORDNET: Final = (
     "TV air-conditioning baconic bedsheet biker bluejay brindle cann cathole closestool cooktop coworker doghole "
-    "e-book earing ebook electrombile firetruck hairdryer hot iPhone kiwifruit lenovo longboard macbook netbook "
+    "e-book earing ebook electrombile firetruck glas hairdryer hot iPhone kiwifruit lenovo longboard macbook netbook "
     "paddleboat paraglider pissoir pitbull potted riverboat rpoe sailboard sanitizer scoon seegull shortboard "
     "showerpuff skimboard smartphone solider stovetop streetlamp teddybear televison waterfont"
 )
@@ -92,24 +92,27 @@ _PATTERN_SUFFIXES: Final = (
     ("buses", "bus"),
     ("alves", "alf"),
     ("men", "man"),
+    ("children", "child"),
     *((f"{letter}ies", f"{letter}y") for letter in "bcdfghjklmnpqrstvwxz"),
 )
 _PATTERN_SINGULARS: Final = {
     "airbus": "airbu",
     "bus": "bu",
+    "brethren": "brother",
     "canoes": "cano",
-    "children": "child",
     "childrens": "children",
     "collies": "collies",
     "doggies": "doggies",
     "geese": "goose",
     "glas": "gla",
     "glass": "glas",
+    "kine": "cow",
     "knives": "knife",
     "magpies": "magpy",
     "mice": "mouse",
     "minibus": "minibu",
     "oxen": "ox",
+    "oxens": "oxs",
     "people": "person",
     "pocketknives": "pocketknife",
     "sports": "sport",

@@ -15,37 +15,78 @@ class Word(NamedTuple):
     end: int
 
 
-_SEPARATE: Final = re.compile(r"\.{2,}|--|''|[:,](?!\d)|[;@#$%&*?!\[\](){}<>\"“”«»‘’„`\u2012-\u2015]")
-"""Marks that the Treebank rules make tokens of their own wherever they stand."""
-_CLITIC: Final = re.compile(r"(?<=.)(?:'(?:s|m|d|ll|re|ve)|n't|')$", re.IGNORECASE)
-_CHUNK: Final = re.compile(r"\S+")
+_CHUNK: Final = re.compile(r"[^ \t\n\r\f\v]+")
+_SEPARATE: Final = re.compile(r"\s|\.{2,}|--|''|`+|[;@#$%&*?!\[\](){}<>\"“”«»‘’„\u2012-\u2015]")
+"""Marks that are tokens of their own wherever they stand; and blanks beyond ASCII, where no sentence is sought."""
+_COMMA: Final = re.compile(r"[:,](?:\D|$)")
+"""A comma or colon is cut off unless a digit follows; the character after it is used up, so of two only one is."""
+_OPENING: Final = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|[mtsdn])\b)(?=\w)", re.IGNORECASE)
+"""A quotation mark before a word, but no clitic."""
+_CLITICS: Final = (re.compile(r"(?<=[^'])'[sSmMdD]$"), re.compile(r"(?<=[^'])(?:'(?:ll|LL|re|RE|ve|VE)|n't|N'T)$"))
+_SENTENCE_END: Final = re.compile(r"[.?!](?=[)\";}\]*:@'({\[‘’“”«»?!]|\s|$)")
+"""A mark that ends a sentence: before a blank, or before another mark that cannot be part of a word."""
+_REALIGNED: Final = re.compile(r"[\"')\]}‘’“”«»]+$")
+"""Closing marks that belong to the sentence before them."""
+_LAST_STOP: Final = re.compile(r"(?<!\.)\.(?=[\])}>\"'»”’]*$)")
 
 
 def treebank_words(text: str) -> list[Word]:
-    """Tokens by the Penn Treebank rules, as NLTK's ``word_tokenize`` gives them.
+    """Tokens by the Penn Treebank rules, as ``word_tokenize`` of NLTK 3.10 gives them.
 
-    Commas and colons before a digit, slashes, hyphens and full stops inside a chunk do not cut (``cat/dog`` is one
-    token); ``'s``, ``n't`` and the full stop that ends a chunk are tokens of their own. Unlike NLTK no sentences
-    are sought, so an abbreviation in the middle of a sentence loses its full stop; quotation marks stay as written.
+    Hyphens, slashes, and commas and colons before a digit do not cut (``cat/dog`` is one token); ``'s`` and ``n't``
+    are tokens of their own. A full stop is cut off at the end of a sentence only: ``dog.The``, ``dog.,`` and
+    ``dog.?`` keep it. Unlike NLTK this knows no abbreviations, so that ``Mr.`` loses its full stop, and ``cannot`` is
+    one token; quotation marks stay as written. (Before 3.10 NLTK did not cut off an opening ``'`` or a long dash.)
     """
-    return [word for chunk in _CHUNK.finditer(text) for word in _chunk(chunk.group(), chunk.start())]
+    chunks = list(_CHUNK.finditer(text))
+    words: list[Word] = []
+    for chunk in chunks:
+        words += _chunk(chunk.group(), chunk.start(), last=chunk is chunks[-1])
+    return words
 
 
-def _chunk(chunk: str, offset: int) -> Iterator[Word]:
-    end = 0
+def _chunk(chunk: str, offset: int, *, last: bool) -> Iterator[Word]:
+    if chunk.isalnum():
+        yield Word(chunk, offset, offset + len(chunk))
+        return
+    start = 0
+    for end in sorted({*_cuts(chunk, last=last), len(chunk)}):
+        if chunk[start:end].strip():
+            yield from _piece(chunk[start:end], offset + start)
+        start = end
+
+
+def _cuts(chunk: str, *, last: bool) -> Iterator[int]:
+    """Where tokens begin or end, clitics aside."""
     for mark in _SEPARATE.finditer(chunk):
-        yield from _word(chunk[end : mark.start()], offset + end)
-        yield Word(mark.group(), offset + mark.start(), offset + mark.end())
-        end = mark.end()
-    yield from _word(chunk[end:], offset + end)
+        yield from mark.span()
+    for pattern in (_COMMA, _OPENING):
+        for mark in pattern.finditer(chunk):
+            yield from (mark.start(), mark.start() + 1)
+    for stop in _stops(chunk, last=last):
+        yield from (stop, stop + 1)
 
 
-def _word(piece: str, start: int) -> Iterator[Word]:
-    """A piece without separate marks: a full stop at its end and a clitic come off."""
-    stop = len(piece) > 1 and piece.endswith(".")
-    body = piece[:-1] if stop else piece
-    clitic = _CLITIC.search(body)
-    cut = clitic.start() if clitic else len(body)
-    for first, last in ((0, cut), (cut, len(body)), (len(body), len(piece))):
-        if first < last:
-            yield Word(piece[first:last], start + first, start + last)
+def _stops(chunk: str, *, last: bool) -> Iterator[int]:
+    """Full stops at the end of a sentence. Of several possible ends in a chunk only the last one counts."""
+    ends = [mark.end() for mark in _SENTENCE_END.finditer(chunk) if not last or mark.end() < len(chunk)]
+    cut = ends[-1] if ends else 0
+    if _REALIGNED.fullmatch(chunk, cut):
+        cut = len(chunk)
+    for start, end in ((0, cut), (cut, len(chunk) if last else cut)):
+        if found := _LAST_STOP.search(chunk[start:end]):
+            yield start + found.start()
+
+
+def _piece(piece: str, start: int) -> Iterator[Word]:
+    """A piece without separate marks: a quotation mark at its end comes off, then clitics."""
+    ends = [len(piece)]
+    if piece.endswith("'") and piece not in ("'", "''"):
+        ends.append(len(piece) - 1)
+    for pattern in _CLITICS:
+        if found := pattern.search(piece, 0, ends[-1]):
+            ends.append(found.start())
+    begin = 0
+    for end in reversed(ends):
+        yield Word(piece[begin:end], start + begin, start + end)
+        begin = end

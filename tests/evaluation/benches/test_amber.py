@@ -148,6 +148,11 @@ def test_lmms_adds_the_bias_for_every_answer(data):
     assert metrics["hal"] == pytest.approx(100 - 100 / 2.002)
 
 
+def test_lmms_prints_four_decimals(data):
+    printed = described(data, "A car and a sky.", protocol="lmms-eval").metrics_printed
+    assert printed == {"chair": "33.3111", "cover": "39.9840", "hal": "50.0500", "cog": "33.3111"}
+
+
 def test_ovip_adds_the_harmonic_mean_of_precision_and_cover(data):
     metrics = described(data, "A car and a sky.", protocol="ovip").metrics
     right, cover = 100 - metrics["chair"], metrics["cover"]
@@ -190,12 +195,23 @@ def test_vlmevalkit_averages_three_accuracies(data):
     )
 
 
+def test_vlmevalkit_prints_all_digits_so_the_order_of_operations_counts(tmp_path):
+    (tmp_path / "query").mkdir()
+    rows = [{"id": id, "type": "relation", "truth": "no"} for id in range(1, 8)]
+    (tmp_path / "annotations.json").write_text(json.dumps(rows))
+    queries = [{"id": row["id"], "image": "a.jpg", "query": "Is it?"} for row in rows]
+    (tmp_path / "query/query_all.json").write_text(json.dumps(queries))
+    answers = [Answer(id=str(row["id"]), text="no" if row["id"] <= 2 else "yes") for row in rows]
+    result = BENCH.grade(tmp_path, answers, "vlmevalkit", {}, None)
+    assert result.metrics_printed["relation"] == str(2 / 7 * 100) != str(100 * 2 / 7)
+
+
 def test_each_part_must_be_complete_and_an_unanswered_part_is_left_out(data):
     result = described(data, "A sky.")
     assert "accuracy" not in result.metrics and result.notes[0] == "answered: generative"
     with pytest.raises(DataError, match=r"1 of 2 questions have no answer \(2\)"):
         BENCH.grade(data, [Answer(id="1", text="A sky.")], "official", {}, None)
-    with pytest.raises(DataError, match=r"stand twice \(1\)"):
+    with pytest.raises(DataError, match=r"1 id stands twice \(1\)"):
         BENCH.grade(data, [Answer(id="1", text="")] * 2, "official", {}, None)
     with pytest.raises(DataError, match="none of it is answered"):
         BENCH.grade(data, said("No"), "lmms-eval", {}, None)

@@ -147,7 +147,7 @@ def test_a_list_of_pictures_is_insisted_on(data):
 def test_unknown_and_repeated_pictures_are_errors(data):
     with pytest.raises(DataError, match=r"have no annotation \(9\)"):
         BENCH.grade(data, [Answer(id="9", text="")], "official", {}, None)
-    with pytest.raises(DataError, match="stand twice"):
+    with pytest.raises(DataError, match="stands twice"):
         BENCH.grade(data, [Answer(id="1", text="")] * 2, "official", {}, None)
     with pytest.raises(DataError, match="no COCO picture id"):
         BENCH.grade(data, [Answer(id="a", text="")], "official", {}, None)

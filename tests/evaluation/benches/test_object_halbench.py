@@ -77,6 +77,17 @@ def test_figures_by_hand(data):
     assert result.metrics_printed["object_hall"] == "33.33"
 
 
+def test_rates_are_multiplied_after_the_division_as_the_script_does(data):
+    """23 of 160: 14.375 lies between two prints, and 23 / 160 * 100 is a little less."""
+    words = " ".join(["man"] * 137 + ["bus"] * 23)
+    result = BENCH.grade(data, answers(words, "nothing", "nothing"), "judge-free", {}, None)
+    assert result.graded[0].counts["mentions"] == 160 and result.graded[0].counts["hallucinated"] == 23
+    assert result.metrics_printed["object_hall"] == "14.37"  # 100 * 23 / 160 would print 14.38
+    words = " ".join(["man"] * 93 + ["bus"] * 67)
+    result = BENCH.grade(data, answers(words, "nothing", "nothing"), "judge-free", {}, None)
+    assert result.metrics_printed["object_correct"] == f"{(1 - 67 / 160) * 100:.2f}" == "58.13"
+
+
 def test_an_object_is_counted_once_however_often_it_is_listed(data):
     result, _ = judged(data, [fenced("bus", "buses", "the bus", "man", "men"), fenced(), fenced()])
     assert result.graded[0].counts["mentions"] == 2, "bus once, man once; men is the work force"

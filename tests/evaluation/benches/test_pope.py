@@ -78,6 +78,21 @@ def test_cambrian_takes_the_first_word(data):
     assert BENCH.grade(data, given, "cambrian", {}, None).metrics == {"accuracy": 50.0}
 
 
+def test_figures_are_printed_as_each_suite_prints_them(tmp_path):
+    write(tmp_path / "coco_pope_random.json", ["yes"] * 5 + ["no"] * 7)
+    given = [Answer(id=f"coco_pope_random/{n}", text="yes" if n <= 9 else "no") for n in range(1, 13)]
+    given[0] = Answer(id="coco_pope_random/1", text="no")  # tp 4, fp 4, tn 3, fn 1
+
+    def printed(protocol):
+        return BENCH.grade(tmp_path, given, protocol, {}, None).metrics_printed
+
+    # Cambrian multiplies first and prints all digits, VLMEvalKit divides first
+    assert printed("cambrian")["accuracy"] == str(100.0 * 7 / 12) == "58.333333333333336"
+    assert printed("vlmevalkit")["accuracy"] == str(7 / 12 * 100) == "58.333333333333336"
+    assert printed("official")["precision"] == "0.5" and printed("official")["accuracy"] == str(7 / 12)
+    assert printed("lmms-eval")["accuracy"] == "0.5833" and printed("lmms-eval")["f1"] == "0.6154"
+
+
 def test_without_a_yes_precision_is_zero_and_said_to_be_undefined(data):
     result = BENCH.grade(data, answers(data, ["no"] * 4, ["no"] * 2), "official", {}, None)
     assert result.metrics["precision"] == 0 and result.metrics["f1"] == 0

@@ -163,7 +163,7 @@ def _nltk_mentions(objects: ObjectList) -> Callable[[str], list[Mention]]:
 
 
 def _figures(graded: Sequence[Graded], protocol: str) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
-    """Fractions, printed in percent with one decimal; lmms-eval: percent, unrounded."""
+    """Fractions, printed in percent with one decimal; lmms-eval: percent, printed with four."""
     sums: Counter[str] = Counter()
     for row in graded:
         sums.update(row.counts)
@@ -177,7 +177,8 @@ def _figures(graded: Sequence[Graded], protocol: str) -> tuple[dict[str, float],
         printed = {name: f"{100 * value:.1f}" for name, value in values.items()}
         return values, printed, {name: _FORMULAS[name] for name in values}
     percent = {name: 100 * value for name, value in values.items()}
-    return percent, {name: str(value) for name, value in percent.items()}, {n: f"100 * {_FORMULAS[n]}" for n in percent}
+    printed = {name: f"{value:.4f}" for name, value in percent.items()}
+    return percent, printed, {name: f"100 * {_FORMULAS[name]}" for name in percent}
 
 
 def _empty(graded: Sequence[Graded]) -> list[str]:

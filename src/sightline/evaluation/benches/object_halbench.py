@@ -311,12 +311,14 @@ def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], faile
     sums: Counter[str] = Counter()
     for row in graded:
         sums.update(row.counts)
-    metrics: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for name, (part, whole) in _RATES.items():
         below = len(graded) if whole == "answers" else sums[whole]
-        metrics[name] = 100 * sums[part] / below if below else 0.0
-    metrics["response_correct"] = 100 - metrics["response_hall"]
-    metrics["object_correct"] = 100 - metrics["object_hall"]
+        rates[name] = sums[part] / below if below else 0.0
+    # a fraction first, as the script has it: 23 of 160 prints 14.37, and 100 * 23 / 160 would print 14.38
+    metrics = {name: rate * 100 for name, rate in rates.items()}
+    metrics["response_correct"] = (1 - rates["response_hall"]) * 100
+    metrics["object_correct"] = (1 - rates["object_hall"]) * 100
     metrics["average_length"] = sums["words"] / len(graded) if graded else 0.0
     formulas = {name: f"100 * {part} / {whole}" for name, (part, whole) in _RATES.items()}
     formulas["response_correct"] = f"100 - {formulas['response_hall']}"
@@ -324,7 +326,7 @@ def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], faile
     formulas["average_length"] = "words / answers"
     if protocol == "ovip":
         right, recall = metrics["object_correct"], metrics["object_recall"]
-        metrics["f1"] = 2 * right * recall / (right + recall) if right + recall else 0.0
+        metrics["f1"] = 2 * recall * right / (recall + right) if right + recall else 0.0
         text, found = f"({formulas['object_correct']})", f"({formulas['object_recall']})"
         formulas["f1"] = f"2 * {text} * {found} / ({text} + {found})"
     more = [f"{len(graded)} answers, {sums['responses_with_objects']:.0f} of them name a COCO object"]

@@ -82,7 +82,9 @@ class Pope:
             bench=self.name,
             protocol=protocol,
             metrics=metrics,
-            metrics_printed={name: str(value) for name, value in metrics.items()},
+            metrics_printed={
+                name: f"{value:.4f}" if protocol == "lmms-eval" else str(value) for name, value in metrics.items()
+            },
             by_category=by_file,
             graded=graded,
             notes=[f"files: {', '.join(files)}", *_notes(graded, protocol)],
@@ -187,7 +189,8 @@ def _in_units(sums: Mapping[str, float], answers: int, protocol: str) -> dict[st
         return {name: 100 * values[name] for name in ("f1", "accuracy", "precision", "recall")}
     values = yes_no_figures(sums, answers)
     if protocol == "cambrian":
-        return {"accuracy": 100 * values["accuracy"]}
+        # in its order, for it prints all digits
+        return {"accuracy": 100.0 * (sums["tp"] + sums["tn"]) / answers if answers else 0.0}
     if protocol == "lmms-eval":
         # its yes_ratio is counted over the labels, an oversight of the script
         values["yes_ratio"] = sums["label_yes"] / answers if answers else 0.0
