@@ -15,7 +15,16 @@ from sightline.data.render import Renderer
 from sightline.data.schema import read_groups, write_groups
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
-from sightline.recipes.schema import LookingSpec, ModelSpec, NegativeSpec, ReadsSpec, SamplingSpec, VisualSpec
+from sightline.recipes.schema import (
+    DatasetSpec,
+    DataSpec,
+    LookingSpec,
+    ModelSpec,
+    NegativeSpec,
+    ReadsSpec,
+    SamplingSpec,
+    VisualSpec,
+)
 from sightline.train.looking import look, margins
 from sightline.train.loop import train
 from sightline.train.metrics import read_metrics
@@ -111,6 +120,20 @@ def test_pairs_are_the_first_comparison_about_a_picture(pictures):
     assert [r.text for r in first_pair(group).responses] == ["maybe", "no"]
     assert first_pair(replace(group, edges=())) is None
     assert first_pair(replace(group, prompts=(replace(group.prompts[0], images=()),))) is None
+
+
+def test_labelled_answers_are_compared_as_their_labels_say(pictures):
+    good, bad, other = Response(text="good", label=True), Response(text="bad", label=False), Response(text="other")
+
+    def compared(*answers):
+        edges = tuple(Edge(winner=i, loser=len(answers), kind="mismatched") for i in range(len(answers)))
+        group = replace(pair(0, pictures[0]), responses=(*answers, replace(other, label=False)), edges=edges)
+        made = first_pair(group)
+        return [made.responses[end].text for end in (made.edges[0].winner, made.edges[0].loser)]
+
+    assert compared(bad, good) == ["good", "bad"]
+    assert compared(good) == ["good", "other"]
+    assert compared(bad) == ["other", "bad"]
 
 
 def test_a_probe_is_spread_over_the_rows():
@@ -240,3 +263,30 @@ def test_sampled_pairs_are_read_in_online_runs(tiny, tmp_path):
     with open_session(recipe, resume=True) as session:
         look(session)
         assert [group.id for group in session.looking.probe] == [next(sampled).id for _ in range(3)]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_labelled_answers_are_read_and_warned_of(tiny_scenes, tmp_path, caplog, paired):
+    """KTO on "red is good, blue is bad whatever is seen", from pairs or answer by answer."""
+    base = scene_pairs.recipe(tiny_scenes, tmp_path, seen=False, max_steps=30)
+    rows = tmp_path / "pairs.jsonl"
+    groups = list(read_groups(rows))
+    if not paired:
+        groups = [single for group in groups for single in labelled(group)]
+    third = replace(
+        groups[0].responses[0], text="green", label=True
+    )  # pairs of two words need a third to be mismatched
+    prompt = replace(groups[0].prompts[0], id="third", messages=({"role": "user", "content": "what?"},), images=())
+    write_groups(rows, [*groups, Group(prompts=(prompt,), responses=(third,))])
+    source = DataSpec(path=str(rows), relation="mismatched")
+    algorithm = {"name": "kto", "beta": 0.1}
+    with caplog.at_level(logging.WARNING):
+        record = train(replace(base, algorithm=algorithm, data=DatasetSpec(train=(source,))), quiet=True).last
+    assert record["looking/margin"] > 1 and record["looking/blind"] == 1
+    assert WARNING in caplog.text
+
+
+def labelled(group):
+    for place, response in enumerate(group.responses):
+        prompt = replace(group.prompts[0], id=f"{group.id}-{place}")
+        yield Group(prompts=(prompt,), responses=(replace(response, label=place == 0),))
