@@ -128,7 +128,11 @@ def test_a_picture_size_with_the_wrong_keys(folder: Path, tiny: dict[str, Path],
 def test_dpo_refuses_a_row_without_a_comparison(folder: Path) -> None:
     rows(pair(), {"prompt": "q", "completion": "an answer"})
     message = error_of("train", "dpo.yaml")
-    assert message.startswith("rows.jsonl:2: there is no comparison of answers, and dpo learns from nothing else")
+    found = "there is no comparison of answers, and dpo learns from nothing else"
+    assert message.startswith(f"rows.jsonl, row 2 (counted from 1): {found}")
+    assert sightline("train", "dpo.yaml", "data.on_bad_row=skip", "--quiet").code == 0
+    (listed,) = map(json.loads, Path("run/bad_rows.jsonl").read_text().splitlines())
+    assert (listed["row"], listed["reason"]) == (2, "no comparison") and found in listed["error"]
 
 
 def test_special_tokens_in_texts_are_found_when_the_rows_are_read(folder: Path, tiny: dict[str, Path]) -> None:
@@ -179,7 +183,7 @@ def test_a_folder_of_pictures_that_is_not_there(folder: Path) -> None:
 
 def test_files_that_are_no_text_and_pictures_that_no_processor_takes(folder: Path, tiny: dict[str, Path]) -> None:
     Path("rows.jsonl").write_bytes(json.dumps(llava("q")).encode() + b"\n\xff\xfe\n")
-    assert "rows.jsonl: not UTF-8 text (" in error_of("train", "sft.yaml")
+    assert "rows.jsonl, row 2 (counted from 1): not UTF-8 text (byte 0xff)" in error_of("train", "sft.yaml")
     Image.new("RGB", (9000, 30)).save("long.png")
     rows(llava("q"), llava("<image>\nq", image="long.png"))
     qwen = f"model.path={tiny['qwen2_5_vl']}"

@@ -60,7 +60,7 @@ class Response:
     trained: tuple[bool, ...] | None = None
     """Which of ``tokens`` are scored and trained; None: all. Needs ``tokens``."""
     weights: tuple[float, ...] | None = None
-    """Weight of each trained token, >= 0; None: 1. Needs ``tokens``."""
+    """Weight of each trained token, or of each of ``tokens``, >= 0; None: 1. Needs ``tokens``."""
     rollout_logprobs: tuple[float, ...] | None = None
     """Log-probability of each token as the sampler reported it, in nats. Needs ``tokens``."""
     reward: float | None = None

@@ -287,6 +287,11 @@ def test_the_same_picture_twice_is_one_prompt() -> None:
         ({"prompt": "?", "tools": [{"name": "f"}]}, "column 'tools' cannot be honoured"),
         ({"prompt": "?", "blob": b"xx"}, "column 'blob' holds a bytes"),
         ({"prompt": "?", "image": "https://host/a.png"}, "is an address"),
+        ({"prompt": "?", "chosen": "x", "rejected": "x \n"}, "are the same: 'x', but for white space around them"),
+        ({"prompt": "?", "completion": "x", "seen": float("inf")}, "column 'seen' holds a float"),
+        ({"conversations": llava("?", "x"), "score": float("nan")}, "'score' is nan, expected a finite number"),
+        ({"messages": [*turns("?"), assistant("x", weight=0)]}, "last answer has weight 0, which says not to train it"),
+        ({"prompt": 3, "completion": "x"}, "'prompt' is 3, expected a text or a list of messages"),
         (
             {"conversations": llava("?"), "chosen": "a", "rejected": "b", "images": ["a", "b"]},
             "no placeholder in the text",
@@ -296,6 +301,24 @@ def test_the_same_picture_twice_is_one_prompt() -> None:
 def test_wrong_rows_are_named(row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=rf"^rows, row 2 \(counted from 1\): .*{message}"):
         read({"prompt": "fine?"} if "conversations" not in row else {"conversations": llava("fine?")}, row)
+
+
+def test_keys_that_a_table_fills_with_null_are_passed_over() -> None:
+    """Parquet and datasets give every message, and every part, the keys of all of them."""
+    null = {"from": None, "value": None, "tool": None, "weight": None}
+    parts = [{"type": "image", "text": None, "index": 0}, {"type": "text", "text": "What?", "index": None}]
+    row = {"messages": [{"role": "user", "content": parts, **null}, {"role": "assistant", "content": "x", **null}]}
+    (group,) = read({**row, "images": ["a.png"]})
+    assert group.prompts[0].messages == (user(IMAGE, text("What?")),)
+    assert group.responses == (Response(text="x"),)
+
+
+def test_a_history_is_trained_by_supervision_only() -> None:
+    """Prompts that answers are sampled for have several of them, so that nothing before may be trained."""
+    row = {"messages": turns("one", "two", "three", "four")}
+    assert [message.get("weight") for message in read(row)[0].prompts[0].messages] == [None, 1, None]
+    sampled = groups_from_records([row], DataSpec(path="rows"), Account(checks=NO_FILES, prompts_only=True))
+    assert [message.get("weight") for message in sampled[0].prompts[0].messages] == [None, None, None]
 
 
 def test_unknown_layout_lists_the_columns() -> None:
@@ -322,6 +345,51 @@ def test_relative_pictures_start_from_the_folder_of_the_file_or_from_image_dir(t
     path = rows_file(tmp_path / "rows.jsonl", {"prompt": "?", "image": "img/a.png"})
     assert load_groups(DataSpec(path=path))[0].prompts[0].images == (str(here),)
     assert load_groups(DataSpec(path=path, image_dir=str(tmp_path / "other")))[0].prompts[0].images == (str(there),)
+
+
+GOOD = b'{"prompt": "?", "completion": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"prompt": "\xff"}\n', r"not UTF-8 text \(byte 0xff\)"),
+        (b'{"prompt": "?", "completion": "x", "prompt": "!"}\n', "the key 'prompt' stands twice"),
+        (b'{"messages": [{"role": "user", "role": "user"}]}\n', "the key 'role' stands twice"),
+        (b'{"prompt": "?", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", r"not JSON \(nested too deeply"),
+        (b'{"prompt": "?", "x": ' + b"1" * 5000 + b"}\n", "not JSON"),
+        (b'{"prompt": "?", \n', "not JSON"),
+    ],
+)
+def test_a_bad_line_is_a_bad_row_and_the_others_are_read(tmp_path: Path, line: bytes, message: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD + line + GOOD)
+    with pytest.raises(DataError, match=rf"rows.jsonl, row 2 \(counted from 1\): {message}"):
+        load_groups(DataSpec(path=str(path)))
+    account = Account(on_bad_row="skip")
+    assert len(load_groups(DataSpec(path=str(path)), account)) == 2
+    assert [(bad.row, bad.reason) for bad in account.report.bad] == [(2, "malformed")]
+
+
+def test_bad_rows_of_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(b"[" + GOOD + b', {"prompt": "?", "prompt": "!"}, ' + GOOD + b"]")
+    account = Account(on_bad_row="skip")
+    assert len(load_groups(DataSpec(path=str(path)), account)) == 2
+    assert [bad.error for bad in account.report.bad] == ["the key 'prompt' stands twice. Keep one"]
+    path.write_bytes(b"[" + GOOD + b', {"prompt": "\xff"}]')
+    with pytest.raises(DataError, match=r"rows.json: not UTF-8 text \(byte 0xff in line 2\)"):
+        load_groups(DataSpec(path=str(path)))
+
+
+def test_the_bytes_of_a_picture_and_a_pil_image(tmp_path: Path) -> None:
+    data = draw(tmp_path / "a.png").read_bytes()
+    account = Account(cache_dir=tmp_path / "kept")
+    rows = [{"prompt": "?", "image": data}, {"prompt": "?", "image": Image.new("F", (4, 4))}]
+    (group,) = groups_from_records(rows[:1], DataSpec(path="rows"), account)
+    assert Path(group.prompts[0].images[0]).read_bytes() == data
+    with pytest.raises(DataError, match=r"row 1 .*values of 32 bits"):
+        groups_from_records(rows[1:], DataSpec(path="rows"), account)
 
 
 def test_a_bare_name_is_tried_only_in_a_given_image_dir_and_noted(tmp_path: Path) -> None:

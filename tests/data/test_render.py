@@ -81,6 +81,44 @@ def test_sampled_tokens_are_kept_as_they_are(tiny: dict[str, Path]) -> None:
     assert response.trained == (True, False, True)
 
 
+@pytest.mark.parametrize(
+    ("text", "extra", "message"),
+    [
+        ("a blue star", (), ""),
+        (" a  blue star\n", (), ""),
+        ("a red star", (), "spell 'a blue star' with this tokenizer, and its text is 'a red star'"),
+        ("a blue star", (90,), "spell 'a blue star"),
+        ("a blue star", (3,), "hold the image placeholder '<image>'"),
+    ],
+)
+def test_tokens_of_rows_must_spell_their_text(
+    tiny: dict[str, Path], text: str, extra: tuple[int, ...], message: str
+) -> None:
+    """An edited text, or answers of a model with another tokenizer, would be trained as what they are not."""
+    renderer = renderer_of(tiny["llava"])
+    tokens = (*renderer.tokenizer("a blue star", add_special_tokens=False).input_ids, *extra, 2)
+    group = Group(
+        prompts=(Prompt(id="0", messages=(user("hello"),)),),
+        responses=(Response(text=text, tokens=tokens),),
+        source="f:3",
+    )
+    if not message:
+        assert renderer.num_tokens(group) == len(renderer.render(group).prompts[0].tokens) + len(tokens)
+        return
+    with pytest.raises(DataError, match=f"^f:3: .*{message}"):
+        renderer.num_tokens(group)
+
+
+def test_a_template_that_refuses_a_conversation(tiny: dict[str, Path]) -> None:
+    renderer = renderer_of(tiny["llava"])
+    renderer.encoder.template = "{{ raise_exception('System role not supported') }}"
+    group = Group(prompts=(Prompt(id="0", messages=(user("hello"),)),), source="f:3")
+    with pytest.raises(
+        DataError, match=r"^f:3: the chat template refuses the conversation \(System role not supported"
+    ):
+        renderer.num_tokens(group)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trained_history_is_the_assistant_turns_of_weight_one(
     tiny: dict[str, Path], pictures: list[str], family: str

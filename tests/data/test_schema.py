@@ -149,6 +149,34 @@ BASE: dict[str, Any] = {
         (lambda row: row["responses"][0].pop("text"), r"missing key 'responses\[0\].text'"),
         (lambda row: row["responses"][0].update(tokens=[1, "2"]), r"expected a list of whole numbers"),
         (lambda row: row.update(prompts=[]), r"'prompts' is empty"),
+        (
+            lambda row: row["responses"][0].update(reward=float("nan")),
+            r"'responses\[0\].reward' is NaN, expected a finite",
+        ),
+        (lambda row: row["responses"][0].update(rewards={"x": float("inf")}), r"expected an object of finite numbers"),
+        (
+            lambda row: row["responses"][0].update(tokens=[]),
+            r"tokens' is \[\], expected a list of whole numbers, at least",
+        ),
+        (lambda row: row["responses"][0].update(tokens=[1, -1]), r"none below 0"),
+        (lambda row: row["responses"][0].update(weights=[1.0]), r"'responses\[0\].weights' has 1 entries, expected 2"),
+        (
+            lambda row: row["responses"][0].update(weights=[1.0, -1]),
+            r"weights' is \[1.0, -1\], expected .*each 0 or more",
+        ),
+        (
+            lambda row: row["edges"][0].update(weight=-1.0),
+            r"'edges\[0\].weight' is -1.0, expected a finite number, 0 or",
+        ),
+        (
+            lambda row: row["edges"].append({"winner": 1, "loser": 0}),
+            r"prefers response 0 over 1, and another edge says",
+        ),
+        (
+            lambda row: row["prompts"][0].update(id=""),
+            r"'prompts\[0\].id' is \"\", expected a string that is not empty",
+        ),
+        (lambda row: row["prompts"][0]["messages"][0].update(weight=2), r"messages\[0\].weight' is 2, expected 0 or 1"),
     ],
 )
 def test_errors_name_file_line_and_key(tmp_path: Path, change: Any, message: str) -> None:

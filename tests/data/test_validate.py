@@ -70,6 +70,34 @@ def test_comparisons_of_equals_are_refused_unless_the_picture_differs() -> None:
     check_group(group, Checks(images=False), PictureFiles())
 
 
+HISTORY = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "x", "weight": 1})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "responses", "message"),
+    [
+        (
+            Prompt(id="1", messages=(*HISTORY, HISTORY[0])),
+            (Response(text="a"), Response(text="b")),
+            "prompt 1 has 2 answers, and trains the assistant messages before them",
+        ),
+        (
+            Prompt(id="1", messages=(HISTORY[0],)),
+            (Response(text="a", tokens=(5, 2), trained=(False, False)),),
+            "no token of answer 1 is trained",
+        ),
+        (
+            Prompt(id="1", messages=({"role": "system", "content": [{"type": "image"}]}, HISTORY[0]), images=("a",)),
+            (Response(text="a"),),
+            r"message 1 \(system\) holds a picture. Only user messages",
+        ),
+    ],
+)
+def test_groups_that_would_train_something_else(prompt: Prompt, responses: tuple[Response, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check_group(Group(prompts=(prompt,), responses=responses), Checks(images=False), PictureFiles())
+
+
 def test_an_answer_that_was_sampled_empty_is_an_answer() -> None:
     prompt = plain().prompts
     check_group(Group(prompts=prompt, responses=(Response(text="", tokens=(2,)),)), Checks(), PictureFiles())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,18 @@ def test_columns_come_from_the_responses() -> None:
     assert batch.rewards.tolist() == [1.5, -1.0]
     assert batch.labels is not None
     assert batch.labels.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("weights", [(2.0, 0.5), (2.0, 9.0, 0.5)])
+def test_weights_of_trained_tokens_or_of_all(weights: tuple[float, ...]) -> None:
+    group = rendered([RenderedPrompt(tokens=(1,))], [(0, (7, 8, 2))])
+    trained = (True, False, True)
+    answer = Response(text="", tokens=(7, 8, 2), trained=trained, weights=weights)
+    responses = tuple(replace(made, trained=trained) for made in group.responses)
+    made = replace(group, group=Group(prompts=group.group.prompts, responses=(answer,)), responses=responses)
+    batch = lay_out([made], "tree", PLAIN, None)
+    assert batch.weights is not None
+    assert batch.weights.tolist() == [2.0, 0.5]
 
 
 def test_a_family_refuses_a_layout_it_does_not_declare() -> None:

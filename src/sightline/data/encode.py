@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+
 from sightline.data.recent import Recent
 from sightline.errors import DataError, RecipeError
 from sightline.types import Message
@@ -91,9 +93,15 @@ class ChatEncoder:
 
     def _text(self, messages: Sequence[Message], *, generation: bool) -> str:
         plain = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
-        text = self.processor.apply_chat_template(
-            plain, chat_template=self.template, tokenize=False, add_generation_prompt=generation
-        )
+        try:
+            text = self.processor.apply_chat_template(
+                plain, chat_template=self.template, tokenize=False, add_generation_prompt=generation
+            )
+        except TemplateError as error:  # raise_exception of templates that take no system turn, for one
+            raise DataError(
+                f"the chat template refuses the conversation ({error})",
+                remedy="Change its turns to what the model was trained with, or set model.chat_template",
+            ) from error
         return str(text)
 
     def _turn(self, history: Sequence[Message], message: Message, before: str) -> str:

@@ -14,7 +14,17 @@ from sightline.data.readers.rows import Row, RowError, read_rows, rows_of
 from sightline.data.readers.trl import COLUMNS as TRL_COLUMNS
 from sightline.data.readers.trl import read_trl
 from sightline.data.schema import group_from_json
-from sightline.data.validate import Checks, DataReport, Part, PictureFiles, as_bad_row, check_group, write_bad_rows
+from sightline.data.validate import (
+    Checks,
+    DataReport,
+    Needs,
+    Part,
+    PictureFiles,
+    as_bad_row,
+    check_group,
+    check_needs,
+    write_bad_rows,
+)
 from sightline.errors import DataError, RecipeError
 from sightline.recipes.load import nearest
 from sightline.recipes.schema import DatasetSpec, DataSpec, VisualSpec
@@ -44,6 +54,8 @@ class Account:
     """Responses are left out."""
     visual: MakeVisual | None = None
     """For sources with ``visual``; None: such a source is refused."""
+    needs: Needs | None = None
+    """What an algorithm needs of every row; None: nothing."""
     report: DataReport = field(default_factory=DataReport)
     files: PictureFiles = field(default_factory=PictureFiles)
     ids: set[str] = field(default_factory=set)
@@ -58,6 +70,7 @@ def load_dataset_spec(
     *,
     seed: int = 0,
     visual: MakeVisual | None = None,
+    needs: Needs | None = None,
 ) -> tuple[list[Group], DataReport]:
     """All rows of one part of a recipe's data, ready to train on.
 
@@ -69,6 +82,7 @@ def load_dataset_spec(
         num_tokens: Tokens of a group's longest prompt plus response; None: ``max_length`` is not checked.
         seed: For relations that draw.
         visual: For sources that ask for comparisons of pictures.
+        needs: What the algorithm needs of every row.
 
     Returns:
         The groups, in the order of the sources, and the account of all rows. No sources: no groups.
@@ -84,6 +98,7 @@ def load_dataset_spec(
         cache_dir=None if run_dir is None else run_dir / "images",
         seed=seed,
         visual=visual,
+        needs=needs,
     )
     try:
         groups = [group for spec in specs for group in load_groups(spec, account)]
@@ -127,10 +142,11 @@ def _load(spec: DataSpec, rows: Iterator[Row], account: Account) -> list[Group]:
     report = account.report
     source = _Source(spec, account)
     bad_before, read_before = len(report.bad), report.read
-    kept = list(_each(source.group, ((replace(row, content=""), row) for row in _counted(rows, report)), account))
+    kept = list(_each(source.group, ((replace(row, content=b""), row) for row in _counted(rows, report)), account))
     if not account.prompts_only:
         for relation in source.relations():
             kept = list(_each(source.checked(relation([group for _, group in kept])), kept, account))
+    kept = list(_each(source.complete, kept, account))
     if report.read == read_before:
         raise DataError("there are no rows", source=spec.path, remedy="Name a file or a split that has some")
     if not kept:
@@ -223,6 +239,12 @@ class _Source:
 
         return related
 
+    def complete(self, group: Group) -> Group:
+        """The group, if it has what the algorithm needs."""
+        if self.account.needs is not None:
+            check_needs(group, self.account.needs)
+        return group
+
     def notes(self) -> list[str]:
         """What a person should know."""
         by_name = self.pictures.found_by_name
@@ -240,7 +262,7 @@ class _Source:
             reading = Reading(
                 pictures=self.pictures,
                 id=_id_of(record, row),
-                train_history=self.spec.train_on == "all" and relation != "options",
+                train_history=self.spec.train_on == "all" and relation != "options" and not self.account.prompts_only,
                 relate=relation in ("text", "mismatched"),
             )
             group = (read_llava if self.format == "llava" else read_trl)(record, reading)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from sightline.data.encode import ChatEncoder, Encoded
+from sightline.data.picture import picture_size, read_picture
 from sightline.data.recent import Recent
 from sightline.errors import DataError
 from sightline.models.family import Family
@@ -68,8 +69,11 @@ class Renderer:
         size decides.
 
         Raises:
-            DataError: as ``render``, but for pictures whose content is broken.
+            DataError: as ``render``, but for pictures whose content is broken; and tokens that do not spell their
+                text, because it was edited or another model wrote it.
         """
+        for response in group.responses:
+            self._named(group, self._check_spelling, response)
         lengths = []
         for prompt in group.prompts:
             pictures = sum(self._named(group, self.image_tokens, path) for path in prompt.images)
@@ -85,6 +89,10 @@ class Renderer:
     def image_tokens(self, path: str) -> int:
         """Placeholder tokens of one picture, from its size alone."""
         return self._sizes.get(path, lambda: self._count_image(path))
+
+    def white_image(self) -> ImageInputs:
+        """Processor outputs of a small white picture."""
+        return self._processed("white", Image.new("RGB", (64, 64), "white"))
 
     # --- parts ---
 
@@ -130,6 +138,20 @@ class Renderer:
             trained=tuple((place[start], place[end]) for start, end in spans),
         )
 
+    def _check_spelling(self, response: Response) -> None:
+        if response.tokens is None:
+            return
+        if self.processor.image_token_id in response.tokens:
+            found = f"the tokens of an answer hold the image placeholder {self.processor.image_token!r}"
+            raise DataError(found, remedy="Remove 'tokens': an answer cannot hold a picture")
+        spelled = self.tokenizer.decode(response.tokens, skip_special_tokens=True)
+        if "".join(spelled.split()) != "".join(response.text.split()):
+            raise DataError(
+                f"the tokens of an answer spell {spelled!r:.60} with this tokenizer, and its text is "
+                f"{response.text!r:.60}",
+                remedy="Remove 'tokens' and what goes with them: the text was edited, or another model wrote it",
+            )
+
     def _response(self, prompt: Prompt, response: Response) -> RenderedResponse:
         if response.tokens is None:
             tokens = self.encoder.answer(prompt.messages, response.text)
@@ -138,11 +160,9 @@ class Renderer:
         return RenderedResponse(prompt=response.prompt, tokens=response.tokens, trained=trained)
 
     def _read_image(self, path: str) -> ImageInputs:
-        try:
-            with Image.open(path) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _unreadable(path, error) from error
+        return self._processed(path, read_picture(path))
+
+    def _processed(self, path: str, picture: Image.Image) -> ImageInputs:
         try:
             made = self.processor.image_processor(images=[picture], return_tensors="pt")
         except ValueError as error:
@@ -152,27 +172,17 @@ class Renderer:
         return ImageInputs(key=path, tensors=tensors, num_tokens=expansion.count(self.processor.image_token))
 
     def _count_image(self, path: str) -> int:
-        try:
-            with Image.open(path) as opened:
-                width, height = opened.size
-                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _unreadable(path, error) from error
-        size = (width, height) if turned else (height, width)
+        size = picture_size(path)
         try:
             counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
         except ValueError as error:
-            raise _refused(path, (width, height), error) from error
+            raise _refused(path, (size[1], size[0]), error) from error
         return int(counted["num_image_tokens"][0])
 
 
 def _refused(path: str, size: tuple[int, int], error: Exception) -> DataError:
     found = f"the image processor refuses picture {path} of {size[0]}x{size[1]} pixels ({error})"
     return DataError(found, remedy="Resize the picture, or leave the row out")
-
-
-def _unreadable(path: str, error: Exception) -> DataError:
-    return DataError(f"picture {path} cannot be read ({error})", remedy="Restore the file, or leave the row out")
 
 
 def _bytes(image: ImageInputs) -> int:

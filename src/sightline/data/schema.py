@@ -8,12 +8,14 @@ Groups and pictures can be moved as a whole.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
+from sightline.data.readers.rows import parse_json
 from sightline.errors import DataError
 from sightline.recipes.load import nearest
 from sightline.types import Edge, EdgeKind, FinishReason, Group, Prompt, Response
@@ -31,7 +33,7 @@ def read_groups(path: str | Path) -> Iterator[Group]:
     path = Path(path)
     resolve = relative_to(path.parent)
     try:
-        lines = path.open("r", encoding="utf-8-sig")
+        lines = path.open("rb")
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", source=str(path)) from error
     with lines:
@@ -182,7 +184,23 @@ def _list_of(kind: type) -> _Test:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def _is_weight(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _are_weights(value: Any) -> bool:
+    return type(value) is list and all(map(_is_weight, value))
+
+
+def _is_index(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_tokens(value: Any) -> bool:
+    return type(value) is list and bool(value) and all(map(_is_index, value))
 
 
 def _are_numbers(value: Any) -> bool:
@@ -195,13 +213,13 @@ def _are_named_numbers(value: Any) -> bool:
 
 _OBJECTS = (_list_of(dict), "a list of objects")
 _STRING = (_exactly(str), "a string")
-_INDEX = (lambda value: type(value) is int and value >= 0, "a whole number, 0 or more")
-_NUMBER = (_is_number, "a number")
-_NUMBERS = (_are_numbers, "a list of numbers")
+_INDEX = (_is_index, "a whole number, 0 or more")
+_NUMBER = (_is_number, "a finite number")
+_NUMBERS = (_are_numbers, "a list of finite numbers")
 _FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
     Group: {"prompts": _OBJECTS, "responses": _OBJECTS, "edges": _OBJECTS, "source": _STRING},
     Prompt: {
-        "id": _STRING,
+        "id": (lambda value: type(value) is str and bool(value), "a string that is not empty"),
         "messages": _OBJECTS,
         "images": (_list_of(str), "a list of paths"),
         "facts": (_exactly(dict), "an object"),
@@ -209,12 +227,12 @@ _FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
     Response: {
         "text": _STRING,
         "prompt": _INDEX,
-        "tokens": (_list_of(int), "a list of whole numbers"),
+        "tokens": (_are_tokens, "a list of whole numbers, at least one, none below 0"),
         "trained": (_list_of(bool), "a list of true and false"),
-        "weights": _NUMBERS,
+        "weights": (_are_weights, "a list of finite numbers, each 0 or more"),
         "rollout_logprobs": _NUMBERS,
         "reward": _NUMBER,
-        "rewards": (_are_named_numbers, "an object of numbers"),
+        "rewards": (_are_named_numbers, "an object of finite numbers"),
         "label": (_exactly(bool), "true or false"),
         "finish_reason": (lambda value: value in get_args(FinishReason), f"one of {get_args(FinishReason)}"),
         "policy_version": _INDEX,
@@ -223,7 +241,7 @@ _FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
         "winner": _INDEX,
         "loser": _INDEX,
         "kind": (lambda value: value in get_args(EdgeKind), f"one of {get_args(EdgeKind)}"),
-        "weight": _NUMBER,
+        "weight": (_is_weight, "a finite number, 0 or more"),
     },
 }
 _REQUIRED = {Group: ("prompts",), Prompt: ("id", "messages"), Response: ("text",), Edge: ("winner", "loser")}
@@ -256,6 +274,8 @@ def _prompt(row: Any, where: str, resolve: Resolve) -> Prompt:
                 raise DataError(f"unknown key '{where}.messages[{i}].{key}'", remedy=remedy)
         if type(message.get("role")) is not str or type(message.get("content")) not in (str, list):
             raise DataError(f"'{where}.messages[{i}]' is {_shown(message)}, expected a role and its content")
+        if message.get("weight") not in (None, 0, 1):
+            raise DataError(f"'{where}.messages[{i}].weight' is {_shown(message['weight'])}, expected 0 or 1")
     if not values["messages"]:
         raise DataError(f"'{where}.messages' is empty, expected at least one user message")
     values["images"] = tuple(map(resolve, values.get("images", ())))
@@ -283,6 +303,13 @@ def _check_indices(group: Group) -> None:
                 "expected two different responses",
                 remedy="Indices count from 0",
             )
+    ways = {(edge.kind, edge.winner, edge.loser) for edge in group.edges}
+    for i, edge in enumerate(group.edges):
+        if (edge.kind, edge.loser, edge.winner) in ways:
+            raise DataError(
+                f"'edges[{i}]' prefers response {edge.winner} over {edge.loser}, and another edge says the opposite",
+                remedy="Keep one of the two",
+            )
 
 
 def _check_lengths(response: Response, where: str) -> None:
@@ -290,18 +317,17 @@ def _check_lengths(response: Response, where: str) -> None:
     for name, values in {**per_token, "weights": response.weights}.items():
         if values is not None and response.tokens is None:
             raise DataError(f"'{where}.{name}' is given without tokens", remedy="Add 'tokens', or remove it")
-    for name, values in per_token.items():
-        if values is not None and response.tokens is not None and len(values) != len(response.tokens):
-            raise DataError(f"'{where}.{name}' has {len(values)} entries, expected {len(response.tokens)} as in tokens")
+        most = len(response.tokens or ())
+        fits = {most} if name in per_token else {most, sum(response.trained or (True,) * most)}
+        if values is not None and len(values) not in fits:
+            raise DataError(f"'{where}.{name}' has {len(values)} entries, expected {most} as in tokens")
 
 
-def _group_of_line(line: str, source: str, resolve: Resolve) -> Group:
+def _group_of_line(line: bytes, source: str, resolve: Resolve) -> Group:
     """The Group of one line; errors name its file and line."""
     try:
-        return group_from_json(json.loads(line), resolve)
-    except json.JSONDecodeError as error:
         remedy = "Every line of a Group file is one JSON object; a killed stage leaves half a line: resume it"
-        raise DataError(f"not JSON ({error})", source=source, remedy=remedy) from error
+        return group_from_json(parse_json(line, remedy), resolve)
     except DataError as error:
         raise DataError(error.found, source=source, remedy=error.remedy) from error
 

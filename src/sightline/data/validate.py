@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from sightline.data.picture import UNREADABLE, check_mode, unreadable
 from sightline.data.readers.chat import PLACEHOLDER
 from sightline.data.readers.rows import Reason, RowError
 from sightline.errors import DataError
@@ -36,6 +37,20 @@ class Checks:
     num_tokens: Callable[[Group], int] | None = None
     """Tokens of the longest prompt plus response of a group, every placeholder counted
     (``Renderer.num_tokens``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an algorithm needs of every row, when all relations are made."""
+
+    algorithm: str
+    """Its name, for messages."""
+    comparisons: bool = False
+    """Answers that are compared: it learns from nothing else."""
+    rewards: bool = False
+    """A reward on every answer."""
+    labels: bool = False
+    """A label on every answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +106,7 @@ class PictureFiles:
     """Tells whether pictures can be read; every file is looked at once."""
 
     def __init__(self) -> None:
-        self._faults: dict[str, tuple[Reason, str] | None] = {}
+        self._faults: dict[str, tuple[Reason, str, str] | None] = {}
 
     def check(self, path: str) -> None:
         """
@@ -102,8 +117,8 @@ class PictureFiles:
             self._faults[path] = _fault(path)
         fault = self._faults[path]
         if fault is not None:
-            remedy = "Put the file there" if fault[0] == "missing image" else "Restore the file"
-            raise RowError(*fault, remedy=f"{remedy}, or leave the row out")
+            reason, found, remedy = fault
+            raise RowError(reason, found, remedy=remedy)
 
 
 def check_group(group: Group, checks: Checks, files: PictureFiles) -> None:
@@ -138,6 +153,9 @@ def _check_messages(prompt: Prompt) -> None:
             raise RowError("unknown role", f"message {i + 1} is by {message.get('role')!r}", remedy=remedy)
         texts, count = _contents(message, i)
         pictures += count
+        if count and message["role"] != "user":
+            found = f"message {i + 1} ({message['role']}) holds a picture"
+            raise RowError("placeholders", found, remedy="Only user messages hold pictures; move it there")
         if not count and not "".join(texts).strip() and message["role"] != "system":
             reason: Reason = "empty prompt" if message["role"] == "user" else "empty answer"
             raise RowError(reason, f"message {i + 1} ({message['role']}) is empty", remedy="Fill it")
@@ -185,16 +203,24 @@ def _check_answers(group: Group, checks: Checks) -> None:
         if PLACEHOLDER in response.text:
             found = f"answer {i + 1} contains {PLACEHOLDER}, which stands for a picture"
             raise RowError("placeholders", found, remedy="Remove it from the answer")
+        if response.trained is not None and not any(response.trained):
+            raise RowError("no answer", f"no token of answer {i + 1} is trained", remedy="Correct its 'trained'")
+    for i, prompt in enumerate(group.prompts):
+        answers = sum(response.prompt == i for response in group.responses)
+        if answers > 1 and any(m["role"] == "assistant" and m.get("weight") for m in prompt.messages):
+            found = f"prompt {i + 1} has {answers} answers, and trains the assistant messages before them as well"
+            raise RowError("malformed", found, remedy="Remove the weights of its messages, or give it one answer")
 
 
 def _check_edge(group: Group, edge: Edge) -> None:
     """The two sides of a comparison differ in what they say or in what they say it about."""
     winner, loser = group.responses[edge.winner], group.responses[edge.loser]
     asked = [(prompt.messages, prompt.images) for prompt in (group.prompts[winner.prompt], group.prompts[loser.prompt])]
-    if winner.text == loser.text and winner.tokens == loser.tokens and asked[0] == asked[1]:
+    if winner.text.strip() == loser.text.strip() and winner.tokens == loser.tokens and asked[0] == asked[1]:
         raise RowError(
             "chosen equals rejected",
-            f"answers {edge.winner + 1} and {edge.loser + 1} are compared and are the same: {winner.text!r:.60}",
+            f"answers {edge.winner + 1} and {edge.loser + 1} are compared and are the same: {winner.text!r:.60}"
+            + ("" if winner.text == loser.text else ", but for white space around them"),
             remedy="Leave the row out: a comparison of equals teaches nothing",
         )
 
@@ -202,17 +228,19 @@ def _check_edge(group: Group, edge: Edge) -> None:
 # --- pictures -----------------------------------------------------------------------------------
 
 
-def _fault(path: str) -> tuple[Reason, str] | None:
-    """What is wrong with a picture file, if anything."""
+def _fault(path: str) -> tuple[Reason, str, str] | None:
+    """What is wrong with a picture file, if anything: the reason, what was found, the remedy."""
     try:
-        if _is_whole(path):
-            return None
-        with Image.open(path) as image:
-            image.load()
+        if not _is_whole(path):
+            with Image.open(path) as image:
+                image.load()
     except FileNotFoundError:
-        return "missing image", f"picture {path} is missing"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return "broken image", f"picture {path} cannot be read ({error})"
+        return "missing image", f"picture {path} is missing", "Put the file there, or leave the row out"
+    except DataError as error:
+        return "broken image", f"{path}: {error.found}", f"{error.remedy}, or leave the row out"
+    except UNREADABLE as error:
+        told = unreadable(path, error)
+        return "broken image", told.found, told.remedy
     return None
 
 
@@ -222,6 +250,7 @@ def _is_whole(path: str) -> bool:
     A cut-off JPEG lacks its end marker; the chunks of a PNG carry check sums. False settles nothing.
     """
     with Image.open(path) as image:
+        check_mode(image)
         if image.format == "JPEG":
             return _ends_as_jpeg(path)
         if image.format != "PNG":
@@ -245,6 +274,33 @@ def as_bad_row(file: str, row: int, error: Any) -> BadRow:
     return BadRow(file=file, row=row, reason=error.reason if isinstance(error, RowError) else "malformed", error=text)
 
 
+def check_needs(group: Group, needs: Needs) -> None:
+    """Whether a Group has what an algorithm learns from.
+
+    Raises:
+        RowError: It lacks a comparison, a reward or a label.
+    """
+    if needs.comparisons and not group.edges:
+        found = f"there is no comparison of answers, and {needs.algorithm} learns from nothing else"
+        raise RowError("no comparison", found, remedy=_COMPARE)
+    lacking = {
+        "rewards": needs.rewards and any(response.reward is None for response in group.responses),
+        "labels": needs.labels and any(response.label is None for response in group.responses),
+    }
+    for name, lacks in lacking.items():
+        if lacks:
+            found = f"the algorithm needs {name}, and not every answer has one ({needs.algorithm})"
+            raise RowError("no score", found, remedy=_SCORE[name])
+
+
+_COMPARE = "Give the row chosen and rejected, make pairs with `sightline pairs`, or train with sft"
+_SCORE = {
+    "rewards": "Score the answers with `sightline score`, or choose another algorithm",
+    "labels": "Give each answer its label (relation: mismatched gives labels to rows with chosen and rejected), or "
+    "choose another algorithm",
+}
+
+
 def refuse_uncompared(groups: Iterable[Group], algorithm: str) -> None:
     """
     Raises:
@@ -255,5 +311,5 @@ def refuse_uncompared(groups: Iterable[Group], algorithm: str) -> None:
             raise DataError(
                 f"there is no comparison of answers, and {algorithm} learns from nothing else",
                 source=group.source or group.id,
-                remedy="Give the row chosen and rejected, make pairs with `sightline pairs`, or train with sft",
+                remedy=_COMPARE,
             )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import filecmp
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
+
+from sightline.data.picture import read_picture
 
 
 def same_picture(one: str, other: str) -> bool:
@@ -29,8 +31,7 @@ def is_white(path: str) -> bool:
 
 def opened(path: str) -> Image.Image:
     """The picture as the model would see it: upright, RGB."""
-    with Image.open(path) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")
+    return read_picture(path)
 
 
 def _may_be_same(one: str, other: str) -> bool:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sightline.algorithms.registry import build_algorithm
 from sightline.data.augment import Reader, resolved
 from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
-from sightline.data.validate import BAD_ROWS, Checks, DataReport, Part
+from sightline.data.validate import BAD_ROWS, Checks, DataReport, Needs, Part
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import ScoreSettings
@@ -84,7 +85,9 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
         assert recipe.data is not None
         count = read.counting(renderer.num_tokens)
         visual = _Visual(folder=RunDirectory(path=folder).negatives, seed=recipe.seed)
-        groups, report = load_dataset_spec(recipe.data, part, folder, count, seed=recipe.seed, visual=visual)
+        groups, report = load_dataset_spec(
+            recipe.data, part, folder, count, seed=recipe.seed, visual=visual, needs=_needs(recipe)
+        )
         parts[part] = [read(group) for group in groups]
         compared[part] = [visual.before.get(group.id, group) for group in groups]
         account[part] = _told(part, report, folder, runtime)
@@ -99,6 +102,17 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
         held_out=parts["eval"],
         account=account,
         compared=compared["eval"] or compared["train"],
+    )
+
+
+def _needs(recipe: Recipe) -> Needs:
+    """What the recipe's algorithm asks of every row."""
+    algorithm = build_algorithm(recipe.algorithm)
+    return Needs(
+        algorithm=recipe.algorithm["name"],
+        comparisons=algorithm.compares,
+        rewards="rewards" in algorithm.needs,
+        labels="labels" in algorithm.needs,
     )
 
 

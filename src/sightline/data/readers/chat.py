@@ -62,7 +62,7 @@ def parse_turns(raw: Any, column: str) -> list[Turn]:
         RowError: Not such a list, an unknown role, or a key that would have to be dropped.
     """
     if not isinstance(raw, Sequence) or isinstance(raw, str | bytes):
-        raise RowError("malformed", f"'{column}' is a {type(raw).__name__}, expected a list of messages")
+        raise RowError("malformed", f"'{column}' is {raw!r:.60}, expected a text or a list of messages")
     return [parse_turn(message, f"{column}[{i}]") for i, message in enumerate(raw)]
 
 
@@ -70,9 +70,10 @@ def parse_turn(message: Any, where: str) -> Turn:
     """One turn from one message."""
     if not isinstance(message, Mapping):
         raise RowError("malformed", f"'{where}' is a {type(message).__name__}, expected a message")
-    keys = ("from", "value") if "from" in message else ("role", "content")
+    keys = ("from", "value") if message.get("from") is not None else ("role", "content")
     for key, value in message.items():
-        if key not in (*keys, "weight") and not (key in _IGNORED_WHEN_EMPTY and not value):
+        # tables give every message the keys of all, null where it has none
+        if key not in (*keys, "weight") and value is not None and not (key in _IGNORED_WHEN_EMPTY and not value):
             remedy = f"A message has {keys[0]}, {keys[1]} and at most weight; remove the key"
             raise RowError("malformed", f"unknown key '{where}.{key}'", remedy=remedy)
     role = _ROLES.get(str(message.get(keys[0])))

@@ -55,8 +55,15 @@ def build_prompt(
 
 
 def split_answer(turns: Sequence[Turn]) -> tuple[list[Turn], str | None]:
-    """The turns up to the last question, and the answer where one follows."""
+    """The turns up to the last question, and the answer where one follows.
+
+    Raises:
+        RowError: The answer says that it is not to be trained, so that its turn teaches nothing.
+    """
     if turns and turns[-1].role == "assistant":
+        if turns[-1].weight == 0:
+            remedy = "Leave the last question and its answer out, or remove the weight"
+            raise RowError("no answer", "the last answer has weight 0, which says not to train it", remedy=remedy)
         return list(turns[:-1]), answer_text(turns[-1])
     return list(turns), None
 
@@ -123,7 +130,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _is_json(value: Any) -> bool:
-    if isinstance(value, str | int | float | bool):
+    if isinstance(value, str | int):
         return True
     try:
         json.dumps(value, allow_nan=False)

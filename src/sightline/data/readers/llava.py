@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 from sightline.data.readers.chat import PLACEHOLDER, Picture, Turn, parse_turn, parse_turns
@@ -110,6 +111,6 @@ def _with_system(turns: list[Turn], row: Mapping[str, Any]) -> list[Turn]:
 
 def _score(row: Mapping[str, Any]) -> float | None:
     score = row.get("score")
-    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
-        raise RowError("malformed", f"'score' is {score!r:.60}, expected a number")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not isfinite(score)):
+        raise RowError("malformed", f"'score' is {score!r:.60}, expected a finite number")
     return score

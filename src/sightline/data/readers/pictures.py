@@ -11,7 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from sightline.data.picture import UNREADABLE, check_mode
 from sightline.data.readers.rows import RowError
+from sightline.errors import DataError
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
@@ -43,7 +45,8 @@ class Pictures:
         """Absolute path of one picture.
 
         Args:
-            value: A path, the ``{"bytes": ..., "path": ...}`` of the datasets library, or a PIL image.
+            value: A path, the bytes of a file, the ``{"bytes": ..., "path": ...}`` of the datasets library, or a PIL
+                image.
 
         Raises:
             RowError: There is no such file, or nowhere to write a picture that lives in memory.
@@ -51,9 +54,11 @@ class Pictures:
         if isinstance(value, Mapping):
             data = value.get("bytes")
             return self._find(value.get("path")) if data is None else self._keep(data)
+        if isinstance(value, bytes):
+            return self._keep(value)
         if isinstance(value, Image.Image):
             buffer = io.BytesIO()
-            storable = value if value.mode in _PNG_MODES else value.convert("RGB")
+            storable = value if value.mode in _PNG_MODES else _checked(value).convert("RGB")
             storable.save(buffer, format="PNG")
             return self._keep(buffer.getvalue())
         return self._find(value)
@@ -65,7 +70,7 @@ class Pictures:
     def _find(self, value: Any) -> str:
         if not isinstance(value, str | os.PathLike) or not str(value).strip():
             found = f"a picture is given as {type(value).__name__} {value!r:.60}"
-            raise RowError("missing image", found, remedy="Expected a path, {bytes, path}, or a PIL image")
+            raise RowError("missing image", found, remedy="Expected a path, bytes, {bytes, path}, or a PIL image")
         given = os.fspath(value)
         if given not in self._known:
             self._known[given] = self._look_for(given)
@@ -129,11 +134,19 @@ class Pictures:
         return str(file)
 
 
+def _checked(picture: Image.Image) -> Image.Image:
+    try:
+        check_mode(picture)
+    except DataError as error:
+        raise RowError("broken image", error.found, remedy=error.remedy) from error
+    return picture
+
+
 def _extension(data: bytes) -> str:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return (image.format or "image").lower()
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise RowError(
             "broken image",
             f"the {len(data)} bytes of the picture are no image that Pillow can read",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO, get_args
+from typing import Any, Literal, get_args
 
 from sightline.errors import DataError
 
@@ -17,6 +18,8 @@ Reason = Literal[
     "empty prompt",
     "empty answer",
     "no answer",
+    "no comparison",
+    "no score",
     "chosen equals rejected",
     "placeholders",
     "missing image",
@@ -45,7 +48,7 @@ class Row:
     """File, folder or datasets name."""
     number: int
     """Counted from 1; in a .jsonl file the line."""
-    content: str | Mapping[str, Any]
+    content: bytes | Mapping[str, Any]
 
     @property
     def source(self) -> str:
@@ -56,17 +59,63 @@ class Row:
         """The columns of the row.
 
         Raises:
-            RowError: The line is not a JSON object.
+            RowError: The line is not a JSON object in UTF-8, or a key stands in it twice.
         """
         content: Any = self.content
-        if isinstance(content, str):
-            try:
-                content = json.loads(content)
-            except json.JSONDecodeError as error:
-                raise RowError("malformed", f"not JSON ({error})", remedy="Every line is one JSON object") from error
+        if isinstance(content, bytes):
+            content = parse_json(content, "Every line is one JSON object")
+        if isinstance(content, KeyTwice):
+            raise _stands_twice(content)
         if not isinstance(content, Mapping):
             raise RowError("malformed", f"is a {type(content).__name__}, expected an object with named columns")
         return dict(content)
+
+
+@dataclass(frozen=True)
+class KeyTwice:
+    """Stands for a JSON object in which a key stands twice: a plain parser keeps the last value in silence."""
+
+    key: str
+
+
+def parse_json(text: bytes, expected: str) -> Any:
+    """What a line or a file of JSON holds. A list has a :class:`KeyTwice` for each object with a key that stands twice,
+    so that its other rows can be read.
+
+    Args:
+        text: UTF-8; a byte order mark is passed over.
+        expected: The remedy where it is no JSON.
+
+    Raises:
+        RowError: Not UTF-8, not JSON, nested too deeply, or a key stands twice.
+    """
+    twice: list[KeyTwice] = []
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any] | KeyTwice:
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        keys = [key for key, _ in pairs]
+        twice.append(KeyTwice(next(key for key in keys if keys.count(key) > 1)))
+        return twice[-1]
+
+    try:
+        found = json.loads(text.decode("utf-8-sig"), object_pairs_hook=made)
+    except UnicodeDecodeError as error:
+        before = text.count(b"\n", 0, error.start)
+        place = f"byte {text[error.start]:#04x}" + (f" in line {before + 1}" if before else "")
+        raise RowError("malformed", f"not UTF-8 text ({place})", remedy="Store the file as UTF-8") from error
+    except RecursionError as error:
+        raise RowError("malformed", "not JSON (nested too deeply)", remedy=expected) from error
+    except ValueError as error:  # JSONDecodeError, or a whole number of thousands of digits
+        raise RowError("malformed", f"not JSON ({error})", remedy=expected) from error
+    if twice and not isinstance(found, list):
+        raise _stands_twice(twice[0])
+    return found
+
+
+def _stands_twice(twice: KeyTwice) -> RowError:
+    return RowError("malformed", f"the key '{twice.key}' stands twice", remedy="Keep one")
 
 
 def read_rows(path: str, *, split: str = "train", limit: int | None = None) -> Iterator[Row]:
@@ -106,26 +155,22 @@ def _all_rows(path: str, split: str) -> Iterator[Row]:
 
 def _json_rows(path: str) -> Iterator[Row]:
     """Rows of a JSON list, or of JSON lines, whatever the file is called."""
+    with Path(path).open("rb") as file:
+        start = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
+        file.seek(0)
+        if start.startswith(b"["):
+            yield from rows_of(_listed(file.read(), path), path)
+            return
+        lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        yield from (Row(file=path, number=number, content=line) for number, line in lines)
+
+
+def _listed(text: bytes, path: str) -> list[Any]:
     try:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            yield from _rows_in(file, path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 text ({error})", source=path, remedy="Store the file as UTF-8") from error
-
-
-def _rows_in(file: TextIO, path: str) -> Iterator[Row]:
-    start = file.read(4096).lstrip()
-    file.seek(0)
-    if start.startswith("["):
-        try:
-            records = json.load(file)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not JSON ({error})", source=path, remedy="Expected a list of objects") from error
-        yield from rows_of(records, path)
-        return
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            yield Row(file=path, number=number, content=line)
+        found: list[Any] = parse_json(text, "Expected a list of objects, or one object on every line")
+    except RowError as error:
+        raise DataError(error.found, source=path, remedy=error.remedy) from error
+    return found
 
 
 def _parquet_records(path: str) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,76 @@
+"""Picture files as models see them: upright, three channels of eight bits, the first frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from sightline.errors import DataError
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is missing, broken, cut off or beyond its limit of pixels."""
+
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_NO_RANGE = ("I", "F")
+"""Modes of 32 bits: nothing says which value is white."""
+
+
+def read_picture(path: str) -> Image.Image:
+    """The picture as it is looked at: turned as EXIF says, in RGB.
+
+    Sixteen bits become the eight most significant; Pillow's own conversion would cut them off at 255, which makes
+    nearly everything white. Transparency is dropped, as image processors do. Of an animation it is the first frame.
+
+    Raises:
+        DataError: The file cannot be read, or has 32 bits per value.
+    """
+    try:
+        with Image.open(path) as opened:
+            check_mode(opened)
+            return eight_bits(ImageOps.exif_transpose(opened))
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+
+
+def picture_size(path: str) -> tuple[int, int]:
+    """(height, width) of the upright picture, without decoding it.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """A picture in RGB with eight bits per channel; its mode passes ``check_mode``."""
+    if picture.mode in _SIXTEEN_BITS:
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # its colours are the same; the direct way warns
+    return picture.convert("RGB")
+
+
+def check_mode(picture: Image.Image) -> None:
+    """
+    Raises:
+        DataError: Values of 32 bits, whose range is not known.
+    """
+    if picture.mode in _NO_RANGE:
+        found = f"the picture has values of 32 bits (mode {picture.mode}), and nothing says which of them is white"
+        raise DataError(found, remedy="Store it with 8 or 16 bits")
+
+
+def unreadable(path: str, error: Exception) -> DataError:
+    """What to tell of a picture that Pillow refused with ``error``."""
+    remedy = "Make it smaller" if isinstance(error, Image.DecompressionBombError) else "Restore the file"
+    if isinstance(error, FileNotFoundError):
+        remedy = "Put the file there"
+    return DataError(f"picture {path} cannot be read ({error})", remedy=f"{remedy}, or leave the row out")

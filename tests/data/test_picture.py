@@ -1,0 +1,74 @@
+"""Pictures as models see them, whatever the file stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.data.picture import picture_size, read_picture
+from sightline.data.readers.rows import RowError
+from sightline.data.validate import PictureFiles
+from sightline.errors import DataError
+
+
+def ramp(levels: int) -> np.ndarray:
+    """[16,16] from 0 to ``levels`` - 1 in equal steps."""
+    return np.linspace(0, levels - 1, 256).reshape(16, 16)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_sixteen_bits_keep_their_range(tmp_path: Path, kind: str) -> None:
+    Image.fromarray(ramp(65536).astype(np.uint16)).save(tmp_path / f"a.{kind}")
+    values = np.asarray(read_picture(str(tmp_path / f"a.{kind}")))
+    assert values.shape == (16, 16, 3)
+    assert (values[..., 0] == ramp(256).round()).all()  # Pillow's own conversion gives 255 for all but the first
+    assert values.mean() == pytest.approx(127.5, abs=0.5)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_thirty_two_bits_are_refused_when_the_rows_are_read(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.tiff"
+    Image.fromarray(ramp(65536).astype(np.int32 if mode == "I" else np.float32)).save(path)
+    with pytest.raises(RowError, match=rf"a.tiff: the picture has values of 32 bits \(mode {mode}\).*Store it with 8"):
+        PictureFiles().check(str(path))
+    with pytest.raises(DataError, match="values of 32 bits"):
+        read_picture(str(path))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
+@pytest.mark.filterwarnings("error")
+def test_other_modes_show_what_they_show(tmp_path: Path, mode: str) -> None:
+    whole = Image.new("RGB", (8, 4), "white")
+    whole.paste((0, 0, 0), (0, 0, 4, 4))
+    options = {"transparency": bytes(range(256))} if mode == "P" else {}  # what Pillow warns of
+    whole.convert(mode).save(tmp_path / "a.png", **options)
+    assert np.asarray(read_picture(str(tmp_path / "a.png"))).tolist() == np.asarray(whole).tolist()
+
+
+def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.new("RGB", (32, 16), "white")
+    picture.paste((255, 0, 0), (0, 0, 16, 16))  # the left half is what stands on top
+    picture.save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
+    assert picture_size(str(tmp_path / "a.jpg")) == (32, 16)
+    values = np.asarray(read_picture(str(tmp_path / "a.jpg")))
+    assert values.shape == (32, 16, 3)
+    assert (values[:15, :, 1] < 30).all() and (values[17:, :, 1] > 225).all()
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert np.asarray(read_picture(str(tmp_path / "a.gif")))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_too_many_pixels_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for read in (read_picture, picture_size, PictureFiles().check):
+        with pytest.raises(DataError, match=r"a.png cannot be read \(Image size .*Make it smaller"):
+            read(str(tmp_path / "a.png"))
