@@ -2,12 +2,15 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
 from sightline.evaluation.bench import Graded, Result
 from sightline.evaluation.results import measure
+from sightline.evaluation.statistics import Interval
 from sightline.report.evaluation import category_panels, result_rows, worst_answers, write_results_page
+from sightline.report.svg import interval_bar
 
 
 def measured(hits, *, categories=None, printed="50.0", scale="100 * ", facts=None, details=None):
@@ -61,6 +64,10 @@ def test_worst_answers_of_either_model_come_first_and_right_ones_not_at_all():
     items = worst_answers(measured([1, 0, 1, 1]), measured([1, 1, 0, 1]))
     assert [item.question for item in items] == ["Q1?", "Q2?"]
     assert [(answer.title, answer.note) for answer in items[0].answers] == [("before", "right"), ("after", "error 1")]
+    assert (
+        worst_answers(measured([1, 0]), measured([0, 1], details={"missed": ["cat"]}))[1].answers[0].note
+        == "nothing invented"
+    )
     assert worst_answers(measured([1, 1])) == [] and len(worst_answers(measured([0] * 9), number=4)) == 4
 
 
@@ -84,8 +91,54 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path, pictures):
     ).read_text()
     assert page.startswith("<!doctype html>")
     assert "mine with lora; 2 answers; 5.0 words each; 25.0% cut at the limit of tokens; 3 could not be graded" in page
-    assert "judge j (3 of 10 requests failed, cost 1.50)" in page and "the judge was away" in page
+    assert "judge j (3 of 10 requests failed, cost 1.5)" in page and "the judge was away" in page
     assert "&lt;b&gt;<mark>dog</mark>&lt;/b&gt;" in page
-    assert page.count('src="data:image/png;base64,') == 2 and "gone.png" not in page
+    assert page.count('src="data:image/png;base64,') == 2 and "gone.png is not there, or no picture" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "width:40.0%" in page and page.count("Worst answers") == 2
+
+
+def test_notes_of_one_side_say_whose_they_are(tmp_path):
+    old, new = measured([0, 1]), measured([1, 1])
+    old = replace(old, result=replace(old.result, notes=["files: a", "2 answers are neither"]))
+    new = replace(new, result=replace(new.result, notes=["files: a", "1 answer is neither"]))
+    page = write_results_page(tmp_path / "p.html", [(old, new)]).read_text()
+    notes = re.findall(r'<p class="soft small fact">(.*)</p>', page)[2:]
+    assert notes == ["files: a", "before: 2 answers are neither", "after: 1 answer is neither"]
+
+
+def test_answers_in_any_script_length_and_state_are_shown_as_text(tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    answers = ['<script>alert("x")</script> & dog', "مرحبا بالعالم dog 图片", "  ", "dog\n" * 500]
+    shown = []
+    for text in answers:
+        details = {"answer": text, "images": [str(broken)], "hallucinated": ["dog"]}
+        shown.append(write_results_page(tmp_path / "p.html", [(None, measured([0], details=details))]).read_text())
+    assert (
+        "<script" not in shown[0]
+        and "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; <mark>dog</mark>" in shown[0]
+    )
+    assert "مرحبا بالعالم <mark>dog</mark> 图片" in shown[1] and 'class="text" dir="auto"' in shown[1]
+    assert "(empty)" in shown[2] and "(empty)" not in shown[3]
+    assert shown[3].count("<mark>dog</mark>") == 500 and "max-height: 21em; overflow-y: auto" in shown[3]
+    assert all("broken.png is not there, or no picture" in page and "<img" not in page for page in shown)
+
+
+def test_two_models_stand_side_by_side(tmp_path):
+    one, other = measured([0, 1]), measured([1, 1])
+    alone, pair = (
+        write_results_page(tmp_path / "p.html", [sides]).read_text() for sides in ((None, one), (other, one))
+    )
+    assert 'class="card item"' in alone and 'class="card item pair"' not in alone
+    assert pair.count('class="card item pair"') == 1 and ".pair .sides { display: grid" in pair
+
+
+@pytest.mark.parametrize(
+    ("scale", "printed", "end"), [("100 * ", "50.0", 75.0), ("", "0.5000", 75.0), ("7 * ", "3.5", 145.0)]
+)
+def test_bars_of_shares_have_one_scale(scale, printed, end):
+    """A value of one half of a share stands in the middle of its track, which goes from 5 to 145."""
+    (row, _) = result_rows(measured([1, 0], scale=scale, printed=printed))
+    row = replace(row, before=Interval(value=row.before.value, low=0.0, high=row.before.value))
+    assert f'x2="{end:.1f}" y1="8"' in interval_bar(row)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from sightline.evaluation.bench import Graded, Result, direction
 from sightline.evaluation.results import Change, Measured, changes
@@ -132,6 +133,7 @@ def change_rows(found: Sequence[Change], result: Result) -> list[Row]:
             difference=change.difference,
             better=change.better,
             unit=_unit(result, change.metric),
+            full=_full(result, change.metric),
         )
         for change in found
     ]
@@ -187,7 +189,12 @@ def _facts(before: Measured | None, after: Measured) -> list[str]:
     for side, title in ((before, "before"), (after, "after" if before else "")):
         if side is not None:
             lines.append((f"{title}: " if title else "") + "; ".join(_side_facts(side)) + ".")
-    return lines + list(dict.fromkeys(note for side in (before, after) if side for note in side.result.notes))
+    if before is None:
+        return lines + list(after.result.notes)
+    old, new = before.result.notes, after.result.notes
+    shared = [note for note in new if note in old]
+    own = [("before", note) for note in old if note not in new] + [("after", note) for note in new if note not in old]
+    return lines + shared + [f"{title}: {note}" for title, note in own]
 
 
 def _side_facts(side: Measured) -> list[str]:
@@ -225,7 +232,15 @@ def _row(name: str, measured: Measured, change: Change | None) -> Row:
         difference=None if change is None else change.difference,
         better=direction(name, result.better),
         unit=_unit(result, name),
+        full=_full(result, name),
     )
+
+
+def _full(result: Result, metric: str) -> float | None:
+    """100 for percentages, 1 for other shares; scores and lengths have scales of their own."""
+    if re.match(r"\(*100 [*-] ", result.formulas.get(metric, "")):
+        return 100.0
+    return 1.0 if _unit(result, metric) == "fraction" and abs(result.metrics[metric]) <= 1 else None
 
 
 def _unit(result: Result, metric: str) -> Literal["number", "fraction"]:
@@ -248,19 +263,34 @@ def _item(row: Graded, old: Graded | None) -> GalleryItem:
     sides = [("answer", row)] if old is None else [("before", old), ("after", row)]
     details = row.details
     truth = _text(details.get("truth", ""))
+    images = details.get("images", ())
+    readable = [image for image in images if _is_picture(image)]
+    captions = [f"truth: {truth}"] if truth else []
+    captions += [f"{Path(image).name} is not there, or no picture" for image in images if image not in readable]
     return GalleryItem(
-        images=[image for image in details.get("images", ()) if Path(image).is_file()],
+        images=readable,
         question=str(details.get("question", row.id)),
-        caption=f"truth: {truth}" if truth else "",
+        caption="; ".join(captions),
         answers=[_answer(title, side.details) for title, side in sides],
     )
 
 
 def _answer(title: str, details: Mapping[str, Any]) -> Answer:
     text = str(details.get("answer", ""))
-    note = f"error {details['error']:g}" if details.get("error") else "right" if details.get("error") == 0 else ""
     missed = [str(name) for name in details.get("missed", ())]
+    right = "nothing invented" if missed else "right"
+    note = f"error {details['error']:g}" if details.get("error") else right if details.get("error") == 0 else ""
     return Answer(title=title, text=text, wrong=_spans(text, details), missed=missed, note=note)
+
+
+def _is_picture(path: str) -> bool:
+    """Whether it can be shown: the page is made after hours of work, and one broken file must not cost it."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError):  # SyntaxError: a broken PNG
+        return False
+    return True
 
 
 def _spans(text: str, details: Mapping[str, Any]) -> list[tuple[int, int]]:

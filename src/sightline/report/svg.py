@@ -84,7 +84,8 @@ def interval_bar(row: Row) -> str:
     values = [v for i in shown for v in (i.low, i.value, i.high) if math.isfinite(v)]
     if not values:
         return ""
-    high = 1.0 if row.unit == "percent" and max(values) <= 1 else max(*values, 1e-9)
+    full = 1.0 if row.unit == "percent" else row.full
+    high = full if full is not None and max(values) <= full else max(*values, 1e-9)
     scale = _Scale(0.0, high, 5, 145, ())
     parts = ['<line class="track" x1="5" x2="145" y1="13" y2="13"/>']
     for interval, kind, y in zip(shown, ("before", "after"), (8, 18), strict=False):

@@ -36,6 +36,8 @@ class Row:
     unit: Literal["percent", "number", "fraction"] = "percent"
     """``percent``: values are shares in [0, 1], shown in %; ``number``: as they are, with one decimal;
     ``fraction``: as they are, with three."""
+    full: float | None = None
+    """Where the scale of its bar ends, so that bars of shares can be compared; None: at the largest number shown."""
     headline: bool = False
     """Shown large at the top of the page."""
 
