@@ -41,7 +41,7 @@ class Slices:
         makers = (
             *(self.amber, self.pope, self.chair, self.object_halbench, self.mmhal, self.hallusionbench),
             *(self.mmstar, self.realworldqa, self.textvqa, self.cvbench, self.llava_bench, self.reefknot),
-            *(self.mm_instruct, self.scienceqa, self.mme, self.scenes),
+            *(self.mm_instruct, self.scienceqa, self.mme, self.scenes, self.llava_bench_coco),
         )
         for maker in makers:
             maker()
@@ -139,6 +139,22 @@ class Slices:
         write(folder / "context.jsonl", captions)
         answers = [{"question_id": n, "text": "A star.", "answer_id": str(n)} for n in range(PICTURES)]
         write(folder / "answers_gpt4.jsonl", answers)
+
+    def llava_bench_coco(self) -> None:
+        names = [f"{n:012}.jpg" for n in range(PICTURES)]
+        self.place(*(f"llava_bench_coco/val2014/COCO_val2014_{name}" for name in names))
+        folder = self.root / "llava_bench_coco"
+        kinds = ("conv", "detail", "complex")
+        asked = [
+            {"question_id": n, "image": name, "text": "What is it?", "category": kinds[n]}
+            for n, name in enumerate(names)
+        ]
+        write(folder / "qa90_questions.jsonl", asked)
+        box = {"category": "dog", "bbox": [0.1, 0.2, 0.3, 0.4]}
+        captions = [{"id": name[:-4], "image": name, "captions": ["A drawing."], "instances": [box]} for name in names]
+        write(folder / "caps_boxes_coco2014_val_80.jsonl", captions)
+        answers = [{"question_id": n, "text": "A star.", "answer_id": str(n)} for n in range(PICTURES)]
+        write(folder / "qa90_gpt4_answer.jsonl", answers)
 
     def mme(self) -> None:
         self.place(*(f"mme/existence/{n}.jpg" for n in range(PICTURES)))

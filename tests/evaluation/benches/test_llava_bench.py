@@ -7,7 +7,10 @@ import pytest
 from evaluation.benches.accuracy_checks import Judge, check_grading, check_round_trip, invented
 from sightline.errors import DataError
 from sightline.evaluation.bench import Answer, JudgeReply
-from sightline.evaluation.benches.llava_bench import BENCH, parse_lmms, parse_official
+from sightline.evaluation.benches import llava_bench_coco
+from sightline.evaluation.benches.llava_bench import BENCH, parse_lmms, parse_lmms_coco, parse_official
+
+COCO = llava_bench_coco.BENCH
 
 
 @pytest.fixture
@@ -45,16 +48,38 @@ def test_in_the_wild(shared_data, protocol):
     assert result.metrics["model_score"] == pytest.approx(10 * (8 * 28 + 10) / 60, abs=0.01)
 
 
-def test_coco(shared_data):
+@pytest.mark.parametrize("protocol", COCO.protocols)
+def test_coco(shared_data, protocol):
     data = shared_data / "llava_bench_coco"
     options = {
         "context": str(shared_data / "chair/caps_boxes_coco2014_val_80.jsonl"),
         "rule": str(shared_data / "llava_bench_wild/rule.json"),
     }
     judge = Judge(lambda request: "10 9")
-    result = BENCH.grade(data, invented(BENCH, data), "official", options, judge)
+    result = COCO.grade(data, invented(COCO, data), protocol, options, judge)
+    assert result.bench == "llava_bench_coco" and result.notes[0].startswith("COCO, 90 questions")
     assert len(result.graded) == 90 and result.metrics_printed["score"] == "90.0"
     assert "suitcase: [" in judge.requests[0].messages[1]["content"]  # the boxes stand below the captions
+
+
+def test_pictures_of_coco_have_their_name_there_or_here(shared_data, tmp_path):
+    data = shared_data / "llava_bench_coco"
+    for name in ("qa90_questions.jsonl", "qa90_gpt4_answer.jsonl"):
+        (tmp_path / name).write_text((data / name).read_text())
+    folder = tmp_path / "val2014"
+    folder.mkdir()
+    (folder / "COCO_val2014_000000441147.jpg").write_bytes(b"x")
+    (folder / "000000353536.jpg").write_bytes(b"x")
+    images = [question.prompt.images[0] for question in COCO.questions(tmp_path)]
+    assert images[0] == str(folder / "COCO_val2014_000000441147.jpg") and images[3] == str(folder / "000000353536.jpg")
+    assert images[-1].endswith("images/000000534270.jpg"), "where it lies nowhere, the official place"
+
+
+def test_the_two_sets_are_two_benchmarks(shared_data):
+    with pytest.raises(DataError, match=r"found none of questions\.jsonl"):
+        BENCH.questions(shared_data / "llava_bench_coco")
+    with pytest.raises(DataError, match=r"found none of qa90_questions\.jsonl"):
+        COCO.questions(shared_data / "llava_bench_wild")
 
 
 def test_round_trip(shared_data, tmp_path):
@@ -84,6 +109,8 @@ def test_real_reviews_parse_as_their_authors_did(shared_data):
         ("8, 7", (-1, -1), (8, 7)),  # comma and blank are two blanks: three parts
         ("8 7 ", (-1, -1), (8, 7)),
         ("8/10 7/10", (-1, -1), (8, 10)),  # misread by lmms-eval
+        ("\n8 7", (-1, -1), (8, 7)),  # lmms-eval looks for the first line of text
+        ("8 to -7", (-1, -1), (8, -7)),
         ("Assistant 1: 8", (-1, -1), (1, 8)),
         ("eight seven", (-1, -1), (-1, -1)),
         ("", (-1, -1), (-1, -1)),
@@ -91,6 +118,11 @@ def test_real_reviews_parse_as_their_authors_did(shared_data):
 )
 def test_reading_scores(review, official, lmms):
     assert parse_official(review) == official and parse_lmms(review) == lmms
+
+
+def test_lmms_eval_reads_reviews_of_coco_otherwise():
+    assert parse_lmms_coco("\n8 7\nBoth") == parse_lmms_coco("8 7\n") == (8, 7)
+    assert parse_lmms_coco("8, 7") == parse_lmms_coco("8/10 7/10") == (-1, -1)
 
 
 def test_ratio_of_means_with_means_rounded_first(folder):

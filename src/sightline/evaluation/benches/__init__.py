@@ -21,6 +21,7 @@ MODULES: Final[dict[str, str]] = {
     "textvqa": "textvqa",
     "cvbench": "cvbench",
     "llava_bench": "llava_bench",
+    "llava_bench_coco": "llava_bench_coco",
     "reefknot": "reefknot",
     "mm_instruct": "mm_instruct",
     "scienceqa": "scienceqa",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from sightline.evaluation.bench import (
     Answer,
     Graded,
     Judge,
+    JudgeReply,
     JudgeRequest,
     Question,
     Result,
@@ -41,7 +42,7 @@ from sightline.evaluation.tables import (
 
 _OPTIONS: Final = ("template", "rule", "context")
 _SYSTEM: Final = "You are a helpful and precise assistant for checking the quality of the answer."
-_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 UNREAD: Final = (-1.0, -1.0)
 """What the official scripts put in place of scores that they cannot read."""
 
@@ -62,45 +63,62 @@ def parse_official(review: str) -> tuple[float, float]:
 
 
 def parse_lmms(review: str) -> tuple[float, float]:
-    """The first two numbers of the first line: reads "8, 7", and misreads "8/10 7/10" as 8 and 10."""
-    numbers = _NUMBER.findall(review.split("\n")[0])
+    """The first two numbers of the first line of text: reads "8, 7", and misreads "8/10 7/10" as 8 and 10."""
+    numbers = _NUMBER.findall(review.strip().split("\n")[0])
     return (float(numbers[0]), float(numbers[1])) if len(numbers) >= 2 else UNREAD
 
 
+def parse_lmms_coco(review: str) -> tuple[float, float]:
+    """lmms-eval on the COCO set: as official, where the review begins in text."""
+    return parse_official(review.strip())
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Layout:
+class Layout:
     """The files of one of the two sets."""
 
+    title: str
     questions: str
     references: str
     context: str
     rule: str
     """Prefix of its categories in rule.json."""
+    parse_lmms: Callable[[str], tuple[float, float]]
+    """How lmms-eval reads a review of this set."""
+    pictures: str = ""
+    """What the names of the pictures begin with in their own release, where the questions leave it out."""
 
 
-_WILD: Final = _Layout(
-    questions="questions.jsonl", references="answers_gpt4.jsonl", context="context.jsonl", rule="llava_bench_"
+WILD: Final = Layout(
+    title="in the wild",
+    questions="questions.jsonl",
+    references="answers_gpt4.jsonl",
+    context="context.jsonl",
+    rule="llava_bench_",
+    parse_lmms=parse_lmms,
 )
-_COCO: Final = _Layout(
+COCO: Final = Layout(
+    title="COCO",
     questions="qa90_questions.jsonl",
     references="qa90_gpt4_answer.jsonl",
     context="caps_boxes_coco2014_val_80.jsonl",
     rule="",
+    parse_lmms=parse_lmms_coco,
+    pictures="COCO_val2014_",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LLaVABench:
-    """LLaVA-Bench in the wild or COCO, whichever the folder holds."""
+    """LLaVA-Bench: in the wild unless the layout is another."""
 
     name: str = "llava_bench"
     protocols: tuple[str, ...] = ("official", "lmms-eval", "vlmevalkit")
     needs: str = (
         "the hub dataset liuhaotian/llava-bench-in-the-wild as downloaded (questions.jsonl, context.jsonl, "
-        "answers_gpt4.jsonl, images), or for COCO qa90_questions.jsonl, qa90_gpt4_answer.jsonl and "
-        "caps_boxes_coco2014_val_80.jsonl of the LLaVA repository; a text judge; rule.json of that repository in the "
-        "folder for its wording"
+        "answers_gpt4.jsonl, images); a text judge; rule.json of the LLaVA repository in the folder for its wording"
     )
+    layout: Layout = WILD
 
     def questions(self, data: Path) -> list[Question]:
         """All rows, the question alone."""
@@ -138,11 +156,11 @@ class LLaVABench:
         )
         graded = []
         for row, answer, reply in zip(rows, matched, replies, strict=True):
-            graded.append(_graded(row, answer.text, reply.text, reply.error, protocol))
+            scores = None if reply.text is None else self._parse(protocol)(reply.text)
+            graded.append(_graded(row, answer.text, reply, scores, protocol))
         failed = sum("problem" in row.details for row in graded)
         silent = sum(row.details.get("review") is None for row in graded)
-        which = "COCO" if self._layout(data) is _COCO else "in the wild"
-        notes = [f"{which}, {len(rows)} questions; judge {judge.name}, wording {wording}"]
+        notes = [f"{self.layout.title}, {len(rows)} questions; judge {judge.name}, wording {wording}"]
         if failed:
             kept = f"{failed - silent} unread reviews stay in the means as -1" if protocol != "lmms-eval" else ""
             notes.append(f"{failed} reviews failed, {silent} of them without a reply{'; ' + kept if kept else ''}")
@@ -179,11 +197,11 @@ class LLaVABench:
         """Reads that file."""
         return read_answers(path, "question_id", ("text",))
 
-    def _layout(self, data: Path) -> _Layout:
-        return _COCO if (data / _COCO.questions).is_file() else _WILD
+    def _parse(self, protocol: str) -> Callable[[str], tuple[float, float]]:
+        return self.layout.parse_lmms if protocol == "lmms-eval" else parse_official
 
     def _rows(self, data: Path) -> list[Row]:
-        layout = self._layout(data)
+        layout = self.layout
         questions = find_file(data, (layout.questions,), self)
         references = find_file(data, (layout.references,), self)
         by_id = {str(row.get("question_id")): str(row.get("text", "")) for row in read_table(references)}
@@ -201,7 +219,7 @@ class LLaVABench:
                     truth=by_id[id],
                     category=str(field(row, "category", source)),
                     cluster=image,
-                    image=images.named(image),
+                    image=_picture(images, image, layout.pictures),
                 )
             )
         return rows
@@ -210,7 +228,7 @@ class LLaVABench:
         self, data: Path, rows: Sequence[Row], answers: Sequence[Answer], options: Mapping[str, Any]
     ) -> tuple[list[list[dict[str, str]]], str]:
         """The messages to the judge, and where their wording comes from."""
-        layout = self._layout(data)
+        layout = self.layout
         file = Path(options["context"]) if "context" in options else find_file(data, (layout.context,), self)
         contexts = {str(row.get("image")): _context(row, f"{file}") for row in read_table(file)}
         missing = [row.image for row in rows if row.cluster not in contexts]
@@ -234,6 +252,12 @@ class LLaVABench:
         return [rubric.messages(value) for value in values], rubric.source
 
 
+def _picture(images: PictureFiles, name: str, prefix: str) -> str:
+    """The picture of that name, or of its name in its own release."""
+    path, released = images.named(name), images.named(f"{prefix}{name}")
+    return path if Path(path).is_file() or not Path(released).is_file() else released
+
+
 def _context(row: Mapping[str, Any], source: str) -> str:
     """What the judge is told of a picture: captions, and for COCO the boxes."""
     if "captions" in row:
@@ -254,19 +278,19 @@ def _official_messages(rule: Mapping[str, Any], context: str, row: Row, answer: 
     return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": content}]
 
 
-def _graded(row: Row, answer: str, review: str | None, error: str, protocol: str) -> Graded:
+def _graded(row: Row, answer: str, reply: JudgeReply, scores: tuple[float, float] | None, protocol: str) -> Graded:
     details: dict[str, Any] = {
         "answer": answer,
         "question": row.text,
         "truth": row.truth,
         "category": row.category,
-        "review": review,
+        "review": reply.text,
     }
-    scores = UNREAD if review is None else (parse_lmms if protocol == "lmms-eval" else parse_official)(review)
+    scores = UNREAD if scores is None else scores
     counts: dict[str, float] = {}
     if scores == UNREAD:
-        details["problem"] = error or "the first line of the review holds no two scores"
-    if scores != UNREAD or (review is not None and protocol != "lmms-eval"):
+        details["problem"] = reply.error or "the first line of the review holds no two scores"
+    if scores != UNREAD or (reply.text is not None and protocol != "lmms-eval"):
         names = ("all", column(row.category))
         counts = {f"{name}_reference": scores[0] for name in names} | {f"{name}_model": scores[1] for name in names}
         counts |= {f"{name}_reviews": 1.0 for name in names}
