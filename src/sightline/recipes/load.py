@@ -14,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
-from sightline.recipes.schema import DataSpec, Mode, Recipe
+from sightline.recipes.schema import DataSpec, LoraSpec, Mode, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source
+from sightline.recipes.unread import unread_options
 from sightline.recipes.visual import visual_conflicts
 from sightline.types import Algorithm
 
@@ -110,6 +111,11 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
         raise RecipeError(
             f"{recipe.name}: online.relation: none makes no comparisons, and {name} learns from nothing else. "
             "Set it to best_worst or ranked."
+        )
+    if algorithm.compares and any(spec.train_on != "all" for spec in _sources(recipe)):
+        raise RecipeError(
+            f"{recipe.name}: train_on says which turns of a conversation are trained, and {name} compares last answers "
+            "alone. Remove train_on."
         )
     if "labels" in algorithm.needs and recipe.online is not None:
         raise RecipeError(
@@ -212,6 +218,7 @@ def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     return [
         *_data_conflicts(recipe),
         *visual_conflicts(recipe),
+        *unread_options(recipe),
         *_model_conflicts(recipe),
         *_reference_conflicts(recipe),
     ]
@@ -248,6 +255,9 @@ def _model_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     modes = _modes(recipe)
     if set(modes.values()) == {"frozen"}:
         found.append((("model", "parts"), "every part of the model is frozen. Train one: set it to lora or full."))
+    if recipe.model.lora != LoraSpec() and "lora" not in modes.values():
+        text = "found options of LoRA, but no part has mode lora. Remove them, or set a part of model.parts to lora."
+        found.append((("model", "lora"), text))
     rates = {"projector": recipe.train.projector_learning_rate, "vision": recipe.train.vision_learning_rate}
     for part, rate in rates.items():
         if rate is not None and modes[part] == "frozen":

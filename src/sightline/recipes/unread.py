@@ -1,0 +1,53 @@
+"""Options that are valid by themselves and that nothing in their recipe would read: errors, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sightline.recipes.schema import DataSpec, OnlineSpec, ReadsSpec, Recipe
+from sightline.recipes.source import KeyPath
+
+Conflict = tuple[KeyPath, str]
+"""The place, and the message."""
+
+_READS = ReadsSpec()
+
+
+def unread_options(recipe: Recipe) -> list[Conflict]:
+    """All of a recipe's."""
+    found: list[Conflict] = []
+    if recipe.data is not None and recipe.data.reads is not None:
+        found += _of_reads(recipe.data.reads)
+    segments = None if recipe.data is None else recipe.data.segments
+    if segments is not None and segments.corrected == segments.shared == 0:
+        text = "corrected and shared are both 0: no token would weigh anything. Raise one of them."
+        found.append((("data", "segments"), text))
+    if recipe.online is not None:
+        found += _of_online(recipe.online)
+    return found
+
+
+def _of_reads(reads: ReadsSpec) -> Iterator[Conflict]:
+    unread = {
+        "captions": (reads.images != "caption", "images: caption"),
+        "lead_in": (reads.criteria is None, "criteria"),
+        "missing_facts": (not reads.facts, "facts"),
+    }
+    for name, (is_unread, reader) in unread.items():
+        if is_unread and vars(reads)[name] != vars(_READS)[name]:
+            yield ("data", "reads", name), f"{name} is read with {reader} alone. Set that too, or remove {name}."
+
+
+def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
+    if online.relation == "none" and online.min_gap:
+        text = f"found {online.min_gap:g}, but relation: none makes no comparisons. Remove min_gap."
+        yield ("online", "min_gap"), text
+    if online.relation != "none" and online.sampling.n == 1:
+        text = f"found 1 answer per prompt, but relation: {online.relation} compares answers. Sample 2 or more."
+        yield ("online", "sampling", "n"), text
+    if online.relation != "none" and online.sampling.temperature == 0:
+        text = "found 0 (greedy): all answers to a prompt are the same, and none is better. Set it above 0."
+        yield ("online", "sampling", "temperature"), text
+    for name in ("relation", "train_on"):
+        if vars(online.prompts)[name] != DataSpec.__dataclass_fields__[name].default:
+            yield ("online", "prompts", name), f"answers of prompts are not read, so {name} says nothing. Remove it."

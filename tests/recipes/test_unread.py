@@ -1,0 +1,66 @@
+"""Options that nothing would read are refused with their place, whatever else is right."""
+
+import pytest
+
+from sightline.algorithms.registry import build_algorithm
+from sightline.errors import RecipeError
+from sightline.recipes.load import check_algorithm, load_recipe
+
+OFFLINE = """\
+name: x
+output_dir: out
+model: {path: m}
+algorithm: {name: reward_model}
+data: {train: [{path: rows.jsonl}]}
+"""
+ONLINE = """\
+name: x
+output_dir: out
+model: {path: m, parts: {language: lora, projector: frozen}}
+algorithm: {name: dpo}
+reference: adapter
+online: {prompts: {path: prompts.jsonl}, reward: scenes}
+"""
+
+
+def load(tmp_path, text, *overrides):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    return load_recipe(path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (OFFLINE, ["data.reads={captions: own}"], "captions is read with images: caption alone"),
+        (OFFLINE, ["data.reads={lead_in: So}"], "lead_in is read with criteria alone"),
+        (OFFLINE, ["data.reads={missing_facts: leave_out}"], "missing_facts is read with facts alone"),
+        (OFFLINE, ["data.segments={corrected: 0, shared: 0}"], "no token would weigh anything"),
+        (OFFLINE, ["model.lora.rank=4"], "found options of LoRA, but no part has mode lora"),
+        (ONLINE, ["online.relation=none", "online.min_gap=0.5"], "Remove min_gap"),
+        (ONLINE, ["online.sampling.n=1"], "Sample 2 or more"),
+        (ONLINE, ["online.sampling.temperature=0"], "all answers to a prompt are the same"),
+        (ONLINE, ["online.prompts.relation=options"], "answers of prompts are not read"),
+        (ONLINE, ["online.prompts.train_on=last"], "answers of prompts are not read"),
+    ],
+)
+def test_what_nothing_would_read_is_refused(tmp_path, text, overrides, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        load(tmp_path, text, *overrides)
+    assert overrides[-1] in str(error.value)
+
+
+def test_what_is_read_is_accepted(tmp_path):
+    load(tmp_path, OFFLINE)
+    load(tmp_path, ONLINE)
+    load(tmp_path, ONLINE, "online.relation=none", "online.sampling.n=1", "online.sampling.temperature=0")
+    load(tmp_path, ONLINE, "model.lora.rank=4", "online.min_gap=0.5")
+    load(tmp_path, OFFLINE, "data.reads={images: caption, captions: own, facts: [f], missing_facts: leave_out}")
+
+
+def test_turns_of_a_conversation_are_not_trained_by_comparisons(tmp_path):
+    recipe = load(tmp_path, OFFLINE, "data.train.0.train_on=last")
+    with pytest.raises(RecipeError, match="compares last answers alone"):
+        check_algorithm(recipe, build_algorithm(recipe.algorithm))
+    recipe = load(tmp_path, OFFLINE, "data.train.0.train_on=last", "algorithm={name: sft}")
+    check_algorithm(recipe, build_algorithm(recipe.algorithm))
