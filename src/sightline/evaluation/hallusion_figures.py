@@ -44,12 +44,13 @@ BETTER: Final[dict[str, Better]] = {
 
 def figures(graded: Sequence[Graded], protocol: str) -> dict[str, float]:
     """Percent right of questions, pairs, figures; officially also by original and edited figure, and the diagnosis."""
-    metrics = {"question_acc": _percent(bool(row.counts["right"]) for row in graded)}
+    percent = _kit_percent if protocol == "vlmevalkit" else _percent
+    metrics = {"question_acc": percent(bool(row.counts["right"]) for row in graded)}
     kinds = _kinds(graded)
     for metric, name in _METRICS.items():
         if protocol == "official" or name in ("pairs", "figures"):
             key, rows = kinds[name]
-            metrics[metric] = _percent(right == asked for right, asked in _wholes(rows, key).values())
+            metrics[metric] = percent(right == asked for right, asked in _wholes(rows, key).values())
     return metrics | _diagnosis(graded) if protocol == "official" else metrics
 
 
@@ -88,6 +89,12 @@ def _kinds(graded: Sequence[Graded]) -> dict[str, tuple[str, Sequence[Graded]]]:
 def _percent(right: Iterable[bool]) -> float:
     values = list(right)
     return 100 * sum(values) / len(values) if values else 0.0
+
+
+def _kit_percent(right: Iterable[bool]) -> float:
+    """As VLMEvalKit, which prints all digits, multiplies: after it has divided."""
+    values = list(right)
+    return sum(values) / len(values) * 100 if values else 0.0
 
 
 def _wholes(graded: Sequence[Graded], key: str) -> dict[str, tuple[int, int]]:

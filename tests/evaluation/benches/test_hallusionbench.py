@@ -147,6 +147,7 @@ def test_vlmevalkit_reads_yes_and_no_without_a_judge(data):
     answers = [Answer(id=id, text=text) for id, text in zip(IDS, said, strict=True)]
     result = BENCH.grade(data, answers, "vlmevalkit", {}, None)
     assert result.metrics == pytest.approx({"question_acc": 400 / 6, "pair_acc": 50, "figure_acc": 50})
+    assert result.metrics_printed["question_acc"] == str(4 / 6 * 100) == "66.66666666666666", "not 100 * 4 / 6"
     without = [answer for answer in answers if answer.id != "VS_map_0_0_0"]
     assert BENCH.grade(data, without, "vlmevalkit", {}, None).metrics == result.metrics
 
