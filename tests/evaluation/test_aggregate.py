@@ -12,11 +12,18 @@ from sightline.evaluation.results import measure, write_measured
 PERCENT, SHARE = "100 * correct / answers", "correct / answers"
 
 
-def measured(bench, metrics, formula=""):
+def measured(bench, metrics, formula="", printed=None):
     graded = [Graded(id="a", cluster="a", counts={"correct": 1})]
     formulas = {"accuracy": formula} if formula else {}
     return measure(
-        Result(bench=bench, protocol="ovip", metrics=metrics, metrics_printed={}, graded=graded, formulas=formulas)
+        Result(
+            bench=bench,
+            protocol="ovip",
+            metrics=metrics,
+            metrics_printed=printed or {},
+            graded=graded,
+            formulas=formulas,
+        )
     )
 
 
@@ -53,6 +60,27 @@ def test_the_row_of_ovip():
     }
 
 
+def test_the_row_is_made_of_printed_figures():
+    """OViP's lookup.py reads the output of its graders: 7.84 became 7.8 before the F1, 0.54649 became 0.546."""
+    results = {
+        "amber": measured(
+            "amber",
+            {"chair": 7.84, "cover": 51.04, "f1": 74.7},
+            printed={"chair": "7.8", "cover": "51.0", "f1": "74.7"},
+        ),
+        "mmhal": measured("mmhal", {"average_score": 2.4895833}, printed={"average_score": "2.490"}),
+        "llava_bench": measured("llava_bench", {"score": 65.449}, printed={"score": "65.4"}),
+        "realworldqa": measured("realworldqa", {"accuracy": 0.54649}, SHARE, {"accuracy": "0.546"}),
+        "textvqa": measured("textvqa", {"accuracy": 58.2049}, PERCENT, {"accuracy": "58.20%"}),
+        "mmstar": measured("mmstar", {"accuracy": 0.25 / 3}, SHARE, {"accuracy": f"125/1500 = {0.25 / 3}"}),
+        "cvbench": measured("cvbench", {"accuracy": 0.60049}, SHARE, {"accuracy": "0.600"}),
+    }
+    row = ovip_row(results)
+    assert (row["amber_chair"], row["amber_cover"], row["mmhal_score"], row["llava_bench"]) == (7.8, 51, 2.49, 65.4)
+    assert row["amber_generative_f1"] == pytest.approx(2 * 92.2 * 51 / 143.2, abs=1e-12)
+    assert row["general"] == pytest.approx(54.6 + 58.2 + 25 / 3 + 60, abs=1e-9)
+
+
 def test_a_sum_of_three_is_no_general_sum():
     part = {name: EVERYTHING[name] for name in ("realworldqa", "textvqa", "mmstar")}
     assert ovip_row(part) == {"realworldqa": 50, "textvqa": 58, "mmstar": 25}
@@ -80,9 +108,15 @@ def test_other_references_can_be_declared(tmp_path):
     path.write_text('{"name": "mine", "base": {}, "reference": {}}')
     with pytest.raises(DataError, match="mine: has no value for mmhal_score"):
         hri(OVIP_7B.reference, load_reference(path))
-    path.write_text("{}")
-    with pytest.raises(DataError, match="is no reference"):
-        load_reference(path)
+    for text in (
+        "{}",
+        "[1]",
+        '{"name": "mine", "base": {"mmhal_score": "good"}, "reference": {}}',
+        '{"name": "x", "base"',
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match="is no reference"):
+            load_reference(path)
 
 
 def test_results_are_read_from_the_folder_of_an_evaluation(tmp_path):

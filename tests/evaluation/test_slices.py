@@ -9,6 +9,7 @@ from slices import Slices
 
 from sightline import cli
 from sightline.evaluation.answers import read_responses, read_stored
+from sightline.evaluation.aggregate import HRI_FIGURES
 from sightline.evaluation.benches import MODULES, load_bench
 from sightline.evaluation.results import read_measured
 
@@ -81,11 +82,19 @@ def test_every_benchmark_from_pictures_to_figures_and_back_from_its_own_format(r
     assert (judged["name"], judged["requests"], judged["failed"]) == ("fake", 3, 0)
 
     code, printed, err = run("eval", "aggregate", out, "--json", tmp_path / "rows.json")
-    row = json.loads((tmp_path / "rows.json").read_text())["rows"][str(out)]
-    assert code == 0 and "general" in printed and "HRI is scaled" in err
+    document = json.loads((tmp_path / "rows.json").read_text())
+    row = document["rows"][str(out)]
+    assert code == 0 and "general" in printed and "HRI is scaled" in err and "mmhal_score 1.9 to 2.52" in err
+    assert (document["reference"]["base"]["object_f1"], document["reference"]["reference"]["object_f1"]) == (72.4, 73.5)
     assert (row["mmhal_score"], row["llava_bench"], row["object_f1"]) == (5, 50, 0)
     assert row["hri"] < 0, "far below LLaVA-1.5 in objects"
 
+    own = {"name": "mine", "base": dict.fromkeys(HRI_FIGURES, 0), "reference": dict.fromkeys(HRI_FIGURES, 100)}
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    _, _, err = run("eval", "aggregate", out, "--reference", tmp_path / "own.json", "--json", tmp_path / "rows.json")
+    mine = json.loads((tmp_path / "rows.json").read_text())
+    assert "mine (mmhal_score 0 to 100" in " ".join(err.split()) and mine["reference"] == own
+    assert mine["rows"][str(out)]["hri"] == pytest.approx(2 * sum(row[name] for name in HRI_FIGURES) / 100)
     replayed = tmp_path / "replayed.json"
     grade = ["eval", "grade", "mmhal", "--data", data, "--responses", out / "mmhal" / "answers.jsonl"]
     record = out / "mmhal" / "judge.jsonl"

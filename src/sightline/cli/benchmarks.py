@@ -284,6 +284,8 @@ def aggregate(
     scale = OVIP_7B if reference is None else load_reference(reference)
     rows, protocols = {}, {}
     for folder in folders:
+    from dataclasses import asdict
+
         results = read_evaluation(folder)
         row = ovip_row(results)
         protocols[str(folder)] = {name: measured.result.protocol for name, measured in results.items()}
@@ -300,8 +302,8 @@ def aggregate(
     console_out.print(table)
     for name, used in protocols.items():
         say(f"{name}: {', '.join(f'{bench} {protocol}' for bench, protocol in used.items())}.")
-    say(f"HRI is scaled from 0 to 10 by: {scale.name}.")
+    say(f"HRI is scaled from 0 to 10 by: {scale.summary()}.")
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
-        document = {"reference": scale.name, "rows": rows, "protocols": protocols}
+        document = {"reference": asdict(scale), "rows": rows, "protocols": protocols}
         json_out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

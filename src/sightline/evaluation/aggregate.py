@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from sightline.evaluation.results import RESULTS, Measured, read_measured
 
 GENERAL: Final = ("realworldqa", "textvqa", "mmstar", "cvbench")
 HRI_FIGURES: Final = ("mmhal_score", "amber_generative_f1", "object_f1", "llava_bench", "amber_discriminative_f1")
+_LAST_NUMBER: Final = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?$")
+"""What stands at the end: ``7.8``, ``58.20%`` without its sign, ``3/4 = 0.75``."""
 _POINTS: Final = 2.0
 """Points of each of the five figures, so that the reference has 10."""
 
@@ -31,6 +34,13 @@ class Reference:
     """Figure to the value that gives 0 points."""
     reference: Mapping[str, float]
     """Figure to the value that gives 2 points."""
+
+    def summary(self) -> str:
+        """Name and values."""
+        ends = (
+            f"{name} {self.base[name]:g} to {self.reference[name]:g}" for name in self.base if name in self.reference
+        )
+        return f"{self.name} ({', '.join(ends)})"
 
 
 OVIP_7B: Final = Reference(
@@ -66,6 +76,8 @@ def read_evaluation(folder: Path) -> dict[str, Measured]:
 
 def ovip_row(results: Mapping[str, Measured]) -> dict[str, float]:
     """The figures of OViP's experiment row, in percent but for MMHal's 0 to 6; those whose benchmark is there.
+
+    Made of printed figures, as its script does: AMBER's F1 is that of CHAIR and Cover with one decimal each.
 
     ``general`` is the plain sum of RealWorldQA, TextVQA, MMStar and CV-Bench, and needs all four.
     """
@@ -108,8 +120,10 @@ def load_reference(path: Path) -> Reference:
         DataError: It is no such file.
     """
     try:
-        return Reference(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        ends = {end: {name: float(value) for name, value in told[end].items()} for end in ("base", "reference")}
+        return Reference(**{**told, **ends})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         shape = json.dumps(asdict(OVIP_7B))
         raise DataError(f"is no reference ({error})", source=str(path), remedy=f"Write one like {shape}") from error
 
@@ -122,21 +136,28 @@ def harmonic_mean(first: float, second: float) -> float:
 def _hallucination(results: Mapping[str, Measured]) -> dict[str, float]:
     row: dict[str, float] = {}
     if "amber" in results:
-        amber = results["amber"].result.metrics
+        amber = _printed(results["amber"])
         if "chair" in amber:
             row |= {"amber_chair": amber["chair"], "amber_cover": amber["cover"]}
             row["amber_generative_f1"] = harmonic_mean(100 - amber["chair"], amber["cover"])
         if "f1" in amber:
             row["amber_discriminative_f1"] = amber["f1"]
     if "mmhal" in results:
-        row["mmhal_score"] = results["mmhal"].result.metrics["average_score"]
+        row["mmhal_score"] = _printed(results["mmhal"])["average_score"]
     if "object_halbench" in results:
-        objects = results["object_halbench"].result.metrics
+        objects = _printed(results["object_halbench"])
         row["object_response_hall"] = objects["response_hall"]
         row["object_f1"] = harmonic_mean(objects["object_correct"], objects["object_recall"])
     if "llava_bench" in results:
-        row["llava_bench"] = results["llava_bench"].result.metrics["score"]
+        row["llava_bench"] = _printed(results["llava_bench"])["score"]
     return {name: value for name, value in row.items() if not math.isnan(value)}
+
+
+def _printed(measured: Measured) -> dict[str, float]:
+    """The figures of a result as its protocol's script prints them: OViP's ``lookup.py`` reads what was printed."""
+    result = measured.result
+    shown = {name: _LAST_NUMBER.search(text.rstrip("% ")) for name, text in result.metrics_printed.items()}
+    return {**result.metrics, **{name: float(match[0]) for name, match in shown.items() if match}}
 
 
 def _percent(measured: Measured) -> float:
@@ -145,4 +166,4 @@ def _percent(measured: Measured) -> float:
     # where lmms-eval's own figure is the plain accuracy of CV-Bench, the weighted one stands beside it
     name = "weighted_accuracy" if "weighted_accuracy" in result.metrics else "accuracy"
     shares = not result.formulas.get(name, "").startswith("100 *")
-    return (100 if shares else 1) * result.metrics[name]
+    return (100 if shares else 1) * _printed(measured)[name]
