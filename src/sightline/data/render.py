@@ -12,6 +12,7 @@ from sightline.data.picture import picture_size, read_picture
 from sightline.data.recent import Recent
 from sightline.errors import DataError
 from sightline.models.family import Family
+from sightline.models.vision_inputs import exact_size
 from sightline.recipes.schema import SegmentSpec
 from sightline.relations.segments import weigh_segments
 from sightline.types import Group, ImageInputs, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
@@ -40,6 +41,7 @@ class Renderer:
         """
         self.processor, self.family, self.tokenizer = processor, family, processor.tokenizer
         self.encoder = ChatEncoder(processor)
+        self._exact = exact_size(processor)
         self._pictures: Recent[ImageInputs] = Recent(cache_bytes, _bytes)
         self._segments = segments
         self._sizes: Recent[int] = Recent(2**16, lambda _: 1)
@@ -92,7 +94,8 @@ class Renderer:
 
     def white_image(self) -> ImageInputs:
         """Processor outputs of a small white picture."""
-        return self._processed("white", Image.new("RGB", (64, 64), "white"))
+        height, width = self._exact or (64, 64)
+        return self._processed("white", Image.new("RGB", (width, height), "white"))
 
     # --- parts ---
 
@@ -163,6 +166,7 @@ class Renderer:
         return self._processed(path, read_picture(path))
 
     def _processed(self, path: str, picture: Image.Image) -> ImageInputs:
+        self._check_size(path, (picture.height, picture.width))
         try:
             made = self.processor.image_processor(images=[picture], return_tensors="pt")
         except ValueError as error:
@@ -173,14 +177,20 @@ class Renderer:
 
     def _count_image(self, path: str) -> int:
         size = picture_size(path)
+        self._check_size(path, size)
         try:
             counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
         except ValueError as error:
             raise _refused(path, (size[1], size[0]), error) from error
         return int(counted["num_image_tokens"][0])
 
+    def _check_size(self, path: str, size: tuple[int, int]) -> None:
+        if self._exact is not None and size != self._exact:
+            wanted = f"it takes pictures of {self._exact[1]}x{self._exact[0]} as they are"
+            raise _refused(path, (size[1], size[0]), wanted)
 
-def _refused(path: str, size: tuple[int, int], error: Exception) -> DataError:
+
+def _refused(path: str, size: tuple[int, int], error: object) -> DataError:
     found = f"the image processor refuses picture {path} of {size[0]}x{size[1]} pixels ({error})"
     return DataError(found, remedy="Resize the picture, or leave the row out")
 

@@ -39,6 +39,8 @@ class Family:
     """Prefixes of parameters that the forward never uses (frozen, or DDP would wait for them)."""
     row_inputs: Callable[[Tensor], dict[str, Tensor]] = lambda placeholders: {}
     """Further inputs of the model's own forward, from the placeholder mask [B,L]."""
+    check_pictures: Callable[[Any, Any], None] = lambda config, processor: None
+    """(model config, processor): raises RecipeError where the processor makes other pictures than the tower takes."""
     prefix_rule: Literal["causal"] = "causal"
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
 

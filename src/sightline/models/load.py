@@ -18,9 +18,11 @@ from transformers.utils import logging
 
 from sightline.errors import RecipeError, UnsupportedError
 from sightline.models.attention import SEGMENTS
+from sightline.models.base_model import BaseModel
 from sightline.models.family import Family, family_of
 from sightline.models.policy import PARTS, Policy, base_name
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
+from sightline.models.vision_inputs import check_crop
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
 
 IMAGE_BACKEND = "pil"
@@ -48,6 +50,10 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     family.check_layout(spec.layout)
     _check_window(config, spec)
     processor = load_processor(spec)
+    try:
+        family.check_pictures(config, processor)
+    except RecipeError as error:
+        raise RecipeError(f"model.path {spec.path}: {error}") from error
     model = _read(
         AutoModelForImageTextToText,
         spec.path,
@@ -59,9 +65,13 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     )
     if spec.gradient_checkpointing:
         _checkpoint_activations(model)
+    base = BaseModel.of(model, spec.path)
+    if spec.adapter is not None:
+        base.check(spec.adapter)
     model = _with_adapter(model, family, spec, trainable)
     attention = SEGMENTS if spec.attention == "segments" else "dense"
-    policy = Policy(model, processor, family, attention=attention, score_head=_score_head(config, spec, heads))
+    head = _score_head(config, spec, heads)
+    policy = Policy(model, processor, family, attention=attention, score_head=head, base_model=base)
     if not heads & {"logprobs", "entropy"}:
         _freeze_lm_head(policy)
     if not trainable:
@@ -113,6 +123,7 @@ def _resize(processor: Any, size: dict[str, int]) -> None:
             f"model.image_size {size} does not suit {type(processor.image_processor).__name__} ({error}). "
             f"The model's own size is {own}: use its keys"
         ) from error
+    check_crop(processor)
 
 
 def _template(path: str) -> str:

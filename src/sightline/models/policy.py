@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
+from sightline.models.base_model import BaseModel
 from sightline.models.family import Family
 from sightline.models.score_head import ScoreHead
 from sightline.ops.logprobs import log_collision, selected_logprobs
@@ -36,6 +37,7 @@ class Policy(nn.Module):
         *,
         attention: str = SEGMENTS,
         score_head: ScoreHead | None = None,
+        base_model: BaseModel | None = None,
     ) -> None:
         """
         Args:
@@ -44,6 +46,7 @@ class Policy(nn.Module):
             family: what is special about it.
             attention: ``segments`` or ``dense``, for the layouts ``packed`` and ``tree``.
             score_head: for a reward model.
+            base_model: what an adapter is saved with, so that it is not loaded onto another model.
         """
         super().__init__()
         self.model: Any = model
@@ -51,6 +54,7 @@ class Policy(nn.Module):
         self.family = family
         self.attention = attention
         self.score_head = score_head
+        self.base_model = base_model
 
     # --- structure ---
 
@@ -240,6 +244,8 @@ class Policy(nn.Module):
         and beside them the score head of a reward model."""
         self.model.save_pretrained(directory)
         self.processor.save_pretrained(directory)
+        if self.has_adapter and self.base_model is not None:
+            self.base_model.save(directory)
         if self.score_head is not None:
             self.score_head.save(directory)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sightline.models.family import Family, clip_unused, text_positions
+from sightline.models.vision_inputs import check_tiles
 
 
 def join_tiles(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -29,4 +30,5 @@ LLAVA_NEXT = Family(
     join=join_tiles,
     positions=text_positions,
     unused=clip_unused,
+    check_pictures=check_tiles,
 )

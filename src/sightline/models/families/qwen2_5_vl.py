@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from sightline.models.family import Family, join_images
+from sightline.models.vision_inputs import check_patches
 from sightline.types import ImageInputs
 
 
@@ -42,5 +43,6 @@ QWEN2_5_VL = Family(
     image_keys=("pixel_values", "image_grid_thw"),
     join=join_images,
     positions=mrope_positions,
+    check_pictures=check_patches,
     row_inputs=lambda placeholders: {"mm_token_type_ids": placeholders.to(torch.int32)},
 )

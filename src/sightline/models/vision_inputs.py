@@ -1,0 +1,118 @@
+"""Whether the pictures that a processor makes are those that the vision tower takes.
+
+Where they are not, nothing fails: a LLaVA trains on pictures with black borders, a Qwen on patches of another size.
+So both sides are compared when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sightline.errors import RecipeError
+
+_REMEDY = "Give the processor that belongs to the model, or leave model.image_size out"
+
+
+def check_square(config: Any, processor: Any) -> None:
+    """LLaVA: every picture becomes one square of the tower's size, filled to its borders.
+
+    Raises:
+        RecipeError: Pictures would have another size, or borders of black.
+    """
+    side, made = config.vision_config.image_size, processor.image_processor
+    _check_patches(config, processor)
+    produced = _crop(made) or exact_size(processor) or _sides(made.size)
+    if produced != (side, side):
+        what = "x".join(map(str, produced)) if produced else f"as large as {dict(made.size)} makes them"
+        raise RecipeError(f"the processor makes pictures {what}, and the vision tower takes {side}x{side}. {_REMEDY}")
+    _check_filled(made, side)
+
+
+def check_tiles(config: Any, processor: Any) -> None:
+    """LLaVA-NeXT: tiles of the tower's size, on the grids that the model knows.
+
+    Raises:
+        RecipeError: Tiles would have another size, or other grids.
+    """
+    side, made = config.vision_config.image_size, processor.image_processor
+    _check_patches(config, processor)
+    if _crop(made) not in (None, (side, side)):
+        raise RecipeError(
+            f"the processor makes tiles of {_crop(made)}, the vision tower takes {side}x{side}. {_REMEDY}"
+        )
+    _check_filled(made, side, exact=True)
+    grids = [sorted(map(tuple, owner.image_grid_pinpoints)) for owner in (config, made)]
+    if grids[0] != grids[1]:
+        raise RecipeError(f"the processor lays tiles on {grids[1]}, the model knows {grids[0]}. {_REMEDY}")
+
+
+def check_patches(config: Any, processor: Any) -> None:
+    """Qwen-VL: patches of the tower's size, merged as many at a time.
+
+    Raises:
+        RecipeError: They differ.
+    """
+    vision, made = config.vision_config, processor.image_processor
+    here = {"patch_size": made.patch_size, "merge": made.merge_size, "frames": made.temporal_patch_size}
+    there = {
+        "patch_size": vision.patch_size,
+        "merge": vision.spatial_merge_size,
+        "frames": vision.temporal_patch_size,
+    }
+    if here != there:
+        raise RecipeError(f"the processor makes patches of {here}, the vision tower takes {there}. {_REMEDY}")
+
+
+def check_crop(processor: Any) -> None:
+    """A new size for a processor that crops must be that of the crop.
+
+    Raises:
+        RecipeError: Pictures would get black borders or lose their own.
+    """
+    crop = _crop(processor.image_processor)
+    if crop is not None:
+        _check_filled(processor.image_processor, min(crop), exact=True)
+
+
+def exact_size(processor: Any) -> tuple[int, int] | None:
+    """(height, width) that every picture must have already, where a processor neither resizes nor crops it."""
+    made = processor.image_processor
+    return None if made.do_resize or getattr(made, "do_center_crop", None) else _sides(made.size)
+
+
+def _check_patches(config: Any, processor: Any) -> None:
+    pairs = {
+        "patch_size": (processor.patch_size, config.vision_config.patch_size),
+        "vision_feature_select_strategy": (
+            processor.vision_feature_select_strategy,
+            config.vision_feature_select_strategy,
+        ),
+    }
+    for name, (here, there) in pairs.items():
+        if here != there:
+            raise RecipeError(
+                f"the processor has {name} {here}, the model {there}: it would write another number of picture "
+                f"tokens than the tower makes features. {_REMEDY}"
+            )
+
+
+def _check_filled(made: Any, side: int, *, exact: bool = False) -> None:
+    """What is smaller than the crop gets black borders; of what is larger only the middle is kept."""
+    smallest = min(dict(made.size).values())
+    if made.do_resize and (smallest < side or (exact and smallest > side)):
+        what = "with black borders" if smallest < side else "without what lies outside"
+        raise RecipeError(
+            f"the processor resizes pictures to {dict(made.size)} and then puts them into {side}x{side}, {what}. "
+            f"Leave model.image_size out, or set it to {side}"
+        )
+
+
+def _crop(made: Any) -> tuple[int, int] | None:
+    """Size that pictures are cropped to, if they are."""
+    return _sides(made.crop_size) if getattr(made, "do_center_crop", None) else None
+
+
+def _sides(size: Mapping[str, int]) -> tuple[int, int] | None:
+    """Height and width, where a size gives both."""
+    return (size["height"], size["width"]) if {"height", "width"} <= dict(size).keys() else None
