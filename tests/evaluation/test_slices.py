@@ -1,6 +1,7 @@
 """A tiny LLaVA answers a slice of every benchmark in one command, with a judge that answers."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -8,8 +9,8 @@ from fake_judge import FakeJudge, body
 from slices import Slices
 
 from sightline import cli
-from sightline.evaluation.answers import read_responses, read_stored
 from sightline.evaluation.aggregate import HRI_FIGURES
+from sightline.evaluation.answers import read_responses, read_stored
 from sightline.evaluation.benches import MODULES, load_bench
 from sightline.evaluation.results import read_measured
 
@@ -88,13 +89,13 @@ def test_every_benchmark_from_pictures_to_figures_and_back_from_its_own_format(r
     assert (document["reference"]["base"]["object_f1"], document["reference"]["reference"]["object_f1"]) == (72.4, 73.5)
     assert (row["mmhal_score"], row["llava_bench"], row["object_f1"]) == (5, 50, 0)
     assert row["hri"] < 0, "far below LLaVA-1.5 in objects"
-
     own = {"name": "mine", "base": dict.fromkeys(HRI_FIGURES, 0), "reference": dict.fromkeys(HRI_FIGURES, 100)}
     (tmp_path / "own.json").write_text(json.dumps(own))
     _, _, err = run("eval", "aggregate", out, "--reference", tmp_path / "own.json", "--json", tmp_path / "rows.json")
     mine = json.loads((tmp_path / "rows.json").read_text())
     assert "mine (mmhal_score 0 to 100" in " ".join(err.split()) and mine["reference"] == own
     assert mine["rows"][str(out)]["hri"] == pytest.approx(2 * sum(row[name] for name in HRI_FIGURES) / 100)
+
     replayed = tmp_path / "replayed.json"
     grade = ["eval", "grade", "mmhal", "--data", data, "--responses", out / "mmhal" / "answers.jsonl"]
     record = out / "mmhal" / "judge.jsonl"
@@ -178,6 +179,33 @@ def test_two_runs_of_several_benchmarks_are_compared_and_say_how_they_asked(run,
     _, _, err = run("eval", "aggregate", base, "--json", tmp_path / "rows.json")
     assert f"{base}: amber official, pope vlmevalkit, realworldqa ovip." in err.replace("\n", " ").replace("  ", " ")
     assert json.loads((tmp_path / "rows.json").read_text())["protocols"][str(base)]["pope"] == "vlmevalkit"
+
+
+def test_a_part_is_asked_and_graded_and_the_rest_can_follow(run, tiny, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    slices = Slices(data)
+    slices.amber()
+    slices.pope()
+    shutil.copy(data / "pope" / "coco_pope_random.json", data / "pope" / "coco_pope_popular.json")
+    command = ["eval", "amber", "--model", tiny["llava"], "--data", data, "-o", out, "--max-tokens", 2]
+    stored = out / "amber" / "answers.jsonl"
+    code, text, err = run(*command, "--protocol", "lmms-eval")
+    assert code == 0 and "amber (lmms-eval), 3 answers" in text, err
+    assert [one.answer.id for one in read_stored(stored)] == ["1", "2", "3"]
+    code, text, err = run(*command, "--only", "amber=generative,relation")
+    assert code == 0 and "amber (official), 6 answers" in text and len(read_stored(stored)) == 6
+    assert "answered: generative, relation" in err
+    code, text, _ = run(*command)
+    assert code == 0 and "amber (official), 12 answers" in text
+    for protocol, count in (("lmms-eval", 3), ("vlmevalkit", 9)):
+        grade = ["eval", "grade", "amber", "--data", data, "--responses", stored, "--protocol", protocol]
+        code, text, err = run(*grade)
+        assert code == 0 and f"amber ({protocol}), {count} answers" in text, "answers to the other part do no harm"
+    code, _, err = run(*command, "--only", "genrative")
+    assert code == 2 and "amber: there is no category 'genrative'. It has generative, existence, attribute, rel" in err
+    command[1] = "pope"
+    code, text, err = run(*command, "--only", "coco_pope_popular", "--option", "files=coco_pope_popular")
+    assert code == 0 and "pope (official), 6 answers" in text and "files: coco_pope_popular" in err
 
 
 def test_missing_pictures_are_named_before_the_model_is_loaded(run, tmp_path):

@@ -59,6 +59,7 @@ class Evaluation:
     options: Sequence[str]
     judge: str | None
     judge_options: Sequence[str]
+    only: Sequence[str] = ()
     device: str | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -80,10 +81,13 @@ class Task:
     bench: Benchmark
     data: Path
     questions: Sequence[Question]
+    """All of the benchmark."""
+    asked: Sequence[Question]
+    """Those that are answered."""
+    graded: bool = True
+    """False: the first ones only, to look at."""
     prompts: str = DEFAULT_PROMPTS
     """Whose wording the questions have."""
-    limit: int | None = None
-    """How many of the questions are answered; None: all."""
     answers: Sequence[StoredAnswer] = ()
 
 
@@ -122,7 +126,7 @@ def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | 
     graded: list[Measured] = []
     failed = 0
     for task in tasks:
-        if len(task.answers) < len(task.questions):
+        if not task.graded:
             _show_answers(task)
             continue
         try:
@@ -155,7 +159,8 @@ def check_earlier(against: Path | None, names: Sequence[str]) -> None:
 
 def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
     bench = load_bench(name)
-    if protocol := protocol_of(bench, evaluation.protocols):
+    protocol = protocol_of(bench, evaluation.protocols)
+    if protocol is not None:
         check_protocol(bench, protocol)
     data = data_folder(bench, evaluation.data, evaluation.out / bench.name / "data")
     questions = bench.questions(data)
@@ -164,7 +169,9 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
         questions = reword(questions, prompts, bench.name)
     elif protocol and wordings(questions)[protocol]:
         say(f"{name}: asked in its default wording. {protocol} has its own: --prompts {bench.name}={protocol}")
-    images = [image for question in questions[:limit] for image in question.prompt.images]
+    chosen = _chosen(questions, bench, protocol, protocol_of(bench, evaluation.only))
+    asked = chosen[:limit]
+    images = [image for question in asked for image in question.prompt.images]
     missing = [image for image in dict.fromkeys(images) if not Path(image).is_file()]
     if missing:
         raise DataError(
@@ -172,7 +179,25 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
             source=f"{bench.name}: {data}",
             remedy=f"Needed: {bench.needs}",
         )
-    return Task(bench=bench, data=data, questions=questions, prompts=prompts or DEFAULT_PROMPTS, limit=limit)
+    words, graded = prompts or DEFAULT_PROMPTS, len(asked) == len(chosen)
+    return Task(bench=bench, data=data, questions=questions, asked=asked, graded=graded, prompts=words)
+
+
+def _chosen(questions: Sequence[Question], bench: Benchmark, protocol: str | None, only: str | None) -> list[Question]:
+    """The questions that the protocol grades; of these the categories asked for.
+
+    Raises:
+        DataError: There is no such category.
+    """
+    graded = [one for one in questions if protocol is None or protocol in one.meta.get("protocols", [protocol])]
+    if only is None:
+        return graded
+    wanted = {name.strip() for name in only.split(",")}
+    known = list(dict.fromkeys(str(one.meta["category"]) for one in graded if "category" in one.meta))
+    if unknown := sorted(wanted - set(known)):
+        remedy = f"It has {', '.join(known)}" if known else "It has none"
+        raise DataError(f"there is no category {unknown[0]!r}", source=bench.name, remedy=remedy)
+    return [one for one in graded if str(one.meta.get("category")) in wanted]
 
 
 def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping[str, Any], overwrite: bool) -> Task:
@@ -180,14 +205,14 @@ def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping
     file = AnswerFile(path=evaluation.out / task.bench.name / "answers.jsonl", settings=settings)
     try:
         with progress_bar() as bar:
-            shown = bar.add_task(task.bench.name, total=len(task.questions[: task.limit]))
+            shown = bar.add_task(task.bench.name, total=len(task.asked))
             answers = answer_questions(
                 engine,
-                task.questions,
+                task.asked,
                 file,
                 evaluation.spec,
                 overwrite=overwrite,
-                limit=task.limit,
+                every=task.questions,
                 on_progress=lambda done, _: bar.update(shown, completed=done),
             )
             bar.update(shown, completed=len(answers))
@@ -206,7 +231,7 @@ def _graded(evaluation: Evaluation, task: Task) -> Measured:
             options=options_of(task.bench.name, evaluation.options),
             judge=client,
         )
-        result = illustrate(grade_answers(task.bench, task.data, answers, spec), task.questions, answers)
+        result = illustrate(grade_answers(task.bench, task.data, answers, spec), task.asked, answers)
     facts = {**evaluation.facts(), "prompts": task.prompts, "length": length_facts(task.answers)}
     if client is not None and client.usage.requests:
         facts["judge"] = client.facts()
@@ -218,9 +243,9 @@ def _graded(evaluation: Evaluation, task: Task) -> Measured:
 
 def _show_answers(task: Task) -> None:
     """The first questions with their answers: a look, no measurement."""
-    counted = f"{len(task.answers)} of {len(task.questions)} questions answered, not graded"
+    counted = f"the first {len(task.answers)} questions answered, not graded"
     out.print(Text(f"{task.bench.name}, {counted}", style="bold"))
-    for question, stored in zip(task.questions[:_SHOWN], task.answers, strict=False):
+    for question, stored in zip(task.asked[:_SHOWN], task.answers, strict=False):
         out.print(Text(f"{question.id}: {question_text(question)}"), soft_wrap=True)
         out.print(Text(f"  {stored.answer.text}\n"), soft_wrap=True)
 

@@ -66,6 +66,13 @@ def run(
         list[str] | None,
         typer.Option(help="Word the questions as this protocol does; NAME=P for one benchmark.", show_default=False),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Categories to ask about, separated by commas; NAME=C for one benchmark: amber=generative.",
+            show_default=False,
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of an answer. Default: the protocol's.", show_default=False)
     ] = None,
@@ -104,6 +111,7 @@ def run(
         spec=spec,
         data=data or [],
         prompts=prompts or [],
+        only=only or [],
         protocols=protocol or [],
         options=option or [],
         judge=judge,
@@ -276,6 +284,8 @@ def aggregate(
 
     Example: `sightline eval aggregate eval/base eval/dpo`
     """
+    from dataclasses import asdict
+
     from rich.table import Table
 
     from sightline.errors import DataError
@@ -284,8 +294,6 @@ def aggregate(
     scale = OVIP_7B if reference is None else load_reference(reference)
     rows, protocols = {}, {}
     for folder in folders:
-    from dataclasses import asdict
-
         results = read_evaluation(folder)
         row = ovip_row(results)
         protocols[str(folder)] = {name: measured.result.protocol for name, measured in results.items()}

@@ -51,13 +51,13 @@ def answer_questions(
     spec: AnswerSpec,
     *,
     overwrite: bool = False,
-    limit: int | None = None,
+    every: Sequence[Question] = (),
     on_progress: Progress | None = None,
 ) -> list[StoredAnswer]:
     """Answers what the file does not hold yet, batch by batch, each batch on disk before the next.
 
-    Questions about one picture are generated together, so that the engine encodes it once. ``limit``: only the first
-    questions; a later call without it answers the others.
+    Questions about one picture are generated together, so that the engine encodes it once. ``every``: all questions
+    of the benchmark where ``questions`` are some of them; the file may hold answers to the others.
 
     Returns:
         The answers, in the order of the questions.
@@ -71,23 +71,22 @@ def answer_questions(
         twice = next(id for id in ids if ids.count(id) > 1)
         raise DataError(f"the id {twice!r} stands twice among the questions", remedy="Give each question its own")
     stored = {one.answer.id: one for one in file.start(overwrite=overwrite)}
-    if strangers := set(stored) - set(ids):
+    if strangers := set(stored) - set(ids) - {question.id for question in every}:
         raise DataError(
             f"{len(strangers)} answers are to no question of this benchmark ({min(strangers)})",
             source=str(file.path),
             remedy="Choose another --out, or pass --overwrite",
         )
-    asked = ids[:limit]
-    there = sum(id in stored for id in asked)
-    left = [question for question in questions[:limit] if question.id not in stored]
+    there = sum(id in stored for id in ids)
+    left = [question for question in questions if question.id not in stored]
     for batch in plan_batches(left, spec):
         answers = _answer(engine, batch, spec)
         file.append(answers)
         stored.update((one.answer.id, one) for one in answers)
         there += len(batch)
         if on_progress is not None:
-            on_progress(there, len(asked))
-    return [stored[id] for id in asked]
+            on_progress(there, len(ids))
+    return [stored[id] for id in ids]
 
 
 def plan_batches(questions: Sequence[Question], spec: AnswerSpec) -> Iterator[list[Question]]:

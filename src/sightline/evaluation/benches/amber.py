@@ -66,7 +66,8 @@ class Amber:
         parts = _answered_parts(rows.by_id, answers, protocol)
         ids = [id for id, row in rows.by_id.items() if _part(row) in parts]
         grader = _Grader(rows=rows, protocol=protocol, options=options)
-        graded = [grader.grade(answer) for answer in match_ids(ids, answers)]
+        others = {id for id, row in rows.by_id.items() if _part(row) not in _graded_parts(protocol)}
+        graded = [grader.grade(answer) for answer in match_ids(ids, [one for one in answers if one.id not in others])]
         found = figures(graded, protocol, parts)
         return Result(
             bench=self.name,
@@ -118,6 +119,7 @@ class Amber:
                 "category": _part(row),
                 "max_new_tokens": _DESCRIPTION_TOKENS if described else _YES_NO_TOKENS,
                 "prompts": others,
+                "protocols": [name for name in self.protocols if _part(row) in _graded_parts(name)],
             },
         )
 
@@ -144,9 +146,14 @@ def _kind(row: Mapping[str, Any]) -> str:
     return GENERATIVE if row["type"] == GENERATIVE else KINDS.get(row["type"], "relation")
 
 
+def _graded_parts(protocol: str) -> list[str]:
+    """The parts that a protocol grades."""
+    return {"lmms-eval": [GENERATIVE], "vlmevalkit": [*DIMENSIONS]}.get(protocol, [GENERATIVE, *DIMENSIONS])
+
+
 def _answered_parts(by_id: Mapping[str, Mapping[str, Any]], answers: Sequence[Answer], protocol: str) -> list[str]:
     """The parts that hold an answer and that the protocol grades, as ``--evaluation_type`` chooses them."""
-    possible = {"lmms-eval": [GENERATIVE], "vlmevalkit": [*DIMENSIONS]}.get(protocol, [GENERATIVE, *DIMENSIONS])
+    possible = _graded_parts(protocol)
     answered = {_part(by_id[answer.id]) for answer in answers if answer.id in by_id}
     parts = [part for part in possible if part in answered]
     if not parts:
