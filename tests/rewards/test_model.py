@@ -233,3 +233,15 @@ def test_the_score_command_goes_on_where_it_was(
         score(rows, out, str(trained), missing_facts="leave_out")
     with pytest.raises(RecipeError, match="--missing-facts is for reward models"):
         score(rows, out, "scenes", missing_facts="error")
+
+
+def test_a_file_that_cannot_be_scored_names_its_row(trained: Path, groups: list[Group], tmp_path: Path) -> None:
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    gone = replace(groups[1].prompts[0], images=(str(tmp_path / "gone.png"),))
+    write_groups(rows, [groups[0], replace(groups[1], prompts=(gone,))])
+    with pytest.raises(DataError, match=r"rows.jsonl: row-1: picture .*gone.png cannot be read"):
+        score(rows, out, reward=str(trained))
+    rows.write_text("")
+    with pytest.raises(DataError, match=r"rows.jsonl: there are no groups"):
+        score(rows, tmp_path / "none.jsonl", reward=str(trained))
+    assert not (tmp_path / "none.jsonl").exists()

@@ -114,9 +114,17 @@ def score(
     from sightline.rewards.base import reward_groups
 
     asked = list(read_groups(groups))
+    if not asked:
+        raise DataError("there are no groups", source=str(groups), remedy="Name a Group file that has some")
     scorer, settings = _scorer(reward, batch_tokens, missing_facts)
     stage = Stage(out=out, settings={"groups": str(groups), "reward": reward, **settings})
-    done = stage.run(asked, lambda some: reward_groups(scorer, some), chunk=64, title="scoring", overwrite=overwrite)
+    try:
+        done = stage.run(
+            asked, lambda some: reward_groups(scorer, some), chunk=64, title="scoring", overwrite=overwrite
+        )
+    except DataError as error:  # a reward knows the group, not the file
+        where = error.source if str(groups) in error.source else f"{groups}: {error.source}".removesuffix(": ")
+        raise DataError(error.found, source=where, remedy=error.remedy) from error
     scored = list(read_groups(out))
     say(f"{done} groups scored{_summary(scored)}: {out}")
 

@@ -14,7 +14,7 @@ import torch
 from sightline.data.augment import Reader
 from sightline.data.render import Renderer
 from sightline.data.sampler import cost, plan_micro_batches
-from sightline.errors import CheckpointError, RecipeError
+from sightline.errors import CheckpointError, DataError, RecipeError
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy, load_processor
 from sightline.models.policy import Policy
@@ -87,10 +87,14 @@ class RewardModelScorer:
         ]
 
     def _rendered(self, group: Group, judged: Sequence[int]) -> RenderedGroup:
-        read = self._read(replace(group, responses=tuple(group.responses[index] for index in judged), edges=()))
         end = (self._renderer.tokenizer.eos_token_id,)
-        answers = tuple(r if r.text.strip() else replace(r, tokens=end) for r in read.responses)
-        return self._renderer.render(replace(read, responses=answers))
+        try:
+            read = self._read(replace(group, responses=tuple(group.responses[index] for index in judged), edges=()))
+            answers = tuple(r if r.text.strip() else replace(r, tokens=end) for r in read.responses)
+            return self._renderer.render(replace(read, responses=answers))
+        except DataError as error:
+            where = error.source or group.source or group.id
+            raise DataError(error.found, source=where, remedy=error.remedy) from error
 
     @torch.no_grad()
     def _score(self, groups: Sequence[RenderedGroup]) -> list[list[float]]:
