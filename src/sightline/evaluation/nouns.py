@@ -205,19 +205,56 @@ def load_nltk() -> Any:
     """NLTK with its tokenizer, tagger and WordNet.
 
     Raises:
-        DataError: NLTK or its data is not installed.
+        DataError: NLTK or some of its data is not installed; says which.
     """
-    remedy = (
-        "Run: pip install nltk; python -m nltk.downloader punkt_tab averaged_perceptron_tagger_eng wordnet "
-        "(or use the built-in extractor: table)"
-    )
     try:
         nltk = importlib.import_module("nltk")
     except ImportError as error:
+        remedy = _NLTK_REMEDY.format(f"pip install nltk; python -m nltk.downloader {' '.join(_NLTK_DATA)}")
         raise DataError("the extractor nltk needs NLTK, which is not installed", remedy=remedy) from error
-    try:
-        nltk.pos_tag(nltk.word_tokenize("A dog."))
-        nltk.stem.WordNetLemmatizer().lemmatize("dogs")
-    except LookupError as error:
-        raise DataError("the extractor nltk needs data of NLTK that is not there", remedy=remedy) from error
+    missing = [name for name, use in _NLTK_DATA.items() if not _is_there(use, nltk)]
+    if missing:
+        remedy = _NLTK_REMEDY.format(f"python -m nltk.downloader {' '.join(missing)}")
+        raise DataError(f"the data of NLTK lacks {', '.join(missing)}", remedy=remedy)
     return nltk
+
+
+_NLTK_REMEDY: Final = "Run: {} (or use the built-in extractor: table)"
+_NLTK_DATA: Final[dict[str, Callable[[Any], object]]] = {
+    "punkt_tab": lambda nltk: nltk.word_tokenize("A dog."),
+    "averaged_perceptron_tagger_eng": lambda nltk: nltk.pos_tag(["dog"]),
+    "wordnet": lambda nltk: nltk.stem.WordNetLemmatizer().lemmatize("dogs"),
+}
+"""Name of a download (NLTK 3.9 or newer) to what fails without it."""
+
+
+def _is_there(use: Callable[[Any], object], nltk: Any) -> bool:
+    try:
+        use(nltk)
+    except LookupError:
+        return False
+    return True
+
+
+def load_spacy(name: str, *, instead: str) -> Any:
+    """The spaCy model of that name (a package, or a folder).
+
+    Args:
+        name: ``en_core_web_lg``.
+        instead: What does without spaCy, for the error.
+
+    Raises:
+        DataError: spaCy or the model is not installed, or the model cannot be loaded.
+    """
+    download = f"python -m spacy download {name}"
+    try:
+        spacy = importlib.import_module("spacy")
+    except ImportError as error:
+        remedy = f"Run: pip install spacy; {download} (or use {instead})"
+        raise DataError("this needs spaCy, which is not installed", remedy=remedy) from error
+    try:
+        return spacy.load(name)
+    except (OSError, ValueError) as error:  # no such model; a part of its pipeline is not installed
+        reason = str(error).splitlines()[0]
+        remedy = f"Run: {download} (or use {instead})"
+        raise DataError(f"spaCy cannot load the model {name} ({reason})", remedy=remedy) from error

@@ -6,8 +6,8 @@ the spaCy model writes it once (:func:`export_similarity`); with the file, gradi
 
 from __future__ import annotations
 
-import importlib
 import itertools
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +15,11 @@ from typing import Any, Final, Protocol
 
 from sightline.errors import DataError
 from sightline.evaluation.json_files import read_json, write_json
+from sightline.evaluation.nouns import load_spacy
 
 THRESHOLD: Final = 0.8
 """AMBER's ``--similarity_score``; two words are near where their similarity is strictly greater."""
 SPACY_MODEL: Final = "en_core_web_lg"
-_REMEDY: Final = (
-    "Run: pip install spacy; python -m spacy download en_core_web_lg (or use a table file, or similarity: none)"
-)
 
 
 class Similarity(Protocol):
@@ -77,7 +75,9 @@ class SpacySimilarity:
 
     def score(self, left: str, right: str) -> float:
         """Cosine of the two words' vectors, 0 where a word has none."""
-        return float(self._document(left).similarity(self._document(right)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"\[W008\]")  # a word without vector: 0 is what is wanted
+            return float(self._document(left).similarity(self._document(right)))
 
     def _document(self, word: str) -> Any:
         if word not in self._documents:
@@ -121,7 +121,7 @@ def export_similarity(relation: Path, path: Path, *, spacy_model: str = SPACY_MO
     words = vocabulary(read_relation(relation))
     model = _spacy(spacy_model, above)
     scored = ((left, right, model.score(left, right)) for left, right in itertools.combinations(words, 2))
-    pairs = [[left, right, round(score, 6)] for left, right, score in scored if score > above]
+    pairs = [[left, right, score] for left, right, score in scored if score > above]  # unrounded: 0.80000001 is above
     name, version = model.model.meta["name"], model.model.meta["version"]
     table = {"model": f"{model.model.meta['lang']}_{name}", "version": version, "above": above, "words": len(words)}
     write_json(path, {**table, "pairs": pairs})
@@ -171,12 +171,7 @@ def _both_orders(pairs: Iterable[tuple[str, str]]) -> frozenset[tuple[str, str]]
 
 
 def _spacy(name: str, threshold: float) -> SpacySimilarity:
-    try:
-        model = importlib.import_module("spacy").load(name)
-    except ImportError as error:
-        raise DataError("similarity: spacy needs spaCy, which is not installed", remedy=_REMEDY) from error
-    except OSError as error:
-        raise DataError(f"spaCy has no model {name}", remedy=_REMEDY) from error
+    model = load_spacy(name, instead="a table file, or similarity: none")
     if not model.vocab.vectors_length:
         raise DataError(f"the spaCy model {name} has no word vectors", remedy="Its similarities mean nothing; take lg")
     return SpacySimilarity(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import importlib
 import json
 import re
 from collections import Counter
@@ -42,7 +41,7 @@ from sightline.evaluation.coco import (
     tokens_of,
     word_pairs,
 )
-from sightline.evaluation.nouns import wordnet_forms
+from sightline.evaluation.nouns import load_spacy, wordnet_forms
 from sightline.evaluation.rubric import load_rubric
 from sightline.evaluation.tables import field, find_file, picture_prompt, read_answers, read_table, write_lines
 from sightline.evaluation.words import Word, treebank_words
@@ -265,11 +264,7 @@ def _reducer(objects: ObjectList, lemmatizer: str) -> Reduce:
         return lambda phrase: _reduce_by_table(phrase, objects)
     if lemmatizer != "spacy":
         raise DataError(f"lemmatizer {lemmatizer!r}", source="object_halbench", remedy="Choose table or spacy")
-    remedy = f"Run: pip install spacy; python -m spacy download {_SPACY_MODEL} (or use lemmatizer: table)"
-    try:
-        model = importlib.import_module("spacy").load(_SPACY_MODEL)
-    except (ImportError, OSError) as error:
-        raise DataError(f"spaCy or its model {_SPACY_MODEL} is not installed", remedy=remedy) from error
+    model = load_spacy(_SPACY_MODEL, instead="lemmatizer: table")
     return lambda phrase: _reduce_by_spacy(phrase, objects, model)
 
 
