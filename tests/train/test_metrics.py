@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from sightline.train.metrics import Meter, MetricsFile, read_metrics
+from sightline.train.metrics import Meter, MetricsFile, TrainProgress, read_metrics
 from sightline.types import Stat
 
 
@@ -60,3 +60,15 @@ def test_lines_after_the_checkpoint_are_dropped_and_half_lines_too(tmp_path):
         {"step": 3, "loss": 1.5},
         {"step": 4, "loss": 9.0},
     ]
+
+
+def test_the_bar_is_on_stderr(capsys):
+    """Results are on stdout: `sightline train ... | cat` and `2>/dev/null` keep them apart."""
+    with TrainProgress(title="run", total=4, done=1, shown=True) as bar:
+        bar.update(3, {"step": 3, "loss": 2.5, "rewards/accuracies": 0.75})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "run" in err and "3/4" in err and "loss 2.500  accuracy 0.750" in err
+    with TrainProgress(title="run", total=4, done=1, shown=False) as bar:
+        bar.update(3, None)
+    assert capsys.readouterr() == ("", "")

@@ -127,7 +127,7 @@ def run_league(
     hide_loading_bars()
     torch.set_num_threads(1)  # the model is so small that a second thread mostly waits
     _claim(out, size)
-    console, failed = Console(), dict[str, str]()
+    console, failed = Console(stderr=True), dict[str, str]()
     outcomes: list[Outcome] = []
     for place, seed in enumerate(seeds):
         console.rule(f"[bold]seed {seed}")

@@ -79,21 +79,21 @@ def run_demo(*, seed: int = 0, out: Path | None = None, quick: bool = False) -> 
     out = out or Path("runs/demo" if seed == 0 else f"runs/demo-{seed}")
     claim(out, {"seed": seed, "quick": quick})
     size = QUICK if quick else FULL
-    console = Console()
+    console, progress = Console(), Console(stderr=True)
     world = Scenes(seed=seed)
-    console.rule("[bold]1. A world, and a model that learns to see it")
+    progress.rule("[bold]1. A world, and a model that learns to see it")
     exam = draw(world, size, out)
     if not (out / "base" / "config.json").exists():
         TinyLlava().build(out / "base", world.vocabulary(), seed=seed)
     train(recipe_of("sft", seed, out, size))
     before = answers(out / "sft" / "model", exam, out / "before", "exam before")
-    console.rule("[bold]2. It answers, is scored against the facts, and is aligned")
+    progress.rule("[bold]2. It answers, is scored against the facts, and is aligned")
     train(recipe_of("dpo", seed, out, size))
     after = answers(out / "dpo" / "model", exam, out / "after", "exam after")
     rows = scenes_table(world.grade(before), world.grade(after))
     results = write_results(rows, seed, size, out, time.monotonic() - began)
     page = report(world, rows, (before, after), out, results)
-    console.rule("[bold]3. Before and after, on held-out scenes")
+    progress.rule("[bold]3. Before and after, on held-out scenes")
     console.print(terminal_table(rows))
     console.print(f"Report: {page}", soft_wrap=True)
     return results
@@ -194,4 +194,5 @@ def report(
 
 
 def bar() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True))

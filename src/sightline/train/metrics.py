@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -96,11 +97,12 @@ _SHOWN = (("loss", "loss"), ("rewards/accuracies", "accuracy"), ("reward", "rewa
 
 
 class TrainProgress:
-    """A progress bar with the newest figures; silent when not ``shown``."""
+    """A progress bar on stderr with the newest figures; silent when not ``shown``."""
 
     def __init__(self, *, title: str, total: int, done: int, shown: bool) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, TextColumn("{task.fields[figures]}"), disable=not shown)
+        figures = TextColumn("{task.fields[figures]}")
+        self._progress = Progress(*columns, figures, console=Console(stderr=True), disable=not shown)
         self._task = self._progress.add_task(title, total=total, completed=done, figures="")
 
     def update(self, step: int, record: Mapping[str, Any] | None) -> None:
