@@ -1,4 +1,4 @@
-"""The LLaVA-shaped model, questions and answers that the benchmarks run on, and its cost in FLOPs on paper."""
+"""The LLaVA-shaped model, questions and answers that the benchmarks run on."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    "{% endfor %}{% if message['role'] == 'user' %} {% else %}</s>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
+"""As LLaVA-1.5 writes it; an answer ends with the end token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,32 +121,3 @@ def records(folder: Path, shape: Shape, *, answers: int, count: int = 2) -> list
         texts = [words(shape.answer_words, rng, vocabulary) for _ in range(answers)]
         rows.append({"image": str(path), "question": words(shape.question_words, rng, vocabulary), "answers": texts})
     return rows
-
-
-# --- arithmetic on paper ---
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Parameters that one token passes through, and one prompt with its answers."""
-
-    body: float = 6.48e9
-    """Of the decoder (LLaVA-1.5-7B)."""
-    head: float = 32_000 * 4096
-    vision: float = 0.3e9
-    image: int = 576
-    """Image tokens; the vision tower reads as many patches."""
-    question: int = 48
-    answer: int = 120
-    answers: int = 2
-
-    def rows(self, *, head_everywhere: bool = False) -> float:
-        """Forward FLOPs if every answer brings its own prompt and picture."""
-        length = self.image + self.question + self.answer
-        scored = length if head_everywhere else self.answer
-        return 2 * self.answers * (self.vision * self.image + self.body * length + self.head * scored)
-
-    def tree(self) -> float:
-        """Forward FLOPs if prompt and picture are computed once, and the head at scored tokens."""
-        length = self.image + self.question + self.answers * self.answer
-        return 2 * (self.vision * self.image + self.body * length + self.head * self.answers * self.answer)

@@ -1,0 +1,109 @@
+"""What the arithmetic allows: FLOPs of a group's step without sharing, as ``rows`` and as ``tree``, on paper.
+
+    python -m benchmarks.arithmetic       # a table for LLaVA-1.5-7B and Qwen2.5-VL-7B
+
+Full fine-tuning: the backward pass costs twice the forward pass of every part, so ratios are those of the forward
+pass. Attention counts the entries that are seen. Left out: attention inside the vision tower (it would raise the
+ratios), norms, softmax, optimizer and memory traffic. A measured ratio can differ either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.shapes import Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Weights that a token meets."""
+
+    body: float
+    """Weights of the decoder's linear layers."""
+    head: float
+    """Vocabulary x hidden size."""
+    vision: float
+    """Weights of vision tower and projector per image token: times the patches that make one."""
+    width: float
+    """Layers x heads x size of a head."""
+
+
+LLAVA = Architecture(
+    body=32 * (4 * 4096**2 + 3 * 4096 * 11008),
+    head=32_064 * 4096,
+    vision=23 * 12 * 1024**2 + 1024 * 4096 + 4096**2,
+    width=32 * 4096,
+)
+"""LLaVA-1.5-7B; its tower's last layer is not used."""
+QWEN = Architecture(
+    body=28 * (2 * 3584**2 + 2 * 3584 * 512 + 3 * 3584 * 18944),
+    head=152_064 * 3584,
+    vision=4 * 32 * (4 * 1280**2 + 3 * 1280 * 3420) + 5120**2 + 5120 * 3584,
+    width=28 * 3584,
+)
+"""Qwen2.5-VL-7B: four patches become one image token."""
+
+
+def of_shape(shape: Shape) -> Architecture:
+    """A model that ``benchmarks.step`` runs."""
+    inner, hidden = shape.vision_hidden, shape.hidden
+    return Architecture(
+        body=shape.layers * (4 * hidden**2 + 3 * hidden * shape.intermediate),
+        head=shape.vocabulary * hidden,
+        vision=(shape.vision_layers - 1) * 12 * inner**2 + inner * hidden + hidden**2,
+        width=shape.layers * hidden,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One prompt with its answers."""
+
+    image: int = 576
+    """Image tokens."""
+    question: int = 48
+    answers: int = 8
+    length: int = 120
+    """Tokens of an answer, all scored."""
+
+
+def rows_flops(model: Architecture, work: Work, *, head_everywhere: bool = False) -> float:
+    """Forward FLOPs where every answer brings its own prompt and picture."""
+    total = work.image + work.question + work.length
+    scored = total if head_everywhere else work.length
+    tokens = model.vision * work.image + model.body * total + model.head * scored
+    return work.answers * (2 * tokens + 4 * model.width * total**2 / 2)
+
+
+def tree_flops(model: Architecture, work: Work) -> float:
+    """Forward FLOPs where prompt and picture are computed once."""
+    prompt, answers = work.image + work.question, work.answers * work.length
+    seen = prompt**2 / 2 + answers * (prompt + work.length / 2)
+    tokens = model.vision * work.image + model.body * (prompt + answers) + model.head * answers
+    return 2 * tokens + 4 * model.width * seen
+
+
+def limits(model: Architecture, work: Work) -> tuple[float, float]:
+    """How many times the FLOPs of ``tree`` take: no sharing with the head everywhere, and ``rows``."""
+    tree = tree_flops(model, work)
+    return rows_flops(model, work, head_everywhere=True) / tree, rows_flops(model, work) / tree
+
+
+def main() -> None:
+    lengths = (60, 120, 240)
+    print("no sharing / tree, rows / tree")
+    print("| model | image tokens | answers | " + " | ".join(f"{length} tokens" for length in lengths) + " |")
+    print("|---" * (3 + len(lengths)) + "|")
+    for name, model, image in (
+        ("LLaVA-1.5-7B", LLAVA, 576),
+        ("Qwen2.5-VL-7B", QWEN, 1000),
+        ("Qwen2.5-VL-7B", QWEN, 4000),
+    ):
+        for answers in (2, 8, 16):
+            found = [limits(model, Work(image=image, answers=answers, length=length)) for length in lengths]
+            cells = " | ".join(f"{plain:.1f}x {rows:.1f}x" for plain, rows in found)
+            print(f"| {name} | {image:,} | {answers} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
