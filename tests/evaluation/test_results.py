@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from sightline.errors import DataError
 from sightline.evaluation.answers import StoredAnswer
 from sightline.evaluation.bench import Answer, Graded, Result, direction
 from sightline.evaluation.formulas import columns_of, differences, evaluate, formula, intervals
-from sightline.evaluation.results import changes, length_facts, measure, read_measured, write_measured
+from sightline.evaluation.results import (
+    changes,
+    length_facts,
+    lmms_eval_table,
+    measure,
+    read_measured,
+    write_measured,
+)
 from sightline.evaluation.statistics import bootstrap, mean, paired_difference, ratio
 
 
@@ -151,6 +159,38 @@ def test_answers_that_a_judge_failed_on_are_left_out_of_both_sides():
     assert (change.before.value, change.after.value) == (50, 50)
     with pytest.raises(DataError, match="different questions"):
         changes([measure(result(before[1:], failures=0))], [measure(result(after[:3], failures=0))])
+
+
+def test_rows_that_a_judge_failed_on_are_left_out_and_no_more_than_failed():
+    before, after = rows([0, 0, 1, 0]), rows([1, 0, 1, 0])
+    failed = replace(before[0], counts={}, details={"problem": "the judge was away"})
+    (change,) = changes([measure(result([failed, *before[1:]], failures=1))], [measure(result(after, failures=0))])
+    assert (change.before.value, change.after.value) == pytest.approx((100 / 3, 100 / 3))
+    with pytest.raises(DataError, match=r"different questions \(2 and 4, 2 in common\)"):
+        changes([measure(result(before[2:], failures=1))], [measure(result(after, failures=0))])
+    with pytest.raises(DataError, match="no answer was graded on both sides"):
+        changes([measure(result(before[:2], failures=2))], [measure(result(after[2:], failures=2))])
+
+
+def test_tables_of_lmms_eval_find_what_they_read():
+    """What ``make_table`` of lmms-eval/utils.py takes from a results file (checked against its source)."""
+    document = json.loads(json.dumps(lmms_eval_table([measure(result(rows([1, 0]), better={"mean_length": "lower"}))])))
+    lines = []
+    for task, found in document["results"].items():
+        version, shots = document["versions"].get(task, "N/A"), str(document["n-shot"][task])
+        arrows = document["higher_is_better"].get(task, {})
+        name = found.pop("alias")
+        for key, value in sorted(found.items()):
+            metric, _, which = key.partition(",")
+            if not metric.endswith("_stderr"):
+                error = found[f"{metric}_stderr,{which}"]
+                shown = "N/A" if value is None else f"{value:.4f}"
+                lines.append((name, version, which, shots, metric, arrows.get(metric), shown, error == "N/A"))
+    assert lines == [
+        ("b_official", "official", "none", "0", "accuracy", True, "50.0000", False),
+        ("b_official", "official", "none", "0", "mean_length", False, "3.0000", True),
+        ("b_official", "official", "none", "0", "undefined", True, "N/A", True),
+    ]
 
 
 def test_what_cannot_be_compared_is_said():

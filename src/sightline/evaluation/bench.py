@@ -61,7 +61,8 @@ class Graded:
     details: Mapping[str, Any] = field(default_factory=dict)
     """Plain JSON, for people. The results page reads, where present: ``answer`` (the graded text), ``question``,
     ``truth``, ``category``, ``wrong`` (half-open character spans of the answer) or ``hallucinated`` (words to
-    mark in it), ``missed`` (names that the answer lacks), ``error`` (number >= 0: how bad; worst are shown first)."""
+    mark in it), ``missed`` (names that the answer lacks), ``error`` (number >= 0: how bad; worst are shown first). ``problem``: why it could not be graded; comparisons
+    leave it out."""
 
 
 @dataclass(frozen=True, kw_only=True)

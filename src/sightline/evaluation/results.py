@@ -119,6 +119,7 @@ def read_measured(path: Path) -> Measured:
 def lmms_eval_table(all_measured: Sequence[Measured]) -> dict[str, Any]:
     """Results of one model in the layout of lmms-eval's ``results.json``: ``results[task]["metric,filter"]``."""
     table: dict[str, Any] = {"results": {}, "configs": {}, "versions": {}, "n-shot": {}, "n-samples": {}}
+    table |= {"higher_is_better": {}, "group_subtasks": {}}
     for measured in all_measured:
         result, task = measured.result, f"{measured.result.bench}_{measured.result.protocol.replace('-', '_')}"
         row: dict[str, Any] = {"alias": task}
@@ -126,6 +127,9 @@ def lmms_eval_table(all_measured: Sequence[Measured]) -> dict[str, Any]:
             row[f"{name},none"] = _json(value)
             found = measured.intervals.get(name)
             row[f"{name}_stderr,none"] = "N/A" if found is None else _json((found.high - found.low) / (2 * _Z))
+        ways = {name: direction(name, result.better) for name in result.metrics}
+        table["higher_is_better"][task] = {name: way == "higher" for name, way in ways.items() if way != "neither"}
+        table["group_subtasks"][task] = []
         table["results"][task] = row
         table["configs"][task] = {"task": task, "metadata": {"protocol": result.protocol}}
         table["versions"][task], table["n-shot"][task] = result.protocol, 0
@@ -162,11 +166,7 @@ def changes(
             f"{len(before)} results stand against {len(after)}", remedy="Give both sides equally many seeds"
         )
     formulas = before[0].result.formulas
-    old, new = _pooled(before), _pooled(after)
-    if any(one.result.failures for one in (*before, *after)):
-        # an answer that a judge failed on is missing from its side: the pairs that are left are compared
-        both = {row.id for row in old} & {row.id for row in new}
-        old, new = ([row for row in side if row.id in both] for side in (old, new))
+    old, new = _without_failures(before, after)
     paired = differences(formulas, old, new, seed=seed, resamples=resamples)
     sides = [intervals(formulas, rows, seed=seed, resamples=resamples) for rows in (old, new)]
     return [
@@ -180,6 +180,22 @@ def changes(
         for name in formulas
         if not math.isnan(sides[0][name].value) and not math.isnan(sides[1][name].value)
     ]
+
+
+def _without_failures(before: Sequence[Measured], after: Sequence[Measured]) -> tuple[list[Graded], list[Graded]]:
+    """The rows of both sides without what a judge failed on, on either: it is missing, or says ``problem``.
+
+    No more may be missing than failed, or the sides answer different questions and are left as they are.
+    """
+    old, new = _pooled(before), _pooled(after)
+    old_ids, new_ids = {row.id for row in old}, {row.id for row in new}
+    failed = [sum(one.result.failures for one in side) for side in (before, after)]
+    if len(new_ids - old_ids) > failed[0] or len(old_ids - new_ids) > failed[1]:
+        return old, new
+    both = (old_ids & new_ids) - {row.id for row in (*old, *new) if "problem" in row.details}
+    if (old or new) and not both:
+        raise DataError("no answer was graded on both sides", remedy="Check the judge, and grade both again")
+    return [row for row in old if row.id in both], [row for row in new if row.id in both]
 
 
 def _check_alike(results: Sequence[Measured]) -> None:
@@ -236,7 +252,7 @@ def _bounds(found: Interval | None) -> dict[str, float] | None:
 
 
 def _json(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return float(value) if math.isfinite(value) else None
 
 
 def _number(value: float | None) -> float:
