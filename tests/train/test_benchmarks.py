@@ -1,6 +1,7 @@
 """Benchmarks during training, and which step is kept as the best."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -74,7 +75,7 @@ class Saving:
 
     weights = 0
 
-    def save(self, folder):
+    def save(self, folder, state):
         (folder / "weights").write_text(str(self.weights))
 
 
@@ -86,6 +87,12 @@ class Alone:
 
     def barrier(self):
         pass
+
+    def whole(self, policy):
+        return nullcontext()
+
+    def model_state(self, policy):
+        return None
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,10 @@ class Counting:
     def fill(self, groups, rank=0):
         self.cache = CachedReference(self.folder, fingerprint_weights(self.policy))
         self.cache.load()
-        return fill_cache(self.cache, [groups[:3], groups[3:]], self.score, rank=rank, layout="tree", budget=200)
+        chunks = [groups[:3], groups[3:]]
+        return fill_cache(
+            self.cache, chunks, lambda micros: map(self.score, micros), rank=rank, layout="tree", budget=200
+        )
 
 
 @pytest.fixture

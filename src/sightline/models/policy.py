@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
@@ -21,6 +23,7 @@ from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
 _HEAD = "score_head."
+_MODEL = "model."
 
 
 class Policy(nn.Module):
@@ -102,6 +105,13 @@ class Policy(nn.Module):
         """True if nothing that makes vision features is trained: they can be computed once and shared."""
         parts = self.parts()
         return not parts["projector"] and not parts["vision"]
+
+    def layers(self) -> list[nn.Module]:
+        """The repeated layers of decoder and vision tower, as transformers marks them: what is kept or computed
+        apart from the rest."""
+        found = [module for module in self.modules() if isinstance(module, GradientCheckpointingLayer)]
+        inner = {id(part) for module in found for part in module.modules() if part is not module}
+        return [module for module in found if id(module) not in inner]
 
     # --- scoring ---
 
@@ -192,6 +202,9 @@ class Policy(nn.Module):
 
     def _rows(self, batch: Batch) -> Tensor:
         """The model's own forward on right-padded rows: its positions, its masks, its merging of images."""
+        if batch.vision and not batch.placeholder.shape[0]:
+            with self._company(self.image_features(batch)):
+                return self._rows(replace(batch, vision={}))
         lengths = torch.bincount(batch.segment, minlength=batch.parent.shape[0])
         column = torch.arange(int(lengths.max()), device=batch.tokens.device)
         kept = column[None, :] < lengths[:, None]
@@ -208,7 +221,19 @@ class Policy(nn.Module):
             **batch.vision,
             **self.family.row_inputs(placeholders),
         )
-        return output.last_hidden_state[kept]
+        hidden: Tensor = output.last_hidden_state[kept]
+        return hidden
+
+    @contextmanager
+    def _company(self, features: Tensor) -> Iterator[None]:
+        """Gives features that no token stands for a gradient of 0: the model's own forward refuses them, where the
+        flat layouts copy none of them into the embeddings."""
+        embeddings = self.base.get_input_embeddings()
+        hook = embeddings.register_forward_hook(lambda module, inputs, output: output + features[:0].sum())
+        try:
+            yield
+        finally:
+            hook.remove()
 
     # --- saving ---
 
@@ -239,15 +264,21 @@ class Policy(nn.Module):
         copy.requires_grad_(False)
         return copy.eval()
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Writes what others can load: a transformers folder, or a PEFT adapter folder, each with its processor,
-        and beside them the score head of a reward model."""
-        self.model.save_pretrained(directory)
+        and beside them the score head of a reward model.
+
+        Args:
+            directory: made if need be.
+            state: the tensors of ``state_dict()`` to write, where those of this module are not whole; None: its own.
+        """
+        own = None if state is None else {n.removeprefix(_MODEL): v for n, v in state.items() if n.startswith(_MODEL)}
+        self.model.save_pretrained(directory, state_dict=own)
         self.processor.save_pretrained(directory)
         if self.has_adapter and self.base_model is not None:
             self.base_model.save(directory)
         if self.score_head is not None:
-            self.score_head.save(directory)
+            self.score_head.save(directory, None if state is None else state[f"{_HEAD}weight"])
 
 
 def base_name(name: str) -> str:

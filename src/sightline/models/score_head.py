@@ -46,10 +46,11 @@ class ScoreHead(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             return hidden.float() @ self.weight
 
-    def save(self, folder: Path) -> None:
-        """Writes weights and settings beside a model or an adapter."""
-        save_file({_KEY: self.weight.detach().cpu().contiguous()}, folder / WEIGHTS)
-        values = {"format": _FORMAT, "hidden_size": self.weight.shape[0], **asdict(self.settings)}
+    def save(self, folder: Path, weight: Tensor | None = None) -> None:
+        """Writes weights (None: its own) and settings beside a model or an adapter."""
+        whole = self.weight if weight is None else weight
+        save_file({_KEY: whole.detach().cpu().contiguous()}, folder / WEIGHTS)
+        values = {"format": _FORMAT, "hidden_size": whole.shape[0], **asdict(self.settings)}
         (folder / SETTINGS).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

@@ -209,9 +209,9 @@ class TrainSpec:
     """0: no clipping."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16: float32 weights under autocast."""
-    distribution: Literal["auto", "single", "ddp"] = "auto"
-    """Kind of distribution asked for; ``auto`` takes what the launcher set up. A run whose real
-    kind differs stops."""
+    distribution: Literal["auto", "single", "ddp", "fsdp"] = "auto"
+    """Kind of distribution asked for; ``auto`` takes what the launcher set up: one process, or ``ddp``. ``fsdp``
+    spreads parameters, gradients and optimizer state over the processes. A run whose real kind differs stops."""
     shuffle: bool = True
     log_every: int = Field(default=1, ge=1)
     eval_every: int | None = Field(default=None, ge=1)

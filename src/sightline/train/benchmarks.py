@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from sightline.data.render import Renderer
 from sightline.data.sampler import share
@@ -43,6 +46,10 @@ class Ranks(Protocol):
     def gather_objects(self, value: Any) -> list[Any]: ...
 
     def barrier(self) -> None: ...
+
+    def whole(self, policy: Policy) -> AbstractContextManager[None]: ...
+
+    def model_state(self, policy: Policy) -> dict[str, Tensor] | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,21 +103,25 @@ class Benchmarks:
         """
         if self.best is None or self.best not in record:
             return
-        if self.ranks.is_main:
-            self._keep(self.best, record)
-        self.ranks.barrier()
+        better = self.ranks.is_main and self._is_better(self.best, record[self.best])
+        if self.ranks.gather_objects(better)[0]:
+            self._keep({"step": record["step"], "metric": self.best, "value": record[self.best]})
 
-    def _keep(self, metric: str, record: Mapping[str, Any]) -> None:
-        value, before = record[metric], self._best_value()
+    def _is_better(self, metric: str, value: float) -> bool:
+        before = self._best_value()
         lower = direction(metric) == "lower"
-        if before is None or (value < before if lower else value > before):
-            facts = {"step": record["step"], "metric": metric, "value": value}
+        return before is None or (value < before if lower else value > before)
 
-            def write(folder: Path) -> None:
-                self.policy.save(folder)
-                (folder / _BEST_FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    def _keep(self, facts: Mapping[str, Any]) -> None:
+        state = self.ranks.model_state(self.policy)
 
+        def write(folder: Path) -> None:
+            self.policy.save(folder, state)
+            (folder / _BEST_FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+        if self.ranks.is_main:
             replace_folder(self.run.best, write)
+        self.ranks.barrier()
 
     def _best_value(self) -> float | None:
         path = self.run.best / _BEST_FACTS
@@ -127,7 +138,8 @@ class Benchmarks:
         spec = AnswerSpec(max_new_tokens=task.spec.max_new_tokens, batch_size=self.spec.batch_size)
         mine = share(task.questions, self.ranks.rank, self.ranks.size)
         path = self._folder(step) / task.name / f"answers.{self.ranks.rank}.jsonl"
-        own = answer_questions(self.engine, mine, AnswerFile(path=path), spec, overwrite=True)
+        with self.ranks.whole(self.policy):
+            own = answer_questions(self.engine, mine, AnswerFile(path=path), spec, overwrite=True)
         every = {one.answer.id: one for part in self.ranks.gather_objects(own) for one in part}
         return [every[question.id] for question in task.questions]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,19 @@ from sightline.rollouts.hf import HFEngine
 from sightline.train.columns import (
     AdapterReference,
     CachedReference,
-    Columns,
     CopyReference,
+    Reference,
     fill_cache,
     fingerprint_weights,
     scored,
 )
+from sightline.train.lockstep import Lockstep
 from sightline.train.metrics import TrainProgress
 from sightline.train.online import OnlineSource
 from sightline.train.run import RunDirectory
 from sightline.train.runtime import Runtime
 from sightline.train.source import OfflineSource, Render, Source
-from sightline.types import Algorithm, Batch, Group, RenderedGroup
+from sightline.types import Batch, Group, RenderedGroup
 
 _log = logging.getLogger(__name__)
 
@@ -163,56 +165,71 @@ def build_source(
         ranks=runtime,
         samples=run.samples,
         visual=visual,
+        whole=partial(runtime.whole, policy),
     )
 
 
-def build_columns(
+def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference | None:
+    """Places the policy, and the frozen copy of it where that is the reference. The reference is taken of the policy
+    as it is before: whole, and as training finds it."""
+    reference: Reference | None = None
+    if recipe.reference == "adapter":
+        reference = AdapterReference(policy)
+    elif recipe.reference == "copy":
+        copy = policy.reference_copy()
+        runtime.place(copy)
+        reference = CopyReference(copy)
+    elif recipe.reference == "cache":
+        model = f"{fingerprint_weights(policy)}|{recipe.train.mixed_precision}"
+        reference = CachedReference(RunDirectory(path=Path(recipe.output_dir)).reference, model)
+    runtime.place(policy)
+    return reference
+
+
+def complete_cache(
+    cache: Reference | None,
     recipe: Recipe,
-    algorithm: Algorithm,
     runtime: Runtime,
     policy: Policy,
     renderer: Renderer,
     rows: Rows,
     *,
     quiet: bool,
-) -> Columns:
-    """What fills the columns; reference numbers that are kept on disk are computed here, before training."""
-    if recipe.reference == "none":
-        return Columns(algorithm.needs, policy=policy)
-    if recipe.reference == "adapter":
-        return Columns(algorithm.needs, AdapterReference(policy), policy)
-    if recipe.reference == "copy":
-        return Columns(algorithm.needs, CopyReference(policy.reference_copy()), policy)
-    groups = [*rows.train, *rows.held_out]
-    cache = build_cache(recipe, runtime, policy, renderer.render, groups, quiet=quiet)
-    return Columns(algorithm.needs, cache, policy)
-
-
-def build_cache(
-    recipe: Recipe, runtime: Runtime, policy: Policy, render: Render, groups: Sequence[Group], *, quiet: bool
-) -> CachedReference:
-    """Reference numbers of all groups; each rank computes its share of what is not on disk yet."""
-    model = f"{fingerprint_weights(policy)}|{recipe.train.mixed_precision}"
-    cache = CachedReference(RunDirectory(path=Path(recipe.output_dir)).reference, model)
+) -> None:
+    """Where the reference is a cache: numbers of all groups, before training. Each rank computes its share of what is
+    not on disk yet."""
+    if not isinstance(cache, CachedReference):
+        return
     cache.load()
-    layout = recipe.model.layout
+    layout, groups = recipe.model.layout, [*rows.train, *rows.held_out]
+    lockstep = Lockstep.of(runtime, renderer)
 
-    def score(some: Sequence[RenderedGroup]) -> tuple[Batch, Tensor]:
-        batch = lay_out(some, layout, policy.family, policy.config).to(runtime.device)
-        with runtime.autocast():
-            return batch, scored(policy, batch)
+    def laid_out(some: Sequence[RenderedGroup]) -> Batch:
+        return lay_out(some, layout, policy.family, policy.config)
 
-    chunks = _chunks(share(groups, runtime.rank, runtime.size), render, shown=runtime.is_main and not quiet)
+    def score(micros: Sequence[Sequence[RenderedGroup]]) -> Iterator[tuple[Batch, Tensor]]:
+        batches = [laid_out(some) for some in micros]
+        if runtime.sharded:  # as many passes on every rank
+            most = max(runtime.gather_objects(len(batches)))
+            batches += [laid_out([renderer.render(groups[0])])] * (most - len(batches))
+        found = []
+        for batch in lockstep.align(batches):
+            on_device = batch.to(runtime.device)
+            with runtime.autocast():
+                found.append((on_device, scored(policy, on_device)))
+        return iter(found[: len(micros)])
+
+    mine = [share(groups, rank, runtime.size) for rank in (runtime.rank, 0)]
+    chunks = _chunks(mine[0], len(mine[1]), renderer.render, shown=runtime.is_main and not quiet)
     fill_cache(cache, chunks, score, rank=runtime.rank, layout=layout, budget=recipe.train.micro_batch_tokens)
     runtime.barrier()
     cache.load()
-    return cache
 
 
-def _chunks(groups: Sequence[Group], render: Render, *, shown: bool) -> Iterator[list[RenderedGroup]]:
-    """Rendered groups, some at a time, with a progress bar."""
+def _chunks(groups: Sequence[Group], most: int, render: Render, *, shown: bool) -> Iterator[list[RenderedGroup]]:
+    """Rendered groups, some at a time, with a progress bar: as many times as a rank with the ``most`` groups needs."""
     with TrainProgress(title="reference", total=len(groups), done=0, shown=shown) as bar:
-        for start in range(0, len(groups), _CHUNK):
+        for start in range(0, most, _CHUNK):
             yield [render(group) for group in groups[start : start + _CHUNK]]
             bar.update(min(start + _CHUNK, len(groups)), None)
 

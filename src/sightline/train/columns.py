@@ -209,7 +209,7 @@ class CachedReference:
 def fill_cache(
     cache: CachedReference,
     chunks: Iterable[Sequence[RenderedGroup]],
-    score: Callable[[Sequence[RenderedGroup]], tuple[Batch, Tensor]],
+    score: Callable[[Sequence[Sequence[RenderedGroup]]], Iterable[tuple[Batch, Tensor]]],
     *,
     rank: int,
     layout: LayoutName,
@@ -219,8 +219,9 @@ def fill_cache(
 
     Args:
         cache: loaded.
-        chunks: this rank's groups, some at a time.
-        score: lays groups out and gives (batch, [N] log-probabilities) under the policy before training.
+        chunks: this rank's groups, some at a time; as many chunks on every rank.
+        score: lays micro-batches of groups out and gives for each (batch, [N] log-probabilities) under the policy
+            before training. It is called once for every chunk, with nothing where nothing is missing.
         rank: this rank.
         layout: for the cost of a group.
         budget: most tokens of a forward pass.
@@ -232,9 +233,9 @@ def fill_cache(
     for chunk in chunks:
         missing = list({cache.fingerprint(group): group for group in cache.missing(chunk)}.values())
         numbers: dict[str, Tensor] = {}
-        for micro in plan_micro_batches([cost(group, layout) for group in missing], budget):
-            groups = [missing[index] for index in micro.members]
-            batch, logprobs = score(groups)
+        plan = plan_micro_batches([cost(group, layout) for group in missing], budget)
+        micros = [[missing[index] for index in micro.members] for micro in plan]
+        for groups, (batch, logprobs) in zip(micros, score(micros), strict=True):
             owner = batch.group[batch.response]
             numbers |= {cache.fingerprint(g): logprobs[owner == index].cpu() for index, g in enumerate(groups)}
         if numbers:

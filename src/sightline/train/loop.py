@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,17 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
             bar.update(s.step, record)
             if s.due(s.recipe.train.save_every):
                 s.save()
-    if s.runtime.is_main and (s.step > start or not s.run.model.exists()):
-        replace_folder(s.run.model, s.policy.save)
+    if s.step > start or not s.runtime.gather_objects(s.run.model.exists())[0]:
+        save_model(s)
     s.runtime.barrier()
     return TrainResult(run_dir=s.run.path, model_dir=s.run.model, steps=s.step, resumed_from=start, last=last)
+
+
+def save_model(s: Session) -> None:
+    """Writes the model, or its adapter, into the run directory. Every rank calls."""
+    state = s.runtime.model_state(s.policy)
+    if s.runtime.is_main:
+        replace_folder(s.run.model, partial(s.policy.save, state=state))
 
 
 def publish(s: Session, record: Mapping[str, Any], on_log: OnLog | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,6 +75,8 @@ class OnlineSource:
     """Group file that the main process appends to."""
     visual: Callable[[Group], Group] | None = None
     """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
+    whole: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Around the sampling of a round; every rank enters and leaves it."""
     _round: int = -1
     _buffer: list[Group] = field(default_factory=list)
     _error: str = ""
@@ -125,7 +128,9 @@ class OnlineSource:
                 replace(self.prompts[index], responses=(), edges=())
                 for index in share(indices, self.ranks.rank, self.ranks.size)
             ]
-            sampled = [self._relate(group) for group in self._score(self._generate(mine, number, attempt))]
+            with self.whole():
+                generated = self._generate(mine, number, attempt)
+            sampled = [self._relate(group) for group in self._score(generated)]
             stats = self._stats(sampled)
             # rank r holds every size-th prompt from r on: dealing them back restores the order of the round
             parts = self.ranks.gather_objects(sampled)

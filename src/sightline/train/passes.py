@@ -40,6 +40,8 @@ def plan_passes(s: Session, taken: Taken) -> list[Pass]:
     for micro in extend_plan(plan, max(s.runtime.gather_objects(len(plan)))):
         groups = [taken.groups[index] for index in micro.members]
         passes.append(Pass(groups=groups, batch=s.lay_out(groups), weight=micro.weight if taken.counted else 0.0))
+    for one, batch in zip(passes, s.lockstep.align([one.batch for one in passes]), strict=True):
+        one.batch = batch
     return passes
 
 

@@ -1,8 +1,9 @@
 """Processes, devices and trackers: the only file that knows accelerate.
 
 Ranks may hold unequal numbers of units, but make equal numbers of passes (``data.sampler.extend_plan``).
-Gradients are averaged over ranks by DDP; the loop multiplies its loss by the number of ranks and divides
-by global counts, so that the average is the gradient of the global loss.
+Gradients are averaged over ranks by DDP and by FSDP; the loop multiplies its loss by the number of ranks and divides
+by global counts, so that the average is the gradient of the global loss. DDP comes through accelerate, FSDP through
+torch (``train.sharding``): accelerate answers a request for FSDP on a CPU with DDP.
 """
 
 from __future__ import annotations
@@ -23,15 +24,21 @@ import torch.distributed
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration, gather_object
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from sightline.errors import MissingExtra, RecipeError
+from sightline.models.policy import Policy
+from sightline.train import sharding
 
-Distribution = Literal["auto", "single", "ddp"]
+Distribution = Literal["auto", "single", "ddp", "fsdp"]
 _T = TypeVar("_T")
 
 _DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 _REPLACED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+_REMEDIES = {"ddp": "Start it with torchrun", "fsdp": "Start it with torchrun on two processes or more"}
 """Launcher settings that accelerate answers with DDP, or with independent processes, without a word."""
 
 
@@ -49,7 +56,8 @@ class Runtime:
     ) -> None:
         """
         Args:
-            distribution: kind that must run; ``auto``: what the launcher set up.
+            distribution: kind that must run; ``auto``: what the launcher set up, with DDP where it is several
+                processes.
             mixed_precision: ``bf16`` runs forwards under autocast.
             skips_parameters: a pass may leave trained parameters out (a micro-batch without pictures when
                 the projector or the vision tower is trained). DDP then looks for them in every pass that
@@ -78,6 +86,7 @@ class Runtime:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=skips_parameters)],
         )
         self._bf16 = mixed_precision == "bf16"
+        self._spread = distribution == "fsdp"
         self._trackers = tuple(trackers)
         self.rank = self._accelerator.process_index
         self.size = self._accelerator.num_processes
@@ -92,30 +101,59 @@ class Runtime:
 
     @property
     def kind(self) -> str:
-        """What runs: ``single`` or ``ddp``."""
-        return "ddp" if self._accelerator.distributed_type in _DDP else "single"
+        """What runs: ``single``, ``ddp`` or ``fsdp``."""
+        if self._accelerator.distributed_type not in _DDP:
+            return "single"
+        return "fsdp" if self._spread else "ddp"
+
+    @property
+    def sharded(self) -> bool:
+        """Whether parameters are spread over the ranks, so that computing them is collective."""
+        return self.kind == "fsdp"
 
     # --- model and optimizer ---
 
-    def place(self, module: nn.Module) -> nn.Module:
-        """The module on this rank's device, not wrapped."""
-        return module.to(self.device)
+    def place(self, policy: Policy) -> None:
+        """Moves a policy to this rank's device, spread over the ranks where parameters are. Every rank must call.
 
-    def prepare(self, policy: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """The policy as its gradients are reduced, and its optimizer."""
-        return self._accelerator.prepare(policy, optimizer)
+        Raises:
+            RecipeError, UnsupportedError: parameters that cannot be spread.
+        """
+        if self.sharded:
+            sharding.shard(policy, init_device_mesh(self.device.type, (self.size,)))
+        else:
+            policy.to(self.device)
+
+    def prepare(self, policy: Policy, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """The policy, which was placed, as its gradients are reduced, and its optimizer.
+
+        Raises:
+            RecipeError: the module that comes out is not distributed as was asked for.
+        """
+        module: nn.Module = policy
+        if not self.sharded:
+            module, optimizer = self._accelerator.prepare(policy, optimizer)
+        if (found := _kind_of(module)) != self.kind:
+            raise RecipeError(f"The distribution is {self.kind}, but what came out of it is {found}. This is a fault.")
+        return module, optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Around every forward: bf16 where the recipe asks for it."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
+        """Around every forward: bf16 where the recipe asks for it.
+
+        Where parameters are spread, their copies in bf16 are not kept: together they are the whole model.
+        """
+        if not self._bf16:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=not self.sharded)
 
     @contextmanager
     def accumulate(self, model: nn.Module, *, sync: bool) -> Iterator[None]:
         """Around forward and backward of one micro-batch; gradients are reduced where ``sync``.
 
-        The forward belongs inside: that is where DDP decides whether the backward reduces.
+        The forward belongs inside: that is where DDP decides whether the backward reduces. Gradients of spread
+        parameters are reduced in every pass: kept till the last they would take the memory of the whole model.
         """
-        with nullcontext() if sync else self._accelerator.no_sync(model):
+        with nullcontext() if sync or self.sharded else self._accelerator.no_sync(model):
             yield
 
     def backward(self, loss: Tensor) -> None:
@@ -123,7 +161,45 @@ class Runtime:
 
     def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
         """Clips the reduced gradients to a global 2-norm (0: not at all) and returns the norm before it."""
-        return torch.nn.utils.clip_grad_norm_(parameters, max_norm or float("inf"))
+        clipped = list(parameters)
+        norm = torch.nn.utils.get_total_norm([one.grad for one in clipped if one.grad is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        torch.nn.utils.clip_grads_with_norm_(clipped, max_norm or float("inf"), norm)
+        return norm
+
+    # --- whole weights ---
+
+    def whole(self, policy: Policy) -> AbstractContextManager[None]:
+        """All parameters whole on this rank, so that it may sample at its own pace. Every rank must enter and leave.
+
+        Inside, parts of the policy are called (a ``RolloutEngine`` does), never the policy itself.
+        """
+        return sharding.whole(policy) if self.sharded else nullcontext()
+
+    def gather_state(self, state: _T) -> _T:
+        """Nested mappings and lists with whole tensors, on the main process; elsewhere spread tensors come out
+        empty. As they are where nothing is spread. Every rank must call."""
+        gathered: _T = sharding.gathered(state, keep=self.is_main) if self.sharded else state
+        return gathered
+
+    def model_state(self, policy: Policy) -> dict[str, Tensor] | None:
+        """The whole state dict, for ``Policy.save`` on the main process; None where the policy's own is whole. Every
+        rank must call."""
+        return self.gather_state(policy.state_dict(keep_vars=True)) if self.sharded else None
+
+    def load(self, policy: Policy, optimizer: Optimizer, weights: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Puts back trainable weights and optimizer state, both whole.
+
+        Raises:
+            CheckpointError: they are of other parameters.
+        """
+        if self.sharded:
+            own = policy.trainable_state()
+            weights = {n: sharding.scattered(value, own[n]) if n in own else value for n, value in weights.items()}
+            state = sharding.scattered_optimizer(state, optimizer)
+        policy.load_trainable_state(weights)
+        optimizer.load_state_dict(state)
 
     # --- between processes ---
 
@@ -198,9 +274,9 @@ class Runtime:
         if self.size != launched:
             raise RecipeError(f"The launcher set up {launched} processes, but what runs is {found}.")
         if self._accelerator.distributed_type not in (DistributedType.NO, *_DDP):
-            raise RecipeError(f"What runs is {found}; only single processes and DDP are supported.")
+            raise RecipeError(f"What runs is {found}; only single processes, DDP and FSDP are supported.")
         if wanted != "auto" and wanted != self.kind:
-            remedy = "Start it with torchrun" if wanted == "ddp" else "Start it without a launcher"
+            remedy = _REMEDIES.get(wanted, "Start it without a launcher")
             raise RecipeError(f"train.distribution is {wanted}, but what runs is {found}. {remedy}, or set it to auto.")
 
 
@@ -209,8 +285,16 @@ def _refuse_replaced() -> None:
         if os.environ.get(variable, "false").lower() == "true":
             raise RecipeError(
                 f"The launcher asks for {kind} ({variable}=true), which would silently run as something else. "
-                "Unset it, or use a launcher configuration of plain multi-GPU or multi-CPU."
+                "Unset it or start with torchrun, and set train.distribution=fsdp to spread parameters, gradients and "
+                "optimizer state over the processes, or train.distribution=ddp to keep them whole on each."
             )
+
+
+def _kind_of(module: nn.Module) -> str:
+    """How a module is distributed, from what it is."""
+    if isinstance(module, DistributedDataParallel):
+        return "ddp"
+    return "fsdp" if sharding.is_sharded(module) else "single"
 
 
 def _leave() -> None:

@@ -19,9 +19,10 @@ from sightline.models.policy import Policy
 from sightline.recipes.load import check_algorithm
 from sightline.recipes.schema import Recipe
 from sightline.train.benchmarks import Benchmarks, build_benchmarks
-from sightline.train.build import build_columns, build_source, facts_of, keep_settings, load_rows
+from sightline.train.build import build_source, complete_cache, facts_of, keep_settings, load_rows, place_policy
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
+from sightline.train.lockstep import Lockstep
 from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
 from sightline.train.probe import Looking, blind_at_the_end
@@ -48,6 +49,7 @@ class Session:
     render: Render
     held_out: Sequence[Group]
     columns: Columns
+    lockstep: Lockstep
     meter: Meter
     benchmarks: Benchmarks | None
     looking: Looking
@@ -83,11 +85,13 @@ class Session:
     def save(self) -> None:
         """Writes a checkpoint. Every rank must call."""
         ranks = self.runtime.gather_objects({"rng": self.runtime.rng_state(), "meter": self.meter.state()})
+        weights = self.runtime.gather_state(self.policy.trainable_state())
+        optimizer = self.runtime.gather_state(self.optimizer.state_dict())
         if self.runtime.is_main:
             checkpoint = Checkpoint(
                 step=self.step,
-                weights=self.policy.trainable_state(),
-                optimizer=self.optimizer.state_dict(),
+                weights=weights,
+                optimizer=optimizer,
                 ranks=ranks,
                 progress={"source": self.source.state(), "tokens": self.tokens, "seconds": self.seconds},
             )
@@ -107,8 +111,7 @@ class Session:
             return
         if self.runtime.is_main and self.run.metrics.exists():
             self.looking.blind = blind_at_the_end(read_metrics(self.run.metrics))
-        self.policy.load_trainable_state(dict(checkpoint.weights))
-        self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        self.runtime.load(self.policy, self.optimizer, checkpoint.weights, dict(checkpoint.optimizer))
         self.step = checkpoint.step
         self.tokens, self.seconds = checkpoint.progress["tokens"], checkpoint.progress["seconds"]
         if len(checkpoint.ranks) == self.runtime.size:
@@ -140,7 +143,7 @@ def open_session(
     runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
     policy = load_policy(recipe.model, heads=algorithm.heads)
     reads = keep_settings(policy, recipe)
-    runtime.place(policy)
+    reference = place_policy(recipe, runtime, policy)
     renderer = _renderer(recipe, policy)
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
     rows = load_rows(recipe, runtime, renderer, reads)
@@ -149,7 +152,7 @@ def open_session(
         refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"])
     source = build_source(recipe, runtime, policy, renderer, rows.train)
     try:
-        columns = build_columns(recipe, algorithm, runtime, policy, renderer, rows, quiet=quiet)
+        complete_cache(reference, recipe, runtime, policy, renderer, rows, quiet=quiet)
         if runtime.is_main:
             write_run(run, recipe, facts_of(runtime, policy, rows))
         model, optimizer = runtime.prepare(policy, build_optimizer(policy.parts(), recipe.train))
@@ -165,7 +168,8 @@ def open_session(
             source=source,
             render=renderer.render,
             held_out=rows.held_out,
-            columns=columns,
+            columns=Columns(algorithm.needs, reference, policy),
+            lockstep=Lockstep.of(runtime, renderer),
             meter=Meter(runtime.device),
             benchmarks=benchmarks,
             looking=Looking.of(recipe, rows.compared, reads),
