@@ -1,0 +1,71 @@
+"""Answers of every benchmark through its official submission format: the same texts, the same figures."""
+
+import random
+
+import pytest
+from slices import Slices
+
+from sightline.evaluation.answers import read_responses
+from sightline.evaluation.bench import Answer, JudgeReply
+from sightline.evaluation.benches import MODULES, load_bench
+from sightline.evaluation.run import GradeSpec, grade_answers
+
+TEXTS = (
+    *("Yes", "No", "A", "(B) a dog", "", " yes ", "NaN", "null", "1e5", "007", "=SUM(A1)"),
+    *('A dog and\na cat sit "here", on a star.', "Die Katze ✓ 图片 \u2028 Ende"),
+)
+SUFFIX = {"mme": "", "pope": "", "mmstar": ".xlsx"}
+"""Of a submission that is a folder or a spreadsheet; others are JSON lines."""
+
+
+class Judge:
+    """Says the same to everything."""
+
+    name = "always"
+
+    def __init__(self, reply):
+        self.reply = reply
+
+    def ask(self, requests):
+        return [JudgeReply(text=self.reply) for _ in requests]
+
+
+REPLIES = {
+    "mmhal": "Rating: 4",
+    "object_halbench": '["dog"]',
+    "hallusionbench": "Correct.",
+    "llava_bench": "8 7\nBecause.",
+    "llava_bench_coco": "8 7\nBecause.",
+    "reefknot": "entailment",
+    "mm_instruct": "A",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("slices")
+    Slices(root).everything()
+    return root
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_answers_survive_the_official_format(name, data, tmp_path):
+    bench = load_bench(name)
+    chosen = random.Random(name)
+    for number in range(6):
+        answers = [Answer(id=one.id, text=chosen.choice(TEXTS)) for one in bench.questions(data / name)]
+        path = tmp_path / f"{number}{SUFFIX.get(name, '.jsonl')}"
+        bench.export(data / name, answers, path)
+        again = read_responses(bench, path)
+        assert {one.id: flat(one.text, name) for one in again} == {one.id: flat(one.text, name) for one in answers}
+        graded = [
+            grade_answers(bench, data / name, some, GradeSpec(judge=Judge(REPLIES.get(name))))
+            for some in (answers, again)
+        ]
+        assert graded[0].metrics == pytest.approx(graded[1].metrics, nan_ok=True)
+        assert graded[0].metrics_printed == graded[1].metrics_printed
+
+
+def flat(text, name):
+    """MME's files hold an answer in a cell of a line."""
+    return " ".join(text.split()) if name == "mme" else text
