@@ -24,6 +24,10 @@ _VLMEVAL_REFUSALS: Final = (
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
+_PANDAS_MISSING: Final = frozenset(
+    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
+    | {"<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+)
 _VLMEVAL_LAST_WORDS: Final = 5
 """The letter must stand in the last four words: index > number of words - 5."""
 
@@ -140,6 +144,14 @@ def vlmeval_option(answer: str, options: Mapping[str, str]) -> str:
         return ""
     told = [letter for letter, text in options.items() if text.lower() in lower]
     return told[0] if len(told) == 1 else ""
+
+
+def vlmeval_options(options: Mapping[str, str]) -> dict[str, str]:
+    """The options that VLMEvalKit has: pandas reads texts like "nan" and "None" in its TSV as empty cells.
+
+    MMStar fills up to four options with "nan".
+    """
+    return {letter: text for letter, text in options.items() if text not in _PANDAS_MISSING}
 
 
 def vlmeval_prompt(question: str, options: Mapping[str, str], hint: str = "") -> str:

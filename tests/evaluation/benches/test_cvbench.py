@@ -85,3 +85,9 @@ def test_a_missing_source_is_an_error(folder):
     (folder / "test.jsonl").write_text("\n".join(lines))
     with pytest.raises(DataError, match="no rows of Omni3D"):
         BENCH.questions(folder)
+
+
+def test_the_wordings_of_other_protocols(folder):
+    prompts = BENCH.questions(folder)[0].meta["prompts"]
+    note = "Note: You only need to respond with A, B without providing any additional information."
+    assert prompts == {"lmms-eval": f"{note}\n\nq\n(A) 4\n(B) two cars", "vlmevalkit": "q\n(A) 4\n(B) two cars"}

@@ -154,3 +154,9 @@ def test_the_sum_is_added_in_the_order_of_the_protocols_script(tmp_path):
     assert official == two_thirds + third + rest + seventh
     assert kit == seventh + rest + third + two_thirds
     assert official != kit
+
+
+def test_the_release_asks_with_its_own_instruction(folder):
+    question = BENCH.questions(folder)[0]
+    assert question.prompt.messages[0]["content"][1]["text"].startswith("Is there a cat?\nAnswer the question using")
+    assert question.meta["prompts"] == {"official": QUESTION, "vlmevalkit": QUESTION}

@@ -62,8 +62,9 @@ def test_protocols_differ_on_the_same_answers(folder):
     figures = {name: BENCH.grade(folder, texts, name, {}, None) for name in BENCH.protocols}
     assert figures["official"].metrics["accuracy"] == 3 / 4
     assert figures["ovip"].metrics["accuracy"] == 2 / 4
+    assert figures["cambrian"].metrics["accuracy"] == 0
     assert figures["ovip"].metrics_printed["accuracy"] == "2/4 = 0.5"
-    assert figures["vlmevalkit"].metrics["accuracy"] == 3 / 4  # by the texts of B and C, and by the letter D
+    assert figures["vlmevalkit"].metrics["accuracy"] == 2 / 4  # by the texts of B and C; D is no option: nan
     assert figures["lmms-eval"].metrics["accuracy"] == (2 / 3 + 1) / 2  # mean of two axes, not of four answers
     assert figures["lmms-eval"].metrics_printed["accuracy"] == "0.8333"
     assert "4 of the 1,500" in figures["official"].notes[0]
@@ -81,6 +82,45 @@ def test_gain_and_leakage(folder, tmp_path):
 def test_options_of_a_question():
     assert inline_options("Q?\nOptions: A: red, B: blue, green, C: c") == {"A": "red", "B": "blue, green", "C": "c"}
     assert inline_options("Q?\nChoices:\n(A) 4\n(B) 5") == {"A": "4", "B": "5"}
+
+
+def test_options_that_are_nan_are_none_to_vlmevalkit(tmp_path):
+    """The hub's rows fill up with "nan", which pandas reads as an empty cell of VLMEvalKit's file."""
+    row = {
+        "index": 9,
+        "question": "What?\nOptions: A: red, B: blue, C: nan, D: None",
+        "answer": "B",
+        "category": "math",
+        "l2_category": "geometry",
+    }
+    (tmp_path / "mmstar.jsonl").write_text(json.dumps(row))
+    grade = [
+        BENCH.grade(tmp_path, [Answer(id="9", text=text)], "vlmevalkit", {}, None).metrics["accuracy"]
+        # "banana" holds "nan"; the second is longer than twice all options; D is no option
+        for text in ("a blue banana", "the blue banana", "B, not D")
+    ]
+    assert grade == [1, 0, 1]
+    (question,) = BENCH.questions(tmp_path)
+    kit = "Question: What?\nOptions:\nA. red\nB. blue\nPlease select the correct answer from the options above. \n"
+    assert question.meta["prompts"]["vlmevalkit"] == kit
+
+
+def test_the_wordings_of_other_protocols(folder):
+    prompts = BENCH.questions(folder)[1].meta["prompts"]
+    assert prompts["lmms-eval"].endswith("D: nan\nAnswer with the option's letter from the given choices directly")
+    assert prompts["vlmevalkit"].startswith("Question: ") and "nan" not in prompts["vlmevalkit"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "accuracy"),
+    [("A", 100), ("a.", 100), ("A: red", 100), ("(A)", 0), ("The answer is A", 0), ("A)", 0), ("", 0)],
+)
+def test_cambrian_compares_the_first_word(folder, answer, accuracy):
+    texts = answers(answer, "B", "C", "D")
+    result = BENCH.grade(folder, texts, "cambrian", {}, None)
+    assert result.metrics["accuracy"] == 75 + accuracy / 4 and result.metrics_printed["accuracy"] == str(
+        75 + accuracy / 4
+    )
 
 
 def test_prompt_and_truth(folder):

@@ -113,3 +113,10 @@ def test_vlmevalkit_prints_all_digits_of_numpys_mean(tmp_path):
     expected = 100 * np.mean([np.mean([0.0] + [1 / 3] * 9)] * 30)
     assert result.metrics_printed == {"accuracy": str(expected)} == {"accuracy": "30.000000000000004"}
     assert result.metrics == {"accuracy": expected}
+
+
+def test_the_wordings_of_other_protocols(folder):
+    """lmms-eval's ``capitalize`` makes the rest small; neither has OCR tokens."""
+    prompts = BENCH.questions(folder)[0].meta["prompts"]
+    end = "Answer the question using a single word or phrase."
+    assert prompts == {"lmms-eval": f"What is it?\n{end}", "vlmevalkit": f"what is IT?\n{end}"}

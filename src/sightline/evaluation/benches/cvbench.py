@@ -54,12 +54,12 @@ class CVBench:
     )
 
     def questions(self, data: Path) -> list[Question]:
-        """All rows, asked as Cambrian and OViP do."""
+        """All rows, asked as Cambrian and OViP do; ``meta["prompts"]``: lmms-eval's note, VLMEvalKit's bare prompt."""
         return [
             Question(
                 id=row.id,
                 prompt=picture_prompt(row.id, f"{row.text}\n{ANSWER_WITH_LETTER}", [row.image], {"answer": row.truth}),
-                meta={"category": row.category, "max_new_tokens": 128},
+                meta={"category": row.category, "max_new_tokens": 128, "prompts": _prompts(row)},
             )
             for row in self._rows(data, pictures=True)
         ]
@@ -153,6 +153,12 @@ class CVBench:
                 f"has no rows of {', '.join(missing)}", source=str(files[0]), remedy="All three sources are needed"
             )
         return rows
+
+
+def _prompts(row: Row) -> dict[str, str]:
+    letters = ", ".join(row.options or {})
+    note = f"Note: You only need to respond with {letters} without providing any additional information."
+    return {"lmms-eval": f"{note}\n\n{row.text}", "vlmevalkit": row.text}
 
 
 def _source(row: Row) -> str:

@@ -42,7 +42,7 @@ class MME:
     )
 
     def questions(self, data: Path) -> list[Question]:
-        """All rows, asked as LLaVA and lmms-eval do."""
+        """All rows, asked as LLaVA and lmms-eval do; ``meta["prompts"]``: the bare question of the release."""
         return [
             Question(
                 id=row.id,
@@ -52,7 +52,11 @@ class MME:
                     [row.image],
                     {"answer": row.truth},
                 ),
-                meta={"category": row.category, "max_new_tokens": 16},
+                meta={
+                    "category": row.category,
+                    "max_new_tokens": 16,
+                    "prompts": {"official": row.text, "vlmevalkit": row.text},
+                },
             )
             for row in self._rows(data, pictures=True)
         ]

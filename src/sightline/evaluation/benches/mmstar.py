@@ -1,6 +1,7 @@
 """MMStar (Chen et al. 2024, arXiv:2403.20330): 1,500 multiple-choice questions that need the picture.
 
-Figures are fractions, as the official script logs them. Needs no judge; ``vlmevalkit`` may use one.
+Figures are fractions, as the official script logs them, percent under ``cambrian``. Needs no judge; ``vlmevalkit``
+may use one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 from sightline.errors import DataError
 from sightline.evaluation.accuracy import (
     ACCURACY,
+    PERCENT,
     Row,
     accuracies,
     accuracy,
@@ -24,7 +26,14 @@ from sightline.evaluation.accuracy import (
 )
 from sightline.evaluation.answers import read_stored
 from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
-from sightline.evaluation.choices import ANSWER_WITH_LETTER, lmms_letter, mmstar_hit, ovip_hit
+from sightline.evaluation.choices import (
+    ANSWER_WITH_LETTER,
+    lmms_letter,
+    mmstar_hit,
+    ovip_hit,
+    vlmeval_options,
+    vlmeval_prompt,
+)
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
 from sightline.evaluation.spreadsheet import read_sheet, write_sheet
 from sightline.evaluation.tables import (
@@ -36,6 +45,7 @@ from sightline.evaluation.tables import (
     read_tables,
     write_lines,
 )
+from sightline.evaluation.yes_no import cambrian_word
 
 LETTERS: Final = "ABCD"
 TOTAL: Final = 1500
@@ -61,24 +71,36 @@ def inline_options(question: str) -> dict[str, str]:
     return dict(zip(cut[1::2], cut[2::2], strict=True))
 
 
+def without_options(question: str) -> str:
+    """A question without the options that it lists.
+
+    >>> without_options("Which?\\nOptions: A: red, B: blue")
+    'Which?'
+    """
+    if "Options:" in question:
+        return question.rsplit("Options:", 1)[0].rstrip()
+    listed = _BRACKETED.search(question)
+    return question[: listed.start()].rstrip() if listed else question
+
+
 @dataclass(frozen=True, kw_only=True)
 class MMStar:
-    """MMStar under the official rule, OViP's, lmms-eval's and VLMEvalKit's."""
+    """MMStar under the official rule, OViP's, lmms-eval's, VLMEvalKit's and Cambrian's."""
 
     name: str = "mmstar"
-    protocols: tuple[str, ...] = ("official", "lmms-eval", "vlmevalkit", "ovip")
+    protocols: tuple[str, ...] = ("official", "lmms-eval", "vlmevalkit", "ovip", "cambrian")
     needs: str = (
         "the hub dataset Lin-Chen/MMStar as downloaded (mmstar.parquet), VLMEvalKit's MMStar.tsv, or the rows as "
         "JSON lines with pictures in images/INDEX.jpg; no judge"
     )
 
     def questions(self, data: Path) -> list[Question]:
-        """All rows. The prompt is the official one for LLaVA."""
+        """All rows. The prompt is the official one for LLaVA; ``meta["prompts"]``: lmms-eval's and VLMEvalKit's."""
         return [
             Question(
                 id=row.id,
                 prompt=picture_prompt(row.id, f"{row.text}\n{ANSWER_WITH_LETTER}", [row.image], {"answer": row.truth}),
-                meta={"category": row.category, "max_new_tokens": 128},
+                meta={"category": row.category, "max_new_tokens": 128, "prompts": _prompts(row)},
             )
             for row in self._rows(data, pictures=True)
         ]
@@ -86,7 +108,7 @@ class MMStar:
     def grade(
         self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
     ) -> Result:
-        """Accuracy; ``lmms-eval`` averages over the 18 axes instead of over answers.
+        """Accuracy; ``lmms-eval`` averages over the 18 axes instead of over answers, ``cambrian`` gives percent.
 
         Options ``without_image`` and ``llm_base`` name files of answers to the same questions, by the model without
         the picture and by its language model: they add the multi-modal gain and the leakage of the paper.
@@ -107,12 +129,13 @@ class MMStar:
             if "llm_base" in options:
                 base = score(_grade_file(rows, options["llm_base"], protocol))
                 metrics["leakage"] = max(0.0, blind - base)
-        by_category = accuracies(graded, [row.category for row in rows])
+        scale = 100.0 if protocol == "cambrian" else 1.0
+        by_category = accuracies(graded, [row.category for row in rows], scale=scale)
         if protocol == "lmms-eval":
             for name in by_category:
                 members = [one for one, row in zip(graded, rows, strict=True) if row.category == name]
                 by_category[name]["accuracy"] = _axes_mean(members)
-        by_category |= accuracies(graded, [f"{row.category}({_axis(row)})" for row in rows])
+        by_category |= accuracies(graded, [f"{row.category}({_axis(row)})" for row in rows], scale=scale)
         return Result(
             bench=self.name,
             protocol=protocol,
@@ -162,7 +185,7 @@ class MMStar:
         for number, row in enumerate(read_tables(files, pictures=pictures), start=1):
             source = f"{files[0]}:{number}"
             id = str(field(row, "index", source))
-            text = str(field(row, "question", source))
+            text = asked = str(field(row, "question", source))
             given = {letter: str(row[letter]) for letter in LETTERS if row.get(letter) is not None}
             if given and not inline_options(text):
                 text += "\nOptions: " + ", ".join(f"{letter}: {option}" for letter, option in given.items())
@@ -176,18 +199,38 @@ class MMStar:
                     truth=truth,
                     category=str(field(row, "category", source)),
                     image=images.of_row(row, f"{id}.jpg", source) if pictures else "",
-                    options=given or inline_options(text),
-                    extra={"axis": str(field(row, "l2_category", source)), "bench": row.get("bench", "")},
+                    options=vlmeval_options(given or inline_options(text)),
+                    extra={
+                        "axis": str(field(row, "l2_category", source)),
+                        "bench": row.get("bench", ""),
+                        "question": without_options(asked),
+                    },
                 )
             )
         return rows
 
 
+def _prompts(row: Row) -> dict[str, str]:
+    """How other protocols word the question: lmms-eval leaves out the full stop."""
+    return {
+        "lmms-eval": f"{row.text.strip()}\n{ANSWER_WITH_LETTER.removesuffix('.')}",
+        "vlmevalkit": vlmeval_prompt(str((row.extra or {})["question"]), row.options or {}),
+    }
+
+
 def _figure(protocol: str) -> Callable[[Sequence[Graded]], float]:
+    if protocol == "cambrian":
+        return _percent
     return _axes_mean if protocol == "lmms-eval" else accuracy
 
 
+def _percent(graded: Sequence[Graded]) -> float:
+    return 100.0 * sum(row.counts["correct"] for row in graded) / len(graded)
+
+
 def _formula(rows: Sequence[Row], protocol: str) -> str:
+    if protocol == "cambrian":
+        return PERCENT
     return mean_of_ratios(dict.fromkeys(map(_axis, rows))) if protocol == "lmms-eval" else ACCURACY
 
 
@@ -225,6 +268,9 @@ def _hit(row: Row, answer: str, protocol: str, told: OptionMatch) -> tuple[float
         return float(mmstar_hit(answer, row.truth)), None
     if protocol == "ovip":
         return float(ovip_hit(answer, row.truth)), None
+    if protocol == "cambrian":
+        read = cambrian_word(answer)
+        return float(read == row.truth.lower()), read
     read = lmms_letter(answer, LETTERS) if protocol == "lmms-eval" else told.letters[row.id]
     return float(read == row.truth.upper()), read
 

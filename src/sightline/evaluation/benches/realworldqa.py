@@ -13,7 +13,7 @@ from typing import Any, Final
 from sightline.errors import DataError
 from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracies, accuracy, grade_row
 from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
-from sightline.evaluation.choices import cambrian_word, lmms_letter, ovip_equal, vlmeval_prompt
+from sightline.evaluation.choices import cambrian_word, lmms_letter, ovip_equal, vlmeval_options, vlmeval_prompt
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
 from sightline.evaluation.tables import (
     PictureFiles,
@@ -116,7 +116,7 @@ class RealWorldQA:
             # the hub dataset has no ids; S-VCO numbers its rows from 1
             id = str(row.get("question_id", row.get("index", number)))
             text = str(row["text"] if "text" in row else field(row, "question", source))
-            given = {letter: str(row[letter]) for letter in LETTERS if row.get(letter) is not None}
+            given = vlmeval_options({letter: str(row[letter]) for letter in LETTERS if row.get(letter) is not None})
             by_letter = bool(given) or _BY_LETTER in text.lower()
             rows.append(
                 Row(

@@ -80,7 +80,7 @@ class TextVQA:
             Question(
                 id=row.id,
                 prompt=picture_prompt(row.id, _prompt(row, prompts), [row.image], {"answers": _humans(row)}),
-                meta={"ocr": _key(row) in prompts, "max_new_tokens": 128},
+                meta={"ocr": _key(row) in prompts, "max_new_tokens": 128, "prompts": _others(row)},
             )
             for row in rows
         ]
@@ -206,6 +206,14 @@ def _key(row: Row) -> tuple[str, str]:
 
 def _prompt(row: Row, prompts: Mapping[tuple[str, str], str]) -> str:
     return prompts.get(_key(row), f"{row.text.capitalize()}\n{SHORT_ANSWER}")
+
+
+def _others(row: Row) -> dict[str, str]:
+    """Without OCR tokens: lmms-eval writes the first letter large and the others small, VLMEvalKit nothing."""
+    return {
+        "lmms-eval": f"{row.text.capitalize()}\n{SHORT_ANSWER}",
+        "vlmevalkit": f"{row.text}\n{SHORT_ANSWER}",
+    }
 
 
 def _with_ids(rows: Sequence[Row], answers: Sequence[Answer]) -> list[Answer]:
