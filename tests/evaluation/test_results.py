@@ -138,6 +138,20 @@ def test_b_is_better_by_so_much():
     assert change.difference.value == pytest.approx(25) and 15 < change.difference.low < 25 < change.difference.high
 
 
+def test_a_comparison_shows_the_figures_that_stand_in_the_results():
+    """A script that rounds on its way (AMBER's F1, LLaVA-Bench's means) gives a figure beside its formula's."""
+    before, after = rows([0, 0, 1] * 50), rows([1, 0, 1] * 50)
+    sides = [
+        measure(result(graded, metrics={"accuracy": figure}))
+        for graded, figure in ((before, 33.3), (after, 66.7))  # by the formula 33.333 and 66.667
+    ]
+    (change,) = changes(sides[:1], sides[1:])
+    assert (change.before.value, change.after.value) == (33.3, 66.7)
+    assert change.difference.value == pytest.approx(33.4) and change.difference.low < 100 / 3 < change.difference.high
+    (pooled,) = changes([sides[0]] * 2, [sides[1]] * 2)
+    assert pooled.after.value == pytest.approx(200 / 3), "several seeds have no figure of their own"
+
+
 def test_several_seeds_are_pooled_and_narrow_the_interval():
     rng = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,6 +155,7 @@ def changes(
     """Is after better than before, and by how much: every figure that is a formula of counts, paired.
 
     Several results on a side are several seeds: their answers are pooled, those about one picture stay together.
+    Of one result on a side the figure itself is shown, with what its script rounds; intervals are of the formulas.
     Answers that could not be graded on one side are left out of both.
 
     Raises:
@@ -169,17 +170,21 @@ def changes(
     old, new = _without_failures(before, after)
     paired = differences(formulas, old, new, seed=seed, resamples=resamples)
     sides = [intervals(formulas, rows, seed=seed, resamples=resamples) for rows in (old, new)]
-    return [
-        Change(
-            metric=name,
-            before=sides[0][name],
-            after=sides[1][name],
-            difference=paired[name],
-            better=direction(name, before[0].result.better),
+    # what the script gives, rounded on its way where it rounds: the figure that stands in the result
+    whole = len(before) == 1 and len(old) == len(before[0].result.graded) and len(new) == len(after[0].result.graded)
+    given = [one.result.metrics if whole else {} for one in (before[0], after[0])]
+    found = []
+    for name in formulas:
+        left, right = (
+            replace(side[name], value=figures.get(name, side[name].value))
+            for side, figures in zip(sides, given, strict=True)
         )
-        for name in formulas
-        if not math.isnan(sides[0][name].value) and not math.isnan(sides[1][name].value)
-    ]
+        if math.isnan(left.value) or math.isnan(right.value):
+            continue
+        difference = replace(paired[name], value=right.value - left.value)
+        better = direction(name, before[0].result.better)
+        found.append(Change(metric=name, before=left, after=right, difference=difference, better=better))
+    return found
 
 
 def _without_failures(before: Sequence[Measured], after: Sequence[Measured]) -> tuple[list[Graded], list[Graded]]:
