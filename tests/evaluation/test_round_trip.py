@@ -5,6 +5,7 @@ import random
 import pytest
 from slices import Slices
 
+from sightline.errors import DataError
 from sightline.evaluation.answers import read_responses
 from sightline.evaluation.bench import Answer, JudgeReply
 from sightline.evaluation.benches import MODULES, load_bench
@@ -64,6 +65,20 @@ def test_answers_survive_the_official_format(name, data, tmp_path):
         ]
         assert graded[0].metrics == pytest.approx(graded[1].metrics, nan_ok=True)
         assert graded[0].metrics_printed == graded[1].metrics_printed
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_whole_sets_of_answers_are_exported(name, data, tmp_path):
+    """CHAIR describes whatever pictures are answered."""
+    bench = load_bench(name)
+    answers = [Answer(id=one.id, text="Yes") for one in bench.questions(data / name)]
+    wrong = {"double": [*answers, answers[0]], "unknown": [*answers[1:], Answer(id="zzz", text="Yes")]}
+    if name != "chair":
+        wrong["missing"] = answers[1:]
+    for kind, some in wrong.items():
+        with pytest.raises(DataError):
+            bench.export(data / name, some, tmp_path / f"{kind}{SUFFIX.get(name, '.jsonl')}")
+            pytest.fail(kind)
 
 
 def flat(text, name):

@@ -248,11 +248,13 @@ def export(
     from sightline.cli.bench_options import data_folder
     from sightline.evaluation.answers import read_responses
     from sightline.evaluation.benches import load_bench
+    from sightline.evaluation.run import answers_named
 
     chosen = load_bench(bench)
     answers = read_responses(chosen, responses)
     out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.export(data_folder(chosen, data or [], responses.parent), answers, out)
+    with answers_named(str(responses)):
+        chosen.export(data_folder(chosen, data or [], responses.parent), answers, out)
     say(f"{len(answers)} answers: {out}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -192,12 +193,8 @@ def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec:
     check_protocol(bench, protocol)
     if not answers:
         raise DataError("there are no answers", source=spec.source or bench.name, remedy="Answer the benchmark first")
-    try:
+    with answers_named(spec.source or bench.name):
         result = bench.grade(data, answers, protocol, spec.options, spec.judge)
-    except DataError as error:
-        if error.source != ANSWERS:
-            raise
-        raise DataError(error.found, source=spec.source or bench.name, remedy=error.remedy) from error
     if result.failures and not any(row.counts for row in result.graded):
         raise DataError(  # the figures of no verdict would be zeros that look like scores
             f"none of {result.failures} answers could be graded ({result.notes[-1]})",
@@ -205,6 +202,17 @@ def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec:
             remedy="Check the judge, and grade again: replies that are there are not asked for twice",
         )
     return result
+
+
+@contextmanager
+def answers_named(source: str) -> Iterator[None]:
+    """Errors about answers name their file."""
+    try:
+        yield
+    except DataError as error:
+        if error.source != ANSWERS:
+            raise
+        raise DataError(error.found, source=source, remedy=error.remedy) from error
 
 
 def illustrate(result: Result, questions: Sequence[Question], answers: Sequence[Answer]) -> Result:

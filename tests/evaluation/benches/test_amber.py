@@ -254,11 +254,11 @@ def test_figures_follow_from_the_counts(data):
 
 
 def test_answers_survive_the_official_format(data, tmp_path):
-    answers = [Answer(id="1", text='A "sky"\n'), Answer(id="3", text="No")]
+    answers = [Answer(id="1", text='A "sky"\n'), Answer(id="2", text="No")]
     BENCH.export(data, answers, tmp_path / "out/responses.json")
     assert json.loads((tmp_path / "out/responses.json").read_text()) == [
         {"id": 1, "response": 'A "sky"\n'},
-        {"id": 3, "response": "No"},
+        {"id": 2, "response": "No"},
     ]
     assert BENCH.read_export(tmp_path / "out/responses.json") == answers
 

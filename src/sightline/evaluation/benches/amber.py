@@ -20,7 +20,17 @@ from typing import Any, Final
 from sightline.errors import DataError
 from sightline.evaluation.amber_figures import ATTRIBUTES, DIMENSIONS, figures
 from sightline.evaluation.amber_objects import Judgement
-from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.bench import (
+    OFFICIAL,
+    Answer,
+    Graded,
+    Judge,
+    Question,
+    Result,
+    check_options,
+    check_protocol,
+    match_ids,
+)
 from sightline.evaluation.json_files import write_json
 from sightline.evaluation.nouns import Extractor, nltk_extractor, table_extractor
 from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD, load_similarity, read_relation, vocabulary
@@ -82,7 +92,10 @@ class Amber:
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """A JSON list of ``{"id", "response"}``, as ``inference.py --inference_data`` takes it."""
-        write_json(path, [{"id": int(answer.id), "response": answer.text} for answer in answers])
+        rows = self._annotations(data)
+        parts = _answered_parts(rows.by_id, answers, OFFICIAL)
+        matched = match_ids([id for id, row in rows.by_id.items() if _part(row) in parts], answers)
+        write_json(path, [{"id": int(answer.id), "response": answer.text} for answer in matched])
 
     def read_export(self, path: Path) -> list[Answer]:
         return read_answers(path, "id", ("response",))

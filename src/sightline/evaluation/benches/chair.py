@@ -104,6 +104,7 @@ class Chair:
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """The caption file of the official script; the caption scores that it passes on are 0."""
         unused = dict.fromkeys(_UNUSED, 0.0)
+        match_ids(list(dict.fromkeys(answer.id for answer in answers)), answers)  # none stands twice
         rows = {answer.id: {"image_id": _number(answer.id), "caption": answer.text, **unused} for answer in answers}
         write_json(path, {"overall": unused, "imgToEval": rows})
 

@@ -94,10 +94,13 @@ class Pope:
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """JSON lines with ``question`` and ``answer``, as ``evaluate.py`` reads them; ``split`` names the file.
 
-        A path without suffix is a folder with one file for each question file, in the order of its questions.
+        A path without suffix is a folder with one file for each question file, in the order of its questions. A
+        question file that is answered must be answered whole.
         """
         rows = {_id(stem, row): (stem, row) for stem, rows in self._files(data).items() for row in rows}
-        by_id = {answer.id: answer for answer in answers}
+        answered = {rows[answer.id][0] for answer in answers if answer.id in rows}
+        matched = match_ids([id for id, (stem, _) in rows.items() if stem in answered], answers)
+        by_id = {answer.id: answer for answer in matched}
         lines: dict[str, list[dict[str, Any]]] = {}
         for id, (stem, row) in rows.items():
             if id in by_id:

@@ -80,7 +80,8 @@ class ScenesBench:
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """A JSON list of ``{"id", "response"}``."""
-        rows = [{"id": answer.id, "response": answer.text} for answer in answers]
+        matched = match_answers(self.questions(data), answers)
+        rows = [{"id": answer.id, "response": answer.text} for answer in matched]
         path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
     def read_export(self, path: Path) -> list[Answer]:
