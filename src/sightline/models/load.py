@@ -64,7 +64,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         },
     )
     if spec.gradient_checkpointing:
-        _checkpoint_activations(model)
+        checkpoint_activations(model)
     base = BaseModel.of(model, spec.path)
     if spec.adapter is not None:
         base.check(spec.adapter)
@@ -145,7 +145,7 @@ def _read(loader: Any, path: str, **options: Any) -> Any:
         ) from error
 
 
-def _checkpoint_activations(model: Any) -> None:
+def checkpoint_activations(model: Any) -> None:
     """Recompute activations in the backward pass; the method has a new name since transformers 5.2x."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
