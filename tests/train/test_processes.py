@@ -1,16 +1,46 @@
-"""One process = two gloo processes, whose shares of groups, tokens, pairs and pictures differ."""
+"""One process = two gloo processes, whose shares of groups, tokens, pairs and pictures differ; whole parameters on each
+(DDP) = parameters spread over both (FSDP)."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import killed_processes
 import pytest
 import torch
 import train_runs
 import two_processes
+from safetensors.torch import load_file
+
+from sightline.recipes.load import dump_recipe
+from sightline.recipes.schema import ModelSpec, PartsSpec
+from sightline.train.checkpoint import latest
+from sightline.train.loop import train
 
 KINDS = ("sft", "text rows on one rank", "dpo", "checkpointed", "lora", "cache", "online", "reward model", "kto", "aot")
+SHARDED = tuple(f"fsdp {kind}" for kind in two_processes.SHARDED)
 TIMED = ("seconds", "tokens_per_second")
+STOP = 3
+"""Step at which runs are stopped that are taken up again; the one before it was saved."""
+
+
+def launch(*arguments):
+    """Two processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*launcher, *map(str, arguments)], env=train_runs.environment(), capture_output=True, text=True, timeout=300
+    )
+
+
+def long_run(model, folder):
+    spec = ModelSpec(path=str(model), parts=PartsSpec(vision="full"))
+    return train_runs.recipe(model, folder, responses=2, model=spec, max_steps=5, save_every=2)
+
+
+def spread(recipe):
+    return replace(recipe, train=replace(recipe.train, distribution="fsdp"))
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +49,37 @@ def one(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def unbroken(tiny, tmp_path_factory):
+    """Losses of a run in one process that nothing stopped."""
+    recipe = long_run(tiny["llava"], tmp_path_factory.mktemp("whole"))
+    train(recipe, quiet=True)
+    return train_runs.losses(Path(recipe.output_dir))
+
+
+@pytest.fixture(scope="module")
 def two(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = [str(Path(two_processes.__file__)), str(tiny["llava"]), str(folder)]
-    done = subprocess.run(launcher + script, env=train_runs.environment(), capture_output=True, text=True, timeout=300)
+    recipe = long_run(tiny["llava"], folder / "stopped")
+    stop(recipe)
+    (folder / "stopped.yaml").write_text(dump_recipe(spread(recipe)))
+    done = launch(two_processes.__file__, tiny["llava"], folder)
     assert done.returncode == 0, done.stderr[-4000:]
     threads = [(folder / f"threads-{rank}.txt").read_text().splitlines() for rank in (0, 1)]
     return torch.load(folder / "found.pt", weights_only=True) | {"threads": threads}
+
+
+def stop(recipe):
+    """A run in this process that ends without a word."""
+
+    class Stopped(BaseException):
+        pass
+
+    def end(record):
+        if record["step"] == STOP:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(recipe, quiet=True, on_log=end)
 
 
 @pytest.mark.processes
@@ -42,9 +95,9 @@ def test_threads_of_gloo_end_before_the_interpreter(two):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *SHARDED])
 def test_gradients_of_a_step(one, two, kind):
-    expected, found = one[kind]["gradients"], two[kind]["gradients"]
+    expected, found = one[kind.removeprefix("fsdp ")]["gradients"], two[kind]["gradients"]
     assert found.keys() == expected.keys()
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
@@ -54,9 +107,9 @@ def test_gradients_of_a_step(one, two, kind):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *SHARDED])
 def test_every_figure_of_a_run(one, two, kind):
-    expected, found = one[kind]["records"], two[kind]["records"]
+    expected, found = one[kind.removeprefix("fsdp ")]["records"], two[kind]["records"]
     assert [record.keys() for record in found] == [record.keys() for record in expected]
     for right, left in zip(expected, found, strict=True):
         for name in right.keys() - set(TIMED):
@@ -65,8 +118,57 @@ def test_every_figure_of_a_run(one, two, kind):
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize(
+    ("kind", "folder"), [("sft", "model"), ("lora", "model"), ("lora", "best"), ("reward model", "model")]
+)
+def test_spread_parameters_leave_the_same_model(one, two, kind, folder):
+    expected, found = (Path(r["run"]) / folder for r in (one[kind], two[f"fsdp {kind}"]))
+    files = {path.relative_to(expected) for path in expected.rglob("*")}
+    assert {path.relative_to(found) for path in found.rglob("*")} == files
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    assert len(weights) == 1 + (kind == "reward model")
+    for file in weights:
+        right, left = load_file(expected / file), load_file(found / file)
+        assert left.keys() == right.keys()
+        for name, value in right.items():
+            # steps of Adam: where a gradient is next to nothing, rounding decides its sign
+            assert float((left[name] - value).abs().median()) < 1e-6, name
+    configs = [file for file in files if file.name in ("config.json", "adapter_config.json", "score_head.json")]
+    assert configs
+    for file in configs:
+        assert json.loads((found / file).read_text()) == json.loads((expected / file).read_text())
+
+
+@pytest.mark.processes
+def test_each_process_holds_its_half(two):
+    for rank in two["held"]:
+        assert rank.pop("inside") == 1.0  # whole while sampling
+        assert rank == pytest.approx(dict.fromkeys(rank, 0.5), abs=0.01)
+
+
+@pytest.mark.processes
+def test_a_run_of_one_process_goes_on_with_spread_parameters(two, unbroken):
+    assert {record["step"]: record["loss"] for record in two["resumed"]} == pytest.approx(unbroken, rel=2e-5)
+
+
+@pytest.mark.processes
+def test_a_killed_run_with_spread_parameters_goes_on_in_one_process(tiny, tmp_path, unbroken):
+    recipe = long_run(tiny["llava"], tmp_path)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(spread(recipe)))
+    done = launch(killed_processes.__file__, path, STOP)
+    assert "SIGKILL" in done.stderr
+    run_dir = Path(recipe.output_dir)
+    assert latest(run_dir).name == f"step-{STOP - 1:08d}"
+    assert list(train_runs.losses(run_dir)) == [1, 2, 3]
+    assert train(recipe, quiet=True).resumed_from == STOP - 1
+    assert train_runs.losses(run_dir) == pytest.approx(unbroken, rel=2e-5)
+
+
+@pytest.mark.processes
 def test_what_does_not_run_is_refused(one, two):
     assert "train.distribution is ddp" in one["refusal"]
+    assert "train.distribution is fsdp, but what runs is single with 1 process(es)" in one["refusal"]
     assert "train.distribution is single" in two["refusal"]
 
 

@@ -1,7 +1,8 @@
 """Started on two gloo processes by test_processes.py: runs what it is told, writes what it found.
 
 ``two_processes.py MODEL FOLDER``: the main process writes FOLDER/found.pt; each writes FOLDER/threads-RANK.txt, the
-names of the threads that were alive while it ran and when it ended.
+names of the threads that were alive while it ran and when it ended. A run that was stopped is taken up again with
+spread parameters where FOLDER/stopped.yaml names one.
 """
 
 from __future__ import annotations
@@ -16,12 +17,23 @@ from typing import Any
 
 import torch
 import train_runs
+from torch.distributed.tensor import DTensor
 
 from sightline.errors import DivergenceError, RecipeError
-from sightline.recipes.schema import DatasetSpec, ModelSpec, PartsSpec, Recipe
+from sightline.recipes.load import load_recipe
+from sightline.recipes.schema import BenchSpec, DatasetSpec, EvaluationSpec, ModelSpec, PartsSpec, Recipe
 from sightline.train.loop import train, train_step
+from sightline.train.report import evaluate
 from sightline.train.runtime import Runtime
-from sightline.train.session import open_session
+from sightline.train.session import Session, open_session
+
+SHARDED = ("sft", "text rows on one rank", "dpo", "checkpointed", "lora", "cache", "online", "reward model")
+"""Runs that are done with spread parameters as well."""
+
+
+def sharded(recipe: Recipe) -> Recipe:
+    train = replace(recipe.train, distribution="fsdp")
+    return replace(recipe, output_dir=f"{recipe.output_dir}-fsdp", train=train)
 
 
 def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
@@ -56,6 +68,11 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
     }
     labelled = replace(made["kto"].data.train[0], relation="mismatched")
     made["kto"] = replace(made["kto"], data=DatasetSpec(train=(labelled,)))
+    world = folder / "world"
+    world.mkdir()
+    (world / "scenes.json").write_text('{"scenes": 3, "questions": 1}')
+    bench = BenchSpec(bench="scenes", data=str(world), max_new_tokens=5, metrics=("hal", "accuracy", "length"))
+    made["lora"] = replace(made["lora"], evaluation=EvaluationSpec(every=3, benches=(bench,)))
     text = made["text rows on one rank"]
     rows = Path(text.data.train[0].path)
     lines = [json.dumps(row) for row in map(json.loads, rows.read_text().splitlines())]
@@ -83,9 +100,42 @@ def gradients(recipe: Recipe) -> dict[str, torch.Tensor]:
     with open_session(apart) as session:
         named = [pair for part in session.policy.parts().values() for pair in part]
         found: dict[str, torch.Tensor] = {}
-        session.optimizer.step = lambda: found.update({n: p.grad.clone() for n, p in named if p.grad is not None})
+        session.optimizer.step = lambda: found.update({n: whole(p.grad) for n, p in named if p.grad is not None})
         train_step(session)
     return found
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+
+
+def held(recipe: Recipe) -> dict[str, float]:
+    """Share of the entries of parameters, gradients and moments that this process holds after a step."""
+    with open_session(replace(recipe, output_dir=f"{recipe.output_dir}-held")) as session:
+        session.optimizer.zero_grad = lambda set_to_none: None
+        train_step(session)
+        evaluate(session)
+        parameters = list(session.policy.parameters())
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        moments = [state[name] for state in session.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+        return {
+            "parameters": share_of(parameters),
+            "gradients": share_of(gradients),
+            "moments": share_of(moments),
+            "of the module": share_of(list(session.model.state_dict().values())),
+            "inside": inside(session),
+        }
+
+
+def share_of(tensors: list[torch.Tensor]) -> float:
+    here = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    return sum(tensor.numel() for tensor in here) / sum(tensor.numel() for tensor in tensors)
+
+
+def inside(session: Session) -> float:
+    """The same while sampling."""
+    with session.runtime.whole(session.policy):
+        return share_of(list(session.policy.parameters()))
 
 
 def losses(recipe: Recipe) -> list[dict[str, Any]]:
@@ -96,11 +146,13 @@ def losses(recipe: Recipe) -> list[dict[str, Any]]:
 
 def refusal(runtime: Runtime) -> str:
     """What is said where the distribution asked for is not the one that runs."""
-    try:
-        Runtime(distribution="single" if runtime.size > 1 else "ddp")
-    except RecipeError as error:
-        return str(error)
-    return ""
+    said = []
+    for wanted in ("single",) if runtime.size > 1 else ("ddp", "fsdp"):
+        try:
+            Runtime(distribution=wanted)
+        except RecipeError as error:
+            said.append(str(error))
+    return "\n".join(said)
 
 
 def divergence(recipe: Recipe) -> str:
@@ -127,7 +179,14 @@ def measure(model: Path, folder: Path) -> dict[str, Any]:
     made = recipes(model, folder / f"rank{runtime.rank}") if runtime.is_main else None
     made = runtime.gather_objects(made)[0]
     for name, recipe in made.items():
-        found[name] = {"gradients": gradients(recipe), "records": losses(recipe)}
+        found[name] = {"gradients": gradients(recipe), "records": losses(recipe), "run": recipe.output_dir}
+    for name in SHARDED if runtime.size > 1 else ():
+        spread = sharded(made[name])
+        found[f"fsdp {name}"] = {"gradients": gradients(spread), "records": losses(spread), "run": spread.output_dir}
+    if runtime.size > 1:
+        found["held"] = runtime.gather_objects(held(sharded(made["sft"])))
+    if (folder / "stopped.yaml").exists():
+        found["resumed"] = losses(load_recipe(folder / "stopped.yaml"))
     found["refusal"] = refusal(runtime)
     found["divergence"] = divergence(made["sft"])
     found["size"] = runtime.size

@@ -24,7 +24,6 @@ import torch.distributed
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration, gather_object
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -120,7 +119,7 @@ class Runtime:
             RecipeError, UnsupportedError: parameters that cannot be spread.
         """
         if self.sharded:
-            sharding.shard(policy, init_device_mesh(self.device.type, (self.size,)))
+            sharding.shard(policy, sharding.all_ranks(self.device.type, self.size))
         else:
             policy.to(self.device)
 
@@ -302,8 +301,9 @@ def _leave() -> None:
 
     A thread that still holds a tensor of the last collective asks for the interpreter's lock to let it go; asking
     while the interpreter is ending aborts the process. The threads end with the last reference to their group, and
-    models wrapped for DDP sit in reference cycles that hold one.
+    models wrapped for DDP or FSDP sit in reference cycles that hold one.
     """
     if torch.distributed.is_initialized():
         gc.collect()
+        sharding.forget_groups()
         torch.distributed.destroy_process_group()

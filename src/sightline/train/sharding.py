@@ -14,13 +14,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from sightline.errors import RecipeError, UnsupportedError
 from sightline.models.policy import Policy
+
+_MESHES: dict[str, DeviceMesh] = {}
+"""Of this process: all ranks in one row, by type of device."""
+
+
+def all_ranks(device_type: str, size: int) -> DeviceMesh:
+    """The ranks that parameters are spread over."""
+    if device_type not in _MESHES:
+        _MESHES[device_type] = init_device_mesh(device_type, (size,))
+    return _MESHES[device_type]
+
+
+def forget_groups() -> None:
+    """Lets go of the process groups that meshes hold: torch keeps the meshes themselves in caches of tensor
+    operations till the interpreter ends, and with them the groups and their threads."""
+    for mesh in _MESHES.values():
+        vars(mesh).get("_pg_registry", {}).clear()
+    _MESHES.clear()
 
 
 def shard(policy: Policy, mesh: DeviceMesh) -> None:
