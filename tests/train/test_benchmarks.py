@@ -117,6 +117,25 @@ def test_the_best_step_is_kept_and_a_run_that_goes_on_remembers_it(tmp_path, met
         assert there == expected
 
 
+def test_a_figure_is_good_in_the_direction_that_its_benchmark_says(tmp_path):
+    better = {"bench/scenes/miscoloured": "lower"}
+    policy, ranks, run = Saving(), Alone(), RunDirectory(path=tmp_path)
+    values = {"spec": EvaluationSpec(), "tasks": (), "engine": None, "policy": policy, "ranks": ranks, "run": run}
+    one = Benchmarks(**values, best="bench/scenes/miscoloured", better=better)
+    for step, value in enumerate((5.0, 3.0, 4.0), start=1):
+        one.keep_best({"step": step, "bench/scenes/miscoloured": value})
+    assert json.loads((run.best / "best.json").read_text())["step"] == 2
+
+
+def test_a_metric_that_is_never_measured_is_said_at_the_first_evaluation(tmp_path):
+    policy, ranks, run = Saving(), Alone(), RunDirectory(path=tmp_path)
+    values = {"spec": EvaluationSpec(), "tasks": (), "engine": None, "policy": policy, "ranks": ranks, "run": run}
+    one = Benchmarks(**values, best="eval/los")
+    one.keep_best({"step": 1, "loss": 0.5})
+    with pytest.raises(RecipeError, match=r"evaluation.best is eval/los, and data.eval is scored by eval/loss. Name"):
+        one.keep_best({"step": 2, "loss": 0.5, "eval/loss": 0.4})
+
+
 class Engine:
     """Answers with the text of the question."""
 
@@ -185,10 +204,14 @@ def test_what_is_reported_does_not_choose(tiny, tmp_path, world):
         (EvaluationSpec(benches=(scenes(world),), best="bench/scenes/hal"), "choosing by it would flatter it"),
         (EvaluationSpec(best="eval/loss"), "nothing is held out"),
         (EvaluationSpec(benches=(chosen,), best="bench/pope/f1"), "evaluation.best is 'bench/pope/f1'"),
-        (EvaluationSpec(benches=(chosen, chosen)), "scenes stands twice"),
+        (EvaluationSpec(benches=(chosen, chosen), best="bench/scenes/hal"), "scenes stands twice"),
+        (EvaluationSpec(benches=(chosen,)), "scenes is there to choose by .* Set best: bench/scenes/METRIC"),
+        (EvaluationSpec(benches=(chosen,), best="bench/scenes/f1"), "scenes logs hal, accuracy, length. Name one"),
+        (EvaluationSpec(benches=(chosen,), best="bench/scenes/length"), "length, which is neither good nor bad"),
+        (EvaluationSpec(benches=(scenes(world, only=("x",)),)), "there is no category 'x'"),
         (EvaluationSpec(benches=(scenes(world, metrics=("hall",)),)), "scenes has no figure 'hall'"),
     ):
-        with pytest.raises(RecipeError, match=message):
+        with pytest.raises((RecipeError, DataError), match=message):
             best(spec)
     assert build_benchmarks(base, Alone(), policy, None) is None
 

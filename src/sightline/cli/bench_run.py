@@ -33,6 +33,7 @@ from sightline.evaluation.run import (
     AnswerSpec,
     GradeSpec,
     answer_questions,
+    choose_questions,
     grade_answers,
     illustrate,
     question_text,
@@ -169,7 +170,8 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
         questions = reword(questions, prompts, bench.name)
     elif protocol and wordings(questions)[protocol]:
         say(f"{name}: asked in its default wording. {protocol} has its own: --prompts {bench.name}={protocol}")
-    chosen = _chosen(questions, bench, protocol, protocol_of(bench, evaluation.only))
+    only = protocol_of(bench, evaluation.only)
+    chosen = choose_questions(questions, bench.name, protocol, () if only is None else only.split(","))
     asked = chosen[:limit]
     images = [image for question in asked for image in question.prompt.images]
     missing = [image for image in dict.fromkeys(images) if not Path(image).is_file()]
@@ -181,23 +183,6 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
         )
     words, graded = prompts or DEFAULT_PROMPTS, len(asked) == len(chosen)
     return Task(bench=bench, data=data, questions=questions, asked=asked, graded=graded, prompts=words)
-
-
-def _chosen(questions: Sequence[Question], bench: Benchmark, protocol: str | None, only: str | None) -> list[Question]:
-    """The questions that the protocol grades; of these the categories asked for.
-
-    Raises:
-        DataError: There is no such category.
-    """
-    graded = [one for one in questions if protocol is None or protocol in one.meta.get("protocols", [protocol])]
-    if only is None:
-        return graded
-    wanted = {name.strip() for name in only.split(",")}
-    known = list(dict.fromkeys(str(one.meta["category"]) for one in graded if "category" in one.meta))
-    if unknown := sorted(wanted - set(known)):
-        remedy = f"It has {', '.join(known)}" if known else "It has none"
-        raise DataError(f"there is no category {unknown[0]!r}", source=bench.name, remedy=remedy)
-    return [one for one in graded if str(one.meta.get("category")) in wanted]
 
 
 def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping[str, Any], overwrite: bool) -> Task:

@@ -8,6 +8,7 @@ Each module of ``evaluation/benches`` has one instance, named ``BENCH``.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,8 +62,8 @@ class Graded:
     details: Mapping[str, Any] = field(default_factory=dict)
     """Plain JSON, for people. The results page reads, where present: ``answer`` (the graded text), ``question``,
     ``truth``, ``category``, ``wrong`` (half-open character spans of the answer) or ``hallucinated`` (words to
-    mark in it), ``missed`` (names that the answer lacks), ``error`` (number >= 0: how bad; worst are shown first). ``problem``: why it could not be graded; comparisons
-    leave it out."""
+    mark in it), ``missed`` (names that the answer lacks), ``error`` (number >= 0: how bad; worst are shown first).
+    ``problem``: why it could not be graded; comparisons leave it out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +252,8 @@ def need_judge(bench: str, judge: Judge | None) -> Judge:
     return judge
 
 
-_LOWER: Final = ("chair", "hal", "cog", "rate_hall", "miss", "leak", "repeated", "fail", "loss")
+_LOWER: Final = re.compile(r"(?:^|_)(?:(?:hal|cog)(?:_|$)|chair|hall|miss|leak|repeated|fail|loss)")
+"""``cog`` is AMBER's, and MME's cognition is not."""
 _NEITHER: Final = ("length", "words", "yes_ratio", "yes_rate", "answers", "ties")
 
 
@@ -266,7 +268,7 @@ def direction(metric: str, better: Mapping[str, Better] | None = None) -> Better
     name = metric.lower().rpartition("/")[2]
     if any(part in name for part in _NEITHER):
         return "neither"
-    return "lower" if any(name.startswith(part) or f"_{part}" in name for part in _LOWER) else "higher"
+    return "lower" if _LOWER.search(name) else "higher"
 
 
 def _some(ids: Sequence[str]) -> str:

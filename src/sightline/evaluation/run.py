@@ -134,6 +134,23 @@ def _answer(engine: RolloutEngine, batch: Sequence[Question], spec: AnswerSpec) 
     ]
 
 
+def choose_questions(
+    questions: Sequence[Question], bench: str, protocol: str | None, only: Sequence[str] = ()
+) -> list[Question]:
+    """The questions that the protocol grades; of these the categories ``only``, unless it is empty.
+
+    Raises:
+        DataError: There is no such category.
+    """
+    graded = [one for one in questions if protocol is None or protocol in one.meta.get("protocols", [protocol])]
+    wanted = {name.strip() for name in only}
+    known = list(dict.fromkeys(str(one.meta["category"]) for one in graded if "category" in one.meta))
+    if unknown := sorted(wanted - set(known)):
+        remedy = f"It has {', '.join(known)}" if known else "It has none"
+        raise DataError(f"there is no category {unknown[0]!r}", source=bench, remedy=remedy)
+    return [one for one in graded if not wanted or str(one.meta.get("category")) in wanted]
+
+
 def wordings(questions: Iterable[Question]) -> Counter[str]:
     """How many questions each protocol words otherwise than the default."""
     return Counter(

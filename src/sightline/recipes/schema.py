@@ -271,6 +271,8 @@ class BenchSpec:
     """How answers are graded; None: official."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The benchmark's own."""
+    only: tuple[str, ...] = ()
+    """Categories that are asked (``[generative]`` of AMBER); empty: all."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """None: the protocol's."""
     metrics: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +20,17 @@ from sightline.data.render import Renderer
 from sightline.data.sampler import share
 from sightline.errors import RecipeError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer
-from sightline.evaluation.bench import Answer, Benchmark, Question, Result, direction
+from sightline.evaluation.bench import Answer, Benchmark, Better, Question, Result, check_protocol, direction
 from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import length_facts, measure, write_measured
-from sightline.evaluation.run import AnswerSpec, GradeSpec, answer_questions, grade_answers, illustrate
+from sightline.evaluation.run import (
+    AnswerSpec,
+    GradeSpec,
+    answer_questions,
+    choose_questions,
+    grade_answers,
+    illustrate,
+)
 from sightline.models.policy import Policy
 from sightline.recipes.schema import BenchSpec, EvaluationSpec, Recipe
 from sightline.rollouts.engine import RolloutEngine
@@ -78,6 +85,8 @@ class Benchmarks:
     run: RunDirectory
     best: str | None
     """Metric that chooses; None: no step is kept."""
+    better: dict[str, Better] = field(default_factory=dict)
+    """Good direction of figures by the name they are logged under; others follow ``bench.direction``."""
 
     def measure(self, step: int) -> dict[str, float]:
         """Figures as ``bench/BENCH/METRIC``. Every rank answers its share and must call; all get the figures.
@@ -100,8 +109,14 @@ class Benchmarks:
         """Keeps the model in ``best`` if the record holds the chosen metric and it is better than ever before.
 
         Every rank must call, with the same record.
+
+        Raises:
+            RecipeError: The held-out rows were scored, and the metric is none of theirs.
         """
-        if self.best is None or self.best not in record:
+        if self.best is None:
+            return
+        if self.best not in record:
+            _check_scored(self.best, record)
             return
         better = self.ranks.is_main and self._is_better(self.best, record[self.best])
         if self.ranks.gather_objects(better)[0]:
@@ -109,7 +124,7 @@ class Benchmarks:
 
     def _is_better(self, metric: str, value: float) -> bool:
         before = self._best_value()
-        lower = direction(metric) == "lower"
+        lower = direction(metric, self.better) == "lower"
         return before is None or (value < before if lower else value > before)
 
     def _keep(self, facts: Mapping[str, Any]) -> None:
@@ -182,12 +197,17 @@ def build_benchmarks(recipe: Recipe, ranks: Ranks, policy: Policy, renderer: Ren
     )
     for task in tasks:
         _check(task, built)
+    _check_direction(built)
     return built
 
 
 def _task(spec: BenchSpec) -> Task:
     bench = load_bench(spec.bench)
-    return Task(spec=spec, bench=bench, questions=bench.questions(Path(spec.data)))
+    protocol = spec.protocol
+    if protocol is not None:
+        check_protocol(bench, protocol)
+    questions = choose_questions(bench.questions(Path(spec.data)), bench.name, protocol, spec.only)
+    return Task(spec=spec, bench=bench, questions=questions)
 
 
 def _check(task: Task, built: Benchmarks) -> None:
@@ -198,10 +218,34 @@ def _check(task: Task, built: Benchmarks) -> None:
             f"evaluation.benches: {task.name} has no figure {unknown[0]!r} under protocol {result.protocol}. "
             f"It has {', '.join(result.metrics)}."
         )
+    built.better |= {f"bench/{task.name}/{name}": way for name, way in result.better.items()}
+    logged = task.spec.metrics or tuple(result.metrics)
+    if built.best is not None and built.best.startswith(f"bench/{task.name}/"):
+        figure = built.best.removeprefix(f"bench/{task.name}/")
+        # a figure that answers of no word leave undefined may be there later
+        if figure not in logged and (task.spec.metrics or figure not in result.formulas):
+            raise RecipeError(f"evaluation.best is {built.best}, and {task.name} logs {', '.join(logged)}. Name one.")
+
+
+def _check_direction(built: Benchmarks) -> None:
+    if built.best is not None and direction(built.best, built.better) == "neither":
+        raise RecipeError(f"evaluation.best is {built.best}, which is neither good nor bad. Choose by another figure.")
+
+
+def _check_scored(best: str, record: Mapping[str, Any]) -> None:
+    scored = [name for name in record if name.startswith("eval/")]
+    if best.startswith("eval/") and scored:
+        raise RecipeError(f"evaluation.best is {best}, and data.eval is scored by {', '.join(scored)}. Name one.")
 
 
 def _best(recipe: Recipe, spec: EvaluationSpec, tasks: Sequence[Task]) -> str | None:
     held_out = recipe.data is not None and bool(recipe.data.eval)
+    if spec.best == "auto" and not held_out and any(task.spec.selects for task in tasks):
+        name = next(task.name for task in tasks if task.spec.selects)
+        raise RecipeError(
+            f"evaluation.benches: {name} is there to choose by (selects: true), and evaluation.best does not say by "
+            f"which of its figures. Set best: bench/{name}/METRIC."
+        )
     if spec.best == "none" or (spec.best == "auto" and not held_out):
         return None
     metric = "eval/loss" if spec.best == "auto" else spec.best
