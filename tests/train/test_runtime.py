@@ -13,8 +13,14 @@ from sightline.train.runtime import Runtime
 )
 def test_settings_that_accelerate_would_replace_in_silence_are_refused(monkeypatch, variable, kind):
     monkeypatch.setenv(variable, "true")
-    with pytest.raises(RecipeError, match=kind):
+    with pytest.raises(RecipeError, match=rf"asks for {kind}.*set train\.distribution=fsdp"):
         Runtime()
+
+
+@pytest.mark.parametrize("wanted", ["ddp", "fsdp"])
+def test_one_process_is_not_several(wanted):
+    with pytest.raises(RecipeError, match=f"train.distribution is {wanted}, but what runs is single.*torchrun"):
+        Runtime(distribution=wanted)
 
 
 def test_a_launcher_that_did_not_reach_accelerate_is_noticed(monkeypatch):
