@@ -1,6 +1,8 @@
 """The command line: help, errors, and the stages from prompts to a trained model."""
 
+import errno
 import json
+import os
 import sys
 
 import pytest
@@ -60,6 +62,35 @@ def test_debug_shows_the_error_itself(monkeypatch, recipe):
     monkeypatch.setattr(sys, "argv", ["sightline", "show", str(recipe), "seed=x", "--debug"])
     with pytest.raises(RecipeError, match="expected a whole number"):
         cli.main()
+
+
+def test_a_full_disk_is_one_message_and_other_failures_are_not_hidden(run, recipe, monkeypatch):
+    def fail(number):
+        def load(*_):
+            raise OSError(number, os.strerror(number), "run/metrics.jsonl")
+
+        monkeypatch.setattr("sightline.cli.train.load_recipe", load)
+
+    fail(errno.ENOSPC)
+    code, _, err = run("show", recipe)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(
+        "error: run/metrics.jsonl: No space left on device. Make room, and run the same command again"
+    )
+    fail(errno.EIO)
+    monkeypatch.setattr(sys, "argv", ["sightline", "show", str(recipe)])
+    with pytest.raises(OSError, match="Input/output error"):
+        cli.main()
+
+
+def test_an_interrupted_run_says_how_it_goes_on(run, recipe, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sightline.train.loop.train", stop)
+    code, _, err = run("train", recipe)
+    assert code == 130
+    assert "Stopped. The same command goes on from the last checkpoint in" in err and "Traceback" not in err
 
 
 def test_show_prints_the_resolved_recipe(run, recipe, tmp_path):

@@ -1,7 +1,10 @@
+import errno
 import json
+import re
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from sightline.errors import CheckpointError
 from sightline.train.checkpoint import Checkpoint, latest, load_checkpoint, replace_folder, save_checkpoint
@@ -110,3 +113,33 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     for text in ("old", "new"):
         replace_folder(tmp_path / "model", lambda folder, text=text: (folder / text).write_text(text) and None)
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 58752 vs 58640"), True),
+        (RuntimeError("CUDA error: out of memory"), False),
+    ],
+)
+def test_a_full_disk_says_so_and_keeps_the_one_before(tmp_path, monkeypatch, error, told):
+    before = save_checkpoint(tmp_path, checkpoint(3), keep=2)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(CheckpointError if told else RuntimeError) as raised:
+        save_checkpoint(tmp_path, checkpoint(4), keep=2)
+    if told:
+        assert re.search(
+            r"step-00000004 could not be written.* MB are free there.*Make room, and run", str(raised.value)
+        )
+    else:
+        assert raised.value is error
+    monkeypatch.undo()
+    assert latest(tmp_path) == before
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+    assert save_checkpoint(tmp_path, checkpoint(4), keep=2) == latest(tmp_path)

@@ -189,7 +189,10 @@ def test_another_recipe_in_the_same_directory_is_refused(tiny, tmp_path):
         train(replace(recipe, output_dir=str(tmp_path / "new")), resume=True, quiet=True)
     kept = tmp_path / "run" / "notes.txt"
     kept.write_text("mine")
+    for name in ("best", "evaluation"):  # of the run that goes: better than the new one ever gets, perhaps
+        (tmp_path / "run" / name).mkdir()
     assert train(other, overwrite=True, quiet=True).steps == 2
+    assert not any((tmp_path / "run" / name).exists() for name in ("best", "evaluation"))
     assert kept.exists()
 
 

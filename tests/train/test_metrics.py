@@ -62,6 +62,12 @@ def test_lines_after_the_checkpoint_are_dropped_and_half_lines_too(tmp_path):
     ]
 
 
+def test_a_run_that_was_killed_while_it_wrote_can_be_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1, "loss": 2.5}]
+
+
 def test_the_bar_is_on_stderr(capsys):
     """Results are on stdout: `sightline train ... | cat` and `2>/dev/null` keep them apart."""
     with TrainProgress(title="run", total=4, done=1, shown=True) as bar:

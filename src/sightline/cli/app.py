@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -57,4 +58,10 @@ def main() -> None:
         if debug:
             raise
         console.print_error(error)
+        sys.exit(2)
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        remedy = "Make room, and run the same command again: it goes on from what is whole."
+        console.print_error(SightlineError(f"{error.filename or 'the disk is full'}: {error.strerror}. {remedy}"))
         sys.exit(2)

@@ -49,7 +49,11 @@ def train(
     show_messages(quiet=quiet)
     hide_loading_bars()
     logged: list[Mapping[str, Any]] = []  # filled on the main process only
-    result = run(resolved, resume=resume, overwrite=overwrite, quiet=quiet, on_log=logged.append)
+    try:
+        result = run(resolved, resume=resume, overwrite=overwrite, quiet=quiet, on_log=logged.append)
+    except KeyboardInterrupt:
+        say(f"Stopped. The same command goes on from the last checkpoint in {resolved.output_dir}.")
+        raise
     if result.steps == result.resumed_from:
         say(f"{result.run_dir} has all its {result.steps} steps. Choose another output_dir, or pass --overwrite.")
     elif logged:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +28,8 @@ from sightline.errors import CheckpointError
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
+_TORCH_WRITER = "inline_container"
+"""In what torch says when a file that it writes cannot grow; a plain RuntimeError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +75,35 @@ def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
     """Fills a folder aside, flushes it to the disk and gives it its name; what had the name goes.
 
     Between the removal of the old folder and the renaming nothing has the name; nothing half-written ever has.
+
+    Raises:
+        CheckpointError: It cannot be written: the disk is full, or not ours to write to. What had the name stays.
     """
     aside = final.with_name(f"{final.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    for path in [*(p for p in aside.rglob("*") if p.is_file()), *(p for p in aside.rglob("*") if p.is_dir()), aside]:
-        _flush(path)
+    try:
+        aside.mkdir(parents=True)
+        write(aside)
+        _flush_all(aside)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if type(error) is RuntimeError and _TORCH_WRITER not in str(error):
+            raise
+        free = shutil.disk_usage(final.parent).free / 1e6
+        raise CheckpointError(
+            f"{final} could not be written: the disk is full, or forbids it ({error}). Without it, {free:.1f} MB are "
+            "free there. What was whole before is kept. Make room, and run the same command again: it goes on from "
+            "there."
+        ) from error
     if final.exists():
         shutil.rmtree(final)
     aside.rename(final)
     _flush(final.parent)
+
+
+def _flush_all(aside: Path) -> None:
+    for path in [*(p for p in aside.rglob("*") if p.is_file()), *(p for p in aside.rglob("*") if p.is_dir()), aside]:
+        _flush(path)
 
 
 def latest(run_dir: Path) -> Path | None:

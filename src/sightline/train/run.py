@@ -30,7 +30,18 @@ _OURS = (
     "looking.json",
     "report.html",
 )
-_OUR_FOLDERS = ("checkpoints", "reference", "trackers", "images", "negatives", "model", "model.tmp")
+_OUR_FOLDERS = (
+    "checkpoints",
+    "reference",
+    "trackers",
+    "images",
+    "negatives",
+    "evaluation",
+    "model",
+    "model.tmp",
+    "best",
+    "best.tmp",
+)
 _PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
 _FREE = frozenset(
     ("workers", "log_every", "eval_every", "save_every", "keep_checkpoints", "trackers", "distribution")
