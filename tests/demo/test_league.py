@@ -109,7 +109,7 @@ def test_what_is_finished_is_not_run_again_and_a_failure_costs_the_others_nothin
     out, before = finished
     trained = []
 
-    def fail(recipe):
+    def fail(recipe, overwrite):
         trained.append(recipe.name)
         raise CheckpointError("no disk")
 
@@ -133,6 +133,29 @@ def test_a_folder_keeps_to_its_budget_and_its_methods(finished, monkeypatch):
 def test_each_seed_needs_its_base(tmp_path):
     with pytest.raises(RecipeError, match="found 1 bases for 2 seeds"):
         run_league(seeds=[0, 1], out=tmp_path, bases=[Path("m")])
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is_drawn(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(RecipeError, match="0, 1, 0, one of them twice"):
+        run_league(seeds=[0, 1, 0], out=out)
+    with pytest.raises(RecipeError, match=r"found no base .*nowhere"):
+        run_league(seeds=[0], out=out, bases=[tmp_path / "nowhere"])
+    with pytest.raises(RecipeError, match=r"algorithm.betta is not an option of dpo. Did you mean 'beta'"):
+        run_league(seeds=[0], methods=["dpo"], out=out, size=replace(TINY, overrides=("algorithm.betta=1",)))
+    assert not out.exists()
+
+
+def test_a_method_that_overrides_do_not_fit_is_known_beforehand():
+    unfit = league_module._unfit(chosen_methods(["sft_best", "dpo"]), replace(TINY, overrides=("algorithm.beta=1",)))
+    assert list(unfit) == ["sft_best"] and "algorithm.beta is not an option of sft" in unfit["sft_best"]
+
+
+def test_a_seed_keeps_to_its_base(finished, tmp_path):
+    out, _ = finished
+    (tmp_path / "other").mkdir()
+    with pytest.raises(CheckpointError, match=r"starts from SFT of the demo, not .*other"):
+        run_league(seeds=[0], methods=["dpo"], out=out, bases=[tmp_path / "other"], size=TINY)
 
 
 def test_the_command_names_its_methods():

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import write_groups
 from sightline.demo.run import FULL, answers, bar, draw
 from sightline.demo.run import recipe_of as demo_recipe
@@ -23,7 +24,7 @@ from sightline.errors import CheckpointError, RecipeError, SightlineError
 from sightline.evaluation.benches.scenes import held_out_prompts
 from sightline.models.assemble import TinyLlava
 from sightline.models.load import hide_loading_bars, load_policy
-from sightline.recipes.load import load_recipe, nearest
+from sightline.recipes.load import check_algorithm, load_recipe, nearest
 from sightline.recipes.schema import ModelSpec, Recipe, SamplingSpec
 from sightline.recipes.source import read_source
 from sightline.relations.scores import best_worst, only_compared, ranked
@@ -118,23 +119,29 @@ def run_league(
         size: the budget; None: the default.
 
     Raises:
-        RecipeError: an unknown method, or not as many bases as seeds.
-        CheckpointError: the folder holds a league with another budget.
+        RecipeError: an unknown method, a seed that stands twice, not as many bases as seeds, or overrides that no
+            method can take.
+        CheckpointError: the folder holds a league with another budget, or of another base.
     """
     chosen, size = chosen_methods(methods), size or LeagueSize()
-    if bases and len(bases) != len(seeds):
-        raise RecipeError(f"found {len(bases)} bases for {len(seeds)} seeds. Give one for each, in the same order.")
+    _check_seeds(seeds, bases)
+    unfit = _unfit(chosen, size)
+    if len(unfit) == len(chosen):
+        raise RecipeError(next(iter(unfit.values())))
     hide_loading_bars()
     torch.set_num_threads(1)  # the model is so small that a second thread mostly waits
     _claim(out, size)
-    console, failed = Console(stderr=True), dict[str, str]()
+    console, failed = Console(stderr=True), dict(unfit)
+    for name, why in unfit.items():
+        console.print(f"{name} is left out: {why}", style="red", markup=False)
     outcomes: list[Outcome] = []
     for place, seed in enumerate(seeds):
         console.rule(f"[bold]seed {seed}")
         start = _open_seed(seed, out / f"seed-{seed}", bases[place] if bases else None, size)
         outcomes.append(outcome_of(BASE, seed, answers(start.model, start.exam, start.folder / "answers/base", "base")))
-        for number, (name, overrides) in enumerate(chosen.items(), 1):
-            console.print(f"{number}/{len(chosen)} {name}")
+        fit = {name: overrides for name, overrides in chosen.items() if name not in unfit}
+        for number, (name, overrides) in enumerate(fit.items(), 1):
+            console.print(f"{number}/{len(fit)} {name}")
             try:
                 outcomes.append(_outcome(name, overrides, start, size))
             except (SightlineError, RuntimeError) as error:
@@ -167,6 +174,28 @@ def recipe_of(name: str, overrides: Overrides, start_model: Path, folder: Path, 
     return load_recipe(recipe_file, [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *size.overrides])
 
 
+def _check_seeds(seeds: Sequence[int], bases: Sequence[Path]) -> None:
+    if len(set(seeds)) < len(seeds):
+        raise RecipeError(f"found the seeds {', '.join(map(str, seeds))}, one of them twice. Give each once.")
+    if bases and len(bases) != len(seeds):
+        raise RecipeError(f"found {len(bases)} bases for {len(seeds)} seeds. Give one for each, in the same order.")
+    for base in bases:
+        if not base.is_dir():
+            raise RecipeError(f"found no base {base}. Give the folder of a model, such as runs/sft/model.")
+
+
+def _unfit(chosen: Mapping[str, Overrides], size: LeagueSize) -> dict[str, str]:
+    """Methods whose recipe the overrides make wrong, and why: known before anything is drawn or trained."""
+    found = {}
+    for name, overrides in chosen.items():
+        try:
+            recipe = recipe_of(name, overrides, Path("base"), Path("folder"), 0, size)
+            check_algorithm(recipe, build_algorithm(recipe.algorithm))
+        except RecipeError as error:
+            found[name] = str(error)
+    return found
+
+
 def _claim(out: Path, size: LeagueSize) -> None:
     """Notes the budget in ``budget.json``, so that results of two budgets are never in one table."""
     file, budget = out / "budget.json", json.loads(json.dumps(dataclasses.asdict(size)))
@@ -183,11 +212,23 @@ def _claim(out: Path, size: LeagueSize) -> None:
 def _open_seed(seed: int, folder: Path, base: Path | None, size: LeagueSize) -> _Seed:
     """Draws, trains the base where none is given, and lets it answer."""
     world, data = Scenes(seed=seed), folder / "data"
+    _claim_base(folder, "SFT of the demo" if base is None else str(base.absolute()))
     exam = held_out_prompts(world, size.held_out, data / "images", questions=size.questions)
     model = base or _base(world, folder, size)
     if not (data / "ranked.jsonl").exists():
         _offline_data(world, model, data, size)
     return _Seed(seed=seed, folder=folder, model=model, exam=exam)
+
+
+def _claim_base(folder: Path, base: str) -> None:
+    """Notes what a seed starts from in ``base.json``: answers of one base are never compared with those of another."""
+    file = folder / "base.json"
+    if file.exists() and (found := json.loads(file.read_text(encoding="utf-8"))) != base:
+        raise CheckpointError(
+            f"{folder} holds a comparison that starts from {found}, not {base}. Choose another --out."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(base) + "\n", encoding="utf-8")
 
 
 def _base(world: Scenes, folder: Path, size: LeagueSize) -> Path:
@@ -240,7 +281,7 @@ def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) ->
             )
     else:
         began, cpu = time.monotonic(), time.process_time()
-        train(recipe)
+        train(recipe, overwrite=True)  # a part of a run that was broken off would not count as time
         spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "time.json").write_text(json.dumps(spent) + "\n", encoding="utf-8")
