@@ -160,3 +160,9 @@ def test_the_release_asks_with_its_own_instruction(folder):
     question = BENCH.questions(folder)[0]
     assert question.prompt.messages[0]["content"][1]["text"].startswith("Is there a cat?\nAnswer the question using")
     assert question.meta["prompts"] == {"official": QUESTION, "vlmevalkit": QUESTION}
+
+
+def test_a_question_may_hold_other_line_ends_of_unicode(tmp_path):
+    (tmp_path / "OCR").mkdir()
+    (tmp_path / "OCR/1.txt").write_text("Is it 'a\u2028b'? Please answer yes or no.\tYes\r\nIs it c?\x85\tNo\r\n")
+    assert [question.prompt.facts["answer"] for question in BENCH.questions(tmp_path)] == ["Yes", "No"]

@@ -120,3 +120,23 @@ def test_the_wordings_of_other_protocols(folder):
     prompts = BENCH.questions(folder)[0].meta["prompts"]
     end = "Answer the question using a single word or phrase."
     assert prompts == {"lmms-eval": f"What is it?\n{end}", "vlmevalkit": f"what is IT?\n{end}"}
+
+
+def test_a_question_that_is_asked_twice_about_a_picture(tmp_path):
+    """LLaVA's evaluator keeps the human answers of the last one for both; the others know them apart."""
+    rows = [
+        {"question": text, "image_id": "p", "question_id": number, "answers": [humans] * 10}
+        for number, (text, humans) in enumerate([("What is it?", "stop"), ("what is it?", "go")])
+    ]
+    (tmp_path / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": rows}))
+    answers = [Answer(id="0", text="stop"), Answer(id="1", text="go")]
+    shown = {name: BENCH.grade(tmp_path, answers, name, {}, None).metrics["accuracy"] for name in BENCH.protocols}
+    assert shown == {"official": 50, "ovip": 50, "lmms-eval": 1, "vlmevalkit": 100}
+    prompt = "What is it?\nAnswer the question using a single word or phrase."
+    lines = [{"question_id": "p", "prompt": prompt, "text": text} for text in ("stop", "go")]
+    written = tmp_path / "llava.jsonl"
+    written.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    again = BENCH.grade(tmp_path, BENCH.read_export(written), "lmms-eval", {}, None)
+    assert again.metrics == {"accuracy": 1} and [row.details["answer"] for row in again.graded] == ["stop", "go"]
+    with pytest.raises(DataError, match=r"p\|what is it\?"):
+        BENCH.grade(tmp_path, [*BENCH.read_export(written), Answer(id="p|what is it?", text="")], "official", {}, None)

@@ -243,7 +243,8 @@ def _release_rows(folders: Sequence[Path]) -> list[Row]:
             places = [folder / "images", folder]
             found = [place / f"{file.stem}{end}" for place in places for end in _PICTURES]
             image = next((path for path in found if path.is_file()), found[0])
-            lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            # split("\n"), not splitlines(): a question may hold other line ends of Unicode
+            lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
             for number, line in enumerate(lines, start=1):
                 question, _, truth = line.partition("\t")
                 rows.append(_row(folder.name, image.name, number, (question, truth), str(image)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,8 @@ _FILES: Final = (
 )
 _PROMPTS: Final = ("llava_textvqa_val_v051_ocr*.jsonl", "llava_textvqa*.jsonl")
 _OCR: Final = "Reference OCR token: "
+_BY_QUESTION: Final = ("official", "ovip")
+"""Protocols whose evaluator finds the human answers by picture and question."""
 _OLD_PROMPT: Final = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
 
 
@@ -93,6 +95,8 @@ class TextVQA:
         check_options(self.name, options, ())
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], _with_ids(rows, answers))
+        if protocol in _BY_QUESTION:
+            rows = _last_of_each(rows)
         normalizer = normalize_vlmeval if protocol == "vlmevalkit" else normalize
         graded = [
             grade_row(row, answer.text, vqa_score(answer.text, _humans(row), normalizer), normalizer(answer.text))
@@ -216,10 +220,20 @@ def _others(row: Row) -> dict[str, str]:
     }
 
 
+def _last_of_each(rows: Sequence[Row]) -> list[Row]:
+    """A question asked twice about a picture has the human answers of the last one, as in LLaVA's evaluator."""
+    last = {_key(row): row.extra for row in rows}
+    return [replace(row, extra=last[_key(row)]) for row in rows]
+
+
 def _with_ids(rows: Sequence[Row], answers: Sequence[Answer]) -> list[Answer]:
-    """Answers of a file that LLaVA wrote, under the ids of their questions."""
-    by_key = {"|".join(_key(row)): row.id for row in rows}
-    return [Answer(id=by_key.get(answer.id, answer.id), text=answer.text) for answer in answers]
+    """Answers of a file that LLaVA wrote, under the ids of their questions; one asked twice is told by the order."""
+    ids: dict[str, list[str]] = {}
+    for row in rows:
+        ids.setdefault("|".join(_key(row)), []).append(row.id)
+    return [
+        Answer(id=left.pop(0) if (left := ids.get(answer.id)) else answer.id, text=answer.text) for answer in answers
+    ]
 
 
 def _server_list(pairs: Sequence[tuple[Row, Answer]]) -> str:
