@@ -212,6 +212,14 @@ def test_a_record_replays_without_the_judge(tmp_path):
     assert JudgeClient(ReplayBackend(record)).ask([request(9)])[0].error == "no reply is stored for this request"
 
 
+def test_a_reply_with_line_ends_of_unicode_replays(tmp_path):
+    said = "Rating: 5\u2028because\x85of\x0bthis\r\n"
+    with FakeJudge(always(said)) as fake:
+        client(fake, record=tmp_path / "judge.jsonl").ask([request(0), request(1)])
+    replayed = JudgeClient(ReplayBackend(tmp_path / "judge.jsonl")).ask([request(0), request(1)])
+    assert [reply.text for reply in replayed] == [said, said]
+
+
 def test_a_broken_record_is_named(tmp_path):
     path = tmp_path / "judge.jsonl"
     path.write_text('{"id": 1, "text": "a"}\n{"id": 2}\n{"text": "b"}\n')

@@ -61,7 +61,8 @@ class ReplayBackend:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # split("\n"), not splitlines(): a reply may hold other line ends of Unicode
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise DataError(
             f"cannot be read ({error.strerror})", source=str(path), remedy="Give --judge replay:FILE"
