@@ -117,7 +117,7 @@ def compare(folder: Path, shape: Shape, mode: str, contenders: Contenders, round
     for name, end in ends.items():
         for figure in ("wall", "cpu"):
             results[name][figure] = statistics.median(sample[figure] for sample in samples[name])
-        results[name]["cpu_samples"] = [round(sample["cpu"], 3) for sample in samples[name]]
+        results[name]["cpu_samples"] = [sample["cpu"] for sample in samples[name]]
         results[name]["memory"] = max(sample["memory"] for sample in samples[name])
         end.send("flops")
         results[name].update(end.recv())

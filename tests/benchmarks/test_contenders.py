@@ -46,14 +46,9 @@ def test_trl_makes_the_gradients_of_a_pair(folder):
 
 
 @pytest.mark.processes
-def test_processes_step_in_turn_and_ratios_are_shown(folder, capsys):
-    shape = SHAPES["quick"]
-    pair = {"tree": ("group", "tree"), "plain": ("plain group", "")}
-    report = show("title", compare(folder, shape, "full", pair, rounds=2, answers=2), "tree")
-    tree, plain = (report["figures"][name] for name in pair)
-    assert len(tree["cpu_samples"]) == len(plain["cpu_samples"]) == 2
-    assert plain["gflops"] > tree["gflops"] > 1
-    assert report["ratios"]["plain"]["gflops"] == plain["gflops"] / tree["gflops"]
-    assert report["ratios"]["plain"]["memory"] == tree["memory"] / plain["memory"]
-    assert tree["gradient"] == pytest.approx(plain["gradient"], rel=1e-5)
-    assert f"{report['ratios']['plain']['cpu']:.2f}x" in capsys.readouterr().out
+def test_a_process_of_its_own_steps_and_is_measured(folder, capsys):
+    results = compare(folder, SHAPES["quick"], "full", {"tree": ("group", "tree")}, rounds=2, answers=2)
+    (tree,) = show("title", results, "tree")["figures"].values()
+    assert len(tree["cpu_samples"]) == 2 and min(tree["cpu_samples"]) <= tree["cpu"] <= max(tree["cpu_samples"])
+    assert tree["gflops"] > 1 and 20 < tree["memory"] < 2000
+    assert f"{tree['gradient']:.5f}" in capsys.readouterr().out
