@@ -6,6 +6,8 @@ from evaluation.benches.accuracy_checks import Judge, check_grading, check_round
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply
 from sightline.evaluation.benches.mm_instruct import BENCH, verdict
+from sightline.evaluation.formulas import evaluate
+from sightline.evaluation.results import measure
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,10 @@ def test_counts_and_rates(shared_data):
         "win_rate": "74.36",
         "win_or_half_tie_rate": "69.19",
     }
+    assert {name: evaluate(formula, result.graded) for name, formula in result.formulas.items()} == result.metrics
+    wins = measure(result).intervals["wins"]
+    # 99 draws with 58 wins: binomial, 58 +- 1.96 * sqrt(99 * 58/99 * 41/99)
+    assert (wins.low, wins.high) == pytest.approx((58 - 9.6, 58 + 9.6), abs=1.5)
 
 
 def test_both_orders_and_the_picture_go_to_the_judge(shared_data):

@@ -8,6 +8,7 @@ from evaluation.benches.accuracy_checks import check_grading, check_round_trip
 from sightline.errors import DataError
 from sightline.evaluation.bench import Answer
 from sightline.evaluation.benches.mmstar import BENCH, inline_options
+from sightline.evaluation.formulas import evaluate
 
 ROWS = [
     ("coarse perception", "image emotion", "A"),
@@ -77,6 +78,14 @@ def test_gain_and_leakage(folder, tmp_path):
     options = {"without_image": str(tmp_path / "blind.answers"), "llm_base": str(tmp_path / "base.answers")}
     result = BENCH.grade(folder, answers("A", "B", "C", "X"), "official", options, None)
     assert result.metrics == {"accuracy": 0.75, "multi_modal_gain": 0.25, "leakage": 0.25}
+    for protocol in BENCH.protocols:
+        result = BENCH.grade(folder, answers("A", "B", "C", "X"), protocol, options, None)
+        values = {name: evaluate(formula, result.graded) for name, formula in result.formulas.items()}
+        uncut = {name: value for name, value in result.metrics.items() if name != "leakage" or value}
+        assert values == pytest.approx(uncut) and "multi_modal_gain" in values, protocol
+    swapped = {"without_image": options["llm_base"], "llm_base": options["without_image"]}
+    result = BENCH.grade(folder, answers("A", "B", "C", "X"), "official", swapped, None)
+    assert result.metrics["leakage"] == 0 and "leakage" not in result.formulas
 
 
 def test_options_of_a_question():
@@ -141,7 +150,8 @@ def test_a_tsv_of_vlmevalkit(tmp_path):
 
 
 def test_a_wrong_row_is_named(folder):
-    row = {"index": 9, "question": "q", "answer": "E", "category": "math", "l2_category": "geometry"}
-    (folder / "mmstar.jsonl").write_text(json.dumps(row))
-    with pytest.raises(DataError, match=r"mmstar\.jsonl:1: answer 'E' is no letter"):
-        BENCH.questions(folder)
+    for answer in ("E", "AB", " "):
+        row = {"index": 9, "question": "q", "answer": answer, "category": "math", "l2_category": "geometry"}
+        (folder / "mmstar.jsonl").write_text(json.dumps(row))
+        with pytest.raises(DataError, match=rf"mmstar\.jsonl:1: answer '{answer.strip()}' is no letter"):
+            BENCH.questions(folder)

@@ -213,6 +213,7 @@ def _result(graded: Sequence[Graded], notes: list[str]) -> Result:
         notes=[*notes, *([f"{failures} questions without a verdict are left out"] if failures else [])],
         failures=failures,
         formulas={
+            **{name: name for name in ("wins", "losses", "ties")},
             "win_rate": "100 * wins / (wins + losses)",
             "win_or_half_tie_rate": "100 * (wins + ties / 2) / judged",
         },

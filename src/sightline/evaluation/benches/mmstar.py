@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from sightline.evaluation.choices import (
 )
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
 from sightline.evaluation.spreadsheet import read_sheet, write_sheet
+from sightline.evaluation.statistics import ANSWERS
 from sightline.evaluation.tables import (
     PictureFiles,
     field,
@@ -50,6 +51,7 @@ from sightline.evaluation.yes_no import cambrian_word
 LETTERS: Final = "ABCD"
 TOTAL: Final = 1500
 _INLINE: Final = re.compile(r"(?:^|,?\s+)([A-D]): ?")
+_COLUMN: Final = re.compile(r"[A-Za-z_]\w*")
 _BRACKETED: Final = re.compile(r"(?:^|\n)\(([A-D])\) ?")
 _FILES: Final = (
     *("mmstar.parquet", "data/val-*.parquet", "val-*.parquet", "val/*.parquet", "*.parquet"),
@@ -124,11 +126,17 @@ class MMStar:
         metrics = {"accuracy": score(graded)}
         formulas = {"accuracy": _formula(rows, protocol)}
         if "without_image" in options:
-            blind = score(_grade_file(rows, options["without_image"], protocol))
-            metrics["multi_modal_gain"] = metrics["accuracy"] - blind
+            blind = _grade_file(rows, options["without_image"], protocol)
+            graded = _beside(graded, blind, "blind")
+            metrics["multi_modal_gain"] = metrics["accuracy"] - score(blind)
+            formulas["multi_modal_gain"] = f"{formulas['accuracy']} - {_of('blind', formulas['accuracy'])}"
             if "llm_base" in options:
-                base = score(_grade_file(rows, options["llm_base"], protocol))
-                metrics["leakage"] = max(0.0, blind - base)
+                base = _grade_file(rows, options["llm_base"], protocol)
+                graded = _beside(graded, base, "base")
+                metrics["leakage"] = max(0.0, score(blind) - score(base))
+                if metrics["leakage"]:  # cut at 0 it is no formula of counts
+                    of_blind, of_base = (_of(name, formulas["accuracy"]) for name in ("blind", "base"))
+                    formulas["leakage"] = f"{of_blind} - {of_base}"
         scale = 100.0 if protocol == "cambrian" else 1.0
         by_category = accuracies(graded, [row.category for row in rows], scale=scale)
         if protocol == "lmms-eval":
@@ -190,7 +198,7 @@ class MMStar:
             if given and not inline_options(text):
                 text += "\nOptions: " + ", ".join(f"{letter}: {option}" for letter, option in given.items())
             truth = str(field(row, "answer", source)).strip()
-            if truth.upper() not in LETTERS:
+            if truth.upper() not in tuple(LETTERS):
                 raise DataError(f"answer {truth!r} is no letter of {LETTERS}", source=source)
             rows.append(
                 Row(
@@ -252,6 +260,19 @@ def _grade(rows: Sequence[Row], answers: Sequence[Answer], protocol: str, told: 
         hit, read = _hit(row, answer.text, protocol, told)
         graded.append(grade_row(row, answer.text, hit, read, **counted([_axis(row)], hit)))
     return graded
+
+
+def _beside(graded: Sequence[Graded], other: Sequence[Graded], name: str) -> list[Graded]:
+    """The rows with the counts of another model's answers to the same questions in columns of their own."""
+    return [
+        replace(row, counts={**row.counts, **{f"{name}_{column}": value for column, value in one.counts.items()}})
+        for row, one in zip(graded, other, strict=True)
+    ]
+
+
+def _of(name: str, formula: str) -> str:
+    """The formula of those columns."""
+    return _COLUMN.sub(lambda match: match[0] if match[0] == ANSWERS else f"{name}_{match[0]}", formula)
 
 
 def _grade_file(rows: Sequence[Row], path: Any, protocol: str) -> list[Graded]:

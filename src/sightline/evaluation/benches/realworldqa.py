@@ -139,7 +139,7 @@ def _hit(row: Row, answer: str, protocol: str, told: OptionMatch) -> float:
         return float(cambrian_word(answer) == row.truth.lower())
     if protocol == "vlmevalkit":
         return float(told.letters[row.id] == truth)
-    if truth.upper() in LETTERS:
+    if truth.upper() in tuple(LETTERS):
         return float(lmms_letter(answer, LETTERS) == truth.upper())
     return float(answer.lower().strip().rstrip(".") == truth.lower())
 
