@@ -94,15 +94,14 @@ MARKS = [*" " * 12, "\n", "\t", "\n\n", "\u00a0", "\u3000", *ODD.split("|")]
 @pytest.mark.skipif(VERSION < (3, 10), reason="quotation marks and dashes are cut since NLTK 3.10")
 def test_our_words_are_those_of_nltk():
     draw = random.Random(0)
-    words = [*VOCABULARY, "Bus", "dogs", "men's", "hot-dog", "ovens", "OVEN", "i", "The"]
+    words = [*VOCABULARY, "Bus", "dogs", "men's", "hot-dog", "ovens", "OVEN", "The"]
     odd = []
     for _ in range(3000):
         text = "".join(draw.choice(words) + draw.choice(MARKS) for _ in range(draw.randint(1, 12)))
         ours = [word.text for word in treebank_words(text) if word.text.isalpha()]
         if ours != [token for token in nltk.word_tokenize(text) if token.isalpha()]:
             odd.append(text)
-    # known: a lone quotation mark after the last stop, and 's' at the very end
-    assert len(odd) <= 15, odd[:5]
+    assert len(odd) <= 3, odd  # known: a lone quotation mark after the last stop
 
 
 def test_each_missing_part_of_the_data_is_an_error_that_says_what_to_do(tmp_path):

@@ -35,6 +35,7 @@ def texts(text):
             "x's' dog'd Ridern't's they'LL they'Ll",
             ["x", "'s", "'", "dog", "'d", "Rider", "n't", "'s", "they", "'LL", "they'Ll"],
         ),
+        ("x's' y's'! z's'* w's'", ["x", "'s", "'", "y", "'s", "'", "!", "z's", "'", "*", "w's", "'"]),
         ("a,,b a, 1,5 3:x", ["a", ",", ",b", "a", ",", "1,5", "3", ":", "x"]),
         ("--- `a` ``b''", ["--", "-", "`", "a", "`", "``", "b", "''"]),
         ('She said "bus." (really)', ["She", "said", '"', "bus", ".", '"', "(", "really", ")"]),

@@ -46,6 +46,7 @@ _LEMMAS: Final = {
     "men": "men",  # the work force: a noun of its own, so not "man"
     "mice": "mouse",
     "oxen": "ox",
+    "oxens": "oxen",  # "oxen" is an entry of the list as well
     "pocketknives": "pocketknife",
     "potatoes": "potato",
     "skis": "ski",

@@ -23,6 +23,7 @@ _COMMA: Final = re.compile(r"[:,](?:\D|$)")
 _OPENING: Final = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|[mtsdn])\b)(?=\w)", re.IGNORECASE)
 """A quotation mark before a word, but no clitic."""
 _CLITICS: Final = (re.compile(r"(?<=[^'])'[sSmMdD]$"), re.compile(r"(?<=[^'])(?:'(?:ll|LL|re|RE|ve|VE)|n't|N'T)$"))
+_LATE: Final = "*[](){}<>\"”»’-'"
 _SENTENCE_END: Final = re.compile(r"[.?!](?=[)\";}\]*:@'({\[‘’“”«»?!]|\s|$)")
 """A mark that ends a sentence: before a blank, or before another mark that cannot be part of a word."""
 _REALIGNED: Final = re.compile(r"[\"')\]}‘’“”«»]+$")
@@ -52,7 +53,8 @@ def _chunk(chunk: str, offset: int, *, last: bool) -> Iterator[Word]:
     start = 0
     for end in sorted({*_cuts(chunk, last=last), len(chunk)}):
         if chunk[start:end].strip():
-            yield from _piece(chunk[start:end], offset + start)
+            late = last if end == len(chunk) else chunk[end] in _LATE
+            yield from _piece(chunk[start:end], offset + start, late=late)
         start = end
 
 
@@ -78,12 +80,15 @@ def _stops(chunk: str, *, last: bool) -> Iterator[int]:
             yield start + found.start()
 
 
-def _piece(piece: str, start: int) -> Iterator[Word]:
-    """A piece without separate marks: a quotation mark at its end comes off, then clitics."""
+def _piece(piece: str, start: int, *, late: bool) -> Iterator[Word]:
+    """A piece without separate marks: a quotation mark at its end comes off, then clitics.
+
+    ``late``: what follows is cut off after quotation marks were; of ``'s'`` only the mark comes off then.
+    """
     ends = [len(piece)]
     if piece.endswith("'") and piece not in ("'", "''"):
         ends.append(len(piece) - 1)
-    for pattern in _CLITICS:
+    for pattern in _CLITICS[len(ends) - 1 :] if late else _CLITICS:
         if found := pattern.search(piece, 0, ends[-1]):
             ends.append(found.start())
     begin = 0
