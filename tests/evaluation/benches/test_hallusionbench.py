@@ -176,6 +176,7 @@ def test_the_judge_sees_question_truth_and_answer(data):
 def test_questions_without_a_figure_have_no_picture(data):
     questions = BENCH.questions(data)
     assert [question.id for question in questions] == IDS
+    assert questions[4].meta["protocols"] == ["official"] and questions[5].meta["protocols"] == list(BENCH.protocols)
     assert questions[4].prompt.images == () and len(questions[4].prompt.messages[0]["content"]) == 1
     assert questions[0].prompt.images == (str(data / "hallusion_bench/VD/ocr/0_0.png"),)
 

@@ -64,7 +64,11 @@ class HallusionBench:
             Question(
                 id=id,
                 prompt=picture_prompt(f"hallusionbench-{id}", row["question"], _figure(row, pictures)),
-                meta={"category": row["category"], "max_new_tokens": _MAX_NEW_TOKENS},
+                meta={
+                    "category": row["category"],
+                    "max_new_tokens": _MAX_NEW_TOKENS,
+                    "protocols": list(self.protocols if _has_figure(row) else self.protocols[:1]),
+                },
             )
             for id, row in self._rows(data).items()
         ]
