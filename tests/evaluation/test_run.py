@@ -361,7 +361,7 @@ def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_p
     evaluate = ["eval", "run", "scenes", "--model", tiny["llava"], "--data", world.parent, "--max-tokens", 6]
     base, again = tmp_path / "base", tmp_path / "again"
     code, out, err = run(*evaluate, "-o", base, "--batch-size", 5)
-    assert code == 0 and "scenes (official), 12 answers" in out and "words on average" in err
+    assert code == 0 and "scenes (official), 12 answers" in out and "Length of answers: captions " in err
     assert "difference" not in (base / "report.html").read_text()
 
     code, _, err = run(*evaluate, "-o", again, "--batch-size", 2, "--against", base)
@@ -378,6 +378,9 @@ def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_p
     assert table == json.loads((base / "results.json").read_text())["results"]["scenes_official"]
     assert table["alias"] == "scenes_official" and "accuracy,none" in table and "accuracy_stderr,none" in table
 
+    grade = ["eval", "grade", "scenes", "--data", world, "--responses", answers, "--json"]
+    assert json.loads(run(*grade, "-")[1]) == json.loads(figures.read_text())
+
     right = tmp_path / "right.jsonl"
     write_answers(right, truthful(world))
     assert run("eval", "grade", "scenes", "--data", world, "--responses", right, "--json", tmp_path / "r.json")[0] == 0
@@ -389,6 +392,10 @@ def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_p
         and "worse in nothing" in err
     )
     assert json.loads((tmp_path / "d.json").read_text())["metrics"]["cover"]["verdict"] == "better"
+    assert "Length of answers of A: captions " in err and "Length of answers of B: captions 1" in err
+    assert json.loads(run("eval", "diff", base / "scenes", tmp_path / "r.json", "--json", "-")[1]) == json.loads(
+        (tmp_path / "d.json").read_text()
+    )
 
 
 def test_what_is_wrong_is_said_before_the_model_is_loaded(run, world, tmp_path):
@@ -416,7 +423,7 @@ def test_what_is_wrong_is_said_before_the_model_is_loaded(run, world, tmp_path):
         )[2]
     )
     assert "found 1 results. Give A and B" in run("eval", "diff", tmp_path)[2]
-    assert "is no whole result" in run("eval", "diff", tmp_path, tmp_path)[2]
+    assert "results.json: the file does not exist. Give a results file" in run("eval", "diff", tmp_path, tmp_path)[2]
 
 
 def _right(world, folder):

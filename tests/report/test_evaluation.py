@@ -90,7 +90,7 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path, pictures):
         tmp_path / "new" / "p.html", [(measured([1, 1], facts=facts), one), (None, one)]
     ).read_text()
     assert page.startswith("<!doctype html>")
-    assert "mine with lora; 2 answers; 5.0 words each; 25.0% cut at the limit of tokens; 3 could not be graded" in page
+    assert "mine with lora; 2 answers; 5.0 words each; 25.0% cut at the limit of tokens; the judge failed on 3" in page
     assert "judge j (3 of 10 requests failed, cost 1.5)" in page and "the judge was away" in page
     assert "&lt;b&gt;<mark>dog</mark>&lt;/b&gt;" in page
     assert page.count('src="data:image/png;base64,') == 2 and "gone.png is not there, or no picture" in page

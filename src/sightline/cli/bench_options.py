@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import typer
 import yaml
 from rich import box
 from rich.table import Table
@@ -17,9 +19,11 @@ from sightline.cli.console import out, progress_bar, say
 from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.judge import JudgeClient, load_judge
-from sightline.evaluation.results import Measured
+from sightline.evaluation.results import Measured, length_words
 from sightline.report.table import SIGNS, Row, bounds, number
 
+STDOUT: Final = Path("-")
+"""``--json -``: the JSON goes to stdout, and no table."""
 _MOST_DECIMALS: Final = 4
 
 
@@ -116,6 +120,16 @@ def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[
         )
 
 
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes figures to a file, folders included, or to stdout."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    if path == STDOUT:
+        typer.echo(text)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
 def result_table(measured: Measured) -> Table:
     """One result for the terminal: figures as the protocol prints them, and their intervals."""
     result = measured.result
@@ -154,13 +168,13 @@ def changes_table(rows: Sequence[Row]) -> Table:
 def show_result(measured: Measured) -> None:
     """Prints a result, its notes and how long the answers are: length stands beside every figure."""
     result = measured.result
-    failed = f", {result.failures} could not be graded" if result.failures else ""
+    failed = f", the judge failed on {result.failures}" if result.failures else ""
     out.print(Text(f"{result.bench} ({result.protocol}), {len(result.graded)} answers{failed}", style="bold"))
     out.print(result_table(measured))
     length = measured.facts.get("length", {})
     if length:
         cut = f", {length['cut']:.1%} cut at the limit of tokens" if "cut" in length else ""
-        say(f"Answers: {length['mean_words']:.1f} words on average, {length['empty']:.1%} empty{cut}.")
+        say(f"Length of answers: {length_words(measured)}; {length['empty']:.1%} empty{cut}.")
     if "prompts" in measured.facts:
         say(f"Wording of the questions: {measured.facts['prompts']}.")
     judge = measured.facts.get("judge")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -134,17 +133,26 @@ def grade(
     judge: JudgeOption = None,
     judge_option: JudgeSetting = None,
     json_out: Annotated[
-        Path | None, typer.Option("--json", help="Write figures here, and rows beside.", show_default=False)
+        Path | None,
+        typer.Option("--json", help="Write figures here, and rows beside; -: to stdout.", show_default=False),
     ] = None,
 ) -> None:
     """Grade stored answers: needs no model and no GPU.
 
     Example: `sightline eval grade pope --data pope/ --responses answers.jsonl --protocol lmms-eval --json out.json`
     """
-    from sightline.cli.bench_options import data_folder, judging, options_of, protocol_of, show_result
+    from sightline.cli.bench_options import (
+        STDOUT,
+        data_folder,
+        judging,
+        options_of,
+        protocol_of,
+        show_result,
+        write_json,
+    )
     from sightline.evaluation.answers import read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
-    from sightline.evaluation.results import length_facts, measure, write_measured
+    from sightline.evaluation.results import length_facts, measure, results_document, write_measured
     from sightline.evaluation.run import GradeSpec, grade_answers
 
     chosen = load_bench(bench)
@@ -162,6 +170,9 @@ def grade(
     if client is not None:
         facts["judge"] = client.facts()
     measured = measure(result, facts)
+    if json_out == STDOUT:
+        write_json(json_out, results_document(measured))
+        return
     if json_out is not None:
         write_measured(measured, json_out)
     show_result(measured)
@@ -179,7 +190,9 @@ def diff(
     page: Annotated[
         Path | None, typer.Option(help="Write A and B side by side to this HTML file.", show_default=False)
     ] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the differences.", show_default=False)] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write the differences; -: to stdout.", show_default=False)
+    ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
 ) -> None:
     """Is B better than A, and by how much: paired differences on the same questions, with intervals.
@@ -189,8 +202,8 @@ def diff(
     from rich.text import Text
 
     from sightline.cli.bench_diff import comparisons, other_wording
-    from sightline.cli.bench_options import changes_table
-    from sightline.evaluation.results import changes
+    from sightline.cli.bench_options import STDOUT, changes_table, write_json
+    from sightline.evaluation.results import changes, length_words
     from sightline.report.evaluation import change_rows, write_results_page
     from sightline.report.table import table_json
 
@@ -199,19 +212,20 @@ def diff(
     for a, b in compared:
         result = a[0].result
         rows = change_rows(changes(a, b, resamples=resamples), result)
-        title = f"{result.bench} ({result.protocol}): A against B, on the same questions"
-        console_out.print(Text(title, style="bold"))
-        console_out.print(changes_table(rows))
+        if json_out != STDOUT:
+            title = f"{result.bench} ({result.protocol}): A against B, on the same questions"
+            console_out.print(Text(title, style="bold"))
+            console_out.print(changes_table(rows))
         for name in ("better", "worse"):
             named = [row.name for row in rows if row.verdict == name]
             say(f"{result.bench}: B is {name} in {', '.join(named) or 'nothing'}.")
+        for side, some in (("A", a), ("B", b)):
+            say(f"Length of answers of {side}: {'; '.join(filter(None, map(length_words, some))) or 'not known'}.")
         if warning := other_wording((a, b)):
             say(warning)
         documents.append({"bench": result.bench, "protocol": result.protocol, "metrics": table_json(rows)})
     if json_out is not None:
-        json_out.parent.mkdir(parents=True, exist_ok=True)
-        document = documents[0] if len(documents) == 1 else {"benchmarks": documents}
-        json_out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_json(json_out, documents[0] if len(documents) == 1 else {"benchmarks": documents})
     if page is not None:
         pairs = [pair for a, b in compared for pair in zip(a, b, strict=True)]
         say(f"Page: {write_results_page(page, pairs)}")
@@ -280,7 +294,9 @@ def aggregate(
         Path | None,
         typer.Option(help="JSON file with name, base and reference values of the index.", show_default=False),
     ] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows.", show_default=False)] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows; -: to stdout.", show_default=False)
+    ] = None,
 ) -> None:
     """Show models side by side: OViP's experiment row, its hallucination index and its sum of general benchmarks.
 
@@ -290,6 +306,7 @@ def aggregate(
 
     from rich.table import Table
 
+    from sightline.cli.bench_options import STDOUT, write_json
     from sightline.errors import DataError
     from sightline.evaluation.aggregate import OVIP_7B, hri, load_reference, ovip_row, read_evaluation
 
@@ -309,11 +326,10 @@ def aggregate(
         table.add_column(title, justify="left" if title == "figure" else "right")
     for name in dict.fromkeys(name for row in rows.values() for name in row):
         table.add_row(name, *(f"{row[name]:.2f}" if name in row else "" for row in rows.values()))
-    console_out.print(table)
+    if json_out != STDOUT:
+        console_out.print(table)
     for name, used in protocols.items():
         say(f"{name}: {', '.join(f'{bench} {protocol}' for bench, protocol in used.items())}.")
     say(f"HRI is scaled from 0 to 10 by: {scale.summary()}.")
     if json_out is not None:
-        json_out.parent.mkdir(parents=True, exist_ok=True)
-        document = {"reference": asdict(scale), "rows": rows, "protocols": protocols}
-        json_out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_json(json_out, {"reference": asdict(scale), "rows": rows, "protocols": protocols})

@@ -16,6 +16,8 @@ from sightline.evaluation.formulas import differences, intervals
 from sightline.evaluation.statistics import Interval
 
 RESULTS: Final = "results.json"
+_MOST_LENGTHS: Final = 6
+"""Categories whose lengths are told apart."""
 _Z: Final = 1.959963984540054
 """Half-width of a 95 % interval in standard errors, for tables that want an error instead of an interval."""
 
@@ -53,6 +55,16 @@ def length_facts(answers: Sequence[StoredAnswer]) -> dict[str, float]:
     return facts
 
 
+def length_words(measured: Measured) -> str:
+    """``generative 9.1 words, existence 1.0``, or one mean where there is one category, or too many."""
+    words = measured.facts.get("words", {})
+    if 1 < len(words) <= _MOST_LENGTHS:
+        (first, mean), *others = words.items()
+        return ", ".join([f"{first} {mean:.1f} words", *(f"{name} {mean:.1f}" for name, mean in others)])
+    length = measured.facts.get("length", {})
+    return f"{length['mean_words']:.1f} words" if length else ""
+
+
 def _words(graded: Sequence[Graded]) -> dict[str, float]:
     """Mean number of words by category: a caption and a yes/no answer have no length in common."""
     lengths: dict[str, list[int]] = {}
@@ -70,11 +82,15 @@ def write_measured(measured: Measured, path: Path) -> Path:
     """
     result = measured.result
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {**lmms_eval_table([measured]), "sightline": _document(measured)}
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(results_document(measured), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     rows = (json.dumps(vars(row), ensure_ascii=False, default=_plain) + "\n" for row in result.graded)
     graded_path(path).write_text("".join(rows), encoding="utf-8")
     return path
+
+
+def results_document(measured: Measured) -> dict[str, Any]:
+    """What stands in a results file."""
+    return {**lmms_eval_table([measured]), "sightline": _document(measured)}
 
 
 def graded_path(path: Path) -> Path:
@@ -89,6 +105,9 @@ def read_measured(path: Path) -> Measured:
         DataError: It is no results file of ours, or its rows are missing.
     """
     path = path / RESULTS if path.is_dir() else path
+    if not path.is_file():
+        remedy = "Give a results file of `sightline eval`, or the folder that holds results.json"
+        raise DataError("the file does not exist", source=str(path), remedy=remedy)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))["sightline"]
         with graded_path(path).open(encoding="utf-8") as file:

@@ -14,14 +14,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from sightline.evaluation.bench import Graded, Result, direction
-from sightline.evaluation.results import Change, Measured, changes
+from sightline.evaluation.results import Change, Measured, changes, length_words
 from sightline.evaluation.statistics import Interval
 from sightline.report.page import Answer, GalleryItem, embed, pieces
 from sightline.report.svg import interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
 
 _MOST_PANELS = 4
-_MOST_LENGTHS = 6
 _MOST_BARS = 20
 _LONGEST_FORMULA = 48
 
@@ -203,15 +202,12 @@ def _side_facts(side: Measured) -> list[str]:
     if facts.get("adapter"):
         parts[-1:] = [f"{parts[-1]} with {facts['adapter']}"]
     parts.append(f"{len(side.result.graded)} answers")
-    words = facts.get("words", {})
-    if 1 < len(words) <= _MOST_LENGTHS:
-        parts.append("words each: " + ", ".join(f"{name} {mean:.1f}" for name, mean in words.items()))
-    elif length:
-        parts.append(f"{length['mean_words']:.1f} words each")
+    if words := length_words(side):
+        parts.append(f"{words} each")
     if length.get("cut"):
         parts.append(f"{length['cut']:.1%} cut at the limit of tokens")
     if side.result.failures:
-        parts.append(f"{side.result.failures} could not be graded")
+        parts.append(f"the judge failed on {side.result.failures}")
     if judge:
         cost = f", cost {judge['cost']:.4g}" if "cost" in judge else ""
         parts.append(f"judge {judge['name']} ({judge['failed']} of {judge['requests']} requests failed{cost})")
