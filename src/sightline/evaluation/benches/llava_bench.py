@@ -300,26 +300,21 @@ def _graded(row: Row, answer: str, reply: JudgeReply, scores: tuple[float, float
 
 
 def _figures(graded: Sequence[Graded], *, rounded: bool) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Score, mean scores times 10, and the score by category."""
+    """Score and mean scores times 10, over all and by category."""
 
-    def means(name: str) -> tuple[float, float]:
+    def figures(name: str) -> dict[str, float]:
         scored = [row for row in graded if f"{name}_reviews" in row.counts]
         found = [mean(row.counts[f"{name}_{side}"] for row in scored) for side in ("reference", "model")]
         # the official summary rounds the means before it divides
         reference, model = (round(value, 3) for value in found) if rounded else found
-        return reference, model
-
-    def relative(name: str) -> float:
-        reference, model = means(name)
-        return model / reference * 100 if reference else math.nan
+        relative = model / reference * 100 if reference else math.nan
+        return {"score": relative, "model_score": 10 * model, "reference_score": 10 * reference}
 
     if not any("all_reviews" in row.counts for row in graded):
         raise DataError("the judge gave no review that can be used", source="llava_bench", remedy="See its errors")
-    reference, model = means("all")
-    metrics = {"score": relative("all"), "model_score": 10 * model, "reference_score": 10 * reference}
     names = dict.fromkeys(str(row.details["category"]) for row in graded)
     scored = [name for name in sorted(names) if any(f"{column(name)}_reviews" in row.counts for row in graded)]
-    return metrics, {name: {"score": relative(column(name))} for name in scored}
+    return figures("all"), {name: figures(column(name)) for name in scored}
 
 
 def _formulas(categories: Sequence[str]) -> dict[str, str]:
