@@ -65,18 +65,20 @@ def test_debug_shows_the_error_itself(monkeypatch, recipe):
 
 
 def test_a_full_disk_is_one_message_and_other_failures_are_not_hidden(run, recipe, monkeypatch):
-    def fail(number):
+    def fail(number, *named):
         def load(*_):
-            raise OSError(number, os.strerror(number), "run/metrics.jsonl")
+            raise OSError(number, os.strerror(number), *named)
 
         monkeypatch.setattr("sightline.cli.train.load_recipe", load)
 
-    fail(errno.ENOSPC)
+    fail(errno.ENOSPC, "run/metrics.jsonl")
     code, _, err = run("show", recipe)
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(
         "error: run/metrics.jsonl: No space left on device. Make room, and run the same command again"
     )
+    fail(errno.EACCES, "/proc/x.jsonl")
+    assert run("show", recipe)[2].startswith("error: /proc/x.jsonl: Permission denied. Correct the path, or who may")
     fail(errno.EIO)
     monkeypatch.setattr(sys, "argv", ["sightline", "show", str(recipe)])
     with pytest.raises(OSError, match="Input/output error"):

@@ -111,6 +111,12 @@ def test_duplicate_key_names_both_lines(write):
         ("beta: 0.1", "beta: [1", "not valid YAML"),
         ("beta: 0.1", "beta: !!python/name:os.system x", "expected a plain value. Remove the tag."),
         ("beta: 0.1", "beta: &b 0.1\n  other: *b", "aliases are not allowed"),
+        ("learning_rate: 1e-5", "betas: [0.9]", ":16: train.betas: found a list of 1, expected one of at least 2."),
+        ("learning_rate: 1e-5", "betas: [0.9, 1.5]", "train.betas.1: found 1.5 (number), expected a value < 1."),
+        ("learning_rate: 1e-5", "betas: [0.9, 0.9, 0.9]", "train.betas: found a list of 3, expected at most 2 values."),
+        ("name: small", "name: ''", ":1: name: found '' (string), expected a string that is not empty."),
+        ("name: small", "name: small\nseed: -1", ":2: seed: found -1 (whole number), expected a value >= 0."),
+        ("name: small", "name: sm\0all", "not valid YAML: unacceptable character #x0000"),
     ],
 )
 def test_wrong_values_say_found_and_expected(write, old, new, expected):
@@ -128,6 +134,8 @@ def test_all_faults_are_told_at_once(write):
 def test_file_that_is_missing_or_empty(write, tmp_path):
     assert "no such recipe file" in message(tmp_path / "none.yaml")
     assert "found nothing" in message(write(""))
+    (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
+    assert "latin.yaml: not UTF-8 text" in message(tmp_path / "latin.yaml")
 
 
 def test_overrides(write):

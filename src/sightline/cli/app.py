@@ -60,8 +60,11 @@ def main() -> None:
         console.print_error(error)
         sys.exit(2)
     except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if debug or not (full or error.filename):
             raise
-        remedy = "Make room, and run the same command again: it goes on from what is whole."
-        console.print_error(SightlineError(f"{error.filename or 'the disk is full'}: {error.strerror}. {remedy}"))
+        remedy = "Correct the path, or who may write there; --debug shows where it was used"
+        if full:
+            remedy = "Make room, and run the same command again: it goes on from what is whole"
+        console.print_error(SightlineError(f"{error.filename or 'output'}: {error.strerror}. {remedy}."))
         sys.exit(2)

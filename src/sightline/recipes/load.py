@@ -145,10 +145,13 @@ def _fault(source: Source, fault: dict[str, Any]) -> str:
         scope = f" in {inside}" if inside else ""
         remedy = _elsewhere(str(path[-1])) or nearest(str(path[-1]), _keys(path[:-1]))
         return f"{where}: unknown key '{path[-1]}'{scope}. {remedy}"
+    found = describe(fault["input"])
+    if fault["type"] == "missing" and isinstance(path[-1], int):
+        whole = ".".join(map(str, path[:-1]))
+        return f"{where}: {whole}: found {found}, expected one of at least {path[-1] + 1}."
     if fault["type"] == "missing":
         meaning = field_docs(_schema_at(path[:-1])).get(str(path[-1]), "")
         return f"{where}: missing key '{dotted}'. Add it{': ' + meaning if meaning else '.'}"
-    found = describe(fault["input"])
     if fault["type"] == "literal_error":
         words = [str(value) for value in _choices(fault["ctx"]["expected"])]
         return f"{where}: {dotted}: found {found}, expected one of the words. {nearest(str(fault['input']), words)}"
@@ -170,6 +173,10 @@ _EXPECTED = {
 def _expectation(fault: dict[str, Any]) -> str:
     bounds = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<")}
     bounds["less_than_equal"] = ("le", "<=")
+    if fault["type"] == "string_too_short":
+        return "a string that is not empty"
+    if fault["type"] == "too_long":
+        return f"at most {fault['ctx']['max_length']} values"
     if fault["type"] in bounds:
         key, sign = bounds[fault["type"]]
         return f"a value {sign} {fault['ctx'][key]:g}"

@@ -7,13 +7,14 @@ here and checked when the algorithm is built (``sightline show`` does both).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False)
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Part = Literal["language", "projector", "vision"]
 Mode = Literal["full", "lora", "frozen"]
 
@@ -200,7 +201,7 @@ class TrainSpec:
     """None: ``learning_rate``."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Applied to matrices, not to biases and norms."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     epsilon: float = Field(default=1e-8, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     warmup: float = Field(default=0.03, ge=0)
@@ -300,8 +301,8 @@ class EvaluationSpec:
 class Recipe:
     """A training run."""
 
-    name: str
-    output_dir: str
+    name: str = Field(min_length=1)
+    output_dir: str = Field(min_length=1)
     """Run directory: resolved recipe, versions, metrics, checkpoints, report."""
     model: ModelSpec
     algorithm: dict[str, Any]
@@ -314,4 +315,4 @@ class Recipe:
     """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""
     train: TrainSpec = TrainSpec()
     evaluation: EvaluationSpec | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)

@@ -89,7 +89,11 @@ def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: no such recipe file. Expected the path of a YAML file.")
-    source = _parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text ({error}). Store the file as UTF-8.") from None
+    source = _parse(text, str(path))
     if not isinstance(source.values, dict):
         raise RecipeError(f"{path}: found {describe(source.values)}, expected keys and values (`name: ...`).")
     for override in overrides:
@@ -111,20 +115,25 @@ def describe(value: Any) -> str:
 
 def _parse(text: str, name: str) -> Source:
     """Values and origins of one YAML text; ``name`` stands before the line numbers."""
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
+        node = _node(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise RecipeError(f"{name}{line}: not valid YAML: {error.problem or error.context}.") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}: not valid YAML: {error}.") from None
-    finally:
-        loader.dispose()
     source = Source(None)
     source.values = _value(node, (), name, source) if node else None
     return source
+
+
+def _node(text: str) -> yaml.Node | None:
+    loader = _Loader(text)  # refuses characters that YAML has not
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
 
 
 def _value(node: yaml.Node, path: KeyPath, name: str, source: Source) -> Any:
