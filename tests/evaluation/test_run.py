@@ -164,6 +164,14 @@ def test_unknown_benchmarks_and_protocols_are_named():
     with pytest.raises(DataError, match=r"there is no benchmark 'ambre'. Did you mean amber\?"):
         load_bench("ambre")
     assert load_bench("sightline.evaluation.benches.scenes:BENCH") is BENCH
+    for name, message in (
+        ("nowhere.at.all:BENCH", "nowhere.at.all:BENCH: 'nowhere' cannot be imported. Install it, or set PYTHONPATH"),
+        ("json:BENCH", "json:BENCH: json defines no BENCH"),
+        ("json:JSONEncoder", "json:JSONEncoder: is no benchmark but type. Give it name, protocols"),
+        (":BENCH", "the benchmark is ':BENCH'. Write package.module:INSTANCE"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_bench(name)
     with pytest.raises(DataError, match=r"protocol 'x' is not one of scenes. Choose one of official"):
         grade_answers(BENCH, Path(), [Answer(id="a", text="")], GradeSpec(protocol="x"))
 

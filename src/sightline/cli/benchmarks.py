@@ -77,7 +77,9 @@ def run(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions generated together. Changes no answer.")] = 32,
     temperature: Annotated[float, typer.Option(min=0, help="0: greedy, as the protocols say.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that hold this share.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(min=1e-6, max=1, help="Sample from the likeliest tokens that hold this share.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of sampled answers.")] = 0,
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
     device: Annotated[

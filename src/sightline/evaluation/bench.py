@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from sightline.errors import DataError
 from sightline.types import Prompt
@@ -131,6 +131,7 @@ class Judge(Protocol):
         ...
 
 
+@runtime_checkable
 class Benchmark(Protocol):
     """A benchmark: what to ask, and what the answers are worth."""
 

@@ -49,8 +49,26 @@ def load_bench(name: str) -> Benchmark:
     """
     check_name(name)
     if ":" in name:
-        module, _, instance = name.partition(":")
-        found: Benchmark = vars(importlib.import_module(module))[instance]
-        return found
+        return _of_another_package(name)
     bench: Benchmark = importlib.import_module(f"sightline.evaluation.benches.{MODULES[name]}").BENCH
     return bench
+
+
+def _of_another_package(name: str) -> Benchmark:
+    module, _, instance = name.partition(":")
+    if not module or not instance:
+        raise DataError(f"the benchmark is {name!r}", remedy="Write package.module:INSTANCE")
+    try:
+        found = vars(importlib.import_module(module))[instance]
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{error.name!r} cannot be imported", source=name, remedy="Install it, or set PYTHONPATH"
+        ) from error
+    except KeyError as error:
+        raise DataError(
+            f"{module} defines no {instance}", source=name, remedy="Write package.module:INSTANCE"
+        ) from error
+    if not isinstance(found, Benchmark):
+        methods = "name, protocols, needs, questions, grade, export and read_export"
+        raise DataError(f"is no benchmark but {type(found).__name__}", source=name, remedy=f"Give it {methods}")
+    return found
