@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import train_runs
 from sightline.algorithms.registry import BUILT_IN, build_algorithm
 from sightline.data.schema import read_groups, write_groups
 from sightline.errors import DataError, RecipeError, SightlineError
-from sightline.recipes.schema import DataSpec, Recipe, SegmentSpec
+from sightline.recipes.schema import DatasetSpec, DataSpec, Recipe, SegmentSpec
 from sightline.train.loop import train
 from sightline.types import Group
 
@@ -119,3 +120,24 @@ def test_who_learns_from_comparisons_alone_says_so(name: str) -> None:
 def test_who_may_learn_from_single_answers_says_so() -> None:
     assert build_algorithm({"name": "sft", "responses": "chosen"}).compares
     assert not build_algorithm({"name": "reward_model", "objective": "regression"}).compares
+
+
+def test_prompts_of_an_online_run_are_bad_rows_like_others(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """Found before the first step, with their row; the data section says what to do about them."""
+    made = train_runs.online(tiny["llava"], tmp_path, "train_runs:CountsE", max_steps=1)
+    assert made.online is not None
+    path = Path(made.online.prompts.path)
+    groups = list(read_groups(path))
+    holds = {"role": "user", "content": [{"type": "text", "text": "what is <pad><image>?"}]}
+    long = {"role": "user", "content": [{"type": "text", "text": "why? " * 100}]}
+    for index, message in ((1, holds), (2, long)):
+        prompt = replace(groups[index].prompts[0], messages=(message,), images=())
+        groups[index] = replace(groups[index], prompts=(prompt,))
+    write_groups(path, groups)
+
+    limited = replace(made, data=DatasetSpec(max_length=128))
+    with pytest.raises(DataError, match=rf"{path.name}, row 2 .*contains <image>"):
+        train(limited, quiet=True)
+    train(replace(made, data=DatasetSpec(max_length=128, on_bad_row="skip")), quiet=True)
+    bad = [json.loads(line) for line in (tmp_path / "run" / "bad_rows.jsonl").read_text().splitlines()]
+    assert [(row["row"], row["reason"]) for row in bad] == [(2, "placeholders"), (3, "too long")]

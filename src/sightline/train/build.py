@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,12 +18,12 @@ from sightline.data.augment import Reader, resolved
 from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
-from sightline.data.validate import BAD_ROWS, Checks, DataReport, Needs, Part
+from sightline.data.validate import BAD_ROWS, Checks, DataReport, Needs, Part, write_bad_rows
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import ScoreSettings
 from sightline.negatives.relate import VisualRelation, visual_relation
-from sightline.recipes.schema import ReadsSpec, Recipe, VisualSpec
+from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
 from sightline.rewards.base import load_reward
 from sightline.rollouts.hf import HFEngine
 from sightline.train.columns import (
@@ -94,9 +95,8 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
         compared[part] = [visual.before.get(group.id, group) for group in groups]
         account[part] = _told(part, report, folder, runtime)
     if recipe.online is not None:
-        prompts = Account(checks=Checks(answers=False), cache_dir=folder / "images")
-        parts["train"] = load_prompts(recipe.online.prompts, prompts)
-        account["train"] = _told("train", prompts.report, folder, runtime)
+        parts["train"], report = _online_prompts(recipe, recipe.online, renderer)
+        account["train"] = _told("train", report, folder, runtime)
     if runtime.is_main:
         runtime.barrier()
     return Rows(
@@ -105,6 +105,25 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
         account=account,
         compared=compared["eval"] or compared["train"],
     )
+
+
+def _online_prompts(recipe: Recipe, online: OnlineSpec, renderer: Renderer) -> tuple[list[Group], DataReport]:
+    """The prompts that are sampled for. Where there is ``data``, its ``on_bad_row`` holds for them, and its
+    ``max_length`` with the longest answer that may come."""
+    dataset, folder = recipe.data or DatasetSpec(max_length=sys.maxsize), Path(recipe.output_dir)
+    account = Account(
+        checks=Checks(
+            max_length=dataset.max_length,
+            num_tokens=lambda group: renderer.num_tokens(group) + online.sampling.max_new_tokens,
+        ),
+        on_bad_row=dataset.on_bad_row,
+        cache_dir=folder / "images",
+    )
+    try:
+        return load_prompts(online.prompts, account), account.report
+    finally:
+        if dataset.on_bad_row == "skip":
+            write_bad_rows(folder, "train", account.report)
 
 
 def _needs(recipe: Recipe) -> Needs:
