@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from evaluation.benches.accuracy_checks import check_grading, check_round_trip
+from evaluation.benches.accuracy_checks import Judge, check_grading, check_round_trip
 from sightline.errors import DataError
 from sightline.evaluation.bench import Answer
 from sightline.evaluation.benches.scienceqa import BENCH, read_official
@@ -99,6 +99,22 @@ def test_rules_differ(folder):
     assert hits(folder, "lmms-eval", " a\n", "C.") == [1, 1], "stripped, lower case"
     assert hits(folder, "lmms-eval", "a. red", " C.z") == [0, 1], "with text behind it the letter must be upper case"
     assert hits(folder, "lmms-eval", "A) red", "C z") == [0, 0]
+
+
+def test_vlmevalkit_finds_the_letter_or_the_text(folder):
+    assert hits(folder, "vlmevalkit", "(A) red", "The answer is C") == [1, 1]
+    assert hits(folder, "vlmevalkit", "Red!", "z!") == [1, 1], "one option's text"
+    assert hits(folder, "vlmevalkit", "A or B", "x y z") == [0, 0]
+    answers = [Answer(id="1", text="A"), Answer(id="2", text="A")]
+    result = BENCH.grade(folder, answers, "vlmevalkit", {}, None)
+    assert result.metrics_printed == {"accuracy": "0.5"} and "0 answers named no option" in result.notes[1]
+    asked = Judge(lambda request: "C")
+    result = BENCH.grade(folder, [answers[0], Answer(id="2", text="the last")], "vlmevalkit", {}, asked)
+    assert result.metrics == {"accuracy": 1} and [request.id for request in asked.requests] == ["2"]
+    prompts = [question.meta["prompts"]["vlmevalkit"] for question in BENCH.questions(folder)]
+    end = "Please select the correct answer from the options above. \n"
+    assert prompts[0] == f"Question: q1\nOptions:\nA. red\nB. blue\n{end}"
+    assert prompts[1] == f"Hint: h\nQuestion: q2\nOptions:\nA. x\nB. y\nC. z\n{end}"
 
 
 def test_a_letter_beyond_the_choices_is_wrong(folder):

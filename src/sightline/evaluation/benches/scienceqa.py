@@ -1,7 +1,7 @@
 """ScienceQA (Lu et al. 2022, arXiv:2209.09513): the 2,017 test questions with a picture.
 
 ``official`` is the rule of LLaVA's ``eval_science_qa.py``, whose IMG-Accuracy is what papers on vision-language models
-quote. Figures are percent. Needs no judge.
+quote. Figures are percent. Needs no judge; ``vlmevalkit`` may use one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any, Final
 from sightline.errors import DataError
 from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracies, accuracy, grade_row
 from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
-from sightline.evaluation.choices import ANSWER_WITH_LETTER, cambrian_tail
+from sightline.evaluation.choices import ANSWER_WITH_LETTER, cambrian_tail, vlmeval_options, vlmeval_prompt
 from sightline.evaluation.json_files import read_json
+from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
 from sightline.evaluation.tables import (
     PictureFiles,
     field,
@@ -39,22 +40,22 @@ _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
 @dataclass(frozen=True, kw_only=True)
 class ScienceQA:
-    """The picture questions of ScienceQA under LLaVA's rule, lmms-eval's and Cambrian's."""
+    """The picture questions of ScienceQA under LLaVA's rule, lmms-eval's, Cambrian's and VLMEvalKit's."""
 
     name: str = "scienceqa"
-    protocols: tuple[str, ...] = ("official", "lmms-eval", "cambrian")
+    protocols: tuple[str, ...] = ("official", "lmms-eval", "cambrian", "vlmevalkit")
     needs: str = (
         "the release (problems.json, pid_splits.json, images/test/ID/image.png), the hub dataset lmms-lab/ScienceQA "
         "(ScienceQA-IMG/test-*.parquet), or sci_qa_test.json of Vision-LLM-Alignment with its pictures; no judge"
     )
 
     def questions(self, data: Path) -> list[Question]:
-        """The test questions that have a picture."""
+        """The test questions that have a picture; ``meta["prompts"]``: VLMEvalKit's wording."""
         return [
             Question(
                 id=row.id,
                 prompt=picture_prompt(row.id, row.text, [row.image], {"answer": row.truth}),
-                meta={"category": row.category, "max_new_tokens": 16},
+                meta={"category": row.category, "max_new_tokens": 16, "prompts": _prompts(row)},
             )
             for row in self._rows(data, pictures=True)
         ]
@@ -62,14 +63,18 @@ class ScienceQA:
     def grade(
         self, data: Path, answers: Sequence[Answer], protocol: str, options: Mapping[str, Any], judge: Judge | None
     ) -> Result:
-        """Accuracy on the questions with a picture: percent, a fraction for ``lmms-eval`` and ``cambrian``."""
+        """Accuracy on the questions with a picture: percent officially, a fraction under the other protocols.
+
+        ``vlmevalkit`` asks a judge, where one is given, about answers that name no option; ``template`` is its rubric.
+        """
         check_protocol(self, protocol)
-        check_options(self.name, options, ())
+        check_options(self.name, options, ("template",) if protocol == "vlmevalkit" else ())
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
+        told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
         graded = []
         for row, answer in zip(rows, matched, strict=True):
-            hit, read = _hit(row, answer.text, protocol)
+            hit, read = _hit(row, answer.text, protocol, told)
             graded.append(grade_row(row, answer.text, hit, read))
         percent = protocol == "official"
         fraction = accuracy(graded)
@@ -78,6 +83,7 @@ class ScienceQA:
             "official": f"{correct / len(rows) * 100:.2f}%",
             "lmms-eval": f"{fraction:.4f}",
             "cambrian": str(fraction),
+            "vlmevalkit": str(fraction),
         }
         return Result(
             bench=self.name,
@@ -86,7 +92,8 @@ class ScienceQA:
             metrics_printed={"accuracy": printed[protocol]},
             by_category=accuracies(graded, [row.category for row in rows], scale=100.0 if percent else 1.0),
             graded=graded,
-            notes=["questions with a picture only"],
+            notes=["questions with a picture only", *told.notes],
+            failures=told.failures,
             formulas={"accuracy": PERCENT if percent else ACCURACY},
         )
 
@@ -139,8 +146,17 @@ def read_official(answer: str) -> str:
     return str(stated[0]) if len(stated) == 1 else "FAILED"
 
 
-def _hit(row: Row, answer: str, protocol: str) -> tuple[float, str | None]:
+def _prompts(row: Row) -> dict[str, str]:
+    """VLMEvalKit's wording, where the row has question and hint apart."""
+    asked = row.extra or {}
+    options = vlmeval_options(row.options or {})
+    return {"vlmevalkit": vlmeval_prompt(asked["question"], options, asked["hint"])} if asked else {}
+
+
+def _hit(row: Row, answer: str, protocol: str, told: OptionMatch) -> tuple[float, str | None]:
     options = row.options or {}
+    if protocol == "vlmevalkit":
+        return float(told.letters[row.id] == row.truth), told.letters[row.id]
     if protocol == "official":
         read = read_official(answer)
         return float(read == row.truth and read in options), read
@@ -149,8 +165,8 @@ def _hit(row: Row, answer: str, protocol: str) -> tuple[float, str | None]:
         begins = len(said) >= 2 and said[0].isupper() and said[1] == "."
         return float(said.lower() == truth or (begins and said[0].lower() == truth)), None
     tail = cambrian_tail(answer).rstrip(".")
-    told = _plain(tail) == _plain(options[row.truth].lower().strip())
-    return float(told or tail.split(".")[0] == row.truth.lower()), None
+    same = _plain(tail) == _plain(options[row.truth].lower().strip())
+    return float(same or tail.split(".")[0] == row.truth.lower()), None
 
 
 def _plain(text: str) -> str:
@@ -188,6 +204,7 @@ def _problem_row(id: str, problem: Mapping[str, Any], image: str, source: str) -
         category=str(problem.get("subject", "")),
         image=image,
         options=options,
+        extra={"question": str(problem["question"]), "hint": str(problem.get("hint") or "")},
     )
 
 
