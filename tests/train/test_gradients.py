@@ -14,7 +14,7 @@ from sightline.algorithms.reward_model import RewardModel
 from sightline.cli.select import select
 from sightline.data.render import Renderer
 from sightline.data.schema import read_groups, write_groups
-from sightline.errors import CheckpointError, DataError
+from sightline.errors import CheckpointError, DataError, RecipeError
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
@@ -125,3 +125,21 @@ def test_the_command_selects_what_the_target_resembles(warm_up: Path, groups: li
     assert json.loads(Path(f"{out}.settings.json").read_text())["method"] == "nearest"
     with pytest.raises(CheckpointError, match="seed: 0 there, 1 here"):
         select(str(source), str(target), **options, seed=1)
+
+
+def test_the_command_refuses_what_cannot_be_selected_before_any_gradient(
+    warm_up: Path, groups: list[Group], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    write_groups(rows, groups[:4])
+    options = {"reward": str(warm_up), "out": tmp_path / "kept.jsonl"}
+    with pytest.raises(RecipeError, match="5 of 4 samples cannot be kept"):
+        select(str(rows), str(rows), **options, keep=5)
+    with pytest.raises(RecipeError, match=r"regularisation 0.0"):
+        select(str(rows), str(rows), **options, keep=2, regularisation=0.0)
+    with pytest.raises(RecipeError, match="no row is lost"):
+        select(str(rows), str(rows), **(options | {"out": rows}), keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"] and len(list(read_groups(rows))) == 4
+    select(str(rows), str(rows), **options, keep=2, method="random")
+    assert len(list(read_groups(tmp_path / "kept.jsonl"))) == 2
+    assert not list(tmp_path.glob("*.features/*.f32"))  # drawing at random needs no gradient

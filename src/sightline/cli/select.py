@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import progress_bar, say
-from sightline.errors import CheckpointError
+from sightline.errors import CheckpointError, RecipeError
 from sightline.recipes.schema import DataSpec, ReadsSpec
 
 if TYPE_CHECKING:
@@ -62,10 +62,13 @@ def select(
     """
     from sightline.data.load import load_groups
     from sightline.data.schema import write_groups
-    from sightline.data.select import lowest, selection_scores, write_scores
+    from sightline.data.select import check_selection, lowest, selection_scores, write_scores
     from sightline.rewards.model import fingerprint
 
     rows = [load_groups(DataSpec(path=path, image_dir=image_dir)) for path in (source, target)]
+    check_selection(len(rows[0]), len(rows[1]), regularisation, keep)
+    if out.absolute() in (Path(source).absolute(), Path(target).absolute()):
+        raise RecipeError(f"--out is {out}, which is read here. Choose another file, so that no row is lost.")
     made: dict[str, Any] = {"source": source, "target": target, "rows": [len(part) for part in rows], "reward": reward}
     made |= {"weights": fingerprint(reward), "features": features, "dimension": dimension, "seed": seed}
     made |= {"source_images": source_images, "target_images": target_images}
@@ -73,7 +76,7 @@ def select(
     _check_features(folder, made, overwrite)
     read, feature = _features(reward, head_only=features == "head", dimension=dimension, seed=seed)
     vectors = [
-        _vectors(folder / f"{name}.f32", _read(part, read, images), feature)
+        _vectors(folder / f"{name}.f32", _read(part, read, images), None if method == "random" else feature)
         for name, part, images in zip(("source", "target"), rows, (source_images, target_images), strict=True)
     ]
     scores = selection_scores(vectors[0], vectors[1], method, regularisation=regularisation, seed=seed)
@@ -110,9 +113,14 @@ def _read(groups: Sequence[Group], reads: ReadsSpec, images: Images | None) -> l
     return [read(group) for group in groups]
 
 
-def _vectors(path: Path, groups: Sequence[Group], feature: GradientFeatures) -> Tensor:
+def _vectors(path: Path, groups: Sequence[Group], feature: GradientFeatures | None) -> Tensor:
+    """[n,d]; d = 0 without a feature, for who draws at random."""
+    import torch
+
     from sightline.train.gradients import kept_features
 
+    if feature is None:
+        return torch.empty(len(groups), 0)
     with progress_bar() as bar:
         task = bar.add_task(f"gradients of the {path.stem}", total=len(groups))
         return kept_features(path, groups, feature, feature.dimension, lambda done: bar.update(task, completed=done))

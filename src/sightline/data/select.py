@@ -45,11 +45,7 @@ def selection_scores(
         RecipeError: fewer than two sources, no target, or a regularisation that is not above 0.
         DivergenceError: transport does not converge.
     """
-    if source.shape[0] < 2 or target.shape[0] < 1 or not regularisation > 0:
-        raise RecipeError(
-            f"selection from {source.shape[0]} for {target.shape[0]} samples with regularisation {regularisation}: "
-            "expected two sources, one target and a regularisation above 0. Give more rows, or correct the option."
-        )
+    check_selection(source.shape[0], target.shape[0], regularisation)
     generator = torch.Generator().manual_seed(seed)
     if method == "random":
         return torch.rand(source.shape[0], generator=generator, dtype=torch.float64)
@@ -58,6 +54,22 @@ def selection_scores(
     parts = [_chunk_scores(cosine_cost(source, target[order[k::count]]), method, regularisation) for k in range(count)]
     each = torch.stack(parts)
     return each.min(0).values if method == "nearest" else each.mean(0)
+
+
+def check_selection(sources: int, targets: int, regularisation: float, keep: int = 1) -> None:
+    """Whether so many sources can be scored for so many targets, and ``keep`` of them kept.
+
+    Raises:
+        RecipeError: fewer than two sources, no target, a regularisation that is not above 0, or more to keep than
+            there are.
+    """
+    if sources < 2 or targets < 1 or not regularisation > 0:
+        raise RecipeError(
+            f"selection from {sources} for {targets} samples with regularisation {regularisation}: "
+            "expected two sources, one target and a regularisation above 0. Give more rows, or correct the option."
+        )
+    if not 1 <= keep <= sources:
+        raise RecipeError(f"{keep} of {sources} samples cannot be kept. Give a number from 1 to that.")
 
 
 def _chunk_scores(cost: Tensor, method: Method, regularisation: float) -> Tensor:
