@@ -76,6 +76,24 @@ def _diagnosis(graded: Sequence[Graded]) -> dict[str, float]:
     }
 
 
+def pair_faults(graded: Sequence[Graded]) -> dict[str, int]:
+    """How many wrong pairs come from language, from vision, from both, as ``gpt4v_benchmark.py`` prints them.
+
+    An answer of mixed fault counts as both. Pairs with no attributed error are in none.
+    """
+    faults: dict[str, set[str]] = {}
+    for row in graded:
+        faults.setdefault(row.details["pair"], set()).add(row.details.get("fault", ""))
+    found = {"language": 0, "vision": 0, "mixed": 0}
+    for names in faults.values():
+        blamed = names & {"language", "vision"}
+        if "mixed" in names or len(blamed) == 2:
+            found["mixed"] += 1
+        elif blamed:
+            found[blamed.pop()] += 1
+    return found
+
+
 def _kinds(graded: Sequence[Graded]) -> dict[str, tuple[str, Sequence[Graded]]]:
     """What is right as a whole: kind to the key of its wholes and the answers that it takes in."""
     return {

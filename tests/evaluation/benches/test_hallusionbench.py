@@ -99,6 +99,8 @@ def test_the_diagnosis(data):
     # the last has no question without a figure to compare with
     assert faults == [None, "vision", "mixed", None, "language", "language", "unknown"]
     assert "1 wrong answers are not attributed: verdict on the original or comparison missing" in result.notes
+    # pair VD 0: mixed; VD 1: vision; VS map: language; VS ocr: not known
+    assert result.notes[-1] == "wrong pairs by fault: language 1, vision 1, mixed 1"
     shown = result.metrics_printed
     assert (shown["language_hallucination"], shown["visual_illusion"], shown["mixed"]) == ("50.0", "25.0", "25.0")
     # figures: VD 0 half right, VD 1 half right, VS map and VS ocr wrong
@@ -120,7 +122,7 @@ def test_another_answer_on_the_edited_figure_is_a_fault_of_vision(data):
 def test_what_the_judge_did_not_compare_is_not_attributed(data):
     result, _ = grade(data, ["correct"] * 2 + ["incorrect"] + ["correct"] * 4, same=None)
     assert math.isnan(result.metrics["mixed"]) and result.metrics["fp_ratio"] == 1 and result.failures == 0
-    assert result.notes[-1].startswith("1 wrong answers are not attributed")
+    assert result.notes[-2].startswith("1 wrong answers are not attributed")
 
 
 def test_without_an_error_there_is_nothing_to_attribute(data):

@@ -32,7 +32,7 @@ from sightline.evaluation.bench import (
     match_ids,
     need_judge,
 )
-from sightline.evaluation.hallusion_figures import BETTER, FORMULAS, count_wholes, figures, printed
+from sightline.evaluation.hallusion_figures import BETTER, FORMULAS, count_wholes, figures, pair_faults, printed
 from sightline.evaluation.json_files import write_json
 from sightline.evaluation.rubric import load_rubric
 from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table
@@ -103,6 +103,9 @@ class HallusionBench:
         graded = [
             _grade(one, rows[one.id], verdicts[one.id], faults.get(one.id, "")) for one in matched if one.id in verdicts
         ]
+        if protocol == "official":
+            pairs = ", ".join(f"{name} {count}" for name, count in pair_faults(graded).items())
+            notes.append(f"wrong pairs by fault: {pairs}")
         return _result(graded, protocol, notes, len(failed))
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
