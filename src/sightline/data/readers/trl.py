@@ -7,6 +7,8 @@ becomes one user turn: vision-language models are trained through their chat tem
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 from sightline.data.readers.chat import Turn, parse_turns, user_turn
@@ -29,6 +31,8 @@ COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "completion", "
 _USED = COLUMNS | {"id", "image", "images", "label"}
 _NEGATIVE = frozenset({"rejected_image", "rejected_images"})
 """The picture that the chosen answer is not about, or a list with one for each picture of the prompt."""
+_SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
+"""Rewards of the two answers of a preference: what a reward model's margin is made of."""
 _REFUSED = {
     "tools": "tool calls are not rendered",
     "chat_template_kwargs": "template options belong into the chat template",
@@ -134,8 +138,11 @@ def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
                 "malformed", found, remedy="Compare single answers: put the turns both share into the prompt"
             )
     answers = [answer_text(chosen[0]), answer_text(rejected[0])]
-    facts = facts_of(row, _USED | _NEGATIVE)
+    facts = facts_of(row, _USED | _NEGATIVE | {name for names in _SCORES for name in names})
     group = ranked(build_prompt(prompt, _pictures(row), reading, facts), answers, reading)
+    if (scores := _scores(row)) is not None:
+        pairs = zip(group.responses, scores, strict=True)
+        group = replace(group, responses=tuple(replace(response, reward=score) for response, score in pairs))
     other = [picture for name in sorted(_NEGATIVE) for picture in as_list(row.get(name))]
     if not other:
         return group
@@ -143,6 +150,24 @@ def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
         found = f"{len(other)} rejected images beside {len(group.prompts[0].images)} images"
         raise RowError("placeholders", found, remedy="Give a rejected image for each image of the prompt")
     return with_negative(group, build_prompt(prompt, other, reading, facts))
+
+
+def _scores(row: Mapping[str, Any]) -> list[float] | None:
+    """Rewards of chosen and rejected, where the row has both.
+
+    Raises:
+        RowError: one alone, two that are given twice, or one that is no finite number.
+    """
+    given = [(name, row[name]) for names in _SCORES for name in names if row.get(name) is not None]
+    if not given:
+        return None
+    if tuple(name for name, _ in given) not in _SCORES:
+        found = f"found the scores {', '.join(name for name, _ in given)}, expected one of chosen and one of rejected"
+        raise RowError("malformed", found, remedy="Give chosen_score and rejected_score, or neither")
+    for name, score in given:
+        if isinstance(score, bool) or not isinstance(score, int | float) or not isfinite(score):
+            raise RowError("malformed", f"{name!r} is {score!r:.60}, expected a finite number", remedy="Correct it")
+    return [float(score) for _, score in given]
 
 
 def _shared(chosen: list[Turn], rejected: list[Turn]) -> int:
