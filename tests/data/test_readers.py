@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from sightline.data.load import Account, groups_from_records, load_groups, load_prompts
@@ -515,3 +516,17 @@ def test_ids_are_unique_over_sources() -> None:
     groups = groups_from_records(rows, DataSpec(path="one"), account)
     groups += groups_from_records(rows, DataSpec(path="two"), account)
     assert [group.id for group in groups] == ["q", "q#2", "q#1", "q#2+"]
+
+
+def test_a_damaged_table_says_so(tmp_path: Path) -> None:
+    made = Dataset.from_list([{"prompt": f"question {i} {'x' * i}", "completion": "x"} for i in range(300)])
+    made.to_parquet(tmp_path / "rows.parquet")
+    whole = (tmp_path / "rows.parquet").read_bytes()
+    (tmp_path / "rows.parquet").write_bytes(whole[:200] + b"\xff" * 300 + whole[500:])
+    with pytest.raises(DataError, match=r"rows.parquet: is damaged \(.*\). Restore the file"):
+        load_groups(DataSpec(path=str(tmp_path / "rows.parquet")))
+    made.save_to_disk(tmp_path / "saved")
+    (arrow,) = (tmp_path / "saved").glob("*.arrow")
+    arrow.write_bytes(arrow.read_bytes()[:4000])
+    with pytest.raises(DataError, match=r"saved: is damaged \("):
+        load_groups(DataSpec(path=str(tmp_path / "saved")))

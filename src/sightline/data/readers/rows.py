@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -143,14 +143,24 @@ def rows_of(records: Iterable[Mapping[str, Any]], name: str) -> Iterator[Row]:
 def _all_rows(path: str, split: str) -> Iterator[Row]:
     kind = Path(path).suffix.lower()
     if Path(path).is_dir():
-        return _saved_rows(path, split)
+        return _intact(lambda: _saved_rows(path, split), path)
     if kind not in (".json", ".jsonl", ".parquet"):
         return rows_of(_hub_dataset(path, split), path)
     if not Path(path).is_file():
         raise DataError("no such file", source=path, remedy="Relative paths start from the working directory")
     if kind == ".parquet":
-        return rows_of(_parquet_records(path), path)
+        return _intact(lambda: rows_of(_parquet_records(path), path), path)
     return _json_rows(path)
+
+
+def _intact(rows: Callable[[], Iterator[Row]], path: str) -> Iterator[Row]:
+    """The rows of a table; damage that is found only on the way through it is told like other faults of data."""
+    import pyarrow  # type: ignore[import-untyped]
+
+    try:
+        yield from rows()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"is damaged ({error})", source=path, remedy="Restore the file") from error
 
 
 def _json_rows(path: str) -> Iterator[Row]:
@@ -174,7 +184,7 @@ def _listed(text: bytes, path: str) -> list[Any]:
 
 
 def _parquet_records(path: str) -> Iterator[dict[str, Any]]:
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
