@@ -3,6 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import DistributedType
 
 from sightline.errors import MissingExtra, RecipeError
 from sightline.train.runtime import Runtime
@@ -21,6 +22,16 @@ def test_settings_that_accelerate_would_replace_in_silence_are_refused(monkeypat
 def test_one_process_is_not_several(wanted):
     with pytest.raises(RecipeError, match=f"train.distribution is {wanted}, but what runs is single.*torchrun"):
         Runtime(distribution=wanted)
+
+
+def test_parameters_that_are_not_held_as_they_should_be_are_noticed(monkeypatch):
+    runtime, module = Runtime(), torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(module.parameters())
+    assert runtime.prepare(module, optimizer)[0] is module
+    monkeypatch.setattr(runtime, "_spread", True)
+    monkeypatch.setattr(runtime._accelerator.state, "distributed_type", DistributedType.MULTI_CPU)
+    with pytest.raises(RecipeError, match="distribution is fsdp, but the parameters are held as with single"):
+        runtime.prepare(module, optimizer)
 
 
 def test_a_launcher_that_did_not_reach_accelerate_is_noticed(monkeypatch):

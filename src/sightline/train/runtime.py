@@ -133,7 +133,10 @@ class Runtime:
         if not self.sharded:
             module, optimizer = self._accelerator.prepare(policy, optimizer)
         if (found := _kind_of(module)) != self.kind:
-            raise RecipeError(f"The distribution is {self.kind}, but what came out of it is {found}. This is a fault.")
+            raise RecipeError(
+                f"The distribution is {self.kind}, but the parameters are held as with {found}. The recipe is not at "
+                "fault: report it with the versions of torch and accelerate, or set train.distribution to another kind."
+            )
         return module, optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
