@@ -152,7 +152,7 @@ def test_files_of_other_shapes_are_refused_with_their_line(tmp_path):
     with pytest.raises(DataError, match=r"a.jsonl:1: the text is 5. Write"):
         read_responses(BENCH, path)
     path.write_text('{"id": 1, "te')
-    with pytest.raises(DataError, match=r"a.jsonl.*Expected lines .* or the submission file of scenes"):
+    with pytest.raises(DataError, match=r"a.jsonl.*xpected lines .* or the submission file of scenes"):
         read_responses(BENCH, path)
     with pytest.raises(DataError, match=r"the file does not exist. Correct --responses"):
         read_responses(BENCH, tmp_path / "none.jsonl")
@@ -333,7 +333,7 @@ def test_errors_about_answers_name_their_file(run, world, tmp_path):
         "short.jsonl": ("".join(lines[1:]), "1 of 12 questions have no answer"),
         "double.jsonl": ("".join([*lines, lines[0]]), "1 id stands twice"),
         "empty.jsonl": ("", "the file is empty. Answer the benchmark first"),
-        "other.txt": ("hello", "Expected lines"),
+        "other.txt": ("hello", "xpected lines"),
     }
     for name, (content, message) in cases.items():
         path = tmp_path / name
@@ -351,7 +351,7 @@ def test_a_file_of_unknown_kind_is_not_looked_for_on_the_hub(bench, tmp_path, mo
     path = tmp_path / "answers.out"
     path.write_text("1. A cat.\n")
     with pytest.raises(
-        DataError, match=r"answers.out: is named as none of .json, .*Expected lines \{.*or the submission file of"
+        DataError, match=r"answers.out: is named as none of .json, .*xpected lines \{.*or the submission file of"
     ):
         read_responses(load_bench(bench), path)
 

@@ -136,6 +136,21 @@ def test_a_judge_that_is_away_gives_no_figures(run, tmp_path):
             assert not out and not figures.exists()
 
 
+def test_a_judge_that_makes_no_sense_gives_no_figures(run, tmp_path):
+    """Official scripts would print 100 (-1 over -1) and 0."""
+    slices = Slices(tmp_path / "data")
+    slices.llava_bench()
+    slices.mmhal()
+    with FakeJudge(lambda *_: (200, {}, body("As a language model I cannot say."), 0)) as fake:
+        for name, ids in (("llava_bench", ["0", "1", "2"]), ("mmhal", ["m0", "m1", "m2"])):
+            answers = tmp_path / f"{name}.jsonl"
+            answers.write_text("".join(json.dumps({"id": id, "text": "It is red."}) + "\n" for id in ids))
+            command = ["eval", "grade", name, "--data", slices.root, "--responses", answers, "--judge", fake.url]
+            code, out, err = run(*command, "--judge-option", "model=x", "--json", tmp_path / f"{name}.json")
+            assert code == 2 and not out and f"{name}: none of 3 answers could be graded" in err
+            assert not (tmp_path / f"{name}.json").exists()
+
+
 def test_one_benchmark_that_cannot_be_graded_keeps_the_others(run, tiny, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     slices = Slices(data)

@@ -212,8 +212,9 @@ def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec:
         raise DataError("there are no answers", source=spec.source or bench.name, remedy="Answer the benchmark first")
     with answers_named(spec.source or bench.name):
         result = bench.grade(data, answers, protocol, spec.options, spec.judge)
-    if result.failures and not any(row.counts for row in result.graded):
-        raise DataError(  # the figures of no verdict would be zeros that look like scores
+    judged = result.failures < len(answers) and any(row.counts for row in result.graded)
+    if result.failures and not judged:
+        raise DataError(  # the figures of no verdict would be zeros, or -1 over -1, that look like scores
             f"none of {result.failures} answers could be graded ({result.notes[-1]})",
             source=bench.name,
             remedy="Check the judge, and grade again: replies that are there are not asked for twice",
