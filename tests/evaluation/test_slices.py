@@ -216,6 +216,10 @@ def test_a_part_is_asked_and_graded_and_the_rest_can_follow(run, tiny, tmp_path)
         grade = ["eval", "grade", "amber", "--data", data, "--responses", stored, "--protocol", protocol]
         code, text, err = run(*grade)
         assert code == 0 and f"amber ({protocol}), {count} answers" in text, "answers to the other part do no harm"
+    other = [*command[:-3], out / "other", "--max-tokens", 2, "--against", out]
+    code, _, err = run(*other, "--only", "generative")
+    assert code == 0 and "amber stands alone, not beside" in err and "the two sides grade different questions" in err
+    assert "difference" not in (out / "other" / "report.html").read_text()
     code, _, err = run(*command, "--only", "genrative")
     assert code == 2 and "amber: there is no category 'genrative'. It has generative, existence, attribute, rel" in err
     command[1] = "pope"

@@ -22,6 +22,7 @@ from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import (
     RESULTS,
     Measured,
+    changes,
     length_facts,
     lmms_eval_table,
     measure,
@@ -247,10 +248,17 @@ def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: 
 
 
 def _earlier(against: Path | None, measured: Measured) -> Measured | None:
-    """What the earlier run measured of the same benchmark, if it did."""
-    if against is None or not (against / measured.result.bench / RESULTS).exists():
+    """What the earlier run measured of the same benchmark, if it did and the two can be compared."""
+    bench = measured.result.bench
+    if against is None or not (against / bench / RESULTS).exists():
         return None
-    return read_measured(against / measured.result.bench)
+    earlier = read_measured(against / bench)
+    try:
+        changes([earlier], [measured], resamples=1)
+    except DataError as error:  # of another protocol, or of other questions: the page is made all the same
+        say(f"{bench} stands alone, not beside {against}: {error}")
+        return None
+    return earlier
 
 
 def _fingerprint(questions: Sequence[Question]) -> str:
