@@ -140,6 +140,16 @@ def test_spread_parameters_leave_the_same_model(one, two, kind, folder):
 
 
 @pytest.mark.processes
+def test_bf16_rounds_alike_whether_parameters_are_spread_or_not(one, two):
+    expected, found = two["bf16"]["ddp"], two["bf16"]["fsdp"]
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-9, msg=name)
+    exact = one["dpo"]["gradients"]
+    assert any(float((gradient - exact[name]).abs().max()) > 1e-4 for name, gradient in found.items())
+
+
+@pytest.mark.processes
 def test_each_process_holds_its_half(two):
     for rank in two["held"]:
         assert rank.pop("inside") == 1.0  # whole while sampling

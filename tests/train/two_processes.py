@@ -184,6 +184,9 @@ def measure(model: Path, folder: Path) -> dict[str, Any]:
         spread = sharded(made[name])
         found[f"fsdp {name}"] = {"gradients": gradients(spread), "records": losses(spread), "run": spread.output_dir}
     if runtime.size > 1:
+        half = replace(made["dpo"], train=replace(made["dpo"].train, mixed_precision="bf16"))
+        half = replace(half, output_dir=f"{half.output_dir}-bf16")
+        found["bf16"] = {"ddp": gradients(half), "fsdp": gradients(sharded(half))}
         found["held"] = runtime.gather_objects(held(sharded(made["sft"])))
     if (folder / "stopped.yaml").exists():
         found["resumed"] = losses(load_recipe(folder / "stopped.yaml"))
