@@ -76,6 +76,16 @@ def test_report_of_a_run_directory(tmp_path, pictures):
     assert "Q19?" in text and "Q8?" in text and "Q7?" not in text  # the last twelve
 
 
+def test_report_of_a_run_that_goes_on_or_was_killed(tmp_path, pictures):
+    lines = [json.dumps(record) for record in RECORDS]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 3, "lo']))
+    write_groups(tmp_path / "samples.jsonl", [group(0, pictures[0]), group(1, pictures[1])])
+    samples = (tmp_path / "samples.jsonl").read_text()
+    (tmp_path / "samples.jsonl").write_text(samples[:-20])
+    page = report_run(tmp_path).read_text()
+    assert "Q0?" in page and "Q1?" not in page
+
+
 def test_folder_that_is_no_run(tmp_path):
     with pytest.raises(CheckpointError, match=r"found no metrics\.jsonl"):
         report_run(tmp_path)

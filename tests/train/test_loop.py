@@ -11,6 +11,7 @@ import pytest
 import torch
 import train_runs
 
+from sightline.data.schema import read_groups, write_groups
 from sightline.errors import CheckpointError, DivergenceError, RecipeError
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
@@ -175,6 +176,21 @@ def test_a_run_with_a_constant_rate_can_be_made_longer(tiny, tmp_path):
     train(recipe("longer", 2), quiet=True)
     assert train(recipe("longer", 5), quiet=True).resumed_from == 2
     assert train_runs.losses(tmp_path / "longer/run") == train_runs.losses(tmp_path / "whole/run")
+
+
+def test_rows_that_changed_are_refused(tiny, tmp_path):
+    recipe = train_runs.recipe(tiny["llava"], tmp_path, schedule="constant", max_steps=1)
+    longer = replace(recipe, train=replace(recipe.train, max_steps=2))
+    train(recipe, quiet=True)
+    path = Path(recipe.data.train[0].path)
+    groups = list(read_groups(path))
+    first = replace(groups[0], responses=(replace(groups[0].responses[0], text="another answer"),))
+    for rows in ([first, *groups[1:]], groups[::-1]):
+        write_groups(path, rows)
+        with pytest.raises(CheckpointError, match="The rows are not those that the checkpoint was made with"):
+            train(longer, quiet=True)
+    write_groups(path, groups)
+    assert train(longer, quiet=True).resumed_from == 1
 
 
 def test_another_recipe_in_the_same_directory_is_refused(tiny, tmp_path):

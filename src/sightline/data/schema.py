@@ -24,8 +24,12 @@ Resolve = Callable[[str], str]
 """Turns the path of a picture as a file names it into the path to open."""
 
 
-def read_groups(path: str | Path) -> Iterator[Group]:
+def read_groups(path: str | Path, *, growing: bool = False) -> Iterator[Group]:
     """The Groups of a file, one by one.
+
+    Args:
+        path: The file.
+        growing: It is being written, or was when its run was killed: a last line without its end is passed over.
 
     Raises:
         DataError: A line is not a Group; names the file, the line (counted from 1) and the key.
@@ -38,7 +42,7 @@ def read_groups(path: str | Path) -> Iterator[Group]:
         raise DataError(f"cannot be read ({error.strerror})", source=str(path)) from error
     with lines:
         for number, line in enumerate(lines, start=1):
-            if line.strip():
+            if line.strip() and (line.endswith(b"\n") or not growing):
                 yield _group_of_line(line, f"{path}:{number}", resolve)
 
 

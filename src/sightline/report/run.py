@@ -84,7 +84,7 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
         run_dir / "report.html" if out is None else out,
         title=f"Training run: {run_dir.resolve().name}",
         curves=training_curves(records),
-        gallery=gallery_of(deque(read_groups(samples), _MOST_SAMPLES)) if samples.is_file() else (),
+        gallery=gallery_of(deque(read_groups(samples, growing=True), _MOST_SAMPLES)) if samples.is_file() else (),
         notes=[_summary(records, run_dir)],
         details=list(_details(run_dir)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -52,6 +53,16 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+def fingerprint(groups: Sequence[Group]) -> str:
+    """SHA-256 of what groups ask, answer and compare, in their order. Of pictures the number counts: files may move."""
+    digest = hashlib.sha256()
+    for group in groups:
+        prompts = [(prompt.id, prompt.messages, len(prompt.images)) for prompt in group.prompts]
+        answers = [(response.prompt, response.text, response.reward, response.label) for response in group.responses]
+        digest.update(repr((prompts, answers, group.edges)).encode())
+    return digest.hexdigest()
+
+
 class OfflineSource:
     """Groups from disk, rendered ahead in threads.
 
@@ -72,6 +83,7 @@ class OfflineSource:
         self._groups, self._render, self._sampler, self._world = groups, render, sampler, world
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="render") if workers else None
         self._ahead: dict[int, list[Future[RenderedGroup]]] = {}
+        self._fingerprint = fingerprint(groups)
 
     def take(self, step: int) -> Taken:
         counted = bool(self._mine(step))
@@ -89,7 +101,7 @@ class OfflineSource:
         return self._sampler.epochs(steps)
 
     def state(self) -> dict[str, Any]:
-        return {"groups": len(self._groups)}
+        return {"groups": len(self._groups), "rows": self._fingerprint}
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """
@@ -100,6 +112,11 @@ class OfflineSource:
             raise CheckpointError(
                 f"The checkpoint was made with {state['groups']} groups, the data now give {len(self._groups)}. "
                 "Bring the old data back, or start again with another output_dir."
+            )
+        if state is not None and state.get("rows", self._fingerprint) != self._fingerprint:
+            raise CheckpointError(
+                "The rows are not those that the checkpoint was made with: a question, an answer or a comparison "
+                "changed, or their order. Bring the old data back, or start again with another output_dir."
             )
 
     def close(self) -> None:
