@@ -72,3 +72,11 @@ def test_an_unknown_field_and_a_missing_file_are_named(tmp_path):
         load_rubric("mmhal", path).messages({"answer": "x", "question": "y"})
     with pytest.raises(DataError, match="cannot be read"):
         load_rubric("mmhal", tmp_path / "none.txt")
+
+
+def test_a_template_must_be_a_text_file(tmp_path):
+    (tmp_path / "t.txt").write_bytes(b"\xff\xfe a")
+    with pytest.raises(DataError, match=r"t.txt: is no UTF-8 text"):
+        load_rubric("mmhal", str(tmp_path / "t.txt"))
+    with pytest.raises(DataError, match="mmhal: template is 3"):
+        load_rubric("mmhal", 3)

@@ -104,3 +104,15 @@ def test_without_spacy_the_error_says_how_to_get_it(monkeypatch):
 def test_another_json_file_is_no_table(relation):
     with pytest.raises(DataError, match="no similarity table"):
         load_similarity(str(relation))
+
+
+@pytest.mark.parametrize(
+    "broken", [{"above": "x"}, {"pairs": 3}, {"pairs": [["a", "b"]]}, {"pairs": [["a", "b", "c"]]}]
+)
+def test_a_broken_table_is_an_error(tmp_path, broken):
+    table = {"model": "m", "version": "1", "above": 0.8, "pairs": [["a", "b", 0.9]]}
+    (tmp_path / "t.json").write_text("\ufeff" + json.dumps(table))
+    assert load_similarity(str(tmp_path / "t.json")).near("b", "a")
+    (tmp_path / "t.json").write_text(json.dumps({**table, **broken}))
+    with pytest.raises(DataError, match="broken similarity table"):
+        load_similarity(str(tmp_path / "t.json"))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.bench import Answer, Benchmark
+from sightline.evaluation.json_files import read_json
 
 SETTINGS_SUFFIX: Final = ".settings.json"
-_ENCODING: Final = "utf-8-sig"
-"""Some editors put a mark before the first line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,8 @@ def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
     try:
         return bench.read_export(path)
     except DataError as error:
-        remedy = f'Expected lines {{"id": ..., "text": ...}}, or the submission file of {bench.name}'
+        expected = f'Expected lines {{"id": ..., "text": ...}}, or the submission file of {bench.name}'
+        remedy = f"{error.remedy}. {expected}" if error.remedy else expected
         raise DataError(error.found, source=error.source, remedy=remedy) from error
 
 
@@ -130,37 +131,56 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
 
 
 def _is_ours(path: Path) -> bool:
+    """Whether the first row has an id and a text; rows are lines, or items of a list."""
     if path.is_dir():  # official submissions of several files
         return False
     try:
-        with path.open(encoding=_ENCODING) as file:
-            row = json.loads(next((line for line in file if line.strip()), ""))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        row = next(iter(_values(path)), (0, None))[1]
+    except DataError:
         return False
     return isinstance(row, dict) and {"id", "text"} <= set(row)
 
 
 def _rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    with path.open(encoding=_ENCODING) as file:
+    for number, row in _values(path):
+        if not isinstance(row, dict):
+            raise DataError("no JSON object", source=f"{path}:{number}", remedy="One JSON object per line")
+        yield number, row
+
+
+def _values(path: Path) -> Iterator[tuple[int, Any]]:
+    """The JSON values of the lines, with the numbers of the lines; or the items of the one list that a file is."""
+    with path.open("rb") as file:
+        head = file.readline().removeprefix(codecs.BOM_UTF8).lstrip()
+        file.seek(0)
+        if head.startswith(b"["):
+            yield from enumerate(read_json(path), start=1)
+            return
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"no JSON ({error.msg})", source=f"{path}:{number}", remedy="One JSON object per line"
-                ) from error
-            if not isinstance(row, dict):
-                raise DataError("no JSON object", source=f"{path}:{number}", remedy="One JSON object per line")
-            yield number, row
+            if line.removeprefix(codecs.BOM_UTF8).strip():
+                yield number, _value(line, f"{path}:{number}")
+
+
+def _value(line: bytes, source: str) -> Any:
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
+        raise DataError(found, source=source, remedy="Save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"no JSON ({error.msg})", source=source, remedy="One JSON object per line") from error
 
 
 def _answer(row: Mapping[str, Any], source: str) -> Answer:
-    if "id" not in row or not isinstance(row.get("text"), str):
-        found = f"the text is {row['text']!r}" if {"id", "text"} <= set(row) else f"found keys {', '.join(row)}"
-        raise DataError(found, source=source, remedy='Write {"id": ..., "text": "..."}')
-    return Answer(id=str(row["id"]), text=row["text"])
+    remedy = 'Write {"id": ..., "text": "..."}; no answer is an empty text'
+    if not {"id", "text"} <= set(row):
+        raise DataError(f"found keys {', '.join(row)}", source=source, remedy=remedy)
+    id, text = row["id"], row["text"]
+    if not isinstance(text, str):
+        raise DataError(f"the text is {text!r}", source=source, remedy=remedy)
+    if isinstance(id, bool) or not isinstance(id, str | int):
+        raise DataError(f"the id is {id!r}", source=source, remedy="An id is a text or a whole number")
+    return Answer(id=str(id), text=text)
 
 
 def _drop_half_line(path: Path) -> None:

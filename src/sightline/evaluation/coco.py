@@ -142,8 +142,13 @@ class Annotations:
         files = [*self._instances, *self._captions]
         return {image["id"]: image["file_name"] for file in files for image in file.get("images", ())}
 
-    def pictures(self, ids: Iterable[int], objects: ObjectList) -> dict[int, Picture]:
+    def pictures(self, ids: Iterable[int], objects: ObjectList, *, source: str = "") -> dict[int, Picture]:
         """The pictures of these ids with what they hold.
+
+        Args:
+            ids: COCO picture ids.
+            objects: How captions are read.
+            source: Where the ids come from, for the error; the folder, if nothing is given.
 
         Raises:
             DataError: A picture is not in the files.
@@ -152,8 +157,8 @@ class Annotations:
         missing = [id for id in found if id not in names]
         if missing:
             raise DataError(
-                f"{len(missing)} pictures have no annotation ({', '.join(map(str, missing[:5]))})",
-                source=str(self.folder),
+                f"{len(missing)} pictures have no annotation in {self.folder} ({', '.join(map(str, missing[:5]))})",
+                source=source or str(self.folder),
                 remedy="Add the annotation files of the part (train2014, val2014) that they are of",
             )
         for box, category in self._boxes():

@@ -16,9 +16,15 @@ def read_json(path: Path) -> Any:
         DataError: The file cannot be read or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot be read ({error})", source=str(path), remedy="Correct the path or the file") from error
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
+    except UnicodeDecodeError as error:
+        found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
+        raise DataError(found, source=str(path), remedy="Save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        found = f"not JSON ({error})"
+        raise DataError(found, source=str(path), remedy="Correct the file, or download it again") from error
 
 
 def write_json(path: Path, value: Any) -> None:

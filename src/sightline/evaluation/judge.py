@@ -119,7 +119,7 @@ class JudgeClient:
         Raises:
             DataError: The judge refuses all requests (a wrong key, address or model).
         """
-        keys = [cache_key(self.name, request, self.backend.identity) for request in requests]
+        keys = [self._key(request) for request in requests]
         replies: dict[int, JudgeReply] = {}
         for index, key in enumerate(keys):
             stored = self._stored(key)
@@ -159,6 +159,11 @@ class JudgeClient:
             self.usage.failed += 1
             if len(self.errors) < 5:
                 self.errors.append(f"{request.id}: {outcome.reply.error}")
+
+    def _key(self, request: JudgeRequest) -> str:
+        """Empty where nothing is cached: a replay needs no pictures."""
+        caches = self.cache is not None and self.backend.cached
+        return cache_key(self.name, request, self.backend.identity) if caches else ""
 
     def _path(self, key: str) -> Path:
         assert self.cache is not None

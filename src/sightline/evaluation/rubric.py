@@ -51,23 +51,27 @@ class Rubric:
         ]
 
 
-def load_rubric(name: str, path: str | Path | None = None) -> Rubric:
+def load_rubric(name: str, path: object = None) -> Rubric:
     """A rubric of the package, or the user's own file in its place.
 
     Args:
         name: ``mmhal``, ``llava_bench``, ``object_halbench``, ``mm_instruct``.
-        path: A template file; None: the package's own wording.
+        path: A template file, as an option names it; None: the package's own wording.
 
     Raises:
-        DataError: The file is missing or empty.
+        DataError: The file is missing, empty or no text.
     """
     if path is None:
         text = resources.files("sightline.evaluation").joinpath("rubrics", f"{name}.txt").read_text(encoding="utf-8")
         return _parse(text, f"sightline:{name}.txt")
+    if not isinstance(path, str | Path):
+        raise DataError(f"template is {path!r}", source=name, remedy="Give the path of a template file")
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError("is no UTF-8 text", source=str(path), remedy="Save the template as UTF-8") from error
     return _parse(text, str(path))
 
 

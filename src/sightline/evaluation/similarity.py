@@ -154,16 +154,28 @@ def _table(path: Path, threshold: float) -> SimilarityTable:
             source=str(path),
             remedy=f"Expected an object with {', '.join(keys)}, as the export command writes it",
         )
+    pairs = content["pairs"]
+    if not isinstance(content["above"], int | float) or not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
+        raise DataError(
+            "is a broken similarity table",
+            source=str(path),
+            remedy='Expected "above" as a number and "pairs" of [word, word, similarity]; export it again',
+        )
     if threshold < content["above"]:
         raise DataError(
             f"lists pairs above {content['above']}, but the threshold is {threshold}",
             source=str(path),
             remedy="Export the table again with a lower limit",
         )
-    near = [(left, right) for left, right, score in content["pairs"] if score > threshold]
+    near = [(left, right) for left, right, score in pairs if score > threshold]
     return SimilarityTable(
         name=f"table of {content['model']} {content['version']}, above {threshold}", pairs=_both_orders(near)
     )
+
+
+def _is_pair(value: Any) -> bool:
+    kinds = [str, str, int | float]
+    return isinstance(value, list) and len(value) == 3 and all(map(isinstance, value, kinds))
 
 
 def _both_orders(pairs: Iterable[tuple[str, str]]) -> frozenset[tuple[str, str]]:

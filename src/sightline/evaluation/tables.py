@@ -79,7 +79,9 @@ def field(row: Mapping[str, Any], name: str, source: str) -> Any:
     Raises:
         DataError: It is not; names the row and the columns that are.
     """
-    if row.get(name) is None:
+    if name in row and row[name] is None:
+        raise DataError(f"'{name}' is null", source=source, remedy="Fill it in; an empty text is a value")
+    if name not in row:
         raise DataError(
             f"has no '{name}'",
             source=source,
@@ -163,14 +165,36 @@ def read_answers(path: Path, key: str, texts: Sequence[str]) -> list[Answer]:
     Raises:
         DataError: A row lacks one of them.
     """
-    answers = []
-    for number, row in enumerate(read_table(path), start=1):
-        source = f"{path}:{number}"
-        text = next((row[name] for name in texts if row.get(name) is not None), None)
-        if text is None:
-            field(row, texts[0], source)
-        answers.append(Answer(id=str(field(row, key, source)), text=str(text)))
-    return answers
+    return [
+        Answer(id=answer_id(row, key, f"{path}:{number}"), text=answer_text(row, texts, f"{path}:{number}"))
+        for number, row in enumerate(read_table(path), start=1)
+    ]
+
+
+def answer_id(row: Mapping[str, Any], key: str, source: str) -> str:
+    """The id of a submitted row.
+
+    Raises:
+        DataError: There is none, or it is neither text nor a whole number.
+    """
+    id = field(row, key, source)
+    if isinstance(id, bool) or not isinstance(id, str | int):
+        raise DataError(f"'{key}' is {id!r}", source=source, remedy="An id is a text or a whole number")
+    return str(id)
+
+
+def answer_text(row: Mapping[str, Any], texts: Sequence[str], source: str) -> str:
+    """The answer of a submitted row, under the first of ``texts`` that is there; a number is taken as its digits.
+
+    Raises:
+        DataError: There is none, or it is no text.
+    """
+    there = [name for name in texts if name in row] or texts
+    name = next((name for name in there if row.get(name) is not None), there[0])
+    text = field(row, name, source)
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise DataError(f"'{name}' is {text!r}", source=source, remedy="An answer is a text; no answer is an empty one")
+    return str(text)
 
 
 def _without_picture(name: str, value: Any, delimiter: str | None) -> Any:

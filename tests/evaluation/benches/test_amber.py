@@ -223,7 +223,7 @@ def test_the_result_says_what_was_used(data):
     assert "extractor table; similarity none (association lists only)" in described(data, "").notes
     exact = described(data, "", similarity=table(data))
     assert "extractor table; similarity table of m 1, above 0.8" in exact.notes
-    with pytest.raises(DataError, match="extractor 'punkt'"):
+    with pytest.raises(DataError, match=r"amber: extractor is 'punkt'. Choose table or nltk"):
         described(data, "", extractor="punkt")
     with pytest.raises(DataError, match="unknown options nouns"):
         described(data, "", nouns="x")

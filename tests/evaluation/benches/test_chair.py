@@ -145,7 +145,7 @@ def test_a_list_of_pictures_is_insisted_on(data):
 
 
 def test_unknown_and_repeated_pictures_are_errors(data):
-    with pytest.raises(DataError, match=r"have no annotation \(9\)"):
+    with pytest.raises(DataError, match=r"answers: 1 pictures have no annotation in .* \(9\)"):
         BENCH.grade(data, [Answer(id="9", text="")], "official", {}, None)
     with pytest.raises(DataError, match="stands twice"):
         BENCH.grade(data, [Answer(id="1", text="")] * 2, "official", {}, None)
@@ -169,7 +169,9 @@ def test_answers_survive_the_official_format(data, tmp_path):
     (tmp_path / "coco.json").write_text('[{"image_id": 1, "caption": "A dog."}]')
     assert BENCH.read_export(tmp_path / "coco.json") == answers[:1]
     (tmp_path / "other.json").write_text('{"a": 1}')
-    with pytest.raises(DataError, match="no caption file"):
+    (tmp_path / "coco.jsonl").write_text('\ufeff{"image_id": 1, "caption": "A dog."}\r\n')
+    assert BENCH.read_export(tmp_path / "coco.jsonl") == answers[:1]
+    with pytest.raises(DataError, match=r"other.json:1: has no 'image_id'"):
         BENCH.read_export(tmp_path / "other.json")
 
 

@@ -21,6 +21,7 @@ from sightline.errors import DataError
 from sightline.evaluation.amber_figures import ATTRIBUTES, DIMENSIONS, figures
 from sightline.evaluation.amber_objects import Judgement
 from sightline.evaluation.bench import (
+    ANSWERS,
     OFFICIAL,
     Answer,
     Graded,
@@ -33,6 +34,7 @@ from sightline.evaluation.bench import (
 )
 from sightline.evaluation.json_files import write_json
 from sightline.evaluation.nouns import Extractor, nltk_extractor, table_extractor
+from sightline.evaluation.option_values import number_option, text_option
 from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD, load_similarity, read_relation, vocabulary
 from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_answers, read_table
 from sightline.evaluation.yes_no import vlmeval_yes_no
@@ -172,8 +174,8 @@ def _answered_parts(by_id: Mapping[str, Mapping[str, Any]], answers: Sequence[An
     if not parts:
         raise DataError(
             f"protocol {protocol} grades {', '.join(possible)}, and none of it is answered",
-            source="amber",
-            remedy="Answer these questions, or take another protocol",
+            source=ANSWERS,
+            remedy="Check that the answers are AMBER's (ids 1 to 15220), or take another protocol",
         )
     return parts
 
@@ -227,13 +229,11 @@ class _Grader:
         relation = read_relation(find_file(self.rows.folder, ("relation.json",), BENCH))
         safe = find_file(self.rows.folder, ("safe_words.txt",), BENCH).read_text(encoding="utf-8").split("\n")
         similarity = load_similarity(
-            str(self.options.get("similarity", "none")),
-            threshold=float(self.options.get("threshold", THRESHOLD)),
-            spacy_model=str(self.options.get("spacy_model", SPACY_MODEL)),
+            text_option(BENCH.name, self.options, "similarity", "none"),
+            threshold=number_option(BENCH.name, self.options, "threshold", THRESHOLD, least=0, most=1),
+            spacy_model=text_option(BENCH.name, self.options, "spacy_model", SPACY_MODEL),
         )
-        choice = self.options.get("extractor", "table")
-        if choice not in ("table", "nltk"):
-            raise DataError(f"extractor {choice!r}", source="amber", remedy="Choose table or nltk")
+        choice = text_option(BENCH.name, self.options, "extractor", "table", ("table", "nltk"))
         self.notes.append(f"extractor {choice}; similarity {similarity.name}")
         if choice == "table" or similarity.name.startswith("none"):
             self.notes.append("offline variant: close to the official figures, not equal to them")

@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from sightline.errors import DataError
-from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.bench import (
+    ANSWERS,
+    Answer,
+    Graded,
+    Judge,
+    Question,
+    Result,
+    check_options,
+    check_protocol,
+    match_ids,
+)
 from sightline.evaluation.coco import (
     CHAIR_PAIRS,
     Annotations,
@@ -33,7 +43,15 @@ from sightline.evaluation.coco import (
 )
 from sightline.evaluation.json_files import read_json, write_json
 from sightline.evaluation.nouns import chair_forms, load_nltk, place, wordnet_forms
-from sightline.evaluation.tables import PictureFiles, find_file, picture_prompt
+from sightline.evaluation.option_values import text_option
+from sightline.evaluation.tables import (
+    PictureFiles,
+    answer_id,
+    answer_text,
+    find_file,
+    picture_prompt,
+    read_table,
+)
 
 PROMPT: Final = "Please describe this image in detail."
 SAMPLE: Final = 500
@@ -83,8 +101,11 @@ class Chair:
         listed = self._listed(data)
         ids = list(dict.fromkeys(answer.id for answer in answers)) if listed is None else [str(id) for id in listed]
         matched = match_ids(ids, answers)
-        objects, extract, note = self._extraction(data, protocol, str(options.get("extractor", "table")))
-        pictures = Annotations(data, self).pictures([_number(answer.id) for answer in matched], objects)
+        objects, extract, note = self._extraction(
+            data, protocol, text_option(self.name, options, "extractor", "table", ("table", "nltk"))
+        )
+        numbers = [_number(answer.id) for answer in matched]
+        pictures = Annotations(data, self).pictures(numbers, objects, source=ANSWERS if listed is None else "")
         graded = [
             grade_mentions(answer.id, answer.text, extract(answer.text), pictures[int(answer.id)], {})
             for answer in matched
@@ -109,18 +130,29 @@ class Chair:
         write_json(path, {"overall": unused, "imgToEval": rows})
 
     def read_export(self, path: Path) -> list[Answer]:
-        """Reads the official caption file, or a list of ``{"image_id", "caption"}`` as COCO results are."""
-        content = read_json(path)
-        if isinstance(content, dict) and "imgToEval" in content:
-            content = list(content["imgToEval"].values())
-        if not isinstance(content, list) or not all({"image_id", "caption"} <= set(row) for row in content):
-            remedy = 'Expected {"imgToEval": {id: {"image_id", "caption"}}} or a list of {"image_id", "caption"}'
-            raise DataError("is no caption file", source=str(path), remedy=remedy)
-        return [Answer(id=str(row["image_id"]), text=row["caption"]) for row in content]
+        """Reads the official caption file, or rows of ``image_id`` and ``caption`` as COCO results are."""
+        rows: list[Any] = list(read_table(path))
+        if len(rows) == 1 and isinstance(rows[0].get("imgToEval"), dict):
+            rows = list(rows[0]["imgToEval"].values())
+        answers = []
+        for number, row in enumerate(rows, start=1):
+            source = f"{path}:{number}"
+            if not isinstance(row, dict):
+                raise DataError("is no object", source=source, remedy='Expected {"image_id": ..., "caption": ...}')
+            answers.append(Answer(id=answer_id(row, "image_id", source), text=answer_text(row, ("caption",), source)))
+        return answers
 
     def _listed(self, data: Path) -> list[int] | None:
         path = data / "image_ids.json"
-        return [int(id) for id in read_json(path)] if path.is_file() else None
+        if not path.is_file():
+            return None
+        ids = read_json(path)
+        if not isinstance(ids, list) or not ids or not all(str(id).isdecimal() for id in ids):
+            raise DataError("is no list of COCO picture ids", source=str(path), remedy="Expected [391895, 522418, ...]")
+        numbers = [int(id) for id in ids]
+        if len(set(numbers)) < len(numbers):
+            raise DataError("holds an id twice", source=str(path), remedy="List each picture once")
+        return numbers
 
     def _extraction(
         self, data: Path, protocol: str, extractor: str
@@ -132,8 +164,6 @@ class Chair:
         objects = ObjectList(categories=categories, pairs=pairs, forms=forms)
         if protocol == "official":
             return objects, objects.mentions, []
-        if extractor not in ("table", "nltk"):
-            raise DataError(f"extractor {extractor!r}", source=self.name, remedy="Choose table or nltk")
         if extractor == "nltk":
             return objects, _nltk_mentions(objects), ["extractor nltk"]
         return objects, objects.mentions, ["extractor table: close to the tagger of lmms-eval, not equal to it"]
@@ -144,7 +174,7 @@ BENCH: Final = Chair()
 
 def _number(id: str) -> int:
     if not id.isdecimal():
-        raise DataError(f"the id {id!r} is no COCO picture id", source="chair", remedy="Expected a number as in 391895")
+        raise DataError(f"the id {id!r} is no COCO picture id", source=ANSWERS, remedy="Expected a number as in 391895")
     return int(id)
 
 

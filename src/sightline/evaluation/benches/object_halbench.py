@@ -42,6 +42,7 @@ from sightline.evaluation.coco import (
     word_pairs,
 )
 from sightline.evaluation.nouns import load_spacy, wordnet_forms
+from sightline.evaluation.option_values import count_option, text_option
 from sightline.evaluation.rubric import load_rubric
 from sightline.evaluation.tables import field, find_file, picture_prompt, read_answers, read_table, write_lines
 from sightline.evaluation.words import Word, treebank_words
@@ -105,11 +106,12 @@ class ObjectHalBench:
         if protocol == "judge-free":
             mentions = {answer.id: objects.mentions(answer.text) for answer in matched}
         else:
+            lemmatizer = text_option(self.name, options, "lemmatizer", "table", ("table", "spacy"))
+            reduce = _reducer(objects, lemmatizer)  # before the judge is paid
             asking = _Asking(need_judge(self.name, judge), protocol, options, texts)
             lists = asking.object_lists(matched)
-            reduce = _reducer(objects, str(options.get("lemmatizer", "table")))
             failed = asking.failed
-            notes = [*asking.notes, f"lemmatizer {options.get('lemmatizer', 'table')}"]
+            notes = [*asking.notes, f"lemmatizer {lemmatizer}"]
             mentions = {
                 answer.id: objects.listed(_placed(answer.text, _distinct(lists[answer.id], reduce)))
                 for answer in matched
@@ -177,7 +179,7 @@ class _Asking:
     def __init__(self, judge: Judge, protocol: str, options: Mapping[str, Any], questions: Mapping[str, str]) -> None:
         self.judge, self.questions = judge, questions
         self.rubric = load_rubric("object_halbench", options.get("template"))
-        self.attempts = int(options.get("attempts", _ATTEMPTS))
+        self.attempts = count_option("object_halbench", options, "attempts", _ATTEMPTS)
         self.read = read_object_list if protocol == "official" else read_object_list_ovip
         self.temperature = 0.2 if protocol == "official" else 0.0
         self.failed: dict[str, str] = {}
@@ -198,7 +200,7 @@ class _Asking:
         for answer, reply in zip(answers, replies, strict=True):
             objects = None if reply.text is None else self.read(reply.text)
             if objects is None:
-                self.failed[answer.id] = reply.error or f"no list of objects in {reply.text!r}"
+                self.failed.setdefault(answer.id, reply.error or f"no list of objects in {reply.text!r}")
                 left.append(answer)
             else:
                 self.failed.pop(answer.id, None)
@@ -262,8 +264,6 @@ def _placed(text: str, objects: Sequence[str]) -> list[Word]:
 def _reducer(objects: ObjectList, lemmatizer: str) -> Reduce:
     if lemmatizer == "table":
         return lambda phrase: _reduce_by_table(phrase, objects)
-    if lemmatizer != "spacy":
-        raise DataError(f"lemmatizer {lemmatizer!r}", source="object_halbench", remedy="Choose table or spacy")
     model = load_spacy(_SPACY_MODEL, instead="lemmatizer: table")
     return lambda phrase: _reduce_by_spacy(phrase, objects, model)
 

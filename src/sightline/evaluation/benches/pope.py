@@ -5,7 +5,7 @@ question file by itself; its figures are the means over the files of one source,
 ``lmms-eval``, ``vlmevalkit`` and ``cambrian`` pool the rows of one source. The first source that is there (COCO, then
 A-OKVQA, then GQA) has the plain names, those of the others have the source in front: ``gqa_f1``.
 
-Options: ``files``, names of the question files to grade (without suffix), separated by commas; all that are there.
+Option: ``files``, names of the question files to grade (without suffix), separated by commas; all that are there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
-from sightline.evaluation.tables import PictureFiles, field, find_files, picture_prompt, read_table, write_lines
+from sightline.evaluation.option_values import names_option
+from sightline.evaluation.tables import (
+    PictureFiles,
+    answer_id,
+    answer_text,
+    field,
+    find_files,
+    picture_prompt,
+    read_table,
+    write_lines,
+)
 from sightline.evaluation.yes_no import (
     cambrian_word,
     lmms_word,
@@ -64,7 +74,7 @@ class Pope:
     ) -> Result:
         check_protocol(self, protocol)
         check_options(self.name, options, ("files",))
-        files = _chosen(self._files(data), options.get("files"))
+        files = _chosen(self._files(data), names_option(self.name, options, "files"))
         rows = {_id(stem, row): row for stem, rows in files.items() for row in rows}
         graded = [_grade(answer, rows[answer.id], protocol) for answer in match_ids(list(rows), answers)]
         by_file = {stem: _pooled(_of_files(graded, [stem]), protocol) for stem in files}
@@ -145,10 +155,9 @@ def _question(stem: str, row: Mapping[str, Any], pictures: PictureFiles) -> Ques
     )
 
 
-def _chosen(files: dict[str, list[dict[str, Any]]], names: str | None) -> dict[str, list[dict[str, Any]]]:
-    if names is None:
+def _chosen(files: dict[str, list[dict[str, Any]]], wanted: list[str] | None) -> dict[str, list[dict[str, Any]]]:
+    if wanted is None:
         return files
-    wanted = [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in files]
     if unknown:
         raise DataError(f"there is no question file {unknown[0]}", source="pope", remedy=f"Found: {', '.join(files)}")
@@ -254,8 +263,5 @@ def _notes(graded: Sequence[Graded], protocol: str) -> list[str]:
 
 def _answer(row: Mapping[str, Any], file: Path, number: int) -> Answer:
     source = f"{file}:{number}"
-    text = row.get("answer", row.get("text"))
-    if not isinstance(text, str):
-        field(row, "answer", source)
-    stem = str(row.get("split", file.stem))
-    return Answer(id=f"{stem}/{field(row, 'question_id', source)}", text=str(text))
+    stem, text = str(row.get("split", file.stem)), answer_text(row, ("answer", "text"), source)
+    return Answer(id=f"{stem}/{answer_id(row, 'question_id', source)}", text=text)
