@@ -1,4 +1,4 @@
-"""Parameters that are spread over the ranks: torch's ``fully_shard`` (FSDP2, arXiv 2304.11277 and its successor).
+"""Parameters that are spread over the ranks: torch's ``fully_shard`` (FSDP: Zhao et al. 2023, arXiv 2304.11277).
 
 Every layer of a policy is a unit, and so is what is left of it: embeddings, norms, projector, LM head. A rank keeps
 its part of each parameter, gradient and optimizer state, and has a unit whole only while it is computed. Gathering a
