@@ -36,7 +36,7 @@ def test_overrides_lie_over_what_the_method_says():
 def test_methods_differ():
     size = LeagueSize()
     recipes = {
-        name: repr(replace(recipe_of(name, overrides, Path("m"), Path("f"), 0, size), name="", output_dir=""))
+        name: repr(replace(recipe_of(name, overrides, Path("m"), Path("f"), 0, size), name="x", output_dir="x"))
         for name, overrides in all_methods().items()
     }
     assert len(set(recipes.values())) == len(recipes)
@@ -127,7 +127,7 @@ def test_a_folder_keeps_to_its_budget_and_its_methods(finished, monkeypatch):
     changed = {"dpo": {"algorithm": {"name": "dpo", "beta": 0.7}}}
     monkeypatch.setattr(league_module, "chosen_methods", lambda names: changed)
     league = run_league(seeds=[0], out=out, size=TINY)
-    assert "beta: 0.5 there, 0.7 here" in league.failed["dpo, seed 0"]
+    assert "beta: 1.0 there, 0.7 here" in league.failed["dpo, seed 0"]
 
 
 def test_each_seed_needs_its_base(tmp_path):
