@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sightline import cli
+from sightline.cli.bench_options import data_folder
 from sightline.cli.bench_run import default_out
 from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer, read_responses, read_stored, write_answers
@@ -354,6 +355,19 @@ def test_a_file_of_unknown_kind_is_not_looked_for_on_the_hub(bench, tmp_path, mo
         DataError, match=r"answers.out: is named as none of .json, .*xpected lines \{.*or the submission file of"
     ):
         read_responses(load_bench(bench), path)
+
+
+def test_scenes_are_not_drawn_among_the_data_of_other_benchmarks(tmp_path):
+    shared, own, out = tmp_path / "benchmarks", tmp_path / "own", tmp_path / "out" / "data"
+    for folder in (shared / "pope", own):
+        folder.mkdir(parents=True)
+    assert data_folder(BENCH, [str(shared)], out) == out and out.is_dir()
+    assert data_folder(BENCH, [], out) == out
+    assert data_folder(BENCH, [str(shared), f"scenes={own}"], out) == own
+    (own / "scenes.json").write_text("{}")
+    assert data_folder(BENCH, [str(own)], out) == own
+    (shared / "scenes").mkdir()
+    assert data_folder(BENCH, [str(shared)], out) == shared / "scenes"
 
 
 def test_an_interrupt_says_how_to_go_on(run, tiny, world, tmp_path, monkeypatch):

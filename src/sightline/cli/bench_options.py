@@ -40,10 +40,10 @@ def data_folder(bench: Benchmark, given: Sequence[str], default: Path) -> Path:
     """
     own = [value.partition("=")[2] for value in given if value.startswith(f"{bench.name}=")]
     shared = [value for value in given if "=" not in value]
+    if bench.name == "scenes" and not own and not any(_has_scenes(Path(folder)) for folder in shared):
+        default.mkdir(parents=True, exist_ok=True)  # pictures are not drawn into a folder of other benchmarks
+        return default
     if not own and not shared:
-        if bench.name == "scenes":
-            default.mkdir(parents=True, exist_ok=True)
-            return default
         raise DataError("no data folder is given", source=bench.name, remedy=f"Pass --data DIR. Needed: {bench.needs}")
     folder = Path(own[0] if own else shared[0])
     if not own and (folder / bench.name).is_dir():
@@ -51,6 +51,11 @@ def data_folder(bench: Benchmark, given: Sequence[str], default: Path) -> Path:
     if not folder.exists():
         raise DataError("the data folder does not exist", source=str(folder), remedy=f"Needed: {bench.needs}")
     return folder
+
+
+def _has_scenes(folder: Path) -> bool:
+    """Whether it is a folder for drawings, holds one, or does not exist (which is said where it is read)."""
+    return (folder / "scenes.json").is_file() or (folder / "scenes").is_dir() or not folder.exists()
 
 
 def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
