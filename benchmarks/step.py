@@ -1,7 +1,7 @@
 """One optimisation step, side by side: Sightline's layouts, TRL's trainers, and a plain loop on transformers.
 
     python -m benchmarks.step                      # pair step, full and LoRA, and a group of 8
-    python -m benchmarks.step --shape deep         # a model whose decoder outweighs its head
+    python -m benchmarks.step --shape deep         # a model whose decoder outweighs its head (20 GB of memory)
     python -m benchmarks.step --shape quick        # to see that it runs
     python -m benchmarks.step --json out.json      # also write every figure
 
