@@ -99,7 +99,7 @@ def test_other_encodings_are_named_with_their_row(tmp_path):
         read_responses(AMBER, path)
     path.write_bytes(lines(OURS).encode("utf-16"))
     for bench, _, _ in OFFICIAL.values():
-        with pytest.raises(DataError, match=r"answers\.jsonl:1: not UTF-8 text \(byte 0xff\)"):
+        with pytest.raises(DataError, match=r"answers\.jsonl:1: not UTF-8 text \(byte 0xff\)\. Expected lines"):
             read_responses(bench, path)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.bench import Answer, Benchmark
 from sightline.evaluation.json_files import read_json
+from sightline.evaluation.tables import DOWNLOAD_AGAIN
 
 SETTINGS_SUFFIX: Final = ".settings.json"
 
@@ -119,7 +120,8 @@ def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
         return bench.read_export(path)
     except DataError as error:
         expected = f'Expected lines {{"id": ..., "text": ...}}, or the submission file of {bench.name}'
-        remedy = f"{error.remedy}. {expected}" if error.remedy else expected
+        own = error.remedy and error.remedy != DOWNLOAD_AGAIN  # answers are not downloaded
+        remedy = f"{error.remedy}. {expected}" if own else expected
         raise DataError(error.found, source=error.source, remedy=remedy) from error
 
 

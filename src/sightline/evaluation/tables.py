@@ -19,6 +19,8 @@ from sightline.types import Prompt
 PICTURE_COLUMNS: Final = ("image", "images")
 """Columns that hold encoded pictures in parquet and TSV files."""
 _KINDS: Final = (".json", ".jsonl", ".parquet")
+DOWNLOAD_AGAIN: Final = "Download the file again"
+"""The remedy where a published file is broken."""
 _DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
 _LONGEST_REFERENCE: Final = 64
 """A TSV of VLMEvalKit repeats a picture by the index of the row that holds it: a text this short is an index."""
@@ -216,7 +218,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         try:
             yield row.record()
         except RowError as error:
-            raise DataError(error.found, source=row.source, remedy="Download the file again") from error
+            raise DataError(error.found, source=row.source, remedy=DOWNLOAD_AGAIN) from error
 
 
 def _whole_object(path: Path) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from sightline.errors import DataError
 from sightline.evaluation.bench import Answer
 from sightline.evaluation.benches.mmhal import BENCH, TYPES, read_rating
 from sightline.evaluation.formulas import evaluate
+from sightline.evaluation.judge import load_judge
 
 DATA = Path(__file__).parents[3] / "../shared/data"
 
@@ -159,3 +160,13 @@ def test_the_real_questions_have_twelve_of_each_type(tmp_path):
     assert len(judge.requests) == 96
     BENCH.export(DATA / "mmhal", given, tmp_path / "out.json")
     assert BENCH.read_export(tmp_path / "out.json") == given
+
+
+def test_stored_verdicts_on_pictures_are_graded_without_the_pictures(tmp_path):
+    data = tmp_path / "response_template.json"
+    row = {"image_content": ["Cat"], "question": "Q?", "gt_answer": "A.", "question_type": "other", "model_answer": ""}
+    data.write_text(json.dumps([{**row, "image_id": "a1", "image_src": "https://pictures/nowhere.jpg"}]))
+    (tmp_path / "judge.jsonl").write_text('{"id": "a1", "text": "**Rating**: 4"}\n')
+    judge = load_judge(f"replay:{tmp_path / 'judge.jsonl'}")
+    result = BENCH.grade(tmp_path, [Answer(id="a1", text="x")], "ovip", {}, judge)
+    assert result.metrics_printed["average_score"] == "4.000" and result.failures == 0
