@@ -51,6 +51,23 @@ def test_a_template_without_parts_is_one_user_message(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "fields"),
+    [
+        ("mmhal", "Rate it. Question: {question}, answer: {answer}", "{{answer}}"),
+        ("mm_instruct", "A: {{answer_a}}", "{{answer_b}}"),
+        ("reefknot", "Does it follow?", "{{hypothesis}}, {{premise}}"),
+    ],
+)
+def test_a_template_without_what_is_judged_is_refused(tmp_path, name, text, fields):
+    path = tmp_path / "t.txt"
+    path.write_text(text)
+    with pytest.raises(DataError, match="the judge would not see what it judges") as refused:
+        load_rubric(name, path)
+    assert f"t.txt: the template does not name {fields}: " in str(refused.value)
+    assert f"Write {fields} where it is to stand. The package's own names " in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "the template is empty"),
@@ -67,7 +84,7 @@ def test_a_template_that_says_nothing_is_refused(tmp_path, text, message):
 
 def test_an_unknown_field_and_a_missing_file_are_named(tmp_path):
     path = tmp_path / "t.txt"
-    path.write_text("{{anwser}}")
+    path.write_text("{{answer}} {{anwser}}")
     with pytest.raises(DataError, match=r"t.txt: the template names anwser. It may name answer, question"):
         load_rubric("mmhal", path).messages({"answer": "x", "question": "y"})
     with pytest.raises(DataError, match="cannot be read"):

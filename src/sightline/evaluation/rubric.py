@@ -16,6 +16,8 @@ from pathlib import Path
 from sightline.errors import DataError
 
 _PART = re.compile(r"^--- (system|user)[ \t]*\n", re.MULTILINE)
+_JUDGED = ("answer", "premise", "hypothesis", "original")
+"""How the fields begin that a template must name."""
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
@@ -59,11 +61,12 @@ def load_rubric(name: str, path: object = None) -> Rubric:
         path: A template file, as an option names it; None: the package's own wording.
 
     Raises:
-        DataError: The file is missing, empty or no text.
+        DataError: The file is missing, empty or no text, or does not show the judge what it is to judge.
     """
+    inside = resources.files("sightline.evaluation").joinpath("rubrics", f"{name}.txt").read_text(encoding="utf-8")
+    ours = _parse(inside, f"sightline:{name}.txt")
     if path is None:
-        text = resources.files("sightline.evaluation").joinpath("rubrics", f"{name}.txt").read_text(encoding="utf-8")
-        return _parse(text, f"sightline:{name}.txt")
+        return ours
     if not isinstance(path, str | Path):
         raise DataError(f"template is {path!r}", source=name, remedy="Give the path of a template file")
     try:
@@ -72,7 +75,17 @@ def load_rubric(name: str, path: object = None) -> Rubric:
         raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
     except UnicodeDecodeError as error:
         raise DataError("is no UTF-8 text", source=str(path), remedy="Save the template as UTF-8") from error
-    return _parse(text, str(path))
+    rubric = _parse(text, str(path))
+    missing = sorted({field for field in ours.fields if field.startswith(_JUDGED)} - rubric.fields)
+    if missing:
+        fields = ", ".join(f"{{{{{field}}}}}" for field in missing)
+        known = ", ".join(f"{{{{{field}}}}}" for field in sorted(ours.fields))
+        raise DataError(
+            f"the template does not name {fields}: the judge would not see what it judges",
+            source=str(path),
+            remedy=f"Write {fields} where it is to stand. The package's own names {known}",
+        )
+    return rubric
 
 
 def _parse(text: str, source: str) -> Rubric:
