@@ -133,8 +133,10 @@ def share_of(tensors: list[torch.Tensor]) -> float:
 
 
 def inside(session: Session) -> float:
-    """The same while sampling."""
-    with session.runtime.whole(session.policy):
+    """The same while sampling; then the ranks may also score, as often as each likes."""
+    with session.runtime.whole(session.policy), torch.no_grad():
+        for group in session.source.take(0).groups[session.runtime.rank :]:
+            session.policy(session.lay_out([group]))
         return share_of(list(session.policy.parameters()))
 
 

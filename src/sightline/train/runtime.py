@@ -173,10 +173,8 @@ class Runtime:
     # --- whole weights ---
 
     def whole(self, policy: Policy) -> AbstractContextManager[None]:
-        """All parameters whole on this rank, so that it may sample at its own pace. Every rank must enter and leave.
-
-        Inside, parts of the policy are called (a ``RolloutEngine`` does), never the policy itself.
-        """
+        """All parameters whole on this rank, so that it may sample and score without gradients at its own pace. Every
+        rank must enter and leave."""
         return sharding.whole(policy) if self.sharded else nullcontext()
 
     def gather_state(self, state: _T) -> _T:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ from sightline.models.policy import Policy
 
 _MESHES: dict[str, DeviceMesh] = {}
 """Of this process: all ranks in one row, by type of device."""
+
+_WHOLE: WeakSet[Policy] = WeakSet()
+"""Policies that are whole for now."""
 
 
 def all_ranks(device_type: str, size: int) -> DeviceMesh:
@@ -83,7 +87,7 @@ def _check_types(named: list[tuple[str, nn.Parameter]]) -> None:
 
 def _drop_rest(policy: Policy, inputs: Any, output: Any) -> None:
     """What is outside the layers stays whole for a backward pass; where none comes, it is let go."""
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and policy not in _WHOLE:
         policy.reshard()  # type: ignore[operator]
 
 
@@ -102,18 +106,18 @@ def is_sharded(module: nn.Module) -> bool:
 
 @contextmanager
 def whole(policy: Policy) -> Iterator[None]:
-    """All parameters whole on every rank, so that ranks may compute what they like, each in its own order; spread
-    again on leaving. Takes the memory of the whole model. Every rank must enter and leave.
-
-    Not for ``policy(batch)``, which is collective all the same: for calls of its parts.
+    """All parameters whole on every rank, so that ranks may compute what they like without gradients, each in its own
+    order; spread again on leaving. Takes the memory of the whole model. Every rank must enter and leave.
     """
     units = [module for module in policy.modules() if isinstance(module, FSDPModule)]
     try:
+        _WHOLE.add(policy)
         for unit in units:
             unit.set_reshard_after_forward(False, recurse=False)
             unit.unshard()
         yield
     finally:
+        _WHOLE.discard(policy)
         for unit in units:
             unit.reshard()
             unit.set_reshard_after_forward(unit is not policy, recurse=False)
