@@ -218,6 +218,7 @@ def save_tiny_model(family: str, folder: Path, *, hidden: int = 64, layers: int 
         layers: of the language model and of the vision tower, 2 or more.
         seed: of the weights.
     """
+    torch.manual_seed(seed)  # of what transformers draws: vectors, such as the class embedding of CLIP
     model, processor = FAMILIES[family](hidden, layers)
     torch.manual_seed(seed)
     for parameter in model.parameters():

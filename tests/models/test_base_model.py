@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples.tiny_model import save_tiny_model
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
@@ -52,6 +53,12 @@ def test_an_adapter_is_refused_on_another_base_of_the_same_sizes(tiny: dict[str,
     PeftModel.from_pretrained(loaded(other), tmp_path / "adapter")  # other programs pass over the file
     (tmp_path / "adapter" / FILE).unlink()
     load_policy(ModelSpec(path=str(other), **there))  # an adapter of another program is taken at its word
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_example_makes_the_same_model_again(tmp_path: Path, family: str) -> None:
+    made = [loaded(save_tiny_model(family, tmp_path / name, hidden=32)) for name in ("one", "two")]
+    assert fingerprint(made[0]) == fingerprint(made[1])
 
 
 def test_a_model_without_adapter_needs_no_fingerprint(tiny: dict[str, Path], tmp_path: Path) -> None:
