@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,15 @@ def counterparts(groups: Sequence[Group], seed: int) -> dict[str, str]:
     found = dict.fromkeys(path for group in groups for prompt in group.prompts for path in prompt.images)
     order = list(found)
     random.Random(seed).shuffle(order)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # pictures of equal size are decoded to be told apart
+        same = list(pool.map(same_picture, order, [*order[1:], *order[:1]]))
     following: dict[str, str] = {}
     for place, path in enumerate(order):
         after = (order[(place + step) % len(order)] for step in range(1, len(order)))
-        other = next((candidate for candidate in after if not same_picture(path, candidate)), None)
+        if same[place]:
+            other = next((candidate for candidate in after if not same_picture(path, candidate)), None)
+        else:
+            other = next(after)
         if other is None:
             raise RecipeError(
                 "negative.kind other takes a picture of another row, and all rows have the same picture "

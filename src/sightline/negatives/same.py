@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import filecmp
+import functools
+import hashlib
+from pathlib import Path
 
 from PIL import ExifTags, Image
 
@@ -18,7 +21,7 @@ def same_picture(one: str, other: str) -> bool:
     try:
         if one == other or filecmp.cmp(one, other, shallow=False):
             return True
-        return _may_be_same(one, other) and _upright(one) == _upright(other)
+        return _may_be_same(one, other) and _digest(one, _stamp(one)) == _digest(other, _stamp(other))
     except (OSError, SyntaxError, ValueError):
         return False
 
@@ -38,8 +41,10 @@ def _may_be_same(one: str, other: str) -> bool:
     with Image.open(one) as first, Image.open(other) as second:
         if sorted(first.size) != sorted(second.size):
             return False
-        turned = first.getexif().get(ExifTags.Base.Orientation, 1) != second.getexif().get(ExifTags.Base.Orientation, 1)
-        if turned or not first.format == second.format == "JPEG":
+        if not first.format == second.format == "JPEG":
+            return True
+        turned = [picture.getexif().get(ExifTags.Base.Orientation, 1) for picture in (first, second)]
+        if turned[0] != turned[1]:
             return True
         return _small(first).tobytes() == _small(second).tobytes()
 
@@ -50,9 +55,16 @@ def _small(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _upright(path: str) -> tuple[tuple[int, int], bytes]:
+def _stamp(path: str) -> tuple[int, int]:
+    found = Path(path).stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _digest(path: str, stamp: tuple[int, int]) -> bytes:
+    """Of size and pixels, upright. A picture is compared with its neighbours on both sides, and decoded once."""
     picture = opened(path)
-    return picture.size, picture.tobytes()
+    return hashlib.blake2b(repr(picture.size).encode() + picture.tobytes(), digest_size=16).digest()
 
 
 def _all_white(picture: Image.Image) -> bool:
