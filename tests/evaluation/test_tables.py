@@ -24,7 +24,8 @@ def test_json_objects_lists_and_lines(tmp_path):
     (tmp_path / "a.json").write_text('{\n "data": [1]\n}')
     (tmp_path / "b.json").write_text('[{"x": 1}, {"x": 2}]')
     (tmp_path / "c.json").write_text('{"x": 1}\n{"x": 2}\n')
-    assert list(read_table(tmp_path / "a.json")) == [{"data": [1]}]
+    (tmp_path / "a.jsonl").write_text('{\n "data": [1]\n}')
+    assert list(read_table(tmp_path / "a.json")) == [{"data": [1]}] == list(read_table(tmp_path / "a.jsonl"))
     assert list(read_table(tmp_path / "b.json")) == [{"x": 1}, {"x": 2}] == list(read_table(tmp_path / "c.json"))
 
 

@@ -216,16 +216,22 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         return
     for row in read_rows(str(path)):
         try:
-            yield row.record()
+            record = row.record()
         except RowError as error:
-            raise DataError(error.found, source=row.source, remedy=DOWNLOAD_AGAIN) from error
+            # one object over many lines under the name .jsonl, as an official script writes it
+            whole = _whole_object(path) if row.number == 1 else None
+            if whole is None:
+                raise DataError(error.found, source=row.source, remedy=DOWNLOAD_AGAIN) from error
+            yield whole
+            return
+        yield record
 
 
 def _whole_object(path: Path) -> dict[str, Any] | None:
     """The object that a .json file is; None where it is a list, or lines of objects."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, UnicodeDecodeError):  # what is wrong is said where the rows are read
         return None
     return content if isinstance(content, dict) else None
 
