@@ -76,10 +76,12 @@ def _add_generative(found: Figures, sums: Counter[str], protocol: str) -> None:
     add("hal", hal, f"100 - 100 * clean / (descriptions + {text})")
     add_ratio("cog", "lured", "targets")
     if protocol == "ovip":
-        right, cover = 100 - found.metrics["chair"], found.metrics["cover"]
+        # its lookup.py reads what inference.py printed, and prints two decimals
+        right, cover = 100 - float(found.printed["chair"]), float(found.printed["cover"])
         formula_right, formula_cover = f"(100 - {found.formulas['chair']})", found.formulas["cover"]
         formula = f"2 * {formula_right} * ({formula_cover}) / ({formula_right} + {formula_cover})"
-        found.add("generative_f1", 2 * right * cover / (right + cover) if right + cover else 0.0, formula)
+        mean = 2 * right * cover / (right + cover) if right + cover else 0.0
+        found.add("generative_f1", mean, formula, f"{mean:.2f}")
 
 
 def _add_overall(found: Figures, sums: Counter[str]) -> None:

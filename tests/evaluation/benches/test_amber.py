@@ -154,9 +154,12 @@ def test_lmms_prints_four_decimals(data):
 
 
 def test_ovip_adds_the_harmonic_mean_of_precision_and_cover(data):
-    metrics = described(data, "A car and a sky.", protocol="ovip").metrics
-    right, cover = 100 - metrics["chair"], metrics["cover"]
-    assert metrics["generative_f1"] == pytest.approx(2 / (1 / right + 1 / cover))
+    result = described(data, "A car and a sky.", protocol="ovip")
+    metrics = result.metrics
+    assert metrics["chair"] == pytest.approx(100 / 3.001) and metrics["cover"] == pytest.approx(200 / 5.001)
+    # from the printed 33.3 and 40.0, as its lookup.py takes it
+    assert metrics["generative_f1"] == 2 * (100 - 33.3) * 40 / (40 + (100 - 33.3))
+    assert result.metrics_printed["generative_f1"] == "50.01"
 
 
 def test_only_the_exact_words_are_answers(data):

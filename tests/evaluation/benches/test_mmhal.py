@@ -170,3 +170,17 @@ def test_stored_verdicts_on_pictures_are_graded_without_the_pictures(tmp_path):
     judge = load_judge(f"replay:{tmp_path / 'judge.jsonl'}")
     result = BENCH.grade(tmp_path, [Answer(id="a1", text="x")], "ovip", {}, judge)
     assert result.metrics_printed["average_score"] == "4.000" and result.failures == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "shown"), [("official", "Assistant: Two. "), ("rlaif-v", "Two."), ("ovip", "Two.")]
+)
+def test_the_rlhf_v_family_removes_the_name_of_the_assistant(tmp_path, protocol, shown):
+    row = {"image_content": ["Cat"], "question": "Q?", "gt_answer": "A.", "question_type": "other", "model_answer": ""}
+    rows = [{**row, "image_id": "a1", "image_src": "https://pictures/nowhere.jpg"}]
+    (tmp_path / "response_template.json").write_text(json.dumps(rows))
+    (tmp_path / "rubric.txt").write_text("Answer: <{{answer}}>")
+    judge = ScriptedJudge({"a1": "Rating: 4"})
+    options = {"template": str(tmp_path / "rubric.txt")}
+    BENCH.grade(tmp_path, [Answer(id="a1", text="Assistant: Two. ")], protocol, options, judge)
+    assert judge.requests[0].messages[0]["content"] == f"Answer: <{shown}>"

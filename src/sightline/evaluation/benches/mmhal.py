@@ -1,10 +1,10 @@
 """MMHal-Bench (Sun et al., LLaVA-RLHF, arXiv 2309.14525): 96 questions of 8 types, rated 0 to 6 by a judge.
 
-A rating below 3 says that the answer hallucinates. ``official`` follows ``eval_gpt_mmhal.py`` of LLaVA-RLHF,
-``rlaif-v`` adds its informativeness, ``ovip`` shows the judge the picture instead of its labels, reads
-``**rating**: n`` as well, and has percentages and an informativeness of its own. All three scripts give a reply
-without exactly one rating the score 0: that is in the figures, and counted as a failure. A judge that did not
-reply at all gives no score.
+A rating below 3 says that the answer hallucinates. ``official`` follows ``eval_gpt_mmhal.py`` of LLaVA-RLHF.
+``rlaif-v`` and ``ovip`` remove "Assistant:" from answers and add an informativeness, each its own; ``ovip`` shows the
+judge the picture instead of its labels, reads ``**rating**: n`` as well, and has percentages. All three scripts give
+a reply without exactly one rating the score 0: that is in the figures, and counted as a failure. A judge that did
+not reply at all gives no score.
 
 Option: ``template`` (a rubric file; it may name ``image_content``, ``question``, ``reference`` and ``answer``).
 """
@@ -83,7 +83,7 @@ class MMHal:
         judge = need_judge(self.name, judge)
         rows = self._rows(data)
         matched = match_ids(list(rows), answers)
-        if protocol == "ovip":
+        if protocol != "official":
             matched = [Answer(id=one.id, text=one.text.replace("Assistant:", "").strip()) for one in matched]
         rubric = load_rubric("mmhal_picture" if protocol == "ovip" else "mmhal", options.get("template"))
         pictures = PictureFiles(data, ("images", "image", ".")) if protocol == "ovip" else None

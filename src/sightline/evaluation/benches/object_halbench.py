@@ -320,7 +320,8 @@ def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], faile
     formulas["object_correct"] = f"100 - {formulas['object_hall']}"
     formulas["average_length"] = "words / answers"
     if protocol == "ovip":
-        right, recall = metrics["object_correct"], metrics["object_recall"]
+        # its lookup.py reads what was printed
+        right, recall = (round(metrics[name], 2) for name in ("object_correct", "object_recall"))
         metrics["f1"] = 2 * recall * right / (recall + right) if right + recall else 0.0
         text, found = f"({formulas['object_correct']})", f"({formulas['object_recall']})"
         formulas["f1"] = f"2 * {text} * {found} / ({text} + {found})"
