@@ -4,6 +4,7 @@ import pytest
 
 from sightline.data.load import load_dataset_spec
 from sightline.data.schema import write_groups
+from sightline.data.validate import Checks, PictureFiles, check_group
 from sightline.errors import DataError
 from sightline.recipes.schema import DatasetSpec, DataSpec
 from sightline.relations.mismatched import mismatched
@@ -118,3 +119,20 @@ def test_an_answer_to_the_same_question_is_not_mismatched():
     assert mismatched(rows)(rows[-1]).responses[1].text != "red"
     alone = mismatched(same)(same[0]).responses[1].text  # a source of a single question has nothing better
     assert alone.startswith("a kite") and alone != "a kite 0"
+
+
+def test_pairs_of_yes_and_no_are_mismatched_with_the_answer_to_another_question():
+    """Every row has both words itself: what matters is the question."""
+
+    def pair(name):
+        prompt = Prompt(id=name, messages=({"role": "user", "content": name},))
+        answers = (Response(text="yes"), Response(text="no"))
+        return Group(prompts=(prompt,), responses=answers, edges=(Edge(winner=0, loser=1),))
+
+    rows = [pair(f"is there a {name}?") for name in ("kite", "dog", "moon")]
+    made = mismatched(rows)(rows[0])
+    assert len(made.responses) == 3 and made.responses[2].text in ("yes", "no")
+    assert [edge.kind for edge in made.edges] == ["mismatched"] * 2
+    check_group(made, Checks(images=False, answers=True), PictureFiles())
+    with pytest.raises(DataError, match="none can be mismatched"):
+        mismatched(rows[:1])(rows[0])

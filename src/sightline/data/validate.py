@@ -213,7 +213,10 @@ def _check_answers(group: Group, checks: Checks) -> None:
 
 
 def _check_edge(group: Group, edge: Edge) -> None:
-    """The two sides of a comparison differ in what they say or in what they say it about."""
+    """The two sides of a comparison differ in what they say or in what they say it about. A mismatched answer is no
+    comparison: an answer to another question may say the same."""
+    if edge.kind == "mismatched":
+        return
     winner, loser = group.responses[edge.winner], group.responses[edge.loser]
     asked = [(prompt.messages, prompt.images) for prompt in (group.prompts[winner.prompt], group.prompts[loser.prompt])]
     if winner.text.strip() == loser.text.strip() and winner.tokens == loser.tokens and asked[0] == asked[1]:

@@ -9,6 +9,9 @@ from dataclasses import replace
 from sightline.errors import DataError
 from sightline.types import Edge, Group, Prompt, Response
 
+_LOOKED_AT = 1000
+"""Answers that are looked through before a second best is taken."""
+
 
 def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], Group]:
     """What gives each group of a source a mismatched answer.
@@ -16,16 +19,16 @@ def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], G
     The group keeps its answers, each with a label: its own, or desirable for the winner and undesirable for the
     loser of a comparison. One answer to another question is added for each prompt that is answered, and an edge of
     kind ``mismatched`` from every answer to that prompt; the comparisons themselves are dropped. Rows that ask the same
-    about the same picture ask one question; only in a source of a single question another answer to it serves. In the
-    tree layout the added answer costs its own tokens only.
+    about the same picture ask one question. The added answer has other words than the group's own wherever the source
+    has such. In the tree layout it costs its own tokens only.
 
     Args:
         groups: all groups of the source.
         seed: The added answer is a function of it, of the group's id and of the source.
 
     Raises:
-        DataError: No answer in the source that the group does not have itself; an answer without label or
-            comparison, or one that both wins and loses; a comparison with a weight.
+        DataError: No other question and no other answer in the source; an answer without label or comparison, or one
+            that both wins and loses; a comparison with a weight.
 
     >>> def row(name, text):
     ...     question = ({"role": "user", "content": name},)
@@ -52,21 +55,27 @@ def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], G
 
 
 def _other_answer(group: Group, prompt: int, pool: Sequence[tuple[Prompt, Response]], draw: random.Random) -> Response:
-    """The first answer to another question, from a random place on, that this group does not give itself."""
+    """The first answer to another question, from a random place on, that this group does not give itself.
+
+    Where the next thousand answers hold none, the best of them: an answer to another question in the group's own words
+    (pairs of yes and no), else an answer to the same question in other words.
+    """
     own = {response.text.strip() for response in group.responses}
     questions = [(asked.messages, asked.images) for asked in group.prompts]
     start = draw.randrange(len(pool))
-    fallback = None
+    spare: dict[bool, Response] = {}
     for step in range(len(pool)):
         asked, other = pool[(start + step) % len(pool)]
-        if other.text.strip() in own:
-            continue
-        added = Response(prompt=prompt, text=other.text, tokens=other.tokens, trained=other.trained, label=False)
-        if (asked.messages, asked.images) not in questions:
-            return added
-        fallback = fallback or added
-    if fallback is not None:
-        return fallback
+        elsewhere, otherwise = (asked.messages, asked.images) not in questions, other.text.strip() not in own
+        if elsewhere or otherwise:
+            added = Response(prompt=prompt, text=other.text, tokens=other.tokens, trained=other.trained, label=False)
+            if elsewhere and otherwise:
+                return added
+            spare.setdefault(elsewhere, added)
+        if step >= _LOOKED_AT and spare:
+            break
+    if spare:
+        return spare.get(True) or spare[False]
     raise DataError(
         "no row of this source has an answer that this row does not have itself, so none can be mismatched",
         remedy="Give more rows, or use an algorithm that needs no mismatched answers",
