@@ -128,8 +128,12 @@ def test_a_seat_is_no_chair_where_a_toilet_is_named(data):
         ("```json\n[]\n```", [], []),
         ('```json["a"]```', None, ["a"]),
         ("()", None, None),
-        ('{"a": 1}', None, None),
-        ("[1, 2]", None, None),
+        ('{"a": 1}', None, ["a"]),  # the scripts walk through whatever they get
+        ('```json\n{"a": ["b"]}\n```', ["a"], ["a"]),
+        ("[1, 2]", None, ["1", "2"]),
+        ('["a", 1]', ["a", "1"], ["a", "1"]),
+        ("3", None, None),
+        ("null", None, None),
         ("no objects", None, None),
     ],
 )

@@ -239,11 +239,12 @@ def read_object_list_ovip(reply: str) -> list[str] | None:
 
 
 def _strings(text: str) -> list[str] | None:
+    """What the scripts walk through, whatever it is: items, but also the keys of an object or the letters of a text."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         return None
-    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
+    return [str(item) for item in value] if isinstance(value, list | dict | str) else None
 
 
 # --- from phrases to objects ------------------------------------------------------------------
