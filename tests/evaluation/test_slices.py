@@ -118,7 +118,7 @@ def test_objects_of_a_judge(run, tmp_path):
     metrics = read_measured(tmp_path / "ovip.json").result.metrics
     assert (metrics["object_hall"], metrics["response_hall"]) == (50, 100)
     assert metrics["object_recall"] == pytest.approx(200 / 3)
-    assert metrics["f1"] == pytest.approx(2 * 50 * (200 / 3) / (50 + 200 / 3))
+    assert metrics["f1"] == pytest.approx(2 * 50 * 66.67 / (50 + 66.67)), "of the printed figures"
 
 
 def test_a_judge_that_is_away_gives_no_figures(run, tmp_path):
