@@ -108,7 +108,7 @@ def test_what_is_missing_is_named(tmp_path, relation):
     )
     (tmp_path / "broken/config.cfg").write_text(config.replace("'", '"'))
     (tmp_path / "broken/meta.json").write_text("{}")
-    with pytest.raises(DataError, match="broken"):
+    with pytest.raises(DataError, match=r"cannot load the model .*broken .*Give a folder that spaCy wrote"):
         load_similarity("spacy", spacy_model=str(tmp_path / "broken"))
     done = sightline("eval", "similarity", "--data", str(relation), "-o", "t.json", "--spacy-model", "en_core_web_none")
     assert done.code == 2 and "en_core_web_none" in done.err and "Traceback" not in done.err

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from sightline.errors import DataError
@@ -257,5 +258,6 @@ def load_spacy(name: str, *, instead: str) -> Any:
         return spacy.load(name)
     except (OSError, ValueError) as error:  # no such model; a part of its pipeline is not installed
         reason = str(error).splitlines()[0]
-        remedy = f"Run: {download} (or use {instead})"
+        repair = "Give a folder that spaCy wrote" if Path(name).exists() else f"Run: {download}"
+        remedy = f"{repair} (or use {instead})"
         raise DataError(f"spaCy cannot load the model {name} ({reason})", remedy=remedy) from error
