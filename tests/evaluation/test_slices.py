@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import sys
 
 import pytest
@@ -134,6 +135,25 @@ def test_a_judge_that_is_away_gives_no_figures(run, tmp_path):
             code, out, err = run(*command, *options)
             assert code == 2 and f"{name}: none of 3 answers could be graded" in err and "Check the judge" in err
             assert not out and not figures.exists()
+
+
+def test_an_interrupted_judge_goes_on_where_it_was(run, tmp_path):
+    Slices(tmp_path / "data").mmhal()
+    answers = tmp_path / "a.jsonl"
+    answers.write_text("".join(json.dumps({"id": f"m{n}", "text": f"It is {n}."}) + "\n" for n in range(3)))
+    command = ["eval", "grade", "mmhal", "--data", tmp_path / "data", "--responses", answers, "--judge"]
+    options = ["--judge-option", "model=x", "--judge-option", "workers=1"]
+
+    def script(number, asked):
+        if len(fake.requests) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return 200, {}, body("Rating: 4"), 0.1
+
+    with FakeJudge(script) as fake:
+        code, _, err = run(*command, fake.url, *options)
+        assert code == 130 and "Stopped. The replies so far are in" in err and len(fake.requests) == 2
+        code, _, err = run(*command, fake.url, *options)
+        assert code == 0 and len(fake.requests) == 3 and "3 requests, 2 from the cache" in err
 
 
 def test_a_judge_that_makes_no_sense_gives_no_figures(run, tmp_path):

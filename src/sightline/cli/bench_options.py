@@ -116,13 +116,18 @@ def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[
     record = None if spec.startswith("replay:") else folder / "judge.jsonl"
     with progress_bar() as bar:
         task = bar.add_task("judging", total=None, visible=False)
-        yield load_judge(
+        client = load_judge(
             spec,
             options_of("judge", options),
             cache=folder / "judge_cache",
             record=record,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
+        try:
+            yield client
+        except KeyboardInterrupt:
+            say(f"Stopped. The replies so far are in {client.cache}: the same command goes on from there.")
+            raise
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
