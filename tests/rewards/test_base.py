@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sightline.errors import RecipeError
-from sightline.rewards.base import Reward, load_reward
+from sightline.errors import DataError, RecipeError
+from sightline.rewards.base import Reward, load_reward, reward_groups
 from sightline.types import Group, Prompt, Response
 
 
@@ -14,6 +14,16 @@ class Shortness:
 
     def reward(self, group):
         return replace(group, responses=tuple(replace(r, reward=-float(len(r.text))) for r in group.responses))
+
+
+class Turned:
+    """Does to the group what ``turn`` does."""
+
+    def __init__(self, turn):
+        self.turn = turn
+
+    def reward(self, group):
+        return self.turn(group)
 
 
 class Silent:
@@ -48,3 +58,44 @@ def test_errors_say_what_to_write(my_rewards, name, words):
     with pytest.raises(RecipeError) as error:
         load_reward(name)
     assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (lambda group: None, "gave back other answers than it got, or none"),
+        (lambda group: replace(group, responses=group.responses[:1]), "gave back other answers"),
+        (lambda group: replace(group, responses=group.responses[::-1]), "gave back other answers"),
+        (
+            lambda group: replace(group, responses=(replace(group.responses[0], reward=float("nan")),) * 2),
+            "other answers",
+        ),
+        (
+            lambda group: replace(group, responses=tuple(replace(r, reward=float("nan")) for r in group.responses)),
+            "the reward Turned gave nan. Leave the reward None",
+        ),
+        (
+            lambda group: replace(
+                group, responses=tuple(replace(r, rewards={"x": float("inf")}) for r in group.responses)
+            ),
+            "the reward Turned gave inf",
+        ),
+    ],
+)
+def test_a_reward_that_loses_answers_or_gives_no_number_is_refused(turn, words):
+    responses = (Response(text="four"), Response(text="of"))
+    group = Group(prompts=(Prompt(id="p", messages=()),), responses=responses, source="f:3")
+    with pytest.raises(DataError, match=f"^f:3: .*{words}"):
+        reward_groups(Turned(turn), [group])
+    unjudged = reward_groups(Turned(lambda group: group), [group])
+    assert unjudged == [group]
+
+
+def test_a_reward_that_loses_a_group_is_refused():
+    class Half(Shortness):
+        def rewards(self, groups):
+            return [self.reward(group) for group in groups[1:]]
+
+    group = Group(prompts=(Prompt(id="p", messages=()),), responses=(Response(text="four"),))
+    with pytest.raises(DataError, match=r"the reward Half gave back 1 of 2 groups. Return every group"):
+        reward_groups(Half(), [group, group])

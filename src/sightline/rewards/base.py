@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from sightline.errors import RecipeError
+from sightline.errors import DataError, RecipeError
 from sightline.types import Group
 
 BUILT_IN = {"scenes": "sightline.scenes.world:Scenes"}
@@ -40,8 +41,38 @@ class BatchedReward(Reward, Protocol):
 
 
 def reward_groups(reward: Reward, groups: Sequence[Group]) -> list[Group]:
-    """All groups with their rewards, together where the reward can."""
-    return reward.rewards(groups) if isinstance(reward, BatchedReward) else [reward.reward(group) for group in groups]
+    """All groups with their rewards, together where the reward can.
+
+    Raises:
+        DataError: a group lacks what the reward needs; or the reward is wrong: it left out a group or an answer,
+            changed what was said, or gave a number that is not finite.
+    """
+    made = reward.rewards(groups) if isinstance(reward, BatchedReward) else [reward.reward(group) for group in groups]
+    name = type(reward).__name__
+    if len(made) != len(groups):
+        raise DataError(f"the reward {name} gave back {len(made)} of {len(groups)} groups", remedy=_WHOLE)
+    for before, after in zip(groups, made, strict=True):
+        if not isinstance(after, Group) or before.id != after.id or _said(before) != _said(after):
+            raise DataError(
+                f"the reward {name} gave back other answers than it got, or none",
+                source=before.source or before.id,
+                remedy=_WHOLE,
+            )
+        numbers = [number for r in after.responses for number in (r.reward, *r.rewards.values()) if number is not None]
+        if not all(map(math.isfinite, numbers)):
+            raise DataError(
+                f"the reward {name} gave {next(n for n in numbers if not math.isfinite(n))}",
+                source=before.source or before.id,
+                remedy="Leave the reward None where an answer cannot be judged",
+            )
+    return made
+
+
+_WHOLE = "Return every group with all of its answers, in order; leave the reward None where one cannot be judged"
+
+
+def _said(group: Group) -> list[tuple[int, str]]:
+    return [(response.prompt, response.text) for response in group.responses]
 
 
 def load_reward(name: str) -> Reward:

@@ -17,7 +17,7 @@ from sightline.data.schema import append_groups, group_from_json, group_to_json
 from sightline.errors import DataError
 from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
-from sightline.rewards.base import Reward
+from sightline.rewards.base import Reward, reward_groups
 from sightline.rollouts.engine import RolloutEngine
 from sightline.train.source import Render, Taken
 from sightline.types import Group, Stat
@@ -164,7 +164,7 @@ class OnlineSource:
         answered = replace(group, responses=tuple(r for r in group.responses if r.finish_reason != "error"))
         for _ in range(REWARD_TRIES):
             try:
-                return self.reward.reward(answered)
+                return reward_groups(self.reward, [answered])[0]
             except DataError:
                 raise  # the prompts lack what the reward reads: no other try, and no other prompt, would help
             except Exception as error:  # a reward is somebody else's program: its failure must not end the run
