@@ -56,6 +56,9 @@ class Engine:
         return [Group(prompts=group.prompts, responses=(one,)) for group, one in zip(groups, said, strict=True)]
 
 
+_FEW = {"seed": 0, "scenes": 2, "questions": 1}
+
+
 def ids(batches):
     return [[one.id for one in batch] for batch in batches]
 
@@ -368,6 +371,18 @@ def test_scenes_are_not_drawn_among_the_data_of_other_benchmarks(tmp_path):
     assert data_folder(BENCH, [str(own)], out) == own
     (shared / "scenes").mkdir()
     assert data_folder(BENCH, [str(shared)], out) == shared / "scenes"
+
+
+def test_answers_to_scenes_are_graded_and_exported_where_they_were_asked(run, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("sightline.evaluation.benches.scenes._settings", lambda data: dict(_FEW))
+    out = tmp_path / "out"
+    assert run("eval", "scenes", "--model", tiny["llava"], "-o", out, "--max-tokens", 2)[0] == 0
+    there = sorted(path.relative_to(out) for path in out.rglob("*.png"))
+    assert len(there) == 2 and all(path.parts[:2] == ("scenes", "data") for path in there)
+    answers = out / "scenes" / "answers.jsonl"
+    assert run("eval", "grade", "scenes", "--responses", answers)[0] == 0
+    assert run("eval", "export", "scenes", "--responses", answers, "-o", tmp_path / "s.json")[0] == 0
+    assert sorted(path.relative_to(out) for path in out.rglob("*.png")) == there
 
 
 def test_an_interrupt_says_how_to_go_on(run, tiny, world, tmp_path, monkeypatch):

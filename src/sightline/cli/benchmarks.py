@@ -159,7 +159,7 @@ def grade(
 
     chosen = load_bench(bench)
     answers = read_responses(chosen, responses)
-    folder = data_folder(chosen, data or [], responses.parent)
+    folder = data_folder(chosen, data or [], responses.parent / "data")
     with judging(judge, judge_option or [], (json_out or responses).parent) as client:
         spec = GradeSpec(
             protocol=protocol_of(chosen, protocol or []),
@@ -270,7 +270,7 @@ def export(
     answers = read_responses(chosen, responses)
     out.parent.mkdir(parents=True, exist_ok=True)
     with answers_named(str(responses)):
-        chosen.export(data_folder(chosen, data or [], responses.parent), answers, out)
+        chosen.export(data_folder(chosen, data or [], responses.parent / "data"), answers, out)
     say(f"{len(answers)} answers: {out}")
 
 
