@@ -169,3 +169,17 @@ def test_a_wrong_lemmatizer_is_found_before_the_judge_is_paid(coco):
     for options in ({"lemmatizer": "wordnet"}, {"attempts": 0}, {"template": 3}):
         with pytest.raises(DataError, match=next(iter(options))):
             OBJECTS.grade(coco, answers, "official", options, Unpaid())
+
+
+def test_half_a_character_is_graded_stored_and_exported(coco):
+    """A cut emoji: JSON can say it, UTF-8 cannot."""
+    rows = [{"id": "7", "text": "A bus \ud83d"}, {"id": "8", "text": "A dog.\u2028\x00"}, {"id": "9", "text": "\udc00"}]
+    path, out = coco / "answers.jsonl", coco / "out"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ("chair", "--data", coco, "--responses", path)
+    done = sightline("eval", "grade", *given, "--json", out / "figures.json")
+    assert done.code == 0, done.err
+    assert json.loads((out / "figures.json").read_text())
+    assert sightline("eval", "export", *given, "-o", out / "captions.json").code == 0
+    again = read_responses(CHAIR, out / "captions.json")
+    assert [answer.text for answer in again] == [row["text"] for row in rows]

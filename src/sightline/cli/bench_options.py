@@ -18,6 +18,7 @@ from rich.text import Text
 from sightline.cli.console import out, progress_bar, say
 from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
+from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.results import Measured, length_words
 from sightline.report.table import SIGNS, Row, bounds, number
@@ -137,7 +138,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         typer.echo(text)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8", errors=LONE_SURROGATES)
 
 
 def result_table(measured: Measured) -> Table:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sightline.errors import DataError
+
+LONE_SURROGATES: Final = "backslashreplace"
+"""How half a character (a cut emoji, ``"\\ud83d"``) is written to UTF-8: as JSON writes it, so that it can be read."""
 
 
 def read_json(path: Path) -> Any:
@@ -30,4 +33,4 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON, folders included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", errors=LONE_SURROGATES)

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest, check_options
+from sightline.evaluation.json_files import LONE_SURROGATES
 
 OnReply = Callable[[int, "Outcome"], None]
 """Called with the number of a request and what came of it, from one thread at a time."""
@@ -185,7 +186,9 @@ class JudgeClient:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}.tmp")
         aside.write_text(
-            json.dumps({"judge": self.name, "text": reply.text, "cut": reply.cut}, ensure_ascii=False), encoding="utf-8"
+            json.dumps({"judge": self.name, "text": reply.text, "cut": reply.cut}, ensure_ascii=False),
+            encoding="utf-8",
+            errors=LONE_SURROGATES,
         )
         aside.replace(path)  # a kill leaves a whole entry or none
 
@@ -193,7 +196,7 @@ class JudgeClient:
         if self.record is None:
             return
         self.record.parent.mkdir(parents=True, exist_ok=True)
-        with self.record.open("a", encoding="utf-8") as file:
+        with self.record.open("a", encoding="utf-8", errors=LONE_SURROGATES) as file:
             for request, reply in zip(requests, replies, strict=True):
                 told = {"id": request.id, "attempt": request.attempt, "judge": self.name}
                 line = {**told, "asked": asked(request), **asdict(reply)}

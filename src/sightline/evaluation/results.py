@@ -13,6 +13,7 @@ from sightline.errors import DataError
 from sightline.evaluation.answers import StoredAnswer
 from sightline.evaluation.bench import Better, Graded, Result, direction
 from sightline.evaluation.formulas import differences, intervals
+from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.statistics import Interval
 
 RESULTS: Final = "results.json"
@@ -82,9 +83,10 @@ def write_measured(measured: Measured, path: Path) -> Path:
     """
     result = measured.result
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results_document(measured), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    document = json.dumps(results_document(measured), indent=2, ensure_ascii=False) + "\n"
+    path.write_text(document, encoding="utf-8", errors=LONE_SURROGATES)
     rows = (json.dumps(vars(row), ensure_ascii=False, default=_plain) + "\n" for row in result.graded)
-    graded_path(path).write_text("".join(rows), encoding="utf-8")
+    graded_path(path).write_text("".join(rows), encoding="utf-8", errors=LONE_SURROGATES)
     return path
 
 

@@ -14,6 +14,7 @@ from sightline.data.readers.pictures import Pictures
 from sightline.data.readers.rows import RowError, read_rows
 from sightline.errors import DataError
 from sightline.evaluation.bench import Answer, Benchmark
+from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.types import Prompt
 
 PICTURE_COLUMNS: Final = ("image", "images")
@@ -158,7 +159,7 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSON lines, as most answer files are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8")
+    path.write_text("".join(lines), encoding="utf-8", errors=LONE_SURROGATES)
 
 
 def read_answers(path: Path, key: str, texts: Sequence[str]) -> list[Answer]:

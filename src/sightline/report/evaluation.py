@@ -106,7 +106,7 @@ def write_results_page(
         pieces=pieces,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="replace")  # half an emoji at the end of a cut answer
     return path
 
 
