@@ -21,6 +21,7 @@ from sightline.train.checkpoint import latest
 from sightline.train.loop import train, train_step
 from sightline.train.metrics import read_metrics
 from sightline.train.session import open_session
+from tiny_models import save_tiny
 
 
 def first_gradients(recipe):
@@ -190,6 +191,19 @@ def test_rows_that_changed_are_refused(tiny, tmp_path):
         with pytest.raises(CheckpointError, match="The rows are not those that the checkpoint was made with"):
             train(longer, quiet=True)
     write_groups(path, groups)
+    assert train(longer, quiet=True).resumed_from == 1
+
+
+def test_a_base_that_changed_under_its_path_is_refused(tmp_path):
+    """What is frozen, and the reference, would be another model's from the step where the run was stopped."""
+    model = save_tiny("llava", tmp_path / "model")
+    recipe = train_runs.recipe(model, tmp_path, schedule="constant", max_steps=1, model=train_runs.lora(model))
+    train(recipe, quiet=True)
+    longer = replace(recipe, train=replace(recipe.train, max_steps=2))
+    save_tiny("llava", model, seed=7)
+    with pytest.raises(CheckpointError, match=rf"{model} holds other weights than when \S+step-00000001 was made"):
+        train(longer, quiet=True)
+    save_tiny("llava", model)
     assert train(longer, quiet=True).resumed_from == 1
 
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.render import Renderer
 from sightline.data.validate import refuse_uncompared
+from sightline.errors import CheckpointError
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
@@ -82,6 +83,11 @@ class Session:
     def trained_parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
+    @property
+    def _base(self) -> str:
+        """Fingerprint of the model as it was loaded."""
+        return "" if self.policy.base_model is None else self.policy.base_model.fingerprint
+
     def save(self) -> None:
         """Writes a checkpoint. Every rank must call."""
         ranks = self.runtime.gather_objects({"rng": self.runtime.rng_state(), "meter": self.meter.state()})
@@ -93,7 +99,12 @@ class Session:
                 weights=weights,
                 optimizer=optimizer,
                 ranks=ranks,
-                progress={"source": self.source.state(), "tokens": self.tokens, "seconds": self.seconds},
+                progress={
+                    "source": self.source.state(),
+                    "base": self._base,
+                    "tokens": self.tokens,
+                    "seconds": self.seconds,
+                },
             )
             save_checkpoint(self.run.path, checkpoint, self.recipe.train.keep_checkpoints)
         self.runtime.barrier()
@@ -104,6 +115,11 @@ class Session:
         With another number of processes the data go on as they would have, but dropout draws other numbers.
         """
         checkpoint = None if folder is None else load_checkpoint(folder)
+        if checkpoint is not None and checkpoint.progress.get("base", self._base) != self._base:
+            raise CheckpointError(
+                f"{self.recipe.model.path} holds other weights than when {folder} was made, and what is frozen and the "
+                "reference are taken from it. Bring the old model back, or start again with another output_dir."
+            )
         self.source.restore(None if checkpoint is None else checkpoint.progress["source"])
         if self.runtime.is_main:
             self.metrics.drop_after(0 if checkpoint is None else checkpoint.step)
