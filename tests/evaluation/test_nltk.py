@@ -68,7 +68,7 @@ def test_a_description_of_amber_is_graded_by_hand(tmp_path):
     # men (of man), knife, dog, can: two of four are hallucinated, both truths covered, one of two targets
     assert exact.metrics_printed == {"chair": "50.0", "cover": "100.0", "hal": "100.0", "cog": "50.0"}
     assert exact.graded[0].details["hallucinated"] == ["knife", "can"]
-    assert exact.notes[1] == "extractor nltk; similarity none (association lists only)"
+    assert exact.notes[1] == f"extractor nltk {nltk.__version__}; similarity none (association lists only)"
 
 
 def test_lmms_chair_reduces_words_by_their_tag(tmp_path):
@@ -81,7 +81,7 @@ def test_lmms_chair_reduces_words_by_their_tag(tmp_path):
     result = CHAIR.grade(tmp_path, [Answer(id="1", text=text)], "lmms-eval", {"extractor": "nltk"}, None)
     # unlike the original singulariser WordNet knows bus and tie
     assert result.graded[0].details["hallucinated_categories"] == ["bus", "person", "bear", "tie", "toilet"]
-    assert result.notes[1] == "extractor nltk"
+    assert result.notes[1] == f"extractor nltk {nltk.__version__}"
 
 
 ODD = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -219,6 +220,11 @@ def load_nltk() -> Any:
         remedy = _NLTK_REMEDY.format(f"python -m nltk.downloader {' '.join(missing)}")
         raise DataError(f"the data of NLTK lacks {', '.join(missing)}", remedy=remedy)
     return nltk
+
+
+def nltk_name() -> str:
+    """What was used, for results: releases cut words differently."""
+    return f"nltk {metadata.version('nltk')}"
 
 
 _NLTK_REMEDY: Final = "Run: {} (or use the built-in extractor: table)"

@@ -117,7 +117,7 @@ def test_lmms_reduces_a_word_by_its_tag_where_nltk_is_there(data, monkeypatch):
     result = BENCH.grade(data, answers, "lmms-eval", {"extractor": "nltk"}, None)
     assert result.graded[0].details["hallucinated_categories"] == ["bus"], "seats is a verb here"
     assert result.graded[0].details["wrong"] == [[13, 18]]
-    assert "extractor nltk" in result.notes
+    assert any(note.startswith("extractor nltk") for note in result.notes)
     table = BENCH.grade(data, answers, "lmms-eval", {}, None)
     assert table.graded[0].details["hallucinated_categories"] == ["chair", "bus"]
 

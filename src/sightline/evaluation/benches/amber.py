@@ -8,6 +8,8 @@ of the answers.
 Options: ``extractor`` (``table``: built in, ``nltk``: exact, needs NLTK and its data), ``similarity`` (``none``,
 ``spacy``, or a table file written by :func:`sightline.evaluation.similarity.export_similarity`), ``threshold``
 (0.8) and ``spacy_model`` (en_core_web_lg).
+
+Descriptions may take 512 new tokens; the script sets no limit, OViP allows 384 and lmms-eval 2,048 (``--max-tokens``).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from sightline.evaluation.bench import (
     match_ids,
 )
 from sightline.evaluation.json_files import write_json
-from sightline.evaluation.nouns import Extractor, nltk_extractor, table_extractor
+from sightline.evaluation.nouns import Extractor, nltk_extractor, nltk_name, table_extractor
 from sightline.evaluation.option_values import number_option, text_option
 from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD, load_similarity, read_relation, vocabulary
 from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_answers, read_table
@@ -234,7 +236,8 @@ class _Grader:
             spacy_model=text_option(BENCH.name, self.options, "spacy_model", SPACY_MODEL),
         )
         choice = text_option(BENCH.name, self.options, "extractor", "table", ("table", "nltk"))
-        self.notes.append(f"extractor {choice}; similarity {similarity.name}")
+        used = nltk_name() if choice == "nltk" else choice
+        self.notes.append(f"extractor {used}; similarity {similarity.name}")
         if choice == "table" or similarity.name.startswith("none"):
             self.notes.append("offline variant: close to the official figures, not equal to them")
         extract = (table_extractor if choice == "table" else nltk_extractor)(vocabulary(relation))

@@ -2,7 +2,7 @@
 
 ``official`` follows ``utils/chair.py`` of LisaAnne/Hallucination, its singulariser's losses included (bus, tie; see
 :func:`sightline.evaluation.nouns.chair_forms`), and gives fractions. ``lmms-eval`` reduces words by WordNet, adds the
-recall of objects and gives percent.
+recall of objects and gives percent. Descriptions may take 512 new tokens here and 2,048 there (``--max-tokens``).
 
 Which pictures are described is not part of CHAIR. ``questions`` takes those that ``image_ids.json`` lists (a JSON list
 beside the annotations), otherwise 500 drawn with seed 0; ``grade`` insists on the list if there is one, and otherwise
@@ -42,7 +42,7 @@ from sightline.evaluation.coco import (
     word_pairs,
 )
 from sightline.evaluation.json_files import read_json, write_json
-from sightline.evaluation.nouns import chair_forms, load_nltk, place, wordnet_forms
+from sightline.evaluation.nouns import chair_forms, load_nltk, nltk_name, place, wordnet_forms
 from sightline.evaluation.option_values import text_option
 from sightline.evaluation.tables import (
     PictureFiles,
@@ -165,7 +165,7 @@ class Chair:
         if protocol == "official":
             return objects, objects.mentions, []
         if extractor == "nltk":
-            return objects, _nltk_mentions(objects), ["extractor nltk"]
+            return objects, _nltk_mentions(objects), [f"extractor {nltk_name()}"]
         return objects, objects.mentions, ["extractor table: close to the tagger of lmms-eval, not equal to it"]
 
 

@@ -3,7 +3,8 @@
 A judge lists the objects that an answer names; they are reduced and mapped to COCO categories. ``official`` follows
 ``eval_gpt_obj_halbench.py`` of RLAIF-V (the list must stand in a json fence, or on the last line), ``ovip`` its copy in
 OViP (also bare JSON; F1 of correct objects and recall). ``judge-free`` is the script without ``--use_gpt``: the words
-of the whole answer, repetitions kept.
+of the whole answer, repetitions kept. Answers may take 1,024 new tokens, OViP allows 384 (``--max-tokens``); RLAIF-V
+answers with three beams, here answers are greedy.
 
 Options: ``template`` (a rubric file with ``{{question}}`` and ``{{answer}}``), ``attempts`` (times a judge is asked;
 3), ``lemmatizer`` (``table``: built in; ``spacy``: en_core_web_trf as the original, with its part-of-speech tags).
