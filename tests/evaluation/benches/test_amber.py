@@ -274,6 +274,25 @@ def test_questions_carry_picture_and_the_wording_of_other_protocols(data):
     assert questions[2].meta["prompts"] == {"vlmevalkit": "Is it?\nPlease answer yes or no."}
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("annotations.json", lambda rows: rows[0].pop("hallu"), r"annotations\.json:1: has no 'hallu'"),
+        ("annotations.json", lambda rows: rows[4].pop("truth"), r"annotations\.json:5: has no 'truth'"),
+        ("annotations.json", lambda rows: rows[4].pop("type"), r"annotations\.json:5: has no 'type'"),
+        ("annotations.json", lambda rows: rows.pop(), r"annotations\.json: id 8 has no annotation"),
+        ("query/query_all.json", lambda rows: rows.pop(), r"annotations\.json: id 8 has no question"),
+        ("query/query_all.json", lambda rows: rows[1].pop("image"), r"query_all\.json:2: has no 'image'"),
+    ],
+)
+def test_files_that_lack_something_are_named(data, name, change, message):
+    rows = json.loads((data / name).read_text())
+    change(rows)
+    (data / name).write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=message):
+        described(data, "A sky.")
+
+
 # --- the real questions -----------------------------------------------------------------------
 
 

@@ -172,3 +172,13 @@ def test_fifteen_thousand_rows_are_graded_in_seconds_in_any_order(tmp_path):
     assert {protocol: BENCH.grade(folder, back, protocol, {}, None).metrics for protocol in PROTOCOLS} == figures
     always_yes = [Answer(id=one.id, text="Yes") for one in questions]
     assert BENCH.grade(folder, always_yes, "official", {}, None).metrics["f1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("name", ["question_id", "image", "text", "label"])
+def test_a_question_that_lacks_something_is_named(data, name):
+    path = data / "coco_pope_popular.json"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    del rows[1][name]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=rf"coco_pope_popular\.json:2: has no '{name}'"):
+        BENCH.grade(data, answers(data, ["yes"] * 4, ["no"] * 2), "official", {}, None)

@@ -106,21 +106,29 @@ class Amber:
 
     def _annotations(self, data: Path) -> _Rows:
         path = find_file(data, ("annotations.json", "data/annotations.json"), self)
-        by_id = {str(field(row, "id", f"{path}:{number}")): row for number, row in enumerate(read_table(path), start=1)}
+        by_id = {}
+        for number, row in enumerate(read_table(path), start=1):
+            generative = field(row, "type", f"{path}:{number}") == GENERATIVE
+            for name in ("truth", "hallu") if generative else ("truth",):
+                field(row, name, f"{path}:{number}")
+            by_id[str(field(row, "id", f"{path}:{number}"))] = row
         queries = self._queries(path.parent)
-        unknown = [query["id"] for query in queries if str(query["id"]) not in by_id]
-        if unknown:
-            raise DataError(
-                f"the question {unknown[0]} has no annotation", source=str(path), remedy="Take all files of one release"
-            )
+        alone = sorted(by_id.keys() ^ {str(query["id"]) for query in queries}, key=int)
+        if alone:
+            missing = "question" if alone[0] in by_id else "annotation"
+            raise DataError(f"id {alone[0]} has no {missing}", source=str(path), remedy="Take all files of one release")
         return _Rows(folder=path.parent, by_id=by_id, queries=queries)
 
     def _queries(self, folder: Path) -> list[dict[str, Any]]:
         whole = folder / "query" / "query_all.json"
-        if whole.is_file():
-            return list(read_table(whole))
         names = [f"query/query_{name}.json" for name in _QUERIES]
-        rows = [row for name in names for row in read_table(find_file(folder, (name,), self))]
+        paths = [whole] if whole.is_file() else [find_file(folder, (name,), self) for name in names]
+        rows = []
+        for path in paths:
+            for number, row in enumerate(read_table(path), start=1):
+                for name in ("id", "image", "query"):
+                    field(row, name, f"{path}:{number}")
+                rows.append(row)
         return sorted(rows, key=lambda row: int(row["id"]))
 
     def _question(self, query: Mapping[str, Any], row: Mapping[str, Any], pictures: PictureFiles) -> Question:

@@ -144,7 +144,8 @@ class ObjectHalBench:
     def _texts(self, data: Path) -> dict[str, str]:
         """Picture id to question, without its picture."""
         path = find_file(data, ("obj_halbench_300_with_image.jsonl", "*/obj_halbench_300_with_image.jsonl"), self)
-        return {str(row["image_id"]): row["question"] for row in read_table(path)}
+        rows = [(row, f"{path}:{number}") for number, row in enumerate(read_table(path), start=1)]
+        return {str(field(row, "image_id", source)): field(row, "question", source) for row, source in rows}
 
 
 BENCH: Final = ObjectHalBench()

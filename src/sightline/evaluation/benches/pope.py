@@ -130,10 +130,18 @@ class Pope:
 
     def _files(self, data: Path) -> dict[str, list[dict[str, Any]]]:
         paths = sorted(find_files(data, _FILES, self), key=lambda path: (_rank(path.stem), path.stem))
-        return {path.stem: list(read_table(path)) for path in paths}
+        return {path.stem: _rows(path) for path in paths}
 
 
 BENCH: Final = Pope()
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = list(read_table(path))
+    for number, row in enumerate(rows, start=1):
+        for name in ("question_id", "image", "text", "label"):
+            field(row, name, f"{path}:{number}")
+    return rows
 
 
 def _rank(stem: str) -> int:
@@ -142,12 +150,11 @@ def _rank(stem: str) -> int:
 
 
 def _id(stem: str, row: Mapping[str, Any]) -> str:
-    return f"{stem}/{field(row, 'question_id', stem)}"
+    return f"{stem}/{row['question_id']}"
 
 
 def _question(stem: str, row: Mapping[str, Any], pictures: PictureFiles) -> Question:
-    id, text = _id(stem, row), field(row, "text", stem)
-    images = [pictures.named(field(row, "image", stem))]
+    id, text, images = _id(stem, row), row["text"], [pictures.named(row["image"])]
     return Question(
         id=id,
         prompt=picture_prompt(f"pope-{id}", f"{text}\n{INSTRUCTION}", images, {"answer": row["label"]}),
