@@ -46,10 +46,13 @@ def figures(graded: Sequence[Graded], protocol: str, parts: Sequence[str]) -> Fi
         return found
     if "generative" in parts:
         _add_generative(found, sums, protocol)
-    if all(name in parts for name in DIMENSIONS):
-        _add_overall(found, sums)
-    for name in (name for name in DIMENSIONS if name in parts):
-        found.by_category[name] = block(sums, DIMENSIONS[name])
+    answered = {name: kinds for name, kinds in DIMENSIONS.items() if name in parts}
+    if len(answered) == len(DIMENSIONS):
+        _add_block(found, sums, EVERYTHING, BIAS)
+    for name, kinds in answered.items():
+        found.by_category[name] = block(sums, kinds)
+        if len(answered) < len(DIMENSIONS):  # nothing is pooled: what the script prints are the dimensions themselves
+            _add_block(found, sums, kinds, BIAS * len(kinds), f"{name}_")
     if "attribute" in parts:
         found.by_category.update((kind, block(sums, (kind,))) for kind in ATTRIBUTES)
     if "chair" in found.metrics and "f1" in found.metrics:
@@ -84,17 +87,19 @@ def _add_generative(found: Figures, sums: Counter[str], protocol: str) -> None:
         found.add("generative_f1", mean, formula, f"{mean:.2f}")
 
 
-def _add_overall(found: Figures, sums: Counter[str]) -> None:
-    values = block(sums, EVERYTHING, bias=BIAS)
+def _add_block(found: Figures, sums: Counter[str], kinds: Sequence[str], bias: float, prefix: str = "") -> None:
+    """The four figures of some kinds of question, pooled, with what they are of."""
+    values = block(sums, kinds, bias=bias)
     right, asked, label_no, said_no, right_no = (
-        "(" + " + ".join(f"{kind}_{column}" for kind in EVERYTHING) + ")"
+        "(" + " + ".join(f"{kind}_{column}" for kind in kinds) + ")"
         for column in ("right", "asked", "label_no", "said_no", "right_no")
     )
-    precision, recall = f"(100 * {right_no} / ({said_no} + {BIAS}))", f"(100 * {right_no} / ({label_no} + {BIAS}))"
-    found.add("accuracy", values["accuracy"], f"100 * {right} / ({asked} + {BIAS})")
-    found.add("precision", values["precision"], precision)
-    found.add("recall", values["recall"], recall)
-    found.add("f1", values["f1"], f"2 * {precision} * {recall} / ({precision} + {recall} + {100 * F1_BIAS})")
+    precision, recall = f"(100 * {right_no} / ({said_no} + {bias}))", f"(100 * {right_no} / ({label_no} + {bias}))"
+    found.add(f"{prefix}accuracy", values["accuracy"], f"100 * {right} / ({asked} + {bias})")
+    found.add(f"{prefix}precision", values["precision"], precision)
+    found.add(f"{prefix}recall", values["recall"], recall)
+    f1_bias = 100 * _f1_bias(kinds)
+    found.add(f"{prefix}f1", values["f1"], f"2 * {precision} * {recall} / ({precision} + {recall} + {f1_bias})")
 
 
 def block(sums: Counter[str], kinds: Iterable[str], *, bias: float | None = None) -> dict[str, float]:
@@ -116,8 +121,12 @@ def block(sums: Counter[str], kinds: Iterable[str], *, bias: float | None = None
         "accuracy": 100 * right / (asked + start),
         "precision": precision,
         "recall": recall,
-        "f1": _f1(precision, recall, EXISTENCE_F1_BIAS if kinds == ("existence",) else F1_BIAS),
+        "f1": _f1(precision, recall, _f1_bias(kinds)),
     }
+
+
+def _f1_bias(kinds: Sequence[str]) -> float:
+    return EXISTENCE_F1_BIAS if tuple(kinds) == ("existence",) else F1_BIAS
 
 
 def _f1(precision: float, recall: float, bias: float) -> float:

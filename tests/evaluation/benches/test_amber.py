@@ -183,6 +183,17 @@ def test_f1_is_made_of_rounded_figures_with_its_own_bias_for_existence(data):
     assert set(result.by_category) == {"existence", "attribute", "relation", "state", "number", "action"}
 
 
+def test_a_dimension_alone_is_a_figure_of_its_own(data):
+    result = BENCH.grade(data, said("No", "No", "No", "Yes", "Yes", "Yes")[:1], "official", {}, None)
+    assert {name: result.metrics[f"existence_{name}"] for name in result.by_category["existence"]} == pytest.approx(
+        result.by_category["existence"]
+    )
+    assert result.metrics_printed["existence_f1"] == str(round(100 * 2 * 0.999 * 0.999 / (1.998 + 0.001), 1))
+    for name, formula in result.formulas.items():
+        assert evaluate(formula, result.graded) == pytest.approx(result.metrics[name], abs=0.1), name
+    assert "existence_f1" not in BENCH.grade(data, said(*["No"] * 6), "official", {}, None).metrics
+
+
 def test_the_amber_score_takes_the_printed_figures(data):
     answers = [Answer(id="1", text="A car and a sky."), Answer(id="2", text="A tree."), *said(*["No"] * 6)]
     result = BENCH.grade(data, answers, "official", {}, None)
