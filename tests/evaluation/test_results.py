@@ -86,6 +86,15 @@ def test_intervals_are_those_of_the_bootstrap_over_pictures():
     assert intervals({}, graded) == intervals({"a": "hit"}, []) == {}
 
 
+def test_categories_have_intervals_where_the_formula_gives_their_figure(tmp_path):
+    graded = [replace(row, details={"category": "x" if n < 6 else "y"}) for n, row in enumerate(rows([1, 0] * 6))]
+    figures = {"x": {"accuracy": 50.0, "other": 1.0}, "y": {"accuracy": 49.0}, "z": {"accuracy": 50.0}}
+    one = measure(result(graded, by_category=figures))
+    assert one.category_intervals == {"x": intervals({"accuracy": "100 * hit / of"}, graded[:6])}
+    write_measured(one, tmp_path / "one.json")
+    assert read_measured(tmp_path / "one.json").category_intervals["x"]["accuracy"].value == 50
+
+
 def test_differences_match_rows_by_id_whatever_their_order():
     before, after = rows([0, 0, 1, 0, 0, 1]), rows([1, 0, 1, 1, 1, 1])
     (found,) = differences({"a": "hit / of"}, before, after[::-1], seed=1).values()

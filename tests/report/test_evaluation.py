@@ -9,7 +9,7 @@ import pytest
 from sightline.evaluation.bench import Graded, Result
 from sightline.evaluation.results import measure
 from sightline.evaluation.statistics import Interval
-from sightline.report.evaluation import category_panels, result_rows, worst_answers, write_results_page
+from sightline.report.evaluation import Side, category_panels, result_rows, worst_answers, write_results_page
 from sightline.report.svg import interval_bar
 
 
@@ -54,10 +54,24 @@ def test_panels_are_figures_that_categories_share():
     new = {"left": {"acc": 50.0, "answers": 5, "alone": 1}, "right": {"acc": 80.0, "answers": 5}}
     (panel,) = category_panels(measured([1], categories=new), measured([1], categories=old))
     assert panel.title == "acc"
-    shown = [(bar.name, bar.sides) for bar in panel.bars]
+    shown = [(bar.name, tuple((side.shown, side.share) for side in bar.sides)) for bar in panel.bars]
     assert shown == [("left", (("40.0", 40), ("50.0", 50))), ("right", (("90.0", 90), ("80.0", 80)))]
     fractions = {"a": {"acc": 0.5}, "b": {"acc": 0.25}}
-    assert category_panels(measured([1], categories=fractions))[0].bars[1].sides == (("0.250", 25),)
+    assert category_panels(measured([1], categories=fractions))[0].bars[1].sides == (Side(shown="0.250", share=25),)
+
+
+def test_bars_carry_intervals_where_the_formula_gives_the_figure():
+    rows = {"left": {"accuracy": 50.0}, "right": {"accuracy": 100.0}, "other": {"accuracy": 12.0}}
+    kinds = ["left", "left", "right", "right"]
+    plain = measured([1, 0, 1, 1], categories=rows).result
+    graded = [
+        replace(row, details={**row.details, "category": kind}) for row, kind in zip(plain.graded, kinds, strict=True)
+    ]
+    one = measure(replace(plain, graded=graded))
+    left, right, other = category_panels(one)[0].bars
+    assert left.sides == (Side(shown="50.0", share=50, interval=(0, 100)),)  # two pictures, one right
+    assert right.sides == (Side(shown="100.0", share=100, interval=(100, 100)),)
+    assert other.sides == (Side(shown="12.0", share=12, interval=None),)
 
 
 def test_worst_answers_of_either_model_come_first_and_right_ones_not_at_all():

@@ -160,6 +160,29 @@ def result_table(measured: Measured) -> Table:
     return table
 
 
+def category_table(measured: Measured) -> Table | None:
+    """The first figure that categories share, category by category; None where none do."""
+    categories = measured.result.by_category
+    names = [name for name in measured.result.metrics if sum(name in values for values in categories.values()) > 1]
+    if not names:
+        return None
+    decimals = 3 if all(abs(values.get(names[0], 0.0)) <= 1 for values in categories.values()) else 1
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("category", overflow="fold")
+    table.add_column(names[0], justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    for category, values in categories.items():
+        if names[0] in values:
+            found = measured.category_intervals.get(category, {}).get(names[0])
+            cell = (
+                ""
+                if found is None or math.isnan(found.low)
+                else f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]"
+            )
+            table.add_row(Text(category), Text(f"{values[names[0]]:.{decimals}f}"), Text(cell))
+    return table
+
+
 def changes_table(rows: Sequence[Row]) -> Table:
     """A against B for the terminal: both values, and the difference with its interval."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -182,6 +205,9 @@ def show_result(measured: Measured) -> None:
     failed = f", the judge failed on {result.failures}" if result.failures else ""
     out.print(Text(f"{result.bench} ({result.protocol}), {len(result.graded)} answers{failed}", style="bold"))
     out.print(result_table(measured))
+    by_category = category_table(measured)
+    if by_category is not None:
+        out.print(by_category)
     length = measured.facts.get("length", {})
     if length:
         cut = f", {length['cut']:.1%} cut at the limit of tokens" if "cut" in length else ""

@@ -7,6 +7,7 @@ interval and its difference from another model's without the data of the benchma
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import DataError
-from sightline.evaluation.bench import Graded
+from sightline.evaluation.bench import Graded, Result
 from sightline.evaluation.statistics import (
     ANSWERS,
     Interval,
@@ -32,6 +33,8 @@ _OPERATORS: Final[dict[type, Callable[[Any, Any], Any]]] = {
     ast.Mult: operator.mul,
     ast.Div: lambda left, right: divide(np.asarray(left, dtype=float), np.asarray(right, dtype=float)),
 }
+_ROUNDING: Final = 1e-3
+"""Relative: figures that a script makes of rounded ones."""
 _ALLOWED: Final = "Numbers, column names, + - * / and brackets"
 
 
@@ -83,6 +86,22 @@ def intervals(
         seed=seed,
         resamples=resamples,
     )
+
+
+def category_intervals(result: Result, *, seed: int = 0, resamples: int = 2000) -> dict[str, dict[str, Interval]]:
+    """Intervals of figures by category: where a figure's formula, on the answers of that category alone, gives what
+    the result says. A category made in another way (means of means, pooled with other constants) has none.
+    """
+    rows: dict[str, list[Graded]] = {}
+    for row in result.graded:
+        rows.setdefault(str(row.details.get("category", "")), []).append(row)
+    found = {}
+    for category, values in result.by_category.items():
+        own = {name: result.formulas[name] for name in values if name in result.formulas}
+        estimates = intervals(own, rows.get(category, []), seed=seed, resamples=resamples)
+        same = {n: one for n, one in estimates.items() if math.isclose(one.value, values[n], rel_tol=_ROUNDING)}
+        found.update({category: same} if same else {})
+    return found
 
 
 def differences(

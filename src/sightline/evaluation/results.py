@@ -12,7 +12,7 @@ from typing import Any, Final
 from sightline.errors import DataError
 from sightline.evaluation.answers import StoredAnswer
 from sightline.evaluation.bench import Better, Graded, Result, direction
-from sightline.evaluation.formulas import differences, intervals
+from sightline.evaluation.formulas import category_intervals, differences, intervals
 from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.statistics import Interval
 
@@ -29,6 +29,8 @@ class Measured:
 
     result: Result
     intervals: Mapping[str, Interval] = field(default_factory=dict)
+    category_intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """Category to metric to interval, where there is one: see ``formulas.category_intervals``."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Plain JSON: model, adapter, decoding, length of the answers, judge and its costs."""
 
@@ -36,7 +38,12 @@ class Measured:
 def measure(result: Result, facts: Mapping[str, Any] | None = None, *, seed: int = 0) -> Measured:
     """Adds bootstrap intervals to the figures that are formulas of counts, and the length of answers by category."""
     found = intervals(result.formulas, result.graded, seed=seed)
-    return Measured(result=result, intervals=found, facts={**(facts or {}), "words": _words(result.graded)})
+    return Measured(
+        result=result,
+        intervals=found,
+        category_intervals=category_intervals(result, seed=seed),
+        facts={**(facts or {}), "words": _words(result.graded)},
+    )
 
 
 def length_facts(answers: Sequence[StoredAnswer]) -> dict[str, float]:
@@ -134,7 +141,11 @@ def read_measured(path: Path) -> Measured:
         better={name: figure["better"] for name, figure in figures.items()},
     )
     found = {name: Interval(**figure["interval"]) for name, figure in figures.items() if figure["interval"]}
-    return Measured(result=result, intervals=found, facts=document["facts"])
+    by_category = {
+        category: {name: Interval(**bounds) for name, bounds in values.items()}
+        for category, values in document.get("category_intervals", {}).items()
+    }
+    return Measured(result=result, intervals=found, category_intervals=by_category, facts=document["facts"])
 
 
 def lmms_eval_table(all_measured: Sequence[Measured]) -> dict[str, Any]:
@@ -264,6 +275,10 @@ def _document(measured: Measured) -> dict[str, Any]:
         "by_category": {
             category: {name: _json(value) for name, value in values.items()}
             for category, values in result.by_category.items()
+        },
+        "category_intervals": {
+            category: {name: bounds for name, one in values.items() if (bounds := _bounds(one))}
+            for category, values in measured.category_intervals.items()
         },
         "failures": result.failures,
         "notes": list(result.notes),

@@ -26,12 +26,23 @@ _LONGEST_FORMULA = 48
 
 
 @dataclass(frozen=True, kw_only=True)
+class Side:
+    """One model's figure."""
+
+    shown: str
+    share: float
+    """Of the widest bar, in percent."""
+    interval: tuple[float, float] | None = None
+    """Its ends, as ``share`` counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bar:
     """One category of one figure."""
 
     name: str
-    sides: tuple[tuple[str, float], ...]
-    """(shown number, share of the widest bar in percent) before and after, or of the one model."""
+    sides: tuple[Side, ...]
+    """Before and after, or the one model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,18 +163,18 @@ def worst_answers(measured: Measured, before: Measured | None = None, *, number:
 def category_panels(measured: Measured, before: Measured | None = None) -> list[Panel]:
     """Bars for each figure that at least two categories share; the first few figures."""
     categories = measured.result.by_category
-    old = {} if before is None else before.result.by_category
     names = dict.fromkeys(name for values in categories.values() for name in values)
     panels = []
     for name in names:
         there = [category for category, values in categories.items() if _finite(values.get(name))][:_MOST_BARS]
         if len(there) < 2 or name in ("answers", "count"):
             continue
-        sides = [[old[c].get(name, math.nan) for c in there if c in old], [categories[c][name] for c in there]]
+        sides = [[(one, c) for c in there if c in one.result.by_category] for one in (before, measured) if one]
         shown = [side for side in sides if len(side) == len(there)]
-        widest = _widest([value for side in shown for value in side if not math.isnan(value)])
+        values = [one.result.by_category[c].get(name, math.nan) for side in shown for one, c in side]
+        widest = _widest([value for value in values if not math.isnan(value)])
         bars = tuple(
-            Bar(name=category, sides=tuple(_side(side[index], widest) for side in shown))
+            Bar(name=category, sides=tuple(_side(side[index][0], category, name, widest) for side in shown))
             for index, category in enumerate(there)
         )
         panels.append(Panel(title=name, bars=bars))
@@ -315,7 +326,18 @@ def _widest(values: Sequence[float]) -> float:
     return 1.0 if largest <= 1 else 100.0 if 10 < largest <= 100 else largest
 
 
-def _side(value: float, widest: float) -> tuple[str, float]:
+def _side(measured: Measured, category: str, name: str, widest: float) -> Side:
+    value = measured.result.by_category[category].get(name, math.nan)
     if math.isnan(value):
-        return "–", 0.0
-    return number(value, "fraction" if widest == 1.0 else "number"), min(100.0, max(0.0, 100 * value / widest))
+        return Side(shown="–", share=0.0)
+    found = measured.category_intervals.get(category, {}).get(name)
+    low, high = (math.nan, math.nan) if found is None else (found.low, found.high)
+    return Side(
+        shown=number(value, "fraction" if widest == 1.0 else "number"),
+        share=_share(value, widest),
+        interval=None if math.isnan(low) else (_share(low, widest), _share(high, widest)),
+    )
+
+
+def _share(value: float, widest: float) -> float:
+    return min(100.0, max(0.0, 100 * value / widest))
