@@ -239,6 +239,10 @@ def test_the_result_says_what_was_used(data):
     assert "extractor table; similarity table of m 1, above 0.8" in exact.notes
     with pytest.raises(DataError, match=r"amber: extractor is 'punkt'. Choose table or nltk"):
         described(data, "", extractor="punkt")
+    with pytest.raises(DataError, match="threshold is given, and similarity none does not read it"):
+        described(data, "", threshold=0.9)
+    with pytest.raises(DataError, match="spacy_model is given"):
+        described(data, "", similarity=table(data), spacy_model="en_core_web_lg")
     with pytest.raises(DataError, match="unknown options nouns"):
         described(data, "", nouns="x")
 

@@ -238,8 +238,14 @@ class _Grader:
     def _load(self) -> tuple[Extractor, Judgement]:
         relation = read_relation(find_file(self.rows.folder, ("relation.json",), BENCH))
         safe = find_file(self.rows.folder, ("safe_words.txt",), BENCH).read_text(encoding="utf-8").split("\n")
+        kind = text_option(BENCH.name, self.options, "similarity", "none")
+        idle = {"none": ("threshold", "spacy_model"), "spacy": ()}.get(kind, ("spacy_model",))
+        unread = [name for name in idle if name in self.options]
+        if unread:
+            found = f"{' and '.join(unread)} is given, and similarity {kind} does not read it"
+            raise DataError(found, source=BENCH.name, remedy="Leave it out, or set similarity=spacy")
         similarity = load_similarity(
-            text_option(BENCH.name, self.options, "similarity", "none"),
+            kind,
             threshold=number_option(BENCH.name, self.options, "threshold", THRESHOLD, least=0, most=1),
             spacy_model=text_option(BENCH.name, self.options, "spacy_model", SPACY_MODEL),
         )
