@@ -213,6 +213,9 @@ def test_another_recipe_in_the_same_directory_is_refused(tiny, tmp_path):
     other = replace(recipe, train=replace(recipe.train, learning_rate=0.5, workers=0, max_steps=2))
     with pytest.raises(CheckpointError, match=r"max_steps: 1 there, 2 here; train.learning_rate: 0.01 there, 0.5 here"):
         train(other, quiet=True)
+    rows = replace(recipe, data=replace(recipe.data, train=(replace(recipe.data.train[0], limit=1),)))
+    with pytest.raises(CheckpointError, match=r"other settings \(data.train.0.limit: None there, 1 here\)"):
+        train(rows, quiet=True)
     with pytest.raises(CheckpointError, match="already holds a run"):
         train(recipe, resume=False, quiet=True)
     with pytest.raises(CheckpointError, match="no run to resume"):

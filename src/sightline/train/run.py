@@ -190,11 +190,13 @@ def _revision(folder: Path) -> str | None:
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
+    """Nested mappings as one with dotted keys, as overrides write them: ``data.train.0.path``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+        listed = isinstance(value, list | tuple) and any(isinstance(one, dict) for one in value)
+        inner = dict(enumerate(value)) if listed else value
+        if isinstance(inner, dict) and inner:
+            flat |= _flat(inner, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat
