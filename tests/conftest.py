@@ -9,6 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.extend(str(folder) for folder in Path(__file__).parent.rglob("*") if folder.is_dir())  # shared test modules
@@ -17,9 +18,24 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from sightline import cli
 from tiny_models import FAMILIES, save_tiny
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line; gives its exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sightline", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -17,20 +17,6 @@ COMMANDS = ["demo", "train", "show", "sample", "score", "pairs", "report"]
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a command line; gives its exit code, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sightline", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return call
-
-
-@pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(

@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sightline import cli
 from sightline.cli.bench_options import data_folder
 from sightline.cli.bench_run import default_out
 from sightline.errors import CheckpointError, DataError
@@ -228,20 +227,6 @@ def test_answers_survive_the_submission_format(world, tmp_path):
 
 
 # --- the command line --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a command line; gives its exit code, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sightline", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return call
 
 
 @pytest.mark.parametrize("command", ["run", "grade", "diff", "list", "export", "similarity", "aggregate"])

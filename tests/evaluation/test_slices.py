@@ -3,13 +3,11 @@
 import json
 import shutil
 import signal
-import sys
 
 import pytest
 from fake_judge import FakeJudge, body
 from slices import Slices
 
-from sightline import cli
 from sightline.evaluation.aggregate import HRI_FIGURES
 from sightline.evaluation.answers import read_responses, read_stored
 from sightline.evaluation.benches import MODULES, load_bench
@@ -30,20 +28,6 @@ def judge(number, asked):
     """Knows the rubrics by their words."""
     text = json.dumps(asked["messages"])
     return 200, {}, body(next(reply for words, reply in REPLIES.values() if words in text)), 0
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a command line; gives its exit code, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sightline", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return call
 
 
 def test_every_benchmark_from_pictures_to_figures_and_back_from_its_own_format(run, tiny, tmp_path, monkeypatch):

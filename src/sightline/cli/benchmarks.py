@@ -39,6 +39,37 @@ JudgeSetting = Annotated[
 ]
 BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="Name of the benchmark.", show_default=False)]
 
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Folder for answers, figures and the page. Default: eval/NAME, after the adapter or the model.",
+        show_default=False,
+    ),
+]
+PromptsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Word the questions as this protocol does; NAME=P for one benchmark.", show_default=False),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Categories to ask about, separated by commas; NAME=C for one benchmark: amber=generative.",
+        show_default=False,
+    ),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Most tokens of an answer. Default: the protocol's.", show_default=False)
+]
+TopP = Annotated[float, typer.Option(min=1e-6, max=1, help="Sample from the likeliest tokens that hold this share.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.", show_default=False)
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="Answer the first questions only, to look at; not graded.", show_default=False),
+]
 EarlierRun = Annotated[Path | None, typer.Option(help="--out of an earlier run, to stand beside.", show_default=False)]
 
 
@@ -47,48 +78,22 @@ def run(
     model: Annotated[str, typer.Option(help="Folder or hub name of the model.", show_default=False)],
     adapter: Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.", show_default=False)] = None,
     data: DataOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder for answers, figures and the page. Default: eval/NAME, after the adapter or the model.",
-            show_default=False,
-        ),
-    ] = None,
+    out: OutOption = None,
     protocol: ProtocolOption = None,
     option: BenchOption = None,
     judge: JudgeOption = None,
     judge_option: JudgeSetting = None,
     against: EarlierRun = None,
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option(help="Word the questions as this protocol does; NAME=P for one benchmark.", show_default=False),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Categories to ask about, separated by commas; NAME=C for one benchmark: amber=generative.",
-            show_default=False,
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of an answer. Default: the protocol's.", show_default=False)
-    ] = None,
+    prompts: PromptsOption = None,
+    only: OnlyOption = None,
+    max_tokens: MaxTokens = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions generated together. Changes no answer.")] = 32,
     temperature: Annotated[float, typer.Option(min=0, help="0: greedy, as the protocols say.")] = 0.0,
-    top_p: Annotated[
-        float, typer.Option(min=1e-6, max=1, help="Sample from the likeliest tokens that hold this share.")
-    ] = 1.0,
+    top_p: TopP = 1.0,
     seed: Annotated[int, typer.Option(help="Of sampled answers.")] = 0,
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.", show_default=False)
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Answer the first questions only, to look at; not graded.", show_default=False),
-    ] = None,
+    device: Device = None,
+    limit: Limit = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew if answers are there.")] = False,
 ) -> None:
     """Answer benchmarks with a model and grade the answers. `run` may be left out.

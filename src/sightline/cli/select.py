@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from sightline.types import Group
 
 Images = Literal["keep", "drop", "caption"]
+Method = Annotated[
+    Literal["transport", "cost", "nearest", "random"],
+    typer.Option(help="Calibrated potential; mean transported cost; cost of the nearest target; at random."),
+]
+ImageDir = Annotated[str | None, typer.Option(help="Folder that relative image paths start from.", show_default=False)]
 
 
 def select(
@@ -30,10 +35,7 @@ def select(
     reward: Annotated[str, typer.Option(help="Run directory of a reward model, briefly trained.", show_default=False)],
     keep: Annotated[int, typer.Option(min=1, help="How many rows to keep.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Group file to write.", show_default=False)],
-    method: Annotated[
-        Literal["transport", "cost", "nearest", "random"],
-        typer.Option(help="Calibrated potential; mean transported cost; cost of the nearest target; at random."),
-    ] = "transport",
+    method: Method = "transport",
     features: Annotated[
         Literal["all", "head"], typer.Option(help="Gradient of all trained parameters, or of the score head alone.")
     ] = "all",
@@ -43,9 +45,7 @@ def select(
     target_images: Annotated[
         Images | None, typer.Option(help="How pictures of the target are read.", show_default="as trained")
     ] = None,
-    image_dir: Annotated[
-        str | None, typer.Option(help="Folder that relative image paths start from.", show_default=False)
-    ] = None,
+    image_dir: ImageDir = None,
     dimension: Annotated[int, typer.Option(min=1, help="Most entries of a feature vector.")] = 2048,
     regularisation: Annotated[float, typer.Option(help="Of the transport, as a fraction of the mean cost.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Of the projection, of target chunks and of random.")] = 0,

@@ -72,7 +72,7 @@ def test_protocols_differ_on_the_same_answers(folder):
 
 
 def test_gain_and_leakage(folder, tmp_path):
-    for name, texts in (("blind", "AXXD"), ("base", "AXXX")):
+    for name, texts in (("blind", "AZZD"), ("base", "AZZZ")):
         lines = [json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(texts)]
         (tmp_path / f"{name}.answers").write_text("".join(lines))
     options = {"without_image": str(tmp_path / "blind.answers"), "llm_base": str(tmp_path / "base.answers")}
