@@ -24,7 +24,7 @@ from benchmarks.shapes import SHAPES, build, records
 from benchmarks.step import machine
 from sightline.evaluation.answers import AnswerFile
 from sightline.evaluation.bench import Question
-from sightline.evaluation.run import AnswerSpec, answer_questions
+from sightline.evaluation.stages import AnswerSpec, answer_questions
 from sightline.models.load import hide_loading_bars, load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.schema import ModelSpec

@@ -9,7 +9,7 @@ from sightline.errors import DataError
 from sightline.evaluation.answers import read_responses
 from sightline.evaluation.bench import Answer, JudgeReply
 from sightline.evaluation.benches import MODULES, load_bench
-from sightline.evaluation.run import GradeSpec, grade_answers
+from sightline.evaluation.stages import GradeSpec, grade_answers
 
 TEXTS = (
     *("Yes", "No", "A", "(B) a dog", "", " yes ", "NaN", "null", "1e5", "007", "=SUM(A1)"),

@@ -43,7 +43,7 @@ def train(
     """
     resolved = load_recipe(recipe, overrides or ())
     from sightline.models.load import hide_loading_bars
-    from sightline.report.run import report_run
+    from sightline.report.run_page import report_run
     from sightline.train.loop import train as run
 
     show_messages(quiet=quiet)

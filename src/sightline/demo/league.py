@@ -17,8 +17,8 @@ from rich.console import Console
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import write_groups
-from sightline.demo.run import FULL, answers, bar, draw
-from sightline.demo.run import recipe_of as demo_recipe
+from sightline.demo.demo import FULL, answers, bar, draw
+from sightline.demo.demo import recipe_of as demo_recipe
 from sightline.demo.standings import BASE, Outcome, outcome_of, standings
 from sightline.errors import CheckpointError, RecipeError, SightlineError
 from sightline.evaluation.benches.scenes import held_out_prompts
@@ -32,7 +32,7 @@ from sightline.report.league import League, write_league
 from sightline.rollouts.hf import HFEngine
 from sightline.scenes.world import Scenes
 from sightline.train.loop import train
-from sightline.train.run import changed_fields
+from sightline.train.run_folder import changed_fields
 from sightline.types import Group
 
 Overrides = Mapping[str, Any]

@@ -10,7 +10,7 @@ from typing import Literal
 from sightline.errors import DataError
 from sightline.evaluation.statistics import Interval, bootstrap, paired_difference, ratio
 from sightline.report.page import Answer, GalleryItem
-from sightline.report.run import question_of
+from sightline.report.run_page import question_of
 from sightline.report.table import Row
 from sightline.scenes.benchmark import RATIOS, Record, columns
 from sightline.scenes.scene import Scene

@@ -38,7 +38,7 @@ from sightline.train.columns import (
 from sightline.train.lockstep import Lockstep
 from sightline.train.metrics import TrainProgress
 from sightline.train.online import OnlineSource
-from sightline.train.run import RunDirectory
+from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
 from sightline.train.source import OfflineSource, Render, Source
 from sightline.types import Batch, Group, RenderedGroup

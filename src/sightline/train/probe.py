@@ -16,7 +16,7 @@ from sightline.errors import RecipeError
 from sightline.evaluation.statistics import Interval, bootstrap, mean
 from sightline.negatives.relate import negative_prompts
 from sightline.recipes.schema import LookingSpec, ReadsSpec, Recipe
-from sightline.train.run import RunDirectory
+from sightline.train.run_folder import RunDirectory
 from sightline.types import Edge, Group
 
 LEAST_SHARE = 0.1

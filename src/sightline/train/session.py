@@ -19,15 +19,15 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.load import check_algorithm
 from sightline.recipes.schema import Recipe
-from sightline.train.benchmarks import Benchmarks, build_benchmarks
 from sightline.train.build import build_source, complete_cache, facts_of, keep_settings, load_rows, place_policy
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
 from sightline.train.lockstep import Lockstep
 from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
+from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
-from sightline.train.run import RunDirectory, open_run, write_run
+from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
 from sightline.train.source import Render, Source
 from sightline.types import Algorithm, Batch, Group, LayoutName, RenderedGroup

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from sightline.cli.bench_options import check_judge, data_folder, judging, options_of, protocol_of, show_result
 from sightline.cli.console import out, print_error, progress_bar, say
+from sightline.cli.eval_options import check_judge, data_folder, judging, options_of, protocol_of, show_result
 from sightline.errors import DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer
 from sightline.evaluation.bench import Benchmark, Question, check_protocol
@@ -29,7 +29,7 @@ from sightline.evaluation.results import (
     read_measured,
     write_measured,
 )
-from sightline.evaluation.run import (
+from sightline.evaluation.stages import (
     DEFAULT_PROMPTS,
     AnswerSpec,
     GradeSpec,

@@ -4,7 +4,7 @@ import pytest
 
 from sightline.data.schema import write_groups
 from sightline.errors import CheckpointError
-from sightline.report.run import gallery_of, report_run, training_curves
+from sightline.report.run_page import gallery_of, report_run, training_curves
 from sightline.types import Edge, Group, Prompt, Response
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sightline.cli import benchmarks
+from sightline.cli import eval as commands
 from sightline.cli.console import say
 from sightline.evaluation.benches import check_name
 
@@ -36,13 +36,13 @@ app = typer.Typer(
     help="Measure a model on benchmarks: `sightline eval amber pope --model M --data DIR`.",
     rich_markup_mode="markdown",
 )
-app.command(name="run")(benchmarks.run)
-app.command(name="grade")(benchmarks.grade)
-app.command(name="diff")(benchmarks.diff)
-app.command(name="list")(benchmarks.list_benchmarks)
-app.command(name="export")(benchmarks.export)
-app.command(name="similarity")(benchmarks.similarity)
-app.command(name="aggregate")(benchmarks.aggregate)
+app.command(name="run")(commands.run)
+app.command(name="grade")(commands.grade)
+app.command(name="diff")(commands.diff)
+app.command(name="list")(commands.list_benchmarks)
+app.command(name="export")(commands.export)
+app.command(name="similarity")(commands.similarity)
+app.command(name="aggregate")(commands.aggregate)
 
 
 def report(
@@ -55,6 +55,6 @@ def report(
 
     Example: `sightline report runs/dpo_llava_lora`
     """
-    from sightline.report.run import report_run
+    from sightline.report.run_page import report_run
 
     say(f"Report: {report_run(run_dir, out)}")

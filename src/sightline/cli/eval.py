@@ -105,8 +105,8 @@ def run(
 
     Example: `sightline eval run amber pope --model runs/dpo/model --data benchmarks -o eval/dpo --against eval/base`
     """
-    from sightline.cli.bench_run import Evaluation, answer_all, check_earlier, default_out, grade_all
-    from sightline.evaluation.run import AnswerSpec
+    from sightline.cli.eval_run import Evaluation, answer_all, check_earlier, default_out, grade_all
+    from sightline.evaluation.stages import AnswerSpec
     from sightline.recipes.load import check_spec
     from sightline.recipes.schema import ModelSpec
 
@@ -148,7 +148,7 @@ def grade(
 
     Example: `sightline eval grade pope --data pope/ --responses answers.jsonl --protocol lmms-eval --json out.json`
     """
-    from sightline.cli.bench_options import (
+    from sightline.cli.eval_options import (
         STDOUT,
         data_folder,
         judging,
@@ -160,7 +160,7 @@ def grade(
     from sightline.evaluation.answers import read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
     from sightline.evaluation.results import length_facts, measure, results_document, write_measured
-    from sightline.evaluation.run import GradeSpec, grade_answers
+    from sightline.evaluation.stages import GradeSpec, grade_answers
 
     chosen = load_bench(bench)
     answers = read_responses(chosen, responses)
@@ -208,8 +208,8 @@ def diff(
     """
     from rich.text import Text
 
-    from sightline.cli.bench_diff import comparisons, other_wording
-    from sightline.cli.bench_options import STDOUT, changes_table, write_json
+    from sightline.cli.eval_diff import comparisons, other_wording
+    from sightline.cli.eval_options import STDOUT, changes_table, write_json
     from sightline.evaluation.results import changes, length_words
     from sightline.report.evaluation import change_rows, write_results_page
     from sightline.report.table import table_json
@@ -266,10 +266,10 @@ def export(
 
     Example: `sightline eval export amber --data amber/ --responses eval/dpo/amber/answers.jsonl -o amber.json`
     """
-    from sightline.cli.bench_options import data_folder
+    from sightline.cli.eval_options import data_folder
     from sightline.evaluation.answers import read_responses
     from sightline.evaluation.benches import load_bench
-    from sightline.evaluation.run import answers_named
+    from sightline.evaluation.stages import answers_named
 
     chosen = load_bench(bench)
     answers = read_responses(chosen, responses)
@@ -313,7 +313,7 @@ def aggregate(
 
     from rich.table import Table
 
-    from sightline.cli.bench_options import STDOUT, write_json
+    from sightline.cli.eval_options import STDOUT, write_json
     from sightline.errors import DataError
     from sightline.evaluation.aggregate import OVIP_7B, hri, load_reference, ovip_row, read_evaluation
 

@@ -22,7 +22,7 @@ from sightline.models.load import hide_loading_bars
 from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import ModelSpec, Recipe
 from sightline.report.page import write_report
-from sightline.report.run import training_curves
+from sightline.report.run_page import training_curves
 from sightline.report.scenes import GALLERY_NOTE, scenes_gallery, scenes_table
 from sightline.report.table import Row, table_json, terminal_table
 from sightline.rollouts.hf import load_engine

@@ -12,12 +12,12 @@ from sightline.evaluation.answers import read_stored
 from sightline.evaluation.bench import Answer
 from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import read_measured
-from sightline.evaluation.run import GradeSpec, grade_answers
+from sightline.evaluation.stages import GradeSpec, grade_answers
 from sightline.models.load import load_policy
 from sightline.recipes.schema import BenchSpec, DatasetSpec, EvaluationSpec, ModelSpec
-from sightline.train.benchmarks import Benchmarks, Task, build_benchmarks
 from sightline.train.loop import train
-from sightline.train.run import RunDirectory
+from sightline.train.periodic_eval import Benchmarks, Task, build_benchmarks
+from sightline.train.run_folder import RunDirectory
 from sightline.types import Response
 
 

@@ -23,7 +23,7 @@ from sightline.evaluation.answers import AnswerFile, StoredAnswer
 from sightline.evaluation.bench import Answer, Benchmark, Better, Question, Result, check_protocol, direction
 from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import length_facts, measure, write_measured
-from sightline.evaluation.run import (
+from sightline.evaluation.stages import (
     AnswerSpec,
     GradeSpec,
     answer_questions,
@@ -36,7 +36,7 @@ from sightline.recipes.schema import BenchSpec, EvaluationSpec, Recipe
 from sightline.rollouts.engine import RolloutEngine
 from sightline.rollouts.hf import HFEngine
 from sightline.train.checkpoint import replace_folder
-from sightline.train.run import RunDirectory
+from sightline.train.run_folder import RunDirectory
 
 _BEST_FACTS = "best.json"
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sightline.cli.bench_options import data_folder
-from sightline.cli.bench_run import default_out
+from sightline.cli.eval_options import data_folder
+from sightline.cli.eval_run import default_out
 from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer, read_responses, read_stored, write_answers
 from sightline.evaluation.bench import Answer, Question, match_ids
 from sightline.evaluation.benches import MODULES, load_bench
 from sightline.evaluation.benches.scenes import BENCH
-from sightline.evaluation.run import (
+from sightline.evaluation.stages import (
     AnswerSpec,
     GradeSpec,
     answer_questions,
@@ -374,7 +374,7 @@ def test_an_interrupt_says_how_to_go_on(run, tiny, world, tmp_path, monkeypatch)
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sightline.cli.bench_run.answer_questions", interrupted)
+    monkeypatch.setattr("sightline.cli.eval_run.answer_questions", interrupted)
     code, _, err = run("eval", "run", "scenes", "--model", tiny["llava"], "--data", world, "-o", tmp_path)
     assert code == 130 and "Stopped. The answers so far are in" in err and "goes on from there" in " ".join(err.split())
 
