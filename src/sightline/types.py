@@ -121,6 +121,9 @@ class ImageInputs:
     (``pixel_values`` [1,3,H,W] or [patches,dim], ``image_sizes`` [1,2], ``image_grid_thw`` [1,3])."""
     num_tokens: int
     """Placeholder tokens it takes in the sequence, equal to its rows of vision features."""
+    expansion: tuple[int, ...] = ()
+    """All ids it takes in the sequence, where other tokens stand between the placeholders (tiles, rows, borders);
+    empty: the placeholders alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,16 +27,17 @@ class ChatEncoder:
     the answer is tokenized by itself. Recent results are kept: rows come again in every epoch.
     """
 
-    def __init__(self, processor: Any, *, keep_ids: int = 2**22) -> None:
+    def __init__(self, processor: Any, *, around: tuple[str, str] = ("", ""), keep_ids: int = 2**22) -> None:
         """
         Args:
             processor: transformers processor with a tokenizer and a chat template.
+            around: text that the processor writes before and after every picture.
             keep_ids: most token ids that are remembered.
 
         Raises:
             RecipeError: the processor has no chat template or no end-of-sequence token.
         """
-        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.processor, self.tokenizer, self.around = processor, processor.tokenizer, around
         self.template = processor.chat_template or self.tokenizer.chat_template
         if not self.template:
             raise RecipeError("the processor has no chat template. Set model.chat_template to a Jinja file")
@@ -102,7 +103,8 @@ class ChatEncoder:
                 f"the chat template refuses the conversation ({error})",
                 remedy="Change its turns to what the model was trained with, or set model.chat_template",
             ) from error
-        return str(text)
+        mark = self.processor.image_token
+        return str(text).replace(mark, mark.join(self.around))
 
     def _turn(self, history: Sequence[Message], message: Message, before: str) -> str:
         """What the template writes for an assistant message after ``before``, up to its end of turn.

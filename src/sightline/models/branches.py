@@ -185,10 +185,7 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
         the branches; logits [P,V] of each prompt's first answer token; the position of that token, [P] or [3,P].
     """
     batch = lay_out([_one_tree(groups)], "tree", policy.family, policy.config).to(policy.device)
-    embeds = policy.base.get_input_embeddings()(batch.tokens)
-    if batch.vision:
-        features = policy.image_features(batch)[batch.feature]
-        embeds = embeds.index_copy(0, batch.placeholder, features.to(embeds.dtype))
+    embeds, inputs = policy.embed(batch)
     cache, plan = DynamicCache(), plan_segments(batch, embeds.dtype)
     output = policy.language(
         inputs_embeds=embeds[None],
@@ -197,6 +194,7 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
         past_key_values=cache,
         use_cache=True,
         segment_plan=plan,
+        **inputs,
     )
     logits = policy.base.get_output_embeddings()(output.last_hidden_state[0, batch.source])
     places, lengths = _places(batch, plan)

@@ -35,6 +35,18 @@ class Family:
     """Concatenates the processor outputs of several images."""
     positions: PositionFn
     """(placeholder mask [L] bool, images in order of occurrence, model config) -> [L] or [3,L] rope positions."""
+    placeholder: Callable[[Any], int] = lambda processor: int(processor.image_token_id)
+    """Id that stands for one row of image features, from the processor: in most families also a picture's mark in
+    the chat template (``processor.image_token``)."""
+    around: tuple[str, str] = ("", "")
+    """Text that the processor writes before and after every picture, and that is tokenized with its neighbours."""
+    count: Callable[[Any, tuple[int, int]], int] = lambda processor, size: counted(processor, size)
+    """(processor, (height, width)) -> tokens of a picture of that size, all that stand between ``around``."""
+    features: Callable[[Any], Tensor] = lambda output: torch.cat(list(output.pooler_output))
+    """Output of ``get_image_features`` -> [features, D], or [features, (1+n)D] where the decoder adds n further
+    blocks of D between its layers."""
+    layer_inputs: Callable[[Tensor, Sequence[Tensor]], dict[str, Any]] = lambda placeholders, blocks: {}
+    """Further inputs of the decoder, from the placeholder mask [B,L] and the n further blocks [K,D]."""
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Prefixes of parameters that the forward never uses (frozen, or DDP would wait for them)."""
     row_inputs: Callable[[Tensor], dict[str, Tensor]] = lambda placeholders: {}
@@ -57,6 +69,11 @@ class Family:
                 f"family {self.name!r} does not support layout {layout!r} (it supports {sorted(self.layouts)}). "
                 f"Set model.layout to one of these"
             )
+
+
+def counted(processor: Any, size: tuple[int, int]) -> int:
+    """Tokens of a picture as most processors count them, the way vLLM asks."""
+    return int(processor._get_num_multimodal_tokens(image_sizes=[size])["num_image_tokens"][0])
 
 
 def text_positions(placeholders: np.ndarray, images: Sequence[ImageInputs], config: Any) -> np.ndarray:

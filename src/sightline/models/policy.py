@@ -176,9 +176,10 @@ class Policy(nn.Module):
             return batch.with_columns(features=self.image_features(batch))
 
     def image_features(self, batch: Batch) -> Tensor:
-        """[sum(image_tokens), D]: one pass of the vision tower over the distinct images."""
+        """[sum(image_tokens), D] or [.., (1+n)D] (``Family.features``): one pass of the vision tower over the
+        distinct images."""
         output = self.base.model.get_image_features(**batch.vision, return_dict=True)
-        features = torch.cat(list(output.pooler_output))
+        features = self.family.features(output)
         assert features.shape[0] == sum(batch.image_tokens), "placeholders and image features disagree"
         return features
 
@@ -186,18 +187,25 @@ class Policy(nn.Module):
         """[T,D]: last hidden states, after the final norm."""
         return self._rows(batch) if batch.layout == "rows" else self._flat(batch)
 
-    def _flat(self, batch: Batch) -> Tensor:
+    def embed(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+        """[T,D] embeddings of a flat batch, pictures in their places, and further inputs of the decoder."""
         embeds = self.base.get_input_embeddings()(batch.tokens)
-        if batch.vision:
-            features = self.image_features(batch) if batch.features is None else batch.features
-            embeds = embeds.index_copy(0, batch.placeholder, features[batch.feature].to(embeds.dtype))
+        if not batch.vision:
+            return embeds, {}
+        features = self.image_features(batch) if batch.features is None else batch.features
+        first, *more = features[batch.feature].to(embeds.dtype).split(embeds.shape[1], dim=1)
+        marks = torch.zeros_like(batch.tokens, dtype=torch.bool).index_fill(0, batch.placeholder, True)
+        return embeds.index_copy(0, batch.placeholder, first), self.family.layer_inputs(marks[None], more)
+
+    def _flat(self, batch: Batch) -> Tensor:
+        embeds, inputs = self.embed(batch)
         if self.attention == SEGMENTS:
             # a mask of four axes is passed on untouched: it keeps transformers from building its own
             extra = {"segment_plan": plan_segments(batch, embeds.dtype), "attention_mask": embeds.new_zeros(1, 1, 1, 1)}
         else:
             extra = {"attention_mask": dense_mask(batch, embeds.dtype)}
         positions = batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None]
-        output = self.language(inputs_embeds=embeds[None], position_ids=positions, use_cache=False, **extra)
+        output = self.language(inputs_embeds=embeds[None], position_ids=positions, use_cache=False, **inputs, **extra)
         return output.last_hidden_state[0]
 
     def _rows(self, batch: Batch) -> Tensor:

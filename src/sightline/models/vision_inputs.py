@@ -42,6 +42,31 @@ def check_tiles(config: Any, processor: Any) -> None:
             f"the processor makes tiles of {_crop(made)}, the vision tower takes {side}x{side}. {_REMEDY}"
         )
     _check_filled(made, side, exact=True)
+    _check_same_grids(config, made)
+
+
+def check_grids(config: Any, processor: Any) -> None:
+    """LLaVA-OneVision: tiles of the tower's size, on the grids that the model knows, and as many tokens.
+
+    Raises:
+        RecipeError: Tiles would have another size or other grids, or a picture another number of tokens.
+    """
+    vision, made = config.vision_config, processor.image_processor
+    if (produced := _sides(made.size)) != (vision.image_size,) * 2:
+        raise RecipeError(
+            f"the processor makes tiles of {produced}, the vision tower takes {vision.image_size}. {_REMEDY}"
+        )
+    here = (processor.num_image_tokens, processor.vision_aspect_ratio)
+    there = ((vision.image_size // vision.patch_size) ** 2, config.vision_aspect_ratio)
+    if here != there:
+        raise RecipeError(
+            f"the processor counts {here[0]} tokens a tile and lays out by {here[1]!r}, the model makes {there[0]} "
+            f"and lays out by {there[1]!r}. {_REMEDY}"
+        )
+    _check_same_grids(config, made)
+
+
+def _check_same_grids(config: Any, made: Any) -> None:
     grids = [sorted(map(tuple, owner.image_grid_pinpoints)) for owner in (config, made)]
     if grids[0] != grids[1]:
         raise RecipeError(f"the processor lays tiles on {grids[1]}, the model knows {grids[0]}. {_REMEDY}")

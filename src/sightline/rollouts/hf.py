@@ -179,7 +179,9 @@ def placeholder_ids(policy: Policy) -> list[int]:
     """Ids that stand for pictures, videos and their borders: they can never be part of an answer."""
     config = policy.config.to_dict()
     named = {value for key, value in config.items() if PLACEHOLDER_KEY.fullmatch(key) and value is not None}
-    return sorted(named | {policy.processor.image_token_id})
+    processor = policy.processor
+    own = {processor.image_token_id, policy.family.placeholder(processor), *processor.image_token_ids}
+    return sorted(named | own)
 
 
 def end_ids(policy: Policy) -> list[int]:
