@@ -253,5 +253,12 @@ def _modules(model: nn.Module, family: Family, part: str) -> list[str]:
     if part == "language":
         return [family.language, "lm_head"]
     prefixes = family.projector if part == "projector" else family.vision
-    names = {name for name, _ in model.named_modules()}
-    return [prefix.rstrip(".") for prefix in prefixes if prefix.rstrip(".") in names]
+    modules = dict(model.named_modules())
+    found = [prefix.rstrip(".") for prefix in prefixes if prefix.rstrip(".") in modules]
+    # PEFT copies modules that are called: a list of modules is not
+    inside = {n: [f"{n}.{own}" for own, _ in modules[n].named_children()] for n in found if _is_list(modules[n])}
+    return [name for one in found for name in inside.get(one, [one])]
+
+
+def _is_list(module: nn.Module) -> bool:
+    return isinstance(module, nn.ModuleList)
