@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+import tiny_blocks
 import tiny_qwen
 import tiny_tiles
+import torch
 
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "llava_onevision": tiny_tiles.llava_onevision,
@@ -20,6 +21,9 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "glm4v": tiny_qwen.glm4v,
     "glm46v": tiny_qwen.glm46v,
     "mistral3": tiny_tiles.mistral3,
+    "mllama": tiny_blocks.mllama,
+    "gemma3": tiny_blocks.gemma3,
+    "qwen3_5": tiny_blocks.qwen3_5,
 }
 """By ``model_type``; those of ``tiny_models.py`` have tests of their own."""
 
@@ -30,7 +34,7 @@ def save_family(model_type: str, folder: Path) -> Path:
     model, processor = BUILDERS[model_type]()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() >= 2:
+            if parameter.dim() >= 2 and parameter.any():
                 parameter.mul_(4)
             else:
                 parameter.add_(0.2 * torch.randn_like(parameter))

@@ -26,6 +26,7 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
+
 from tiny_models import QWEN_TEMPLATE, byte_level_tokenizer
 
 PATCH, HIDDEN = 4, 32
@@ -131,9 +132,7 @@ def qwen3_vl() -> tuple[Any, Any]:
     """Three layers, the first two of which get features of the tower's first and second layer."""
     tokenizer, ids = qwen_tokenizer()
     config = Qwen3VLConfig(
-        text_config=text_sizes(
-            len(tokenizer), 3, head_dim=8, rope_parameters=rope(2, 1, 1, mrope_interleaved=True)
-        ),
+        text_config=text_sizes(len(tokenizer), 3, head_dim=8, rope_parameters=rope(2, 1, 1, mrope_interleaved=True)),
         vision_config={
             "depth": 3,
             "hidden_size": HIDDEN,
@@ -204,9 +203,7 @@ def _glm(config: type, model: type, processor: type, pictures: type, videos: typ
 
 
 def glm4v() -> tuple[Any, Any]:
-    return _glm(
-        Glm4vConfig, Glm4vForConditionalGeneration, Glm4vProcessor, Glm4vImageProcessorPil, Glm4vVideoProcessor
-    )
+    return _glm(Glm4vConfig, Glm4vForConditionalGeneration, Glm4vProcessor, Glm4vImageProcessorPil, Glm4vVideoProcessor)
 
 
 def glm46v() -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tiny_models import QWEN_TEMPLATE, byte_level_tokenizer
+from tiny_qwen import HIDDEN, text_sizes
 from transformers import (
     GotOcr2ImageProcessorPil,
     Idefics3Config,
@@ -31,7 +31,8 @@ from transformers import (
     SmolVLMProcessor,
     SmolVLMVideoProcessor,
 )
-from tiny_qwen import HIDDEN, text_sizes
+
+from tiny_models import QWEN_TEMPLATE, byte_level_tokenizer
 
 IMAGE, PATCH = 32, 8
 SIGLIP = {
@@ -174,9 +175,7 @@ def smolvlm() -> tuple[Any, Any]:
             size={"longest_edge": 2 * IMAGE}, max_image_size={"longest_edge": IMAGE}
         ),
         tokenizer=tokenizer,
-        video_processor=SmolVLMVideoProcessor(
-            size={"longest_edge": 2 * IMAGE}, max_image_size={"longest_edge": IMAGE}
-        ),
+        video_processor=SmolVLMVideoProcessor(size={"longest_edge": 2 * IMAGE}, max_image_size={"longest_edge": IMAGE}),
         image_seq_len=(IMAGE // PATCH // 2) ** 2,
         chat_template=IDEFICS_TEMPLATE,
     )
@@ -206,5 +205,3 @@ def mistral3() -> tuple[Any, Any]:
         chat_template=MISTRAL_TEMPLATE,
     )
     return Mistral3ForConditionalGeneration(config), processor
-
-

@@ -152,13 +152,15 @@ AttentionMaskInterface.register(BRANCHES, sdpa_mask)
 
 @contextmanager
 def decoding(policy: Policy) -> Iterator[None]:
-    """Evaluation mode, no gradient, and the decoder's attention switched; all restored on leaving.
+    """Evaluation mode, no gradient, and the decoder's attention switched where it shares by mask; all restored on
+    leaving.
 
     Not ``inference_mode``: a tensor that is cached while sampling may be read while training.
     """
     modes = [(module, module.training) for module in policy.modules()]
     # a decoder saved whole by PEFT is there twice, each with its own config
-    decoders = [module for module in policy.language.modules() if isinstance(module, PreTrainedModel)]
+    shares = "tree" in policy.family.layouts
+    decoders = [module for module in policy.language.modules() if isinstance(module, PreTrainedModel) and shares]
     before = [decoder.config._attn_implementation for decoder in decoders]
     try:
         policy.eval()

@@ -42,19 +42,26 @@ class Family:
     """Text that the processor writes before and after every picture, and that is tokenized with its neighbours."""
     count: Callable[[Any, tuple[int, int]], int] = lambda processor, size: counted(processor, size)
     """(processor, (height, width)) -> tokens of a picture of that size, all that stand between ``around``."""
-    features: Callable[[Any], Tensor] = lambda output: torch.cat(list(output.pooler_output))
-    """Output of ``get_image_features`` -> [features, D], or [features, (1+n)D] where the decoder adds n further
-    blocks of D between its layers."""
+    features: Callable[[Any, Mapping[str, Tensor]], Tensor] = lambda model, vision: pooled_features(model, vision)
+    """(model, its vision inputs) -> [features, D], one for each placeholder; or [features, (1+n)D] where the decoder
+    adds n further blocks of D between its layers."""
     layer_inputs: Callable[[Tensor, Sequence[Tensor]], dict[str, Any]] = lambda placeholders, blocks: {}
     """Further inputs of the decoder, from the placeholder mask [B,L] and the n further blocks [K,D]."""
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Prefixes of parameters that the forward never uses (frozen, or DDP would wait for them)."""
-    row_inputs: Callable[[Tensor], dict[str, Tensor]] = lambda placeholders: {}
-    """Further inputs of the model's own forward, from the placeholder mask [B,L]."""
+    row_inputs: Callable[[Tensor, Mapping[str, Tensor]], dict[str, Tensor]] = lambda placeholders, vision: {}
+    """Further inputs of the model's own forward, from the placeholder mask [B,L] and the joined pictures."""
+    step_inputs: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = lambda inputs: {}
+    """From the ``row_inputs`` [1,L,..] of a prompt, those [1,1,..] of every token that follows it."""
+    pick: Callable[[Mapping[str, Tensor], int, int], dict[str, Tensor]] | None = None
+    """(joined pictures, first, last) -> those of [first, last), where the model's own forward mixes rows of a batch:
+    it then sees one row at a time."""
     check_pictures: Callable[[Any, Any], None] = lambda config, processor: None
     """(model config, processor): raises RecipeError where the processor makes other pictures than the tower takes."""
     prefix_rule: Literal["causal"] = "causal"
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
+    reason: str = ""
+    """Why it has no other layouts, as a clause."""
 
     def part_of(self, name: str) -> str:
         """Part (``language``, ``projector``, ``vision``) of a parameter, by its name in the transformers model."""
@@ -65,10 +72,16 @@ class Family:
     def check_layout(self, layout: LayoutName) -> None:
         """Raises UnsupportedError where this family cannot be laid out in that way."""
         if layout not in self.layouts:
+            why = f": {self.reason}" if self.reason else ""
             raise UnsupportedError(
-                f"family {self.name!r} does not support layout {layout!r} (it supports {sorted(self.layouts)}). "
+                f"family {self.name!r} does not support layout {layout!r} (it supports {sorted(self.layouts)}){why}. "
                 f"Set model.layout to one of these"
             )
+
+
+def pooled_features(model: Any, vision: Mapping[str, Tensor]) -> Tensor:
+    """What ``get_image_features`` of most models gives, picture behind picture."""
+    return torch.cat(list(model.get_image_features(**vision, return_dict=True).pooler_output))
 
 
 def counted(processor: Any, size: tuple[int, int]) -> int:

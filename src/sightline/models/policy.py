@@ -178,8 +178,7 @@ class Policy(nn.Module):
     def image_features(self, batch: Batch) -> Tensor:
         """[sum(image_tokens), D] or [.., (1+n)D] (``Family.features``): one pass of the vision tower over the
         distinct images."""
-        output = self.base.model.get_image_features(**batch.vision, return_dict=True)
-        features = self.family.features(output)
+        features = self.family.features(self.base.model, batch.vision)
         assert features.shape[0] == sum(batch.image_tokens), "placeholders and image features disagree"
         return features
 
@@ -213,6 +212,8 @@ class Policy(nn.Module):
         if batch.vision and not batch.placeholder.shape[0]:
             with self._company(self.image_features(batch)):
                 return self._rows(replace(batch, vision={}))
+        if self.family.pick is not None and batch.parent.shape[0] > 1:
+            return torch.cat([self._rows(row) for row in self._one_by_one(batch)])
         lengths = torch.bincount(batch.segment, minlength=batch.parent.shape[0])
         column = torch.arange(int(lengths.max()), device=batch.tokens.device)
         kept = column[None, :] < lengths[:, None]
@@ -227,10 +228,32 @@ class Policy(nn.Module):
             attention_mask=kept.long(),
             use_cache=False,
             **batch.vision,
-            **self.family.row_inputs(placeholders),
+            **self.family.row_inputs(placeholders, batch.vision),
         )
         hidden: Tensor = output.last_hidden_state[kept]
         return hidden
+
+    def _one_by_one(self, batch: Batch) -> Iterator[Batch]:
+        """The rows of a batch, each with its own pictures."""
+        assert self.family.pick is not None
+        marks = torch.zeros_like(batch.segment).index_fill(0, batch.placeholder, 1)
+        first = 0
+        for row in range(batch.parent.shape[0]):
+            own = batch.segment == row
+            last, held = first, int(marks[own].sum())
+            while held > 0:
+                held -= batch.image_tokens[last]
+                last += 1
+            yield replace(
+                batch,
+                tokens=batch.tokens[own],
+                segment=torch.zeros_like(batch.segment[own]),
+                parent=batch.parent[row : row + 1],
+                placeholder=marks[own].nonzero()[:, 0],
+                image_tokens=batch.image_tokens[first:last],
+                vision=self.family.pick(batch.vision, first, last) if last > first else {},
+            )
+            first = last
 
     @contextmanager
     def _company(self, features: Tensor) -> Iterator[None]:

@@ -16,6 +16,7 @@ from sightline.errors import DataError, RecipeError
 from sightline.models.branches import Branches, decoding, prefill, step
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
+from sightline.models.row_branches import RowBranches, prefill_rows, step_rows
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import Progress
@@ -101,7 +102,7 @@ class HFEngine:
         forbidden, ends = (torch.tensor(ids, device=device) for ids in (self.forbidden, self.ends))
         uniform = uniform.to(device)
         samples = _Samples.empty(uniform.shape[0], sampling.max_new_tokens, device)
-        branches, logits, positions = prefill(self.policy, groups, n)
+        branches, logits, positions = self._prefill(groups, n)
         logits, positions = logits.repeat_interleave(n, 0), positions.repeat_interleave(n, -1)
         row = torch.arange(uniform.shape[0], device=device)
         for index in range(sampling.max_new_tokens):
@@ -112,9 +113,17 @@ class HFEngine:
             kept = _compact(branches, ended)
             if kept is not None:
                 row, tokens, positions = row[kept], tokens[kept], positions[..., kept]
-            logits = step(self.policy, branches, tokens, positions)
+            logits = self._step(branches, tokens, positions)
             positions = positions + 1
         return samples
+
+    def _prefill(self, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches | RowBranches, Tensor, Tensor]:
+        return (prefill if "tree" in self.policy.family.layouts else prefill_rows)(self.policy, groups, n)
+
+    def _step(self, branches: Branches | RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
+        if isinstance(branches, Branches):
+            return step(self.policy, branches, tokens, positions)
+        return step_rows(self.policy, branches, tokens, positions)
 
     def _check_length(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec) -> None:
         limit = self.policy.config.get_text_config().max_position_embeddings
@@ -201,7 +210,7 @@ def _next(logits: Tensor, uniform: Tensor, sampling: SamplingSpec, forbidden: Te
     return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def _compact(branches: Branches, ended: Tensor) -> Tensor | None:
+def _compact(branches: Branches | RowBranches, ended: Tensor) -> Tensor | None:
     """Lets answers [R] that have ended leave the branches; the rows that stay, None if all do.
 
     Every prompt keeps as many answers as the one with the most has left, ended ones filling up.

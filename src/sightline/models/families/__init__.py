@@ -1,5 +1,6 @@
 """The supported families, one declaration a file."""
 
+from sightline.models.families.gemma3 import GEMMA3
 from sightline.models.families.glm4v import GLM4V
 from sightline.models.families.idefics3 import IDEFICS3
 from sightline.models.families.internvl import INTERNVL
@@ -7,8 +8,10 @@ from sightline.models.families.llava import LLAVA
 from sightline.models.families.llava_next import LLAVA_NEXT
 from sightline.models.families.llava_onevision import LLAVA_ONEVISION
 from sightline.models.families.mistral3 import MISTRAL3
+from sightline.models.families.mllama import MLLAMA
 from sightline.models.families.qwen2_5_vl import QWEN2_5_VL
 from sightline.models.families.qwen2_vl import QWEN2_VL
+from sightline.models.families.qwen3_5 import QWEN3_5
 from sightline.models.families.qwen3_vl import QWEN3_VL
 
 FAMILIES = (
@@ -18,8 +21,11 @@ FAMILIES = (
     QWEN2_VL,
     QWEN2_5_VL,
     QWEN3_VL,
+    QWEN3_5,
     INTERNVL,
     IDEFICS3,
     GLM4V,
     MISTRAL3,
+    MLLAMA,
+    GEMMA3,
 )

@@ -1,7 +1,7 @@
 """Qwen3-VL: features of deeper tower layers are added at the pictures' places between the first decoder layers
 (DeepStack, arXiv 2406.04334)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from sightline.models.families.qwen2_5_vl import QWEN2_5_VL
 
 
-def stacked_features(output: Any) -> Tensor:
+def stacked_features(model: Any, vision: Mapping[str, Tensor]) -> Tensor:
     """[features, (1+n)D]: what goes into the sequence, and beside it what each of the first n layers adds."""
+    output = model.get_image_features(**vision, return_dict=True)
     levels = [output.pooler_output, *output.deepstack_features]
     return torch.cat([torch.cat(list(level)) for level in levels], dim=1)
 
