@@ -130,8 +130,8 @@ def test_layouts_agree(folder_of: Folders, pictures: list[str], model_type: str,
     assert {policy.part_of(name.removeprefix("model.")) for name in grads} == {"language", "projector", "vision"}
     assert grads.keys() == {name for name, p in policy.named_parameters() if p.requires_grad}
     for layout in sorted(policy.family.layouts - {"rows"}):
-        for attention in ("sightline_segments", "dense"):
-            policy.attention = attention
+        for attention in ("segments", "dense", "gather"):
+            policy.attention = attention  # type: ignore[assignment]
             own, own_grads = score(policy, batch_of(policy, groups, layout))
             assert (own - logprobs).abs().max() < 1e-5, (layout, attention)
             assert own_grads.keys() == grads.keys()

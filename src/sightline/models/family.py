@@ -58,7 +58,9 @@ class Family:
     it then sees one row at a time."""
     check_pictures: Callable[[Any, Any], None] = lambda config, processor: None
     """(model config, processor): raises RecipeError where the processor makes other pictures than the tower takes."""
-    prefix_rule: Literal["causal"] = "causal"
+    prefix_rule: Literal["causal", "image_block", "full"] = "causal"
+    """What tokens of a prompt see beside what is before them: nothing; ``image_block``: the rest of their picture
+    (placeholders without another token between them); ``full``: the whole prompt."""
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
     reason: str = ""
     """Why it has no other layouts, as a clause."""
