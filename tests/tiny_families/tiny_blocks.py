@@ -80,7 +80,7 @@ def mllama() -> tuple[Any, Any]:
 
 
 def gemma3() -> tuple[Any, Any]:
-    """A layer with a window of 12 tokens and one without; nine tokens a picture would not fit the window twice."""
+    """A layer with a window of three tokens, less than the four of a picture, and one without."""
     special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=byte_level_tokenizer([*special, "<start_of_image>", "<end_of_image>", "<image_soft_token>"]),
@@ -94,7 +94,7 @@ def gemma3() -> tuple[Any, Any]:
         },
     )
     ids = tokenizer.convert_tokens_to_ids
-    text = text_sizes(len(tokenizer), 2, head_dim=8, query_pre_attn_scalar=8, sliding_window=12)
+    text = text_sizes(len(tokenizer), 2, head_dim=8, query_pre_attn_scalar=8, sliding_window=3)
     config = Gemma3Config(
         vision_config={"model_type": "siglip_vision_model", **SIGLIP, "vision_use_head": False},
         text_config={**text, "layer_types": ["sliding_attention", "full_attention"], "eos_token_id": 1},

@@ -49,8 +49,9 @@ class Family:
     """Further inputs of the decoder, from the placeholder mask [B,L] and the n further blocks [K,D]."""
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Prefixes of parameters that the forward never uses (frozen, or DDP would wait for them)."""
-    row_inputs: Callable[[Tensor, Mapping[str, Tensor]], dict[str, Tensor]] = lambda placeholders, vision: {}
-    """Further inputs of the model's own forward, from the placeholder mask [B,L] and the joined pictures."""
+    row_inputs: Callable[[Tensor, Tensor, Mapping[str, Tensor]], dict[str, Tensor]] = lambda marks, blocks, vision: {}
+    """Further inputs of the model's own forward, from the masks [B,L] of placeholders and of tokens in a block
+    (``prefix_rule``), and the joined pictures."""
     step_inputs: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = lambda inputs: {}
     """From the ``row_inputs`` [1,L,..] of a prompt, those [1,1,..] of every token that follows it."""
     pick: Callable[[Mapping[str, Tensor], int, int], dict[str, Tensor]] | None = None

@@ -256,14 +256,16 @@ class Policy(nn.Module):
         ids[kept] = batch.tokens
         marks = torch.zeros_like(batch.tokens, dtype=torch.bool)
         marks[batch.placeholder] = True
-        placeholders = torch.zeros_like(kept)
+        placeholders, blocks = torch.zeros_like(kept), torch.zeros_like(kept)
         placeholders[kept] = marks
+        if batch.block is not None:
+            blocks[kept] = batch.block >= 0
         output = self.base.model(
             input_ids=ids,
             attention_mask=kept.long(),
             use_cache=False,
             **batch.vision,
-            **self.family.row_inputs(placeholders, batch.vision),
+            **self.family.row_inputs(placeholders, blocks, batch.vision),
         )
         hidden: Tensor = output.last_hidden_state[kept]
         return hidden
@@ -285,6 +287,7 @@ class Policy(nn.Module):
                 segment=torch.zeros_like(batch.segment[own]),
                 parent=batch.parent[row : row + 1],
                 length=batch.length[row : row + 1],
+                block=None if batch.block is None else batch.block[own],
                 placeholder=marks[own].nonzero()[:, 0],
                 image_tokens=batch.image_tokens[first:last],
                 vision=self.family.pick(batch.vision, first, last) if last > first else {},

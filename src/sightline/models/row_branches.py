@@ -57,7 +57,8 @@ def prefill_rows(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tup
         ids = batch.tokens[None, :-1]  # without the answer that nothing reads
         marks = torch.zeros_like(ids, dtype=torch.bool)
         marks[0, batch.placeholder] = True
-        more = policy.family.row_inputs(marks, batch.vision)
+        block = torch.full_like(ids, -1) if batch.block is None else batch.block[None, :-1]
+        more = policy.family.row_inputs(marks, block >= 0, batch.vision)
         cache = DynamicCache(config=policy.config)
         output = policy.base(
             input_ids=ids,

@@ -14,6 +14,6 @@ GEMMA3 = Family(
     placeholder=lambda processor: processor.tokenizer.image_token_id,
     around=("\n\n", "\n\n"),
     count=lambda processor, size: counted(processor, size) + 2,
-    row_inputs=lambda placeholders, vision: {"token_type_ids": placeholders.long()},
-    layouts=frozenset(("rows",)),
+    row_inputs=lambda placeholders, blocks, vision: {"token_type_ids": placeholders.long()},
+    prefix_rule="image_block",
 )

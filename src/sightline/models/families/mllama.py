@@ -24,7 +24,7 @@ def states_of_pictures(model: Any, vision: Mapping[str, Tensor]) -> Tensor:
     return torch.as_tensor(states).flatten(0, 1).flatten(1)
 
 
-def cross_attention_mask(placeholders: Tensor, vision: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def cross_attention_mask(placeholders: Tensor, blocks: Tensor, vision: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``cross_attention_mask`` [1,L,pictures,tiles], as the processor makes it: a word sees the picture before it,
     and those that stand directly before that one."""
     if not vision:

@@ -44,5 +44,5 @@ QWEN2_5_VL = Family(
     join=join_images,
     positions=mrope_positions,
     check_pictures=check_patches,
-    row_inputs=lambda placeholders, vision: {"mm_token_type_ids": placeholders.to(torch.int32)},
+    row_inputs=lambda placeholders, blocks, vision: {"mm_token_type_ids": placeholders.to(torch.int32)},
 )
