@@ -239,6 +239,9 @@ class Batch:
     block: Tensor | None = None
     """[T] long: tokens of equal value >= 0 see each other, whatever their order (pictures of Gemma 3, prefixes of
     PaliGemma); None: there are none. A block lies in one segment."""
+    whole: bool = False
+    """Whether tokens of a block see all of it under a sliding window as well (PaliGemma), or no farther back than the
+    window (Gemma 3)."""
     blocked: tuple[int, ...] = ()
     """Segments that hold a block."""
     plans: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Tiny models whose decoder is not plainly causal: Mllama, Gemma 3, Qwen3.5."""
+"""Tiny models whose decoder is not plainly causal: Mllama, Gemma 3, PaliGemma 2, Qwen3.5."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from transformers import (
     MllamaForConditionalGeneration,
     MllamaImageProcessorPil,
     MllamaProcessor,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
     PreTrainedTokenizerFast,
     Qwen2VLImageProcessorPil,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
+    SiglipImageProcessorPil,
 )
+from transformers.models.paligemma.processing_paligemma import EXTRA_TOKENS
 
 from tiny_models import QWEN_TEMPLATE, byte_level_tokenizer
 
@@ -42,12 +47,20 @@ GEMMA_TEMPLATE = (
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 
+PALIGEMMA_TEMPLATE = (
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% endif %}{% endfor %}{% endfor %}<bos>"
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}<eos>{% else %}{{ '\\n' }}{% endif %}{% endfor %}"
+)
+
 
 def mllama() -> tuple[Any, Any]:
     """Self-attention, cross-attention, self-attention; up to four tiles."""
     special = ["<|finetune_right_pad_id|>", "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>"]
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=byte_level_tokenizer([*special, "<|end_header_id|>", "<|python_tag|>", "<|image|>"]),
+        tokenizer_object=byte_level_tokenizer([*special, "<|end_header_id|>", "<|python_tag|>"]),
         pad_token="<|finetune_right_pad_id|>",
         bos_token="<|begin_of_text|>",
         eos_token="<|eot_id|>",
@@ -111,6 +124,39 @@ def gemma3() -> tuple[Any, Any]:
     )
     model = Gemma3ForConditionalGeneration(config)
     model.get_input_embeddings().weight.data.mul_(0.2)  # tied: a token's own embedding would decide the next one
+    return model, processor
+
+
+def paligemma() -> tuple[Any, Any]:
+    """PaliGemma 2: caps on scores and logits, a window in one of two layers, a placeholder without embedding."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level_tokenizer(["<pad>", "<eos>", "<bos>", *EXTRA_TOKENS], 1700),
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    vocabulary = len(tokenizer) - 1
+    text = text_sizes(vocabulary, 2, head_dim=8, query_pre_attn_scalar=8, sliding_window=6)
+    caps = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 4.0}
+    config = PaliGemmaConfig(
+        vision_config={
+            **SIGLIP,
+            "model_type": "siglip_vision_model",
+            "vision_use_head": False,
+            "projection_dim": HIDDEN,
+        },
+        text_config={"model_type": "gemma2", **text, **caps, "layer_types": ["sliding_attention", "full_attention"]},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vocab_size=vocabulary,
+        projection_dim=HIDDEN,
+        hidden_size=HIDDEN,
+    )
+    pictures = SiglipImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
+    pictures.image_seq_length = (IMAGE // SIGLIP["patch_size"]) ** 2
+    processor = PaliGemmaProcessor(image_processor=pictures, tokenizer=tokenizer, chat_template=PALIGEMMA_TEMPLATE)
+    model = PaliGemmaForConditionalGeneration(config)
+    model.get_input_embeddings().weight.data.mul_(0.2)
     return model, processor
 
 

@@ -23,6 +23,7 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "mistral3": tiny_tiles.mistral3,
     "mllama": tiny_blocks.mllama,
     "gemma3": tiny_blocks.gemma3,
+    "paligemma": tiny_blocks.paligemma,
     "qwen3_5": tiny_blocks.qwen3_5,
 }
 """By ``model_type``; those of ``tiny_models.py`` have tests of their own."""

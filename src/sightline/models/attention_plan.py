@@ -1,7 +1,7 @@
 """Who sees whom in a flat batch, and in which calls it is computed: made on the host, once per batch.
 
 A token sees what lies before it on the path from the root of its tree, and all of its own block, if it is in one
-(``Batch.block``); where a layer has a sliding window, no farther back than that.
+(``Batch.block``); where a layer has a sliding window, no farther back than that (``Batch.whole``: but for its block).
 
 =========  =======================================================================================================
 form       how
@@ -100,6 +100,8 @@ class TreePlan:
     """[T] long: tokens before it on its path."""
     block: Tensor | None
     """[T] long: tokens of equal value >= 0 see each other; None: there are no blocks."""
+    whole: bool
+    """Whether they do so under a window as well."""
     single: tuple[int, ...] = ()
     """Segments that are computed one by one."""
     blocked: frozenset[int] = frozenset()
@@ -114,11 +116,12 @@ class TreePlan:
         """[..., q, k] bool, for positions [..., q] and [..., k]."""
         seen = self.sees[self.segment[queries][..., :, None], self.segment[keys][..., None, :]]
         behind = self.depth[queries][..., :, None] - self.depth[keys][..., None, :]
-        before = behind >= 0
-        if self.block is not None:
-            own = self.block[queries][..., :, None]
-            before |= (own == self.block[keys][..., None, :]) & (own >= 0)
-        return seen & before & (behind < window) if window else seen & before
+        near, before = behind < window if window else seen, behind >= 0
+        if self.block is None:
+            return seen & near & before
+        own = self.block[queries][..., :, None]
+        inside = (own == self.block[keys][..., None, :]) & (own >= 0)
+        return seen & (near & before | inside if self.whole else near & (before | inside))
 
     def mask(self, name: object, queries: Tensor, keys: Tensor, window: int, dtype: torch.dtype) -> Tensor:
         """Additive mask of ``visible``, kept under ``name``.
@@ -188,6 +191,7 @@ def plan_attention(batch: Batch, form: Form) -> TreePlan:
         sees=_sent(_sees(parents), device),
         depth=_sent(depth, device),
         block=batch.block,
+        whole=batch.whole,
         single=single,
         blocked=blocked,
         stack=stack,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from sightline.models.attention import tree_attention
+from sightline.models.attention import Scoring, tree_attention
 from sightline.models.attention_plan import TreePlan
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy, decoders
@@ -53,9 +53,9 @@ class Branches:
         ]
         self.mask = self._mask()
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int) -> Tensor:
-        """One new token per row: notes its key and value [R,H,1,d], and attends with query [R,H*g,1,d] to all of
-        its branch and trunk, or to the last ``window`` tokens, itself included (0: all).
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """One new token per row: notes its key and value [R,H,1,d], and attends with query [R,H*g,1,d] to its branch
+        and trunk.
 
         Returns:
             [R,1,H*g,d].
@@ -64,12 +64,12 @@ class Branches:
         heads, size = key.shape[1], key.shape[-1]
         keys, values = (self._note(layer, part, new) for part, new in enumerate((key, value)))
         # [P,H,n,g,d]: g query heads share a key head
-        query = (query * scaling).view(self.prompts, self.n, heads, -1, size).transpose(1, 2)
+        query = (query * scoring.scale).view(self.prompts, self.n, heads, -1, size).transpose(1, 2)
         shape = query.shape[:4]
         flat = (self.prompts, heads, -1)
-        seen = (query.reshape(*flat, size) @ trunk_keys.transpose(-1, -2)).view(*shape, -1)
-        grown = query @ keys.transpose(-1, -2)
-        if window:
+        seen = scoring.capped(query.reshape(*flat, size) @ trunk_keys.transpose(-1, -2)).view(*shape, -1)
+        grown = scoring.capped(query @ keys.transpose(-1, -2))
+        if window := scoring.window:
             seen = seen.masked_fill(self._left_behind(window), -torch.inf)
             grown[..., : max(0, self.length + 1 - window)] = -torch.inf
         if self.mask is not None:
@@ -142,8 +142,8 @@ def branch_attention(
     """Attention function for transformers' interface: a decoding step, or the prefill where there is a plan."""
     if branches is None:
         return tree_attention(module, query, key, value, attention_mask, tree_plan, **kwargs)
-    layer, window = int(module.layer_idx), kwargs.get("sliding_window") or 0  # type: ignore[arg-type]
-    return branches.attend(layer, query, key, value, kwargs["scaling"], window), None
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    return branches.attend(layer, query, key, value, Scoring.of(query, kwargs)), None
 
 
 AttentionInterface.register(BRANCHES, branch_attention)
@@ -196,7 +196,7 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
         tree_plan=plan,
         **inputs,
     )
-    logits = policy.base.get_output_embeddings()(output.last_hidden_state[0, batch.source])
+    logits = policy.logits(output.last_hidden_state[0, batch.source])
     places, lengths = _places(batch, plan)
     trunk = [
         tuple(part[0, :, places].transpose(0, 1).contiguous() for part in (x.keys, x.values)) for x in cache.layers
@@ -215,7 +215,7 @@ def step(policy: Policy, branches: Branches, tokens: Tensor, positions: Tensor) 
         branches=branches,
     )
     branches.advance()
-    logits: Tensor = policy.base.get_output_embeddings()(output.last_hidden_state[:, 0])
+    logits: Tensor = policy.logits(output.last_hidden_state[:, 0])
     return logits
 
 

@@ -62,6 +62,8 @@ class Family:
     prefix_rule: Literal["causal", "image_block", "full"] = "causal"
     """What tokens of a prompt see beside what is before them: nothing; ``image_block``: the rest of their picture
     (placeholders without another token between them); ``full``: the whole prompt."""
+    caps_logits: bool = False
+    """Whether its logits go through ``cap * tanh(logit / cap)``, ``final_logit_softcapping`` in the text config."""
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
     reason: str = ""
     """Why it has no other layouts, as a clause."""

@@ -21,7 +21,7 @@ from sightline.models.base_model import BaseModel
 from sightline.models.family import Family
 from sightline.models.score_head import ScoreHead
 from sightline.models.varlen import kernel_takes
-from sightline.ops.logprobs import log_collision, selected_logprobs
+from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
@@ -147,17 +147,26 @@ class Policy(nn.Module):
         logprobs = entropy = collision = score = None
         with self.as_reference() if reference else nullcontext():
             hidden = self.hidden(batch)
-            head = self.base.get_output_embeddings()
             if heads & {"logprobs", "entropy"}:
-                logprobs, entropy = selected_logprobs(
-                    hidden[batch.source], head.weight, head.bias, batch.target, entropy="entropy" in heads
-                )
+                logprobs, entropy = self._logprobs(hidden[batch.source], batch.target, "entropy" in heads)
             if "collision" in heads:
-                collision = log_collision(hidden[batch.source], head.weight, head.bias)
+                collision = log_collision(self.logits, hidden[batch.source])
             if "reward" in heads:
                 assert self.score_head is not None
                 score = self.score_head(hidden[batch.last])
         return Scores(logprobs=logprobs, entropy=entropy, collision=collision, reward=score)
+
+    def _logprobs(self, hidden: Tensor, target: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        if self.family.caps_logits:
+            return logprobs_through(self.logits, hidden, target, entropy=entropy)
+        head = self.base.get_output_embeddings()
+        return selected_logprobs(hidden, head.weight, head.bias, target, entropy=entropy)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[n,V] for hidden states [n,D], as the model's own forward makes them."""
+        logits: Tensor = self.base.get_output_embeddings()(hidden)
+        cap = self.config.get_text_config().final_logit_softcapping if self.family.caps_logits else None
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -195,7 +204,8 @@ class Policy(nn.Module):
 
     def embed(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         """[T,D] embeddings of a flat batch, pictures in their places, and further inputs of the decoder."""
-        embeds = self.base.get_input_embeddings()(batch.tokens)
+        tokens = batch.tokens.index_fill(0, batch.placeholder, 0)  # a placeholder may have no embedding of its own
+        embeds = self.base.get_input_embeddings()(tokens)
         if not batch.vision:
             return embeds, {}
         features = self.image_features(batch) if batch.features is None else batch.features
@@ -238,7 +248,7 @@ class Policy(nn.Module):
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        if not kernel_takes(device, dtype, size):
+        if not kernel_takes(device, dtype, size) or getattr(text, "attn_logit_softcapping", None):
             return "segments"
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))

@@ -99,7 +99,7 @@ class HFEngine:
     def _sample(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec, n: int, uniform: Tensor) -> _Samples:
         """The decoding loop. ``uniform`` [rows, max_new_tokens], rows prompt-major."""
         device = self.policy.device
-        forbidden, ends = (torch.tensor(ids, device=device) for ids in (self.forbidden, self.ends))
+        forbidden, ends = (torch.tensor(ids, dtype=torch.long, device=device) for ids in (self.forbidden, self.ends))
         uniform = uniform.to(device)
         samples = _Samples.empty(uniform.shape[0], sampling.max_new_tokens, device)
         branches, logits, positions = self._prefill(groups, n)
@@ -190,7 +190,8 @@ def placeholder_ids(policy: Policy) -> list[int]:
     named = {value for key, value in config.items() if PLACEHOLDER_KEY.fullmatch(key) and value is not None}
     processor = policy.processor
     own = {processor.image_token_id, policy.family.placeholder(processor), *processor.image_token_ids}
-    return sorted(named | own)
+    vocabulary = policy.base.get_output_embeddings().weight.shape[0]  # what lies behind it cannot be written anyway
+    return sorted(token for token in named | own if token < vocabulary)
 
 
 def end_ids(policy: Policy) -> list[int]:

@@ -9,6 +9,7 @@ from sightline.models.families.llava_next import LLAVA_NEXT
 from sightline.models.families.llava_onevision import LLAVA_ONEVISION
 from sightline.models.families.mistral3 import MISTRAL3
 from sightline.models.families.mllama import MLLAMA
+from sightline.models.families.paligemma import PALIGEMMA
 from sightline.models.families.qwen2_5_vl import QWEN2_5_VL
 from sightline.models.families.qwen2_vl import QWEN2_VL
 from sightline.models.families.qwen3_5 import QWEN3_5
@@ -28,4 +29,5 @@ FAMILIES = (
     MISTRAL3,
     MLLAMA,
     GEMMA3,
+    PALIGEMMA,
 )
