@@ -143,6 +143,8 @@ def test_prompts_and_log_probs_are_those_of_transformers(
 @each_family
 def test_layouts_agree(folder_of: Folders, pictures: list[str], model_type: str, parts: PartsSpec) -> None:
     policy = policy_of(folder_of(model_type), parts=parts, lora=LoraSpec(rank=4)).train()
+    if "gemma4" in model_type:  # its tower's gradients are so small that in float32 rounding shows
+        policy.double()
     groups = groups_of(model_type, pictures)
     logprobs, grads = score(policy, batch_of(policy, groups, "rows"))
     assert {policy.part_of(name.removeprefix("model.")) for name in grads} == {"language", "projector", "vision"}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_blocks
+import tiny_gemma4
 import tiny_qwen
 import tiny_tiles
 import torch
@@ -23,10 +24,12 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "mistral3": tiny_tiles.mistral3,
     "mllama": tiny_blocks.mllama,
     "gemma3": tiny_blocks.gemma3,
+    "gemma4": tiny_gemma4.small,
+    "gemma4-large": tiny_gemma4.large,
     "paligemma": tiny_blocks.paligemma,
     "qwen3_5": tiny_blocks.qwen3_5,
 }
-"""By ``model_type``; those of ``tiny_models.py`` have tests of their own."""
+"""By ``model_type``, some with a size; those of ``tiny_models.py`` have tests of their own."""
 
 
 def save_family(model_type: str, folder: Path) -> Path:

@@ -142,8 +142,17 @@ def branch_attention(
     """Attention function for transformers' interface: a decoding step, or the prefill where there is a plan."""
     if branches is None:
         return tree_attention(module, query, key, value, attention_mask, tree_plan, **kwargs)
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    return branches.attend(layer, query, key, value, Scoring.of(query, kwargs)), None
+    return branches.attend(_holder(module), query, key, value, Scoring.of(query, kwargs)), None
+
+
+def _holder(module: Any) -> int:
+    """The layer whose keys and values a layer reads: its own, or where late layers share, the last of its kind that
+    has some."""
+    if not getattr(module, "is_kv_shared_layer", False):
+        return int(module.layer_idx)
+    kinds = module.config.layer_types
+    own = kinds[: len(kinds) - module.config.num_kv_shared_layers]
+    return len(own) - 1 - own[::-1].index(module.layer_type)
 
 
 AttentionInterface.register(BRANCHES, branch_attention)
@@ -207,12 +216,15 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
 def step(policy: Policy, branches: Branches, tokens: Tensor, positions: Tensor) -> Tensor:
     """One more token [R] at positions [R] or [3,R] for every branch; the logits [R,V] of the next one."""
     embeds = policy.base.get_input_embeddings()(tokens)[:, None]
+    marks = torch.zeros_like(tokens, dtype=torch.bool)[:, None]
+    inputs = policy.family.layer_inputs(policy.language, tokens[:, None], marks, ())
     output = policy.language(
         inputs_embeds=embeds,
         position_ids=positions[..., None],
         attention_mask=embeds.new_zeros(1, 1, 1, 1),
         use_cache=False,
         branches=branches,
+        **inputs,
     )
     branches.advance()
     logits: Tensor = policy.logits(output.last_hidden_state[:, 0])

@@ -45,8 +45,9 @@ class Family:
     features: Callable[[Any, Mapping[str, Tensor]], Tensor] = lambda model, vision: pooled_features(model, vision)
     """(model, its vision inputs) -> [features, D], one for each placeholder; or [features, (1+n)D] where the decoder
     adds n further blocks of D between its layers."""
-    layer_inputs: Callable[[Tensor, Sequence[Tensor]], dict[str, Any]] = lambda placeholders, blocks: {}
-    """Further inputs of the decoder, from the placeholder mask [B,L] and the n further blocks [K,D]."""
+    layer_inputs: Callable[[Any, Tensor, Tensor, Sequence[Tensor]], dict[str, Any]] = lambda *_: {}
+    """Further inputs of the decoder, from (decoder, tokens [B,L], placeholder mask [B,L], the n further blocks
+    [K,D]); there are none of these without pictures."""
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Prefixes of parameters that the forward never uses (frozen, or DDP would wait for them)."""
     row_inputs: Callable[[Tensor, Tensor, Mapping[str, Tensor]], dict[str, Tensor]] = lambda marks, blocks, vision: {}
@@ -67,6 +68,9 @@ class Family:
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
     reason: str = ""
     """Why it has no other layouts, as a clause."""
+
+    by_config: Callable[[Family, Any], Family] = lambda family, config: family
+    """The declaration for one config, where models of a family differ."""
 
     def part_of(self, name: str) -> str:
         """Part (``language``, ``projector``, ``vision``) of a parameter, by its name in the transformers model."""
@@ -131,7 +135,7 @@ def family_of(config: Any) -> Family:
 
     for family in FAMILIES:
         if config.model_type in family.model_types:
-            return family
+            return family.by_config(family, config)
     known = sorted(kind for family in FAMILIES for kind in family.model_types)
     raise UnsupportedError(
         f"model type {config.model_type!r} is not supported (known: {', '.join(known)}). "

@@ -157,7 +157,7 @@ class Policy(nn.Module):
         return Scores(logprobs=logprobs, entropy=entropy, collision=collision, reward=score)
 
     def _logprobs(self, hidden: Tensor, target: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        if self.family.caps_logits:
+        if self._cap is not None:
             return logprobs_through(self.logits, hidden, target, entropy=entropy)
         head = self.base.get_output_embeddings()
         return selected_logprobs(hidden, head.weight, head.bias, target, entropy=entropy)
@@ -165,8 +165,11 @@ class Policy(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """[n,V] for hidden states [n,D], as the model's own forward makes them."""
         logits: Tensor = self.base.get_output_embeddings()(hidden)
-        cap = self.config.get_text_config().final_logit_softcapping if self.family.caps_logits else None
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
+
+    @property
+    def _cap(self) -> float | None:
+        return self.config.get_text_config().final_logit_softcapping if self.family.caps_logits else None
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -205,13 +208,13 @@ class Policy(nn.Module):
     def embed(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         """[T,D] embeddings of a flat batch, pictures in their places, and further inputs of the decoder."""
         tokens = batch.tokens.index_fill(0, batch.placeholder, 0)  # a placeholder may have no embedding of its own
-        embeds = self.base.get_input_embeddings()(tokens)
-        if not batch.vision:
-            return embeds, {}
-        features = self.image_features(batch) if batch.features is None else batch.features
-        first, *more = features[batch.feature].to(embeds.dtype).split(embeds.shape[1], dim=1)
-        marks = torch.zeros_like(batch.tokens, dtype=torch.bool).index_fill(0, batch.placeholder, True)
-        return embeds.index_copy(0, batch.placeholder, first), self.family.layer_inputs(marks[None], more)
+        embeds, more = self.base.get_input_embeddings()(tokens), []
+        if batch.vision:
+            features = self.image_features(batch) if batch.features is None else batch.features
+            first, *more = features[batch.feature].to(embeds.dtype).split(embeds.shape[1], dim=1)
+            embeds = embeds.index_copy(0, batch.placeholder, first)
+        marks = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, batch.placeholder, True)
+        return embeds, self.family.layer_inputs(self.language, tokens[None], marks[None], more)
 
     def _flat(self, batch: Batch) -> Tensor:
         embeds, inputs = self.embed(batch)
@@ -247,10 +250,9 @@ class Policy(nn.Module):
         device, text = batch.tokens.device, self.config.get_text_config()
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
-        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        size, heads = key_shape(text)
         if not kernel_takes(device, dtype, size) or getattr(text, "attn_logit_softcapping", None):
             return "segments"
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))
 
     def _rows(self, batch: Batch) -> Tensor:
@@ -364,6 +366,15 @@ class Policy(nn.Module):
 def decoders(language: nn.Module) -> list[PreTrainedModel]:
     """The transformers models in a causal decoder: one saved whole by PEFT is there twice, each with its own config."""
     return [module for module in language.modules() if isinstance(module, PreTrainedModel)]
+
+
+def key_shape(text: Any) -> tuple[int, int]:
+    """Largest head size and most key heads of a decoder of this config; layers may differ (Gemma 4)."""
+    if getattr(text, "per_layer_config", None):
+        layers = [text.per_layer_config[layer] for layer in range(text.num_hidden_layers)]
+        return max(layer.head_dim for layer in layers), max(layer.num_key_value_heads for layer in layers)
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return size, getattr(text, "num_key_value_heads", None) or text.num_attention_heads
 
 
 def has_windows(text: Any) -> bool:

@@ -1,6 +1,7 @@
 """The supported families, one declaration a file."""
 
 from sightline.models.families.gemma3 import GEMMA3
+from sightline.models.families.gemma4 import GEMMA4
 from sightline.models.families.glm4v import GLM4V
 from sightline.models.families.idefics3 import IDEFICS3
 from sightline.models.families.internvl import INTERNVL
@@ -29,5 +30,6 @@ FAMILIES = (
     MISTRAL3,
     MLLAMA,
     GEMMA3,
+    GEMMA4,
     PALIGEMMA,
 )

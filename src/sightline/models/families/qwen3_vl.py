@@ -18,8 +18,10 @@ def stacked_features(model: Any, vision: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([torch.cat(list(level)) for level in levels], dim=1)
 
 
-def deepstack_inputs(placeholders: Tensor, blocks: Sequence[Tensor]) -> dict[str, Any]:
+def deepstack_inputs(language: Any, tokens: Tensor, placeholders: Tensor, blocks: Sequence[Tensor]) -> dict[str, Any]:
     """The decoder's names for them."""
+    if not blocks:
+        return {}
     return {"visual_pos_masks": placeholders, "deepstack_visual_embeds": list(blocks)}
 
 
