@@ -21,6 +21,8 @@ from typing import Any
 Figures = dict[str, Any]
 """What a job measured so far, with its ``state``."""
 OnChange = Callable[["Job", Figures], None]
+WORKER = (sys.executable, "-m", "benchmarks.gpu_worker")
+"""What a process runs."""
 GRACE = 5.0
 """Seconds that a job may take beyond the end of its stage before it is stopped."""
 
@@ -131,8 +133,7 @@ class _Process:
     def __init__(self, job: Job, folder: Path) -> None:
         self.figures = Path(tempfile.mkdtemp(dir=folder)) / "figures.json"
         self.seen = 0
-        command = [sys.executable, "-m", "benchmarks.gpu_worker"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(WORKER, stdin=subprocess.PIPE, text=True)
         self._send(json.dumps(asdict(job)))
 
     def _send(self, line: str) -> None:

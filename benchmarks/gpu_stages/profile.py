@@ -17,6 +17,8 @@ from benchmarks.gpu_time import Clock
 from sightline.models.layout import lay_out
 
 KINDS = {
+    "communication": ("nccl",),
+    "fused elementwise": ("triton_poi", "triton_per", "triton_red", "triton_rope", "rms_norm_", "swiglu", "silu_"),
     "attention": ("flash", "fmha", "sdpa", "attention", "attn"),
     "matrix products": ("gemm", "nvjet", "cutlass", "xmma", "cublas", "splitk", "matmul", "::mm", "::addmm", "::bmm"),
     "copies and casts": ("copy", "memcpy", "memset", "catarray", "::cat", "::_to_copy", "fill", "::zero_"),
