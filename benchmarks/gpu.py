@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu --json OUT                                    # gradients, attention, steps, profile
     python -m benchmarks.gpu --json OUT --only steps --models qwen --seconds steps=200
-    python -m benchmarks.gpu --json OUT --only steps --tasks group --contenders tree+compile+checkpointing trl+checkpointing
+    python -m benchmarks.gpu --json OUT --only steps --tasks group --contenders tree+checkpointing trl+checkpointing
     python -m benchmarks.gpu --json OUT --device cpu --tiny                # tiny models, to see that it runs
 
 Stages: ``gradients`` (every form of attention against float64 on random trees; a wrong one makes the command end with

@@ -109,8 +109,20 @@ def groups_of(trunk: int, branches: Sequence[int], groups: int = 1) -> Tree:
     return Tree(lengths=tuple(lengths), parents=tuple(parents))
 
 
+MOST_TOKENS = 2400
+"""Of a random tree: float64 scores of more would fill the memory."""
+
+
 def random_tree(rng: random.Random, longest: int) -> Tree:
-    """One to three groups, ragged, up to three levels deep; trunks up to ``longest`` tokens, branches to a quarter."""
+    """One to three groups, ragged, up to three levels below the trunk; trunks up to ``longest`` tokens, branches to a
+    quarter of that. At least 16 tokens: where most see themselves alone, the gradient of a query is only rounding."""
+    while True:
+        tree = _any_tree(rng, longest)
+        if 16 <= sum(tree.lengths) <= MOST_TOKENS:
+            return tree
+
+
+def _any_tree(rng: random.Random, longest: int) -> Tree:
     lengths: list[int] = []
     parents: list[int] = []
 
@@ -123,8 +135,6 @@ def random_tree(rng: random.Random, longest: int) -> Tree:
 
     for _ in range(rng.randint(1, 3)):
         grow(-1, rng.randint(0, 3))
-    if sum(lengths) < 16:  # where most tokens see one alone, the gradient of the queries is rounding and nothing else
-        return random_tree(rng, longest)
     return Tree(lengths=tuple(lengths), parents=tuple(parents))
 
 

@@ -10,7 +10,7 @@ Jobs = Mapping[str, Mapping[str, Any]]
 
 
 def ratios(steps: Jobs) -> dict[str, dict[str, dict[str, float]]]:
-    """Of every contender to each of TRL's at the same model and task: how many times faster, and its share of memory."""
+    """Of every contender to each of TRL at the same model and task: times faster, and its share of the memory."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, own in steps.items():
         what, contender = name.rsplit(" ", 1)
@@ -170,7 +170,7 @@ def _profile(jobs: Jobs) -> list[str]:
         wall = found["wall"]
         lines += [
             f"{name}: {1e3 * wall:.0f} ms, of which kernels {1e3 * found['kernels']:.0f} ({found['count']:,} of them), "
-            f"gaps {1e3 * found['gaps']:.0f}; launching took {1e3 * found.get('launching', 0):.0f} ms of the CPU.",
+            f"gaps {1e3 * found['gaps']:.0f}; the program took {1e3 * found['host']:.0f} ms to launch it.",
             "",
             *_table(
                 "| kind | ms | share of the step |",

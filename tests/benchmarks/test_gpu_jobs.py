@@ -71,7 +71,9 @@ def test_the_files_are_whole_after_every_figure(tmp_path, capsys):
     report.change(job, {"state": "running", **step})
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["stages"]["steps"]["llava pair tree"] == {"state": "running", **step}
-    report.change(Job(stage="steps", name="llava pair trl"), {"state": "done", **step, "seconds": 1.5, "peak_mb": 4096.0})
+    report.change(
+        Job(stage="steps", name="llava pair trl"), {"state": "done", **step, "seconds": 1.5, "peak_mb": 4096.0}
+    )
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["ratios"] == {"llava pair tree": {"trl": {"faster": 3.0, "memory": 0.5}}}
     assert "trl 3.00x 0.50" in (tmp_path / "gpu.md").read_text()
@@ -92,7 +94,12 @@ def test_failures_make_the_command_fail(tmp_path):
 
 def test_ratios_stay_within_a_model_and_a_task():
     step = {"seconds": 1.0, "peak_mb": 0.0}
-    steps = {"llava pair tree": step, "llava group trl": step, "qwen pair trl": step, "llava pair trl": {"state": "running"}}
+    steps = {
+        "llava pair tree": step,
+        "llava group trl": step,
+        "qwen pair trl": step,
+        "llava pair trl": {"state": "running"},
+    }
     assert ratios(steps) == {}
     assert ratios({**steps, "llava pair trl+checkpointing": step}) == {
         "llava pair tree": {"trl+checkpointing": {"faster": 1.0}}
@@ -105,7 +112,10 @@ def test_what_runs_by_default():
     assert [job.form for job in jobs if job.stage == "gradients"] == ["segments", "gather", "merge"]
     steps = [job for job in jobs if job.stage == "steps"]
     assert [job.contender for job in steps] == [*CONTENDERS[:5], *CONTENDERS[:5]]
-    assert {(job.task, job.answers, job.groups, job.image) for job in steps} == {("pair", 2, 4, 576), ("group", 8, 4, 576)}
+    assert {(job.task, job.answers, job.groups, job.image) for job in steps} == {
+        ("pair", 2, 4, 576),
+        ("group", 8, 4, 576),
+    }
     assert len({(job.stage, job.name) for job in jobs}) == len(jobs)
 
 
