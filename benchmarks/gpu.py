@@ -37,11 +37,13 @@ SECONDS = {"gradients": 25, "attention": 30, "steps": 150, "profile": 35, "agree
 DEFAULT = ("gradients", "attention", "steps", "profile")
 FORMS = ("segments", "gather", "merge", "dense")
 IMAGE_TOKENS = {"llava": 576, "qwen": 1024}
-CONTENDERS = (
-    "tree+compile", "trl", "tree", "tree+compile+checkpointing", "trl+checkpointing", "tree+checkpointing", "rows",
-    "rows+checkpointing",
-)  # fmt: skip
+CONTENDERS = ("tree+compile", "trl", "tree", "tree+compile+checkpointing", "trl+checkpointing")
 """What matters most comes first: a stage's time may end."""
+SWITCHES = {
+    "tree": {"compile", "checkpointing", *FORMS},
+    "rows": {"compile", "checkpointing"},
+    "trl": {"checkpointing"},
+}
 TASKS = {"pair": 2, "group": 8}
 """Answers per prompt."""
 
@@ -117,7 +119,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", nargs="+", type=_seconds, default=[], metavar="STAGE=N", help=f"default: {SECONDS}")
     made.add_argument("--models", nargs="+", choices=IMAGE_TOKENS, default=["llava"])
     made.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    made.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS[:5]))
+    switches = "; ".join(f"{name}+{'|'.join(sorted(known))}" for name, known in SWITCHES.items())
+    made.add_argument(
+        "--contenders", nargs="+", type=_contender, default=list(CONTENDERS), help=f"names with switches: {switches}"
+    )
     made.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS[:3]), help="of attention")
     made.add_argument("--groups", type=int, default=4, help="prompts per micro-batch")
     made.add_argument("--answers", type=int, default=TASKS["group"], help="responses of a group")
@@ -133,6 +138,14 @@ def _seconds(text: str) -> tuple[str, float]:
     if stage not in SECONDS:
         raise argparse.ArgumentTypeError(f"{text} names no stage; write STAGE=N with one of {', '.join(SECONDS)}")
     return stage, float(number)
+
+
+def _contender(text: str) -> str:
+    name, *switches = text.split("+")
+    if name not in SWITCHES or not set(switches) <= SWITCHES[name]:
+        known = "; ".join(f"{one} with {', '.join(sorted(own))}" for one, own in SWITCHES.items())
+        raise argparse.ArgumentTypeError(f"{text} is no contender; write NAME or NAME+SWITCH: {known}")
+    return text
 
 
 def refusal(options: argparse.Namespace) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sightline.models  # noqa: F401  (makes torchvision importable, so before transformers)
@@ -13,49 +14,51 @@ import sightline.models  # noqa: F401  (makes torchvision importable, so before 
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from sightline.models.attention import dense_mask, plan_segments, segment_attention
+from sightline.models.attention import tree_attention
+from sightline.models.attention_plan import FORMS, plan_attention
+from sightline.models.attention_plan import Form as PlanForm
 from sightline.types import Batch
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """query [1,H,T,d], key and value [1,Hkv,T,d] -> [1,T,H,d], as a layer calls it."""
-Form = Callable[[Batch, torch.dtype, int | None], Attend]
-"""Plans the attention of a batch, for queries of a type and with a window (None: all is seen)."""
+Form = Callable[[Batch, int | None], Attend]
+"""Plans the attention of a batch, with a window or without (None: all is seen)."""
 
 
 def forms() -> dict[str, Form]:
-    """Every form that a policy can run, by name. The one place to add to: ``gather`` and ``merge`` go here."""
-    return {"segments": _segments, "dense": _dense}
+    """Every form that a policy can run, by name."""
+    return {name: partial(_planned, name) for name in FORMS}
 
 
-WINDOWED = frozenset({"dense"})
+WINDOWED = frozenset(FORMS) - {"merge"}
 """Forms that take a window."""
 
 
-def _segments(batch: Batch, dtype: torch.dtype, window: int | None) -> Attend:
-    assert window is None
-    plan, module = plan_segments(batch, dtype), torch.nn.Module()
-    return lambda q, k, v: segment_attention(module, q, k, v, None, plan)[0]
-
-
-def _dense(batch: Batch, dtype: torch.dtype, window: int | None) -> Attend:
-    mask = windowed_mask(batch, dtype, window)
-    return lambda q, k, v: scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+def _planned(name: PlanForm, batch: Batch, window: int | None) -> Attend:
+    plan, module = plan_attention(batch, name), torch.nn.Module()
+    return lambda q, k, v: tree_attention(module, q, k, v, None, plan, window)[0]
 
 
 def windowed_mask(batch: Batch, dtype: torch.dtype, window: int | None) -> Tensor:
-    """[1,1,T,T] additive: a token sees the last ``window`` tokens of its path, itself among them."""
-    mask = dense_mask(batch, dtype)
-    if window is None:
-        return mask
+    """[T,T] additive, from the definition: a token sees what is before it on its path, itself among it, and of that
+    the last ``window``."""
+    device, parents = batch.segment.device, batch.parent.tolist()
+    sees = torch.eye(len(parents), dtype=torch.bool)
+    for segment, parent in enumerate(parents):
+        if parent >= 0:
+            sees[segment] |= sees[parent]
     path = path_positions(batch)
-    return mask.masked_fill(path[:, None] - path[None, :] >= window, torch.finfo(dtype).min / 2)
+    behind = path[:, None] - path[None, :]
+    seen = sees.to(device)[batch.segment][:, batch.segment] & (behind >= 0)
+    if window is not None:
+        seen &= behind < window
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, float("-inf"))
 
 
 def path_positions(batch: Batch) -> Tensor:
     """[T]: how many tokens come before each on its path from the root."""
-    lengths = torch.bincount(batch.segment, minlength=batch.parent.shape[0]).tolist()
+    lengths = batch.length.tolist()
     before: list[int] = []
     for parent in batch.parent.tolist():
         before.append(before[parent] + lengths[parent] if parent >= 0 else 0)
@@ -83,6 +86,7 @@ class Tree:
             positions=torch.arange(tokens),
             segment=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
             parent=torch.tensor(self.parents),
+            length=lengths,
             vision={},
             image_tokens=(),
             placeholder=none,

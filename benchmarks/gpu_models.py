@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaCon
 
 from benchmarks.arithmetic import Architecture
 from benchmarks.gpu_jobs import Job
-from sightline.models.attention import SEGMENTS
+from sightline.models.attention import TREE
 from sightline.models.family import Family, family_of
 from sightline.models.load import checkpoint_activations, lora_config
 from sightline.models.policy import Policy
@@ -104,7 +104,7 @@ def qwen_config(tiny: bool) -> Qwen2_5_VLConfig:
 CONFIGS = {"llava": llava_config, "qwen": qwen_config}
 
 
-def build(config: Any, device: str, dtype: torch.dtype, *, attention: str = SEGMENTS) -> Any:
+def build(config: Any, device: str, dtype: torch.dtype, *, attention: str = TREE) -> Any:
     """A model with random weights; the same weights for the same device and dtype."""
     torch.manual_seed(0)
     named = {"text_config": attention, "vision_config": "sdpa"}

@@ -90,7 +90,7 @@ def time_form(case: Case, form: str, budget: Budget, job: Job) -> dict[str, floa
         inputs = random_inputs(tokens, case.heads, job.device, DTYPE, views=True)
         upstream = torch.randn(1, tokens, case.heads.query, case.heads.size, device=job.device, dtype=DTYPE)
         planned: list[Attend] = []
-        plan = partial(forms()[form], batch, DTYPE, None)
+        plan = partial(forms()[form], batch, None)
         plans.append(clock.once(lambda plan=plan, planned=planned: planned.append(plan())))  # type: ignore[misc]
         call = partial(both_passes, planned[0], inputs, upstream)
         clock.forget_peak()

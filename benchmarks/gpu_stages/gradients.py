@@ -55,7 +55,7 @@ def try_tree(form: str, number: int, job: Job, found: dict[str, Any]) -> None:
     tokens = batch.tokens.shape[0]
     inputs = random_inputs(tokens, heads, job.device, DTYPE, views=views)
     upstream = torch.randn(1, tokens, heads.query, heads.size, device=job.device, dtype=DTYPE)
-    attend = forms()[form](batch, DTYPE, window)
+    attend = forms()[form](batch, window)
     seen = errors(both_passes(attend, inputs, upstream), exact(batch, window, inputs, upstream))
     found["trees"] += 1
     found["windows"] += window is not None

@@ -12,8 +12,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_jobs import Job, Record
-from benchmarks.gpu_models import CONFIGS, DTYPE, LORA, Draws, build, policy_of
-from benchmarks.gpu_stages.steps import Contender, Stepper, compile_layers
+from benchmarks.gpu_models import CONFIGS, DTYPE, Draws, build
+from benchmarks.gpu_stages.steps import Contender, Stepper
 from benchmarks.gpu_time import Clock
 from sightline.models.layout import lay_out
 
@@ -48,9 +48,7 @@ def measure(job: Job, record: Record) -> None:
     contender, clock = Contender.of(job.contender), Clock(device=job.device)
     config = CONFIGS[job.model](job.tiny)
     draws = Draws.of(config, job)
-    policy = policy_of(build(config, job.device, DTYPE), LORA, checkpointing=contender.checkpointing)
-    if contender.compile:
-        compile_layers(policy)
+    policy = contender.policy(build(config, job.device, DTYPE))
     step = Stepper(policy, job.task)
     for number in range(3):
         batch = lay_out(draws.step(number), contender.layout, policy.family, policy.config)  # type: ignore[arg-type]
@@ -64,7 +62,7 @@ def measure(job: Job, record: Record) -> None:
         hosts.append(time.perf_counter() - began)
 
     wall = clock.median(hand_over, 3)
-    record.put(wall=wall, host=statistics.median(hosts))
+    record.put(wall=wall, host=statistics.median(hosts[1:]))
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if job.device == "cuda" else [])]
     with profile(activities=activities) as seen:
         step(batch)

@@ -1,6 +1,7 @@
 """One optimisation step of a LoRA on the decoder: Sightline's layouts and TRL's trainers on the same tokens.
 
-A contender is a name and switches: ``tree``, ``rows`` or ``trl``, then ``+compile`` and ``+checkpointing``. Pairs take
+A contender is a name and switches: ``tree``, ``rows`` or ``trl``, then ``+compile``, ``+checkpointing`` and, for
+``tree``, a form of attention (``+merge``). Pairs take
 a DPO step with the adapter switched off as reference, groups a policy gradient with given advantages. Tokens,
 their layout and their way to the device are made between the steps, for all alike.
 """
@@ -23,8 +24,9 @@ from benchmarks.gpu_models import CONFIGS, DTYPE, LORA, Draws, architecture_of, 
 from benchmarks.gpu_stages.rounds import Rounds
 from benchmarks.gpu_time import Clock
 from sightline.algorithms.registry import build_algorithm
+from sightline.models.attention_plan import FORMS
 from sightline.models.layout import lay_out
-from sightline.models.policy import Policy
+from sightline.models.policy import Attention, Policy
 from sightline.types import Batch, LayoutName, RenderedGroup
 
 
@@ -36,11 +38,26 @@ class Contender:
     """A layout, or ``trl``."""
     compile: bool
     checkpointing: bool
+    form: Attention
+    """Of attention."""
 
     @staticmethod
     def of(name: str) -> Contender:
         layout, *switches = name.split("+")
-        return Contender(layout=layout, compile="compile" in switches, checkpointing="checkpointing" in switches)
+        form: list[Attention] = [one for one in FORMS if one in switches]
+        return Contender(
+            layout=layout,
+            compile="compile" in switches,
+            checkpointing="checkpointing" in switches,
+            form=form[0] if form else "auto",
+        )
+
+    def policy(self, model: Any) -> Policy:
+        policy = policy_of(model, LORA, checkpointing=self.checkpointing)
+        policy.attention = self.form
+        if self.compile:
+            compile_layers(policy)
+        return policy
 
 
 def measure(job: Job, record: Record) -> None:
@@ -60,19 +77,17 @@ def measure(job: Job, record: Record) -> None:
     else:
         model = build(config, job.device, DTYPE)
         architecture = architecture_of(model)
-        policy = policy_of(model, LORA, checkpointing=contender.checkpointing)
-        if contender.compile:
-            compile_layers(policy)
-        run_policy(policy, draws, contender.layout, job, record, rounds)
+        run_policy(contender.policy(model), draws, contender.layout, job, record, rounds)
         if contender.compile:
             record.put(graphs=compiled_graphs())
     record.put(**work_of(architecture, draws, contender.layout, job.task, rounds, record))
 
 
 def compile_layers(policy: Policy) -> None:
-    """Each layer by itself, for any length."""
+    """Each layer of the decoder by itself, for any length."""
     for layer in policy.layers():
-        layer.compile(dynamic=True)
+        if layer in set(policy.language.modules()):
+            layer.compile(dynamic=True)
 
 
 # --- Sightline's step ---

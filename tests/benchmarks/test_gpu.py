@@ -9,8 +9,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 from benchmarks.arithmetic import LLAVA, QWEN, Architecture, Work, forward_flops, rows_flops, tree_flops
-from benchmarks.gpu import main
+from benchmarks.gpu import FORMS, main
 from benchmarks.gpu_attention import (
+    WINDOWED,
     Heads,
     both_passes,
     exact,
@@ -28,7 +29,7 @@ from benchmarks.gpu_stages import agreement, gradients
 from benchmarks.gpu_stages.profile import kind_of
 from benchmarks.gpu_stages.qlora import quantise
 from benchmarks.gpu_stages.rounds import Rounds
-from benchmarks.gpu_stages.steps import computed_tokens, needed_flops
+from benchmarks.gpu_stages.steps import Contender, computed_tokens, needed_flops
 from benchmarks.gpu_stages.trl import group_inputs, pair_inputs
 from benchmarks.gpu_time import Clock
 from benchmarks.gpu_worker import work
@@ -46,12 +47,12 @@ def small_job(**given) -> Job:
 
 def test_one_command_runs_every_stage(tmp_path, capsys):
     stages = ["gradients", "attention", "steps", "profile", "agreement", "qlora"]
-    chosen = ["--only", *stages, "--forms", "segments", "dense", "--contenders", "tree", "rows", "--answers", "3"]
+    chosen = ["--only", *stages, "--forms", *FORMS, "--contenders", "tree", "rows", "--answers", "3"]
     assert main(["--json", str(tmp_path), *TINY, *chosen]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())["stages"]
-    for form, windows in (("segments", 0), ("dense", 2)):
+    for form in FORMS:
         seen = found["gradients"][form]
-        assert (seen["trees"], seen["failed"], seen["windows"]) == (6, 0, windows)
+        assert (seen["trees"], seen["failed"], seen["windows"]) == (6, 0, 2 * (form != "merge"))
         assert all(1e-4 < error < 1e-2 for worst in seen["worst"].values() for error in worst.values())
         ((case, times),) = found["attention"][form]["cases"].items()
         assert case == "4, 2; 2 x (40, 2 x ~12)" and 0 < times["least_ms"] <= times["repeated_ms"]
@@ -76,8 +77,8 @@ def test_one_command_runs_every_stage(tmp_path, capsys):
 def test_a_wrong_gradient_makes_the_command_fail(tmp_path, monkeypatch, capsys):
     """Of keys alone, in views alone: the output is right."""
 
-    def wrong(batch, dtype, window):
-        right = forms()["dense"](batch, dtype, window)
+    def wrong(batch, window):
+        right = forms()["dense"](batch, window)
 
         def attend(query, key, value):
             return right(query, key if key.is_contiguous() else 2 * key - key.detach(), value)
@@ -129,21 +130,23 @@ def test_the_window_counts_along_the_path():
     """A trunk of 3 with branches of 2 and 2: the second branch does not see the first."""
     batch = groups_of(3, (2, 2)).batch("cpu")
     assert path_positions(batch).tolist() == [0, 1, 2, 3, 4, 3, 4]
-    seen = [row.nonzero().flatten().tolist() for row in windowed_mask(batch, torch.float32, 3)[0, 0] == 0]
+    seen = [row.nonzero().flatten().tolist() for row in windowed_mask(batch, torch.float32, 3) == 0]
     assert seen == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [1, 2, 5], [2, 5, 6]]
 
 
+@pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("views", [False, True])
-def test_the_oracle_is_the_forms_in_float64(views):
+def test_the_oracle_is_the_forms_in_float64(views, window):
     batch = groups_of(7, (3, 5), 2).batch("cpu")
     torch.manual_seed(0)
     inputs = random_inputs(30, Heads(query=4, key=2, size=8), "cpu", torch.float64, views=views)
     assert inputs[0].is_contiguous() is not views
     upstream = torch.randn(1, 30, 4, 8, dtype=torch.float64)
-    expected = exact(batch, None, inputs, upstream)
-    for form in forms().values():
-        found = both_passes(form(batch, torch.float64, None), inputs, upstream)
-        assert max(map(relative, found, expected)) < 1e-12
+    expected = exact(batch, window, inputs, upstream)
+    for name, form in forms().items():
+        if window is None or name in WINDOWED:
+            found = both_passes(form(batch, window), inputs, upstream)
+            assert max(map(relative, found, expected)) < 1e-12
 
 
 def test_random_trees_are_ragged_and_deep():
@@ -208,6 +211,16 @@ def test_trl_takes_the_same_steps(task, contender):
         assert found["state"] == "done" and found["steps"] == 2
         losses[name] = found["loss"]
     assert losses[contender] == pytest.approx(losses["tree"], abs=1e-5)
+
+
+def test_a_contender_by_its_name():
+    assert Contender.of("tree") == Contender(layout="tree", compile=False, checkpointing=False, form="auto")
+    named = Contender.of("tree+merge+checkpointing")
+    assert named == Contender(layout="tree", compile=False, checkpointing=True, form="merge")
+    policy = named.policy(build(CONFIGS["llava"](True), "meta", torch.bfloat16))
+    assert policy.attention == "merge" and policy.base.is_gradient_checkpointing
+    trained = {name.split(".lora_")[0].rsplit(".", 1)[1] for name, p in policy.named_parameters() if p.requires_grad}
+    assert trained == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
 def test_rounds_take_every_draw_twice(monkeypatch):

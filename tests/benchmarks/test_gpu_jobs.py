@@ -111,7 +111,7 @@ def test_what_runs_by_default():
     assert jobs[0].stage == "machine"
     assert [job.form for job in jobs if job.stage == "gradients"] == ["segments", "gather", "merge"]
     steps = [job for job in jobs if job.stage == "steps"]
-    assert [job.contender for job in steps] == [*CONTENDERS[:5], *CONTENDERS[:5]]
+    assert [job.contender for job in steps] == [*CONTENDERS, *CONTENDERS]
     assert {(job.task, job.answers, job.groups, job.image) for job in steps} == {
         ("pair", 2, 4, 576),
         ("group", 8, 4, 576),
@@ -126,6 +126,13 @@ def test_what_cannot_run_is_refused(tmp_path, capsys):
         (["--answers", "1"], "at least 2 answers"),
     ]:
         assert main(["--json", str(tmp_path / "out"), *arguments]) == 2
+        assert said in capsys.readouterr().err
+    for arguments, said in [
+        (["--contenders", "trl+compile"], "trl+compile is no contender"),
+        (["--seconds", "step=3"], "step=3 names no stage"),
+    ]:
+        with pytest.raises(SystemExit):
+            main(["--json", str(tmp_path / "out"), *arguments])
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
