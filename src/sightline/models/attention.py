@@ -176,8 +176,9 @@ def _masked(
     On CUDA a kernel is named: with a mask torch takes cuDNN's, which plans anew for every length. That one and the
     flash kernel are the only ones that take fewer key heads.
     """
-    options = {"attn_mask": mask, "is_causal": mask is None, "dropout_p": dropout, "scale": scoring.scale}
-    call = partial(scaled_dot_product_attention, **options)
+    call = partial(
+        scaled_dot_product_attention, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scoring.scale
+    )
     groups = query.shape[1] // key.shape[1]
     if scoring.cap:
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))

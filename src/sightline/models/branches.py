@@ -173,7 +173,8 @@ def decoding(policy: Policy) -> Iterator[None]:
         policy.eval()
         for decoder in switched:
             decoder.set_attn_implementation(BRANCHES)
-        with torch.no_grad():
+        # compiled layers run as they are: every token changes what a branch holds
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         for decoder, implementation in zip(switched, before, strict=True):
@@ -197,7 +198,7 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
     embeds, inputs = policy.embed(batch)
     cache, plan = DynamicCache(), policy.plan(batch, embeds.dtype)
     output = policy.language(
-        inputs_embeds=embeds[None],
+        inputs_embeds=embeds,
         position_ids=batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None],
         attention_mask=embeds.new_zeros(1, 1, 1, 1),
         past_key_values=cache,

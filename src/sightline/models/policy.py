@@ -18,6 +18,7 @@ from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.attention import TREE
 from sightline.models.attention_plan import Form, TreePlan, cheaper_form, plan_attention
 from sightline.models.base_model import BaseModel
+from sightline.models.compiled import compile_layers
 from sightline.models.family import Family
 from sightline.models.score_head import ScoreHead
 from sightline.models.varlen import kernel_takes
@@ -120,6 +121,11 @@ class Policy(nn.Module):
         inner = {id(part) for module in found for part in module.modules() if part is not module}
         return [module for module in found if id(module) not in inner]
 
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compiles the layers of the decoder at their first call (``models.compiled``). Changes no result beyond
+        rounding; a copy must be compiled anew."""
+        compile_layers(self.language, backend)
+
     # --- scoring ---
 
     def forward(
@@ -206,21 +212,21 @@ class Policy(nn.Module):
         return self._rows(batch) if batch.layout == "rows" else self._flat(batch)
 
     def embed(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """[T,D] embeddings of a flat batch, pictures in their places, and further inputs of the decoder."""
-        tokens = batch.tokens.index_fill(0, batch.placeholder, 0)  # a placeholder may have no embedding of its own
-        embeds, more = self.base.get_input_embeddings()(tokens), []
+        """[1,T,D] embeddings of a flat batch, pictures in their places, and further inputs of the decoder."""
+        ids = batch.tokens.index_fill(0, batch.placeholder, 0)[None]  # a placeholder may have no embedding of its own
+        embeds, more = self.base.get_input_embeddings()(ids), []  # no view: a compiled layer would tell it apart
         if batch.vision:
             features = self.image_features(batch) if batch.features is None else batch.features
-            first, *more = features[batch.feature].to(embeds.dtype).split(embeds.shape[1], dim=1)
-            embeds = embeds.index_copy(0, batch.placeholder, first)
-        marks = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, batch.placeholder, True)
-        return embeds, self.family.layer_inputs(self.language, tokens[None], marks[None], more)
+            first, *more = features[batch.feature].to(embeds.dtype).split(embeds.shape[2], dim=1)
+            embeds = embeds.index_copy(1, batch.placeholder, first[None])
+        marks = torch.zeros_like(ids, dtype=torch.bool).index_fill(1, batch.placeholder, True)
+        return embeds, self.family.layer_inputs(self.language, ids, marks, more)
 
     def _flat(self, batch: Batch) -> Tensor:
         embeds, inputs = self.embed(batch)
         positions = batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None]
         output = self.language(
-            inputs_embeds=embeds[None],
+            inputs_embeds=embeds,
             position_ids=positions,
             # a mask of four axes is passed on untouched: it keeps transformers from building its own
             attention_mask=embeds.new_zeros(1, 1, 1, 1),
