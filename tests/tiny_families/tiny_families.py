@@ -12,7 +12,12 @@ import tiny_qwen
 import tiny_tiles
 import torch
 
+import tiny_models
+
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "llava": tiny_models._llava,
+    "llava_next": tiny_models._llava_next,
+    "qwen2_5_vl": tiny_models._qwen2_5_vl,
     "llava_onevision": tiny_tiles.llava_onevision,
     "qwen2_vl": tiny_qwen.qwen2_vl,
     "qwen3_vl": tiny_qwen.qwen3_vl,
@@ -29,7 +34,7 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "paligemma": tiny_blocks.paligemma,
     "qwen3_5": tiny_blocks.qwen3_5,
 }
-"""By ``model_type``, some with a size; those of ``tiny_models.py`` have tests of their own."""
+"""By ``model_type``, some with a size."""
 
 
 def save_family(model_type: str, folder: Path) -> Path:

@@ -21,6 +21,10 @@ class Family:
     """One model family of transformers, as far as Sightline must know it."""
 
     name: str
+    title: str
+    """Its models as people name them."""
+    pictures: str
+    """How a picture becomes tokens, in a few words."""
     model_types: tuple[str, ...]
     """``config.model_type`` values it covers."""
     language: str
@@ -68,7 +72,6 @@ class Family:
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
     reason: str = ""
     """Why it has no other layouts, as a clause."""
-
     by_config: Callable[[Family, Any], Family] = lambda family, config: family
     """The declaration for one config, where models of a family differ."""
 
@@ -131,12 +134,15 @@ def family_of(config: Any) -> Family:
     Raises:
         UnsupportedError: no family declares this ``model_type``.
     """
-    from sightline.models.families import FAMILIES
+    from sightline.models.families import FAMILIES, REFUSED
 
     for family in FAMILIES:
         if config.model_type in family.model_types:
             return family.by_config(family, config)
     known = sorted(kind for family in FAMILIES for kind in family.model_types)
+    if config.model_type in REFUSED:
+        why = REFUSED[config.model_type]
+        raise UnsupportedError(f"model type {config.model_type!r} is refused: {why}. Take one of {', '.join(known)}")
     raise UnsupportedError(
         f"model type {config.model_type!r} is not supported (known: {', '.join(known)}). "
         f"Declare it in sightline/models/families/, as the smallest file there shows"

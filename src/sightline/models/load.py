@@ -108,6 +108,11 @@ def load_processor(spec: ModelSpec) -> Any:
 
 def _resize(processor: Any, size: dict[str, int], path: str) -> None:
     """Sets the size of pictures, and tries it: processors look at its keys only when a picture comes."""
+    if getattr(processor.image_processor, "size", None) is None:
+        raise RecipeError(
+            f"model.image_size is set, and {type(processor.image_processor).__name__} takes none. Leave it out, and "
+            "set what it has instead in the model's processor config (Gemma 4: max_soft_tokens)"
+        )
     own = dict(processor.image_processor.size)
     processor.image_processor.size = size
     try:

@@ -89,6 +89,55 @@ def check_patches(config: Any, processor: Any) -> None:
         raise RecipeError(f"the processor makes patches of {here}, the vision tower takes {there}. {_REMEDY}")
 
 
+def check_tile(config: Any, processor: Any) -> None:
+    """InternVL, Gemma 3, PaliGemma, Mllama: every tile has the tower's size, and as many tokens as the model makes.
+
+    Raises:
+        RecipeError: They differ.
+    """
+    vision, made = config.vision_config, processor.image_processor
+    side = vision.image_size
+    pairs = {"tiles": (_sides(made.size), (side, side) if isinstance(side, int) else tuple(side))}
+    tokens = getattr(config, "image_seq_length", None) or getattr(config, "mm_tokens_per_image", None)
+    if tokens is not None:
+        pairs["tokens a tile"] = (processor.image_seq_length, tokens)
+    if hasattr(vision, "max_num_tiles"):
+        pairs["most tiles"] = (made.max_image_tiles, vision.max_num_tiles)
+    _check_same(pairs)
+
+
+def check_split(config: Any, processor: Any) -> None:
+    """Idefics3 and SmolVLM: tiles of the tower's size, shuffled into as many tokens.
+
+    Raises:
+        RecipeError: They differ.
+    """
+    vision, made = config.vision_config, processor.image_processor
+    tokens = int((vision.image_size // vision.patch_size) ** 2 / config.scale_factor**2)
+    tile = made.max_image_size["longest_edge"]
+    _check_same({"tiles": (tile, vision.image_size), "tokens a tile": (processor.image_seq_len, tokens)})
+
+
+def check_merged(config: Any, processor: Any) -> None:
+    """Mistral 3 and Gemma 4: patches of the tower's size, merged as many at a time.
+
+    Raises:
+        RecipeError: They differ.
+    """
+    vision, made = config.vision_config, processor.image_processor
+    merges = getattr(vision, "pooling_kernel_size", None) or config.spatial_merge_size
+    own = getattr(made, "pooling_kernel_size", None)
+    patch, merged = (made.patch_size, own) if own else (processor.patch_size, processor.spatial_merge_size)
+    _check_same({"patches": (patch, vision.patch_size), "merged": (merged, merges)})
+
+
+def _check_same(pairs: Mapping[str, tuple[Any, Any]]) -> None:
+    """Each of (what the processor makes, what the model takes)."""
+    for name, (here, there) in pairs.items():
+        if here != there:
+            raise RecipeError(f"the processor makes {name} of {here}, the model takes {there}. {_REMEDY}")
+
+
 def check_crop(processor: Any) -> None:
     """A new size for a processor that crops must be that of the crop.
 

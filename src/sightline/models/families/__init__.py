@@ -33,3 +33,15 @@ FAMILIES = (
     GEMMA4,
     PALIGEMMA,
 )
+
+_EXPERTS = "it has experts, and nothing checks them yet"
+REFUSED = {
+    "qwen3_vl_moe": _EXPERTS,
+    "qwen3_5_moe": _EXPERTS,
+    "glm4v_moe": _EXPERTS,
+    "llama4": "its layers see chunks of 8,192 tokens, which no layout follows",
+    "gemma3n": "nothing checks its four streams of hidden states and its shared keys yet",
+    "molmo2": "all pictures of a prompt see each other as one block",
+    "phi4_multimodal": "it switches adapters of its own by what it is shown",
+}
+"""Known model types that are not computed exactly, each with the reason."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sightline.errors import UnsupportedError
 from sightline.models.family import Family, counted, join_images, text_positions
+from sightline.models.vision_inputs import check_merged
 
 
 def looked_up_again(language: Any, tokens: Tensor, placeholders: Tensor, blocks: Sequence[Tensor]) -> dict[str, Any]:
@@ -36,10 +37,13 @@ def by_size(family: Family, config: Any) -> Family:
 
 GEMMA4 = Family(
     name="gemma4",
+    title="Gemma 4 (E2B, E4B, 31B)",
+    pictures="native aspect ratio; in the large ones its tokens see each other",
     model_types=("gemma4",),
     language="model.language_model",
     projector=("model.embed_vision.",),
     vision=("model.vision_tower.", "model.audio_tower.", "model.embed_audio."),
+    check_pictures=check_merged,
     image_keys=("pixel_values", "image_position_ids"),
     join=join_images,
     positions=text_positions,

@@ -7,6 +7,8 @@ from sightline.models.families.qwen2_5_vl import QWEN2_5_VL
 GLM4V = replace(
     QWEN2_5_VL,
     name="glm4v",
+    title="GLM-4.1V, GLM-4.6V",
+    pictures="native size in patches; three-axis rope",
     model_types=("glm4v", "glm46v"),
     projector=("model.visual.merger.", "model.visual.downsample."),
 )

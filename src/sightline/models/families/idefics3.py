@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sightline.models.family import Family, text_positions
+from sightline.models.vision_inputs import check_split
 
 
 def join_in_a_row(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -25,10 +26,13 @@ def tokens_of_tiles(processor: Any, size: tuple[int, int]) -> int:
 
 IDEFICS3 = Family(
     name="idefics3",
+    title="Idefics3, SmolVLM, SmolVLM2",
+    pictures="tiles, each behind its row and column, and an overview",
     model_types=("idefics3", "smolvlm"),
     language="model.text_model",
     projector=("model.connector.",),
     vision=("model.vision_model.",),
+    check_pictures=check_split,
     image_keys=("pixel_values", "pixel_attention_mask"),
     join=join_in_a_row,
     positions=text_positions,

@@ -9,5 +9,10 @@ from sightline.models.families.llava_next import LLAVA_NEXT
 from sightline.models.vision_inputs import check_grids
 
 LLAVA_ONEVISION = replace(
-    LLAVA_NEXT, name="llava_onevision", model_types=("llava_onevision",), check_pictures=check_grids
+    LLAVA_NEXT,
+    name="llava_onevision",
+    title="LLaVA-OneVision",
+    pictures="overview and tiles, scaled down above a limit",
+    model_types=("llava_onevision",),
+    check_pictures=check_grids,
 )

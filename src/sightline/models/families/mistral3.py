@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sightline.models.family import Family, text_positions
+from sightline.models.vision_inputs import check_merged
 
 
 def join_padded(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -22,10 +23,13 @@ def join_padded(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 MISTRAL3 = Family(
     name="mistral3",
+    title="Mistral Small 3.1 and later",
+    pictures="native size in patches, a break per row",
     model_types=("mistral3",),
     language="model.language_model",
     projector=("model.multi_modal_projector.",),
     vision=("model.vision_tower.",),
+    check_pictures=check_merged,
     image_keys=("pixel_values", "image_sizes"),
     join=join_padded,
     positions=text_positions,

@@ -16,6 +16,7 @@ from transformers.models.mllama.processing_mllama import (
 
 from sightline.models.families.idefics3 import join_in_a_row
 from sightline.models.family import Family, text_positions
+from sightline.models.vision_inputs import check_tile
 
 
 def states_of_pictures(model: Any, vision: Mapping[str, Tensor]) -> Tensor:
@@ -41,10 +42,13 @@ def cross_attention_mask(placeholders: Tensor, blocks: Tensor, vision: Mapping[s
 
 MLLAMA = Family(
     name="mllama",
+    title="Llama-3.2-Vision",
+    pictures="up to four tiles, seen by cross-attention",
     model_types=("mllama",),
     language="model.language_model",
     projector=("model.multi_modal_projector.",),
     vision=("model.vision_model.",),
+    check_pictures=check_tile,
     image_keys=("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"),
     join=join_in_a_row,
     positions=text_positions,

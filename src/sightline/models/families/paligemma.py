@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sightline.models.family import Family, join_images
+from sightline.models.vision_inputs import check_tile
 
 
 def positions_from_one(placeholders: np.ndarray, images: Any, config: Any) -> np.ndarray:
@@ -18,10 +19,13 @@ def positions_from_one(placeholders: np.ndarray, images: Any, config: Any) -> np
 
 PALIGEMMA = Family(
     name="paligemma",
+    title="PaliGemma, PaliGemma 2",
+    pictures="one square view; the prompt sees all of itself",
     model_types=("paligemma",),
     language="model.language_model",
     projector=("model.multi_modal_projector.",),
     vision=("model.vision_tower.",),
+    check_pictures=check_tile,
     image_keys=("pixel_values",),
     join=join_images,
     positions=positions_from_one,

@@ -36,6 +36,8 @@ def mrope_positions(placeholders: np.ndarray, images: Sequence[ImageInputs], con
 
 QWEN2_5_VL = Family(
     name="qwen2_5_vl",
+    title="Qwen2.5-VL",
+    pictures="native size in patches; three-axis rope",
     model_types=("qwen2_5_vl",),
     language="model.language_model",
     projector=("model.visual.merger.",),

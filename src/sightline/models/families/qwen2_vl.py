@@ -4,4 +4,10 @@ from dataclasses import replace
 
 from sightline.models.families.qwen2_5_vl import QWEN2_5_VL
 
-QWEN2_VL = replace(QWEN2_5_VL, name="qwen2_vl", model_types=("qwen2_vl",))
+QWEN2_VL = replace(
+    QWEN2_5_VL,
+    name="qwen2_vl",
+    title="Qwen2-VL",
+    pictures="native size in patches; three-axis rope",
+    model_types=("qwen2_vl",),
+)

@@ -28,6 +28,8 @@ def deepstack_inputs(language: Any, tokens: Tensor, placeholders: Tensor, blocks
 QWEN3_VL = replace(
     QWEN2_5_VL,
     name="qwen3_vl",
+    title="Qwen3-VL",
+    pictures="native size in patches; three-axis rope; deeper features added between the first layers",
     model_types=("qwen3_vl",),
     projector=("model.visual.merger.", "model.visual.deepstack_merger_list."),
     features=stacked_features,
