@@ -87,7 +87,7 @@ def test_history_of_a_model_that_sees_its_prompt_whole_is_not_trained(folder_of:
 
 def test_an_attention_that_does_not_cap_scores_is_refused(folder_of: Folders, pictures: list[str]) -> None:
     policy = policy_of(folder_of("paligemma"), attention="gather")
-    with pytest.raises(UnsupportedError, match="caps its attention scores.*gather does not"):
+    with pytest.raises(UnsupportedError, match="caps its attention scores"):
         policy(batch_of(policy, corner_groups(pictures)[:1], "tree"))
 
 

@@ -376,11 +376,12 @@ def decoders(language: nn.Module) -> list[PreTrainedModel]:
 
 def key_shape(text: Any) -> tuple[int, int]:
     """Largest head size and most key heads of a decoder of this config; layers may differ (Gemma 4)."""
-    if getattr(text, "per_layer_config", None):
-        layers = [text.per_layer_config[layer] for layer in range(text.num_hidden_layers)]
-        return max(layer.head_dim for layer in layers), max(layer.num_key_value_heads for layer in layers)
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return size, getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    own = getattr(text, "per_layer_config", None)
+    layers = [own[layer] for layer in range(text.num_hidden_layers)] if own else [text]
+    even = text.hidden_size // text.num_attention_heads
+    sizes = [getattr(layer, "head_dim", None) or even for layer in layers]
+    heads = [getattr(layer, "num_key_value_heads", None) or text.num_attention_heads for layer in layers]
+    return max(sizes), max(heads)
 
 
 def has_windows(text: Any) -> bool:
