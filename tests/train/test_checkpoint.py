@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from sightline.errors import CheckpointError
-from sightline.train.checkpoint import Checkpoint, latest, load_checkpoint, replace_folder, save_checkpoint
+from sightline.train.checkpoint import Checkpoint, latest, load_checkpoint, save_checkpoint
 
 
 def checkpoint(step):
@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, spoil):
 def test_a_kill_while_writing_leaves_the_one_before(tmp_path, monkeypatch):
     """Stops at every call that writes or flushes, one after the other: the name never holds half a checkpoint."""
     good = save_checkpoint(tmp_path, checkpoint(1), keep=5)
-    import sightline.train.checkpoint as module
+    import sightline.files as module
 
     real, calls = module._flush, []
 
@@ -107,12 +107,6 @@ def test_another_format_is_refused(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 0}))
     with pytest.raises(CheckpointError, match="another format"):
         load_checkpoint(folder)
-
-
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    for text in ("old", "new"):
-        replace_folder(tmp_path / "model", lambda folder, text=text: (folder / text).write_text(text) and None)
-    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,11 @@ from sightline.evaluation.stages import (
     grade_answers,
     illustrate,
 )
+from sightline.files import replace_folder
 from sightline.models.policy import Policy
 from sightline.recipes.schema import BenchSpec, EvaluationSpec, Recipe
 from sightline.rollouts.engine import RolloutEngine
 from sightline.rollouts.hf import HFEngine
-from sightline.train.checkpoint import replace_folder
 from sightline.train.run_folder import RunDirectory
 
 _BEST_FACTS = "best.json"
