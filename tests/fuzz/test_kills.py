@@ -161,10 +161,14 @@ def test_a_comparison_that_dies_ends_as_if_it_had_not(tmp_path):
         out = tmp_path / str(at)
         killed(compare(out), out, at=at)
         killed(compare(out), out)
-        same_answers(tmp_path / "whole/seed-0", out / "seed-0", "answers/base/answers.jsonl", "answers/dpo/answers.jsonl")
+        same_answers(
+            tmp_path / "whole/seed-0", out / "seed-0", "answers/base/answers.jsonl", "answers/dpo/answers.jsonl"
+        )
 
 
 def same_answers(whole, out, *files):
     for file in files:
-        said = [[(group.id, [r.text for r in group.responses]) for group in read_groups(f / file)] for f in (whole, out)]
+        said = [
+            [(group.id, [r.text for r in group.responses]) for group in read_groups(f / file)] for f in (whole, out)
+        ]
         assert said[0] == said[1]
