@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-
 from killing import killed
+
 from sightline.errors import CheckpointError
 from sightline.files import leftovers, read_settings, replace_file, replace_folder, replacing, restore_folder
 
@@ -89,7 +89,7 @@ def test_messages_name_the_file_that_was_meant(tmp_path):
     for path, kind in ((tmp_path / "folder", IsADirectoryError), (tmp_path / "file/x.json", OSError)):
         with pytest.raises(kind) as caught:
             replace_file(path, "x")
-        assert ".tmp" not in str(caught.value) and "file" in str(caught.value) or "folder" in str(caught.value)
+        assert (".tmp" not in str(caught.value) and "file" in str(caught.value)) or "folder" in str(caught.value)
 
 
 def test_damaged_settings_are_no_traceback(tmp_path):

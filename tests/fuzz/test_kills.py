@@ -7,17 +7,17 @@ import time
 from dataclasses import replace
 
 import pytest
+from killing import TIMES, killed
+from train_runs import losses, recipe
 
 import sightline.demo.demo as demo
 import sightline.demo.league as league
-from killing import TIMES, killed
 from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError
 from sightline.models.assemble import TinyLlava
 from sightline.recipes.schema import EvaluationSpec
 from sightline.train.loop import train
 from sightline.train.run_folder import model_step
-from train_runs import losses, recipe
 
 OPTIONS = {"size": 4, "batch_size": 2, "max_steps": 2, "schedule": "constant", "warmup": 0, "save_every": 1}
 SMALL = demo.DemoSize(

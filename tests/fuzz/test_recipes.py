@@ -1,4 +1,4 @@
-"""Recipes and overrides full of junk: each is read, or refused in a short message that says where; none is a traceback."""
+"""Recipes and overrides full of junk: each is read, or refused in a short message; none is a traceback."""
 
 import dataclasses
 import random
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from killing import TIMES
+
 from sightline.algorithms.registry import BUILT_IN, build_algorithm
 from sightline.errors import RecipeError
 from sightline.recipes.load import check_algorithm, dump_recipe, load_recipe
@@ -37,7 +37,8 @@ VALUES = [
     "...", "0x10", "0o7", "1_000", "1:30", "2024-01-01", "yes", "=", "!!binary aGk=", "!!set {a}", "..", "/", "a\\b",
     "[" + "1, " * 2_000 + "1]", "{" + ", ".join(f"k{n}: 1" for n in range(300)) + "}",
 ]  # fmt: skip
-BYTES = [b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\0", b"\t", b"\r", b"\xc3", b"\xed\xa0\xbd", b"\x1b[31m", b"  ", b": ", b"- ", b"\n"]  # fmt: skip
+BYTES = [b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\0", b"\t", b"\r", b"\xc3", b"\xed\xa0\xbd", b"\x1b[31m"]
+BYTES += [b"  ", b": ", b"- ", b"\n"]
 
 
 def junk_line(rng, text):

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from sightline.errors import CheckpointError
-from sightline.train.checkpoint import Checkpoint, latest, load_checkpoint, save_checkpoint
+from sightline.train.checkpoint import Checkpoint, drop_older, latest, load_checkpoint, save_checkpoint
 
 
 def checkpoint(step):
@@ -137,3 +137,12 @@ def test_a_full_disk_says_so_and_keeps_the_one_before(tmp_path, monkeypatch, err
     assert latest(tmp_path) == before
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
     assert save_checkpoint(tmp_path, checkpoint(4), keep=2) == latest(tmp_path)
+
+
+def test_a_damaged_checkpoint_never_costs_a_whole_one(tmp_path):
+    whole = save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    spoil_size(save_checkpoint(tmp_path, checkpoint(2), keep=2))
+    (tmp_path / "checkpoints/step-00000003.tmp").mkdir()
+    drop_older(latest(tmp_path), keep=1)
+    assert latest(tmp_path) == whole
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]

@@ -83,7 +83,8 @@ def _algorithm_class(name: str) -> type[Algorithm]:
         found = vars(importlib.import_module(module_name))[class_name]
     except ModuleNotFoundError as error:
         raise RecipeError(
-            f"algorithm.name is {_shown(name)}, but {error.name!r} cannot be imported. Install it, or run where it is found."
+            f"algorithm.name is {_shown(name)}, but {error.name!r} cannot be imported. Install it, or run where it is "
+            "found."
         ) from error
     except KeyError as error:
         raise RecipeError(f"algorithm.name is {_shown(name)}, but {module_name} defines no {class_name}.") from error

@@ -162,7 +162,8 @@ def _fault(source: Source, fault: dict[str, Any]) -> str:
         return f"{where}: missing key '{dotted}'. Add it{': ' + meaning if meaning else '.'}"
     if fault["type"] == "literal_error":
         words = [str(value) for value in _choices(fault["ctx"]["expected"])]
-        return f"{where}: {dotted}: found {found}, expected one of the words. {nearest(shortened(str(fault['input'])), words)}"
+        close = nearest(shortened(str(fault["input"])), words)
+        return f"{where}: {dotted}: found {found}, expected one of the words. {close}"
     return f"{where}: {dotted}: found {found}, expected {_expectation(fault)}."
 
 

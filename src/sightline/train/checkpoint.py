@@ -63,9 +63,17 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep: int) -> Path:
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
     replace_folder(final, write)
-    for old in _folders(run_dir)[:-keep]:
-        shutil.rmtree(old)
+    drop_older(final, keep)
     return final
+
+
+def drop_older(newest: Path, keep: int) -> None:
+    """Removes the checkpoints before a whole one, but for ``keep - 1``, and what kills left of others."""
+    for half in newest.parent.glob("*.tmp"):
+        shutil.rmtree(half)
+    older = [folder for folder in _folders(newest.parents[1]) if folder.name < newest.name]
+    for old in older[: max(0, len(older) - keep + 1)]:
+        shutil.rmtree(old)
 
 
 def latest(run_dir: Path) -> Path | None:

@@ -22,7 +22,7 @@ from sightline.recipes.schema import Recipe
 from sightline.train.looking import begin as begin_looking
 from sightline.train.metrics import TrainProgress
 from sightline.train.passes import Pass, check_compared, count_units, fill, plan_passes, survey, weighted_sum
-from sightline.train.report import check_finite, note, report
+from sightline.train.report import check_finite, check_weights, note, report
 from sightline.train.run_folder import mark_model, model_step
 from sightline.train.session import Session, open_session
 from sightline.types import Stat, Unit
@@ -82,6 +82,8 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
         while s.step < s.total_steps:
             begin_looking(s)
             train_step(s)
+            if s.due(s.recipe.train.save_every):
+                check_weights(s)
             record = report(s)
             if record:
                 publish(s, record, on_log)

@@ -123,6 +123,8 @@ class Benchmarks:
             self._keep({"step": record["step"], "metric": self.best, "value": record[self.best]})
 
     def _is_better(self, metric: str, value: float) -> bool:
+        if math.isnan(value):  # neither better nor worse than any, and it would stay for ever
+            return False
         before = self._best_value()
         lower = direction(metric, self.better) == "lower"
         return before is None or (value < before if lower else value > before)

@@ -20,7 +20,7 @@ from sightline.errors import CheckpointError
 from sightline.files import leftovers, replace_file, restore_folder
 from sightline.recipes.load import dump_recipe, load_recipe
 from sightline.recipes.schema import Recipe
-from sightline.train.checkpoint import latest
+from sightline.train.checkpoint import drop_older, latest
 
 _OURS = (
     "recipe.yaml",
@@ -103,7 +103,7 @@ class RunDirectory:
 
 
 def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | None:
-    """Decides whether a run starts or goes on, and changes nothing but for ``overwrite``. Main process only.
+    """Decides whether a run starts or goes on, and tidies up what a kill left. Main process only.
 
     Args:
         recipe: the run that is wanted.
@@ -121,11 +121,11 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
         raise CheckpointError(f"output_dir {run.path} is a file. Give the name of a folder; it is made if need be.")
     if overwrite:
         _remove(run)
-    _clear_after_kill(run)
     if not run.recipe.exists():
         if resume:
             raise CheckpointError(f"{run.path} holds no run to resume. Leave out resume, or correct output_dir.")
         return None
+    _clear_after_kill(run)
     if resume is False:
         raise CheckpointError(f"{run.path} already holds a run. Choose another output_dir, or pass --overwrite.")
     if changes := changed_fields(load_recipe(run.recipe), recipe):
@@ -136,6 +136,8 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
     found = latest(run.path)
     if resume and found is None:
         raise CheckpointError(f"{run.path} holds no whole checkpoint to resume from. Leave out resume to start again.")
+    if found is not None:
+        drop_older(found, recipe.train.keep_checkpoints)
     return found
 
 
