@@ -34,6 +34,7 @@ def test_the_page_is_made_from_the_declarations() -> None:
 
 def test_every_declared_model_type_is_in_the_matrix() -> None:
     built = {name.partition("-")[0] for name in BUILDERS}
+    assert all(family.title and family.pictures for family in FAMILIES)
     assert built == {model_type for family in FAMILIES for model_type in family.model_types}
 
 

@@ -21,9 +21,9 @@ class Family:
     """One model family of transformers, as far as Sightline must know it."""
 
     name: str
-    title: str
+    title: str = ""
     """Its models as people name them."""
-    pictures: str
+    pictures: str = ""
     """How a picture becomes tokens, in a few words."""
     model_types: tuple[str, ...]
     """``config.model_type`` values it covers."""
