@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.utils import logging
 
 from sightline.errors import RecipeError, UnsupportedError
+from sightline.models.adapters import check_kind, fingerprint
 from sightline.models.attention import SEGMENTS
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family, family_of
@@ -67,11 +68,15 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         checkpoint_activations(model)
     base = BaseModel.of(model, spec.path)
     if spec.adapter is not None:
+        check_kind(spec.adapter)
         base.check(spec.adapter)
     model = _with_adapter(model, family, spec, trainable)
     attention = SEGMENTS if spec.attention == "segments" else "dense"
     head = _score_head(config, spec, heads)
-    policy = Policy(model, processor, family, attention=attention, score_head=head, base_model=base)
+    start = None if spec.adapter is None else fingerprint(model, BaseModel.of(model, spec.path).fingerprint)
+    policy = Policy(
+        model, processor, family, attention=attention, score_head=head, base_model=base, start_adapter=start
+    )
     if not heads & {"logprobs", "entropy"}:
         _freeze_lm_head(policy)
     if not trainable:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sightline.errors import CheckpointError, UnsupportedError
+from sightline.errors import CheckpointError, RecipeError, UnsupportedError
+from sightline.models.adapters import POLICY, START, keep_start, outside, plain_linear, switched
 from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family
 from sightline.models.score_head import ScoreHead
-from sightline.ops.logprobs import log_collision, selected_logprobs
+from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
@@ -41,6 +42,7 @@ class Policy(nn.Module):
         attention: str = SEGMENTS,
         score_head: ScoreHead | None = None,
         base_model: BaseModel | None = None,
+        start_adapter: str | None = None,
     ) -> None:
         """
         Args:
@@ -50,6 +52,7 @@ class Policy(nn.Module):
             attention: ``segments`` or ``dense``, for the layouts ``packed`` and ``tree``.
             score_head: for a reward model.
             base_model: what an adapter is saved with, so that it is not loaded onto another model.
+            start_adapter: fingerprint of the adapter that was loaded; None: none, or a new one, which changes nothing.
         """
         super().__init__()
         self.model: Any = model
@@ -58,6 +61,8 @@ class Policy(nn.Module):
         self.attention = attention
         self.score_head = score_head
         self.base_model = base_model
+        self.start_adapter = start_adapter
+        self._reference: str | None = None
 
     # --- structure ---
 
@@ -124,7 +129,8 @@ class Policy(nn.Module):
             batch: on the device of the model.
             heads: what to compute: ``logprobs`` [N], ``entropy`` and ``collision`` [N] (no gradient), ``reward`` [R]
                 (score head).
-            reference: score with the adapters off and without gradient or dropout.
+            reference: score as training found the policy, without gradient or dropout: with its adapters off, or
+                with the adapter that it started from (:meth:`keep_reference`).
 
         Returns:
             Scores in float32; a head that was not asked for is None.
@@ -140,30 +146,56 @@ class Policy(nn.Module):
         logprobs = entropy = collision = score = None
         with self.as_reference() if reference else nullcontext():
             hidden = self.hidden(batch)
-            head = self.base.get_output_embeddings()
             if heads & {"logprobs", "entropy"}:
-                logprobs, entropy = selected_logprobs(
-                    hidden[batch.source], head.weight, head.bias, batch.target, entropy="entropy" in heads
-                )
+                logprobs, entropy = self._logprobs(hidden[batch.source], batch.target, "entropy" in heads)
             if "collision" in heads:
-                collision = log_collision(hidden[batch.source], head.weight, head.bias)
+                collision = log_collision(self.base.get_output_embeddings(), hidden[batch.source])
             if "reward" in heads:
                 assert self.score_head is not None
                 score = self.score_head(hidden[batch.last])
         return Scores(logprobs=logprobs, entropy=entropy, collision=collision, reward=score)
 
+    def _logprobs(self, hidden: Tensor, target: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        head = self.base.get_output_embeddings()
+        if (linear := plain_linear(head)) is None:
+            return logprobs_through(head, hidden, target, entropy=entropy)
+        return selected_logprobs(hidden, linear.weight, linear.bias, target, entropy=entropy)
+
+    def keep_reference(self) -> None:
+        """Makes the adapter's switch give the policy as it is now: new adapters are switched off, and a loaded one
+        gives way to a frozen copy of it.
+
+        Raises:
+            RecipeError: no adapter, one that is there only once, or something else is trained.
+        """
+        if not self.has_adapter:
+            raise RecipeError(
+                "reference: adapter was asked for and the model has none. Set a part of model.parts to lora, or "
+                "reference to copy or cache"
+            )
+        if moving := outside(self.model):
+            raise RecipeError(
+                f"reference: adapter is the same model under another adapter, but {len(moving)} trained parameters "
+                f"belong to none and would move with the policy (first {moving[0]}). Set reference to copy or cache"
+            )
+        if self.start_adapter is not None:
+            keep_start(self.model)
+            self._reference = START
+
     @contextmanager
     def as_reference(self) -> Iterator[None]:
-        """Adapters off, no gradient, no dropout; all restored on leaving."""
+        """The policy as training found it, no gradient, no dropout; all restored on leaving."""
         if not self.has_adapter:
             raise UnsupportedError(
                 "reference by adapter was asked for and the model has none. "
                 "Set model.parts.language to lora, or reference to copy or cache"
             )
+        if self.start_adapter is not None and self._reference is None:
+            raise UnsupportedError("the policy goes on from an adapter. Call keep_reference before training")
         training = self.training
         try:
             self.eval()
-            with torch.no_grad(), self.model.disable_adapter():
+            with torch.no_grad(), switched(self.model, self._reference):
                 yield
         finally:
             self.train(training)
@@ -273,7 +305,8 @@ class Policy(nn.Module):
             state: the tensors of ``state_dict()`` to write, where those of this module are not whole; None: its own.
         """
         own = None if state is None else {n.removeprefix(_MODEL): v for n, v in state.items() if n.startswith(_MODEL)}
-        self.model.save_pretrained(directory, state_dict=own)
+        selected = {"selected_adapters": [POLICY]} if self.has_adapter else {}
+        self.model.save_pretrained(directory, state_dict=own, **selected)
         self.processor.save_pretrained(directory)
         if self.has_adapter and self.base_model is not None:
             self.base_model.save(directory)
@@ -284,4 +317,6 @@ class Policy(nn.Module):
 def base_name(name: str) -> str:
     """A parameter's name in the transformers model, without what PEFT and wrappers put around it."""
     name = name.removeprefix("module.").removeprefix("base_model.model.")
-    return name.replace("modules_to_save.default.", "").replace("original_module.", "")
+    for held in (f"modules_to_save.{POLICY}.", f"modules_to_save.{START}.", "original_module."):
+        name = name.replace(held, "")
+    return name
