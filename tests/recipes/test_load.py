@@ -189,8 +189,7 @@ def test_override_replaces_a_whole_section(write):
     [
         (["data=null"], "found neither data.train nor online"),
         (["online={prompts: {path: p.jsonl}, reward: scenes}"], "found both data.train and online"),
-        (["model.parts.projector=full"], "model.parts trains projector in full, so the reference would move"),
-        (["model.parts.language=full"], "model.parts trains language in full"),
+        (["model.parts.language=full", "model.lora={}"], "no part with mode lora and no model.adapter"),
         (["model.parts.language=frozen"], "every part of the model is frozen"),
         (["train.vision_learning_rate=1e-6"], "model.parts.vision is frozen"),
         (["algorithm={beta: 0.1}"], "missing key 'algorithm.name'"),

@@ -23,8 +23,16 @@ from sightline.errors import RecipeError
 POLICY, START = "default", "start"
 """Names of the adapter that is trained, and of the frozen copy of it as training found it."""
 
-_IN_FORWARD = frozenset(("ADAPTION_PROMPT", "POLY", "SHADOW", "XLORA"))
-"""Kinds that act in the PEFT model's own forward, or pass something through it. So do all that learn a prompt."""
+_IN_LAYERS = frozenset(
+    """
+    ADALORA BEFT BOFT C3A DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 LN_TUNING LOHA LOKR LORA MISS OFT OSF
+    PEANUT PSOFT PVERA RANDLORA ROAD SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT
+    """.split()
+)
+"""Kinds that sit in the layers, each shown to be scored as PEFT's own forward does. Of the others, some put vectors
+before the prompt, some act in the PEFT model's forward (XLORA, POLY), and LILY is not loaded as it was saved."""
+_BY_CALL = ("alora_invocation_tokens", "arrow_config")
+"""Options of LoRA that need what PEFT's own forward passes on."""
 _PLACES = ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping")
 """Entries of an adapter's config that change no number."""
 
@@ -40,18 +48,14 @@ def check_kind(adapter: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return  # there is none, or none that PEFT can read: loading it will say so
     kind = str(getattr(config.peft_type, "value", config.peft_type))
-    reason = None
-    if config.is_prompt_learning:
-        reason = "it puts learned vectors before the prompt"
-    elif kind in _IN_FORWARD:
-        reason = "it acts in the forward of the PEFT model"
-    elif getattr(config, "alora_invocation_tokens", None):
-        reason = "it is switched on by tokens of the prompt (alora_invocation_tokens)"
-    if reason is not None:
-        raise RecipeError(
-            f"adapter {adapter} is of the kind {kind}, and {reason}: Sightline would score and sample without it. Merge "
-            "it into the model and name the result as model.path, or train an adapter that sits in the layers (LoRA)"
-        )
+    options = [name for name in _BY_CALL if getattr(config, name, None)]
+    if kind in _IN_LAYERS and not options:
+        return
+    raise RecipeError(
+        f"adapter {adapter} is of the kind {' with '.join([kind, *options])}, which does not sit in the layers alone: "
+        "Sightline would score and sample without some of it. Merge it into the model and name the result as "
+        "model.path, or use an adapter that does (LoRA)"
+    )
 
 
 def plain_linear(head: nn.Module) -> nn.Linear | None:

@@ -86,7 +86,7 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
     name = recipe.algorithm["name"]
     needs = "ref_logprobs" in algorithm.needs
     if needs and recipe.reference == "none":
-        choices = "adapter (LoRA parts only), copy or cache"
+        choices = "adapter (with LoRA or model.adapter), copy or cache"
         raise RecipeError(
             f"{recipe.name}: {name} compares with a reference, found reference: none. Set it to {choices}."
         )
@@ -282,16 +282,11 @@ def _reference_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
         return [(where, text)]
     if recipe.reference != "adapter":
         return []
-    full = [part for part, mode in modes.items() if mode == "full"]
-    if full:
+    if "lora" not in modes.values() and recipe.model.adapter is None:
         text = (
-            f"reference: adapter is the same model with its adapters off, but model.parts trains {', '.join(full)} "
-            "in full, so the reference would move with the policy. Set those parts to lora or frozen, or use "
-            "reference: copy or cache."
+            "reference: adapter needs an adapter to switch, found no part with mode lora and no model.adapter. Set a "
+            "part to lora, or use reference: copy or cache."
         )
-        return [(where, text)]
-    if "lora" not in modes.values():
-        text = "reference: adapter needs an adapter to switch off, found no part with mode lora. Set one to lora."
         return [(where, text)]
     return []
 

@@ -308,8 +308,9 @@ class Recipe:
     algorithm: dict[str, Any]
     """``name`` (``sft``, ``dpo`` or ``package.module:Class``) and the fields of its dataclass."""
     reference: Literal["none", "adapter", "copy", "cache"] = "none"
-    """Where reference log-probabilities come from: the same module with its adapters off, a frozen
-    copy, or numbers computed once before training and stored with a fingerprint."""
+    """Where reference log-probabilities come from: the same module with its new adapters off, or with a frozen copy
+    of ``model.adapter``; a frozen copy of the whole; or numbers computed once before training and stored with a
+    fingerprint."""
     data: DatasetSpec | None = None
     online: OnlineSpec | None = None
     """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""

@@ -102,6 +102,7 @@ class Session:
                 progress={
                     "source": self.source.state(),
                     "base": self._base,
+                    "adapter": self.policy.start_adapter,
                     "tokens": self.tokens,
                     "seconds": self.seconds,
                 },
@@ -119,6 +120,12 @@ class Session:
             raise CheckpointError(
                 f"{self.recipe.model.path} holds other weights than when {folder} was made, and what is frozen and the "
                 "reference are taken from it. Bring the old model back, or start again with another output_dir."
+            )
+        start = self.policy.start_adapter
+        if checkpoint is not None and checkpoint.progress.get("adapter", start) != start:
+            raise CheckpointError(
+                f"{self.recipe.model.adapter} holds another adapter than when {folder} was made, and the reference is "
+                "taken from it. Bring the old adapter back, or start again with another output_dir."
             )
         self.source.restore(None if checkpoint is None else checkpoint.progress["source"])
         if self.runtime.is_main:
