@@ -47,6 +47,8 @@ def check_kind(adapter: str) -> None:
         config = PeftConfig.from_pretrained(adapter)
     except (OSError, ValueError, KeyError, TypeError):
         return  # there is none, or none that PEFT can read: loading it will say so
+    except ImportError as error:  # kinds that need another package
+        raise RecipeError(f"adapter {adapter} is of a kind that Sightline does not score ({error}). Use LoRA") from error
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     options = [name for name in _BY_CALL if getattr(config, name, None)]
     if kind in _IN_LAYERS and not options:
