@@ -112,6 +112,13 @@ def keep_start(model: PeftModel) -> None:
         parameter.requires_grad_(flags.get(name, False))
 
 
+def originals_in_float32(model: PeftModel) -> None:
+    """Takes what lies under the parts that are saved whole to float32, as those were."""
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.original_module.float()
+
+
 def _single(model: PeftModel, why: str) -> RecipeError:
     kind = model.peft_config[POLICY].peft_type
     return RecipeError(

@@ -164,7 +164,7 @@ def decoding(policy: Policy) -> Iterator[None]:
         policy.eval()
         for decoder in decoders:
             decoder.set_attn_implementation(BRANCHES)
-        with torch.no_grad():
+        with torch.no_grad(), policy.autocast():
             yield
     finally:
         for decoder, implementation in zip(decoders, before, strict=True):

@@ -22,6 +22,7 @@ from sightline.models.attention import SEGMENTS
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family, family_of
 from sightline.models.policy import PARTS, Policy, base_name
+from sightline.models.precision import in_float32
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
@@ -81,6 +82,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         _freeze_lm_head(policy)
     if not trainable:
         policy.requires_grad_(False)
+    policy.masters = in_float32(policy.model)
     return policy
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,17 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sightline.errors import CheckpointError, RecipeError, UnsupportedError
-from sightline.models.adapters import POLICY, START, keep_start, outside, plain_linear, switched
+from sightline.models.adapters import POLICY, START, keep_start, originals_in_float32, outside, plain_linear, switched
 from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family
+from sightline.models.precision import Masters
 from sightline.models.score_head import ScoreHead
 from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
+_log = logging.getLogger(__name__)
 _HEAD = "score_head."
 _MODEL = "model."
 
@@ -63,6 +66,8 @@ class Policy(nn.Module):
         self.base_model = base_model
         self.start_adapter = start_adapter
         self._reference: str | None = None
+        self.masters: Masters | None = None
+        """Trained weights that are float32 in a bfloat16 model."""
 
     # --- structure ---
 
@@ -144,7 +149,7 @@ class Policy(nn.Module):
             what = "reference" if reference else "policy"
             raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
         logprobs = entropy = collision = score = None
-        with self.as_reference() if reference else nullcontext():
+        with self.autocast(), self.as_reference() if reference else nullcontext():
             hidden = self.hidden(batch)
             if heads & {"logprobs", "entropy"}:
                 logprobs, entropy = self._logprobs(hidden[batch.source], batch.target, "entropy" in heads)
@@ -181,6 +186,8 @@ class Policy(nn.Module):
         if self.start_adapter is not None:
             keep_start(self.model)
             self._reference = START
+        elif self.masters is not None:
+            originals_in_float32(self.model)  # or the reference would differ by what autocast does with bfloat16
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -204,8 +211,17 @@ class Policy(nn.Module):
         """Fills ``features`` where all vision parts are frozen, so that policy and reference share them."""
         if batch.layout == "rows" or not batch.vision or not self.sees_frozen:
             return batch
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             return batch.with_columns(features=self.image_features(batch))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Around all that computes: where some weights are bfloat16 and trained ones float32, bfloat16.
+
+        Casts are not kept: every weight is read once in a pass, and together they would be another model.
+        """
+        if self.masters is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.masters.dtype, cache_enabled=False)
 
     def image_features(self, batch: Batch) -> Tensor:
         """[sum(image_tokens), D]: one pass of the vision tower over the distinct images."""
@@ -305,13 +321,28 @@ class Policy(nn.Module):
             state: the tensors of ``state_dict()`` to write, where those of this module are not whole; None: its own.
         """
         own = None if state is None else {n.removeprefix(_MODEL): v for n, v in state.items() if n.startswith(_MODEL)}
-        selected = {"selected_adapters": [POLICY]} if self.has_adapter else {}
-        self.model.save_pretrained(directory, state_dict=own, **selected)
+        if self.masters is not None:
+            own = self.model.state_dict() if own is None else own
+            if warning := self.masters.loss_of(own):
+                _log.warning("%s: %s", directory, warning)
+        if self.has_adapter:
+            self.model.save_pretrained(directory, state_dict=own, selected_adapters=[POLICY])
+        else:
+            self._save_whole(directory, own)
         self.processor.save_pretrained(directory)
         if self.has_adapter and self.base_model is not None:
             self.base_model.save(directory)
         if self.score_head is not None:
             self.score_head.save(directory, None if state is None else state[f"{_HEAD}weight"])
+
+    def _save_whole(self, directory: Path, state: Mapping[str, Tensor] | None) -> None:
+        if self.masters is None:
+            self.model.save_pretrained(directory, state_dict=state)
+            return
+        assert state is not None
+        self.model.save_pretrained(directory, state_dict=self.masters.stored(state))
+        self.config.dtype = self.masters.dtype  # transformers notes that of the first parameter
+        self.config.save_pretrained(directory)
 
 
 def base_name(name: str) -> str:
