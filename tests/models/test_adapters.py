@@ -152,7 +152,7 @@ def test_an_adapter_on_the_head_of_every_family(tiny: dict[str, Path], tmp_path:
 def test_every_other_kind_is_refused(tmp_path: Path, kind: str) -> None:
     config = {"peft_type": kind, "task_type": "CAUSAL_LM"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(RecipeError, match=rf"of the kind {kind}, which does not sit in|of a kind that Sightline does not"):
+    with pytest.raises(RecipeError, match=rf"of the kind {kind}, which does not|of a kind that is not scored"):
         check_kind(str(tmp_path))
 
 

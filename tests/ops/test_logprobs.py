@@ -192,7 +192,7 @@ def test_collision_is_the_logarithm_of_the_sum_of_squared_probabilities():
     hidden, weight, bias, _, _ = problem()
     with torch.no_grad():
         expected = torch.softmax(hidden @ weight.T + bias, -1).square().sum(-1).log()
-    
+
     def head(states: torch.Tensor) -> torch.Tensor:
         return states @ weight.T + bias
 

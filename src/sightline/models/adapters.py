@@ -24,10 +24,12 @@ POLICY, START = "default", "start"
 """Names of the adapter that is trained, and of the frozen copy of it as training found it."""
 
 _IN_LAYERS = frozenset(
-    """
-    ADALORA BEFT BOFT C3A DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 LN_TUNING LOHA LOKR LORA MISS OFT OSF
-    PEANUT PSOFT PVERA RANDLORA ROAD SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT
-    """.split()
+    (
+        *("ADALORA", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA"),
+        *("GRALORA", "HIRA", "HRA", "IA3", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS"),
+        *("OFT", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "SHIRA", "SUPERTUNING"),
+        *("TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA", "WAVEFT"),
+    )
 )
 """Kinds that sit in the layers, each shown to be scored as PEFT's own forward does. Of the others, some put vectors
 before the prompt, some act in the PEFT model's forward (XLORA, POLY), and LILY is not loaded as it was saved."""
@@ -48,7 +50,7 @@ def check_kind(adapter: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return  # there is none, or none that PEFT can read: loading it will say so
     except ImportError as error:  # kinds that need another package
-        raise RecipeError(f"adapter {adapter} is of a kind that Sightline does not score ({error}). Use LoRA") from error
+        raise RecipeError(f"adapter {adapter} is of a kind that is not scored here ({error}). Use LoRA") from error
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     options = [name for name in _BY_CALL if getattr(config, name, None)]
     if kind in _IN_LAYERS and not options:

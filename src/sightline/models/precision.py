@@ -48,9 +48,10 @@ class Masters:
             return None
         kind = str(self.dtype).removeprefix("torch.")
         return (
-            f"of the weights that training moved in float32, {share:.0%} are in {kind} what they were before: the steps "
-            f"were smaller than {kind} can hold. To lose nothing, train with model.dtype: float32 and "
-            "train.mixed_precision: bf16 (the same memory), or with more steps or a higher learning rate"
+            f"of the weights that training moved in float32, {share:.0%} are in {kind} what they were before: they "
+            f"moved by less than {kind} can hold. To lose nothing, train with model.dtype: float32 and "
+            "train.mixed_precision: bf16, which leaves float32 and needs the same memory for what is trained; or train "
+            "longer"
         )
 
     def stored(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
