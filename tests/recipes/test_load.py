@@ -7,7 +7,7 @@ import pytest
 
 from sightline.errors import RecipeError
 from sightline.recipes.describe import describe_recipe, field_docs
-from sightline.recipes.load import check_algorithm, check_spec, dump_recipe, load_recipe
+from sightline.recipes.load import check_algorithm, check_spec, dump_recipe, load_recipe, with_reference
 from sightline.recipes.schema import DataSpec, SamplingSpec
 from sightline.types import Algorithm
 
@@ -253,6 +253,23 @@ def test_reference_must_match_the_algorithm(write):
         check_algorithm(without, Comparing())
     with pytest.raises(RecipeError, match="reads no reference"):
         check_algorithm(with_reference, Algorithm())
+
+
+def test_a_reference_that_is_not_named_is_what_the_model_allows(write):
+    class Comparing(Algorithm):
+        needs = frozenset({"ref_logprobs"})
+
+    def decided(algorithm, *overrides):
+        recipe = load_recipe(write(GOOD), ["reference=auto", *overrides])
+        return with_reference(recipe, algorithm).reference
+
+    full = ["model.parts.language=full", "model.lora={}"]
+    assert decided(Comparing()) == "adapter"
+    assert decided(Comparing(), *full) == "copy"
+    assert decided(Comparing(), *full, "model.adapter=runs/sft/model") == "adapter"
+    assert decided(Algorithm()) == "none"
+    kept = load_recipe(write(GOOD), ["reference=cache"])
+    assert with_reference(kept, Comparing()) is kept
 
 
 def test_labelled_answers_and_token_weights_need_an_algorithm_that_reads_them(write):

@@ -90,7 +90,7 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
         raise RecipeError(
             f"{recipe.name}: {name} compares with a reference, found reference: none. Set it to {choices}."
         )
-    if not needs and recipe.reference != "none":
+    if not needs and recipe.reference not in ("none", "auto"):
         raise RecipeError(
             f"{recipe.name}: found reference: {recipe.reference}, but {name} with these fields reads no reference. "
             "Set reference: none."
@@ -127,6 +127,16 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
             f"{recipe.name}: relation: mismatched makes single labelled answers, which {name} does not read. "
             "Set relation: text, or algorithm.name: kto."
         )
+
+
+def with_reference(recipe: Recipe, algorithm: Algorithm) -> Recipe:
+    """The recipe with ``reference: auto`` decided, once it agrees with its algorithm (:func:`check_algorithm`)."""
+    check_algorithm(recipe, algorithm)
+    if recipe.reference != "auto":
+        return recipe
+    if "ref_logprobs" not in algorithm.needs:
+        return dataclasses.replace(recipe, reference="none")
+    return dataclasses.replace(recipe, reference="adapter" if _has_adapter(recipe) else "copy")
 
 
 def nearest(word: str, valid: Sequence[str]) -> str:
@@ -275,20 +285,21 @@ def _model_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
 
 
 def _reference_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
-    modes = _modes(recipe)
     where: KeyPath = ("reference",)
     if recipe.reference == "cache" and recipe.online is not None:
         text = "found reference: cache with online, but fresh answers have no stored numbers. Use adapter or copy."
         return [(where, text)]
-    if recipe.reference != "adapter":
-        return []
-    if "lora" not in modes.values() and recipe.model.adapter is None:
+    if recipe.reference == "adapter" and not _has_adapter(recipe):
         text = (
             "reference: adapter needs an adapter to switch, found no part with mode lora and no model.adapter. Set a "
             "part to lora, or use reference: copy or cache."
         )
         return [(where, text)]
     return []
+
+
+def _has_adapter(recipe: Recipe) -> bool:
+    return recipe.model.adapter is not None or "lora" in _modes(recipe).values()
 
 
 def _modes(recipe: Recipe) -> dict[str, Mode]:

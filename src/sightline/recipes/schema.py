@@ -307,10 +307,11 @@ class Recipe:
     model: ModelSpec
     algorithm: dict[str, Any]
     """``name`` (``sft``, ``dpo`` or ``package.module:Class``) and the fields of its dataclass."""
-    reference: Literal["none", "adapter", "copy", "cache"] = "none"
-    """Where reference log-probabilities come from: the same module with its new adapters off, or with a frozen copy
-    of ``model.adapter``; a frozen copy of the whole; or numbers computed once before training and stored with a
-    fingerprint."""
+    reference: Literal["auto", "none", "adapter", "copy", "cache"] = "auto"
+    """Where reference log-probabilities come from. ``adapter``: the same module with its new adapters off, or with a
+    frozen copy of ``model.adapter``; ``copy``: a frozen copy of the whole; ``cache``: numbers computed once before
+    training and stored with a fingerprint. auto: ``adapter`` with LoRA or ``model.adapter``, otherwise ``copy``; none
+    where the algorithm reads no reference."""
     data: DatasetSpec | None = None
     online: OnlineSpec | None = None
     """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""

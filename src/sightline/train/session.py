@@ -17,7 +17,7 @@ from sightline.errors import CheckpointError
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
-from sightline.recipes.load import check_algorithm
+from sightline.recipes.load import with_reference
 from sightline.recipes.schema import Recipe
 from sightline.train.build import build_source, complete_cache, facts_of, keep_settings, load_rows, place_policy
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -159,7 +159,7 @@ def open_session(
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
     """
     algorithm = build_algorithm(recipe.algorithm)
-    check_algorithm(recipe, algorithm)
+    recipe = with_reference(recipe, algorithm)
     run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
     checkpoint = runtime.gather_objects(checkpoint)[0]
