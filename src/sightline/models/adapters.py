@@ -89,17 +89,38 @@ def switched(model: PeftModel, adapter: str | None) -> Iterator[None]:
             layer._active_adapter, layer._disable_adapters = active, disabled
 
 
-def outside(model: nn.Module) -> list[str]:
-    """Names of trained parameters that are no adapter's: they move, whichever adapter is on."""
-    return [name for name, p in model.named_parameters() if p.requires_grad and POLICY not in name.split(".")]
+def keep_reference(model: PeftModel, *, loaded: bool, in_float32: bool) -> str | None:
+    """Makes sure that the model as it is now can be switched to while its adapter is trained.
 
+    Args:
+        model: with the adapter that will be trained.
+        loaded: whether the adapter is another's work, and not a new one, which changes nothing yet.
+        in_float32: whether trained parts were taken to float32.
 
-def keep_start(model: PeftModel) -> None:
-    """Lays a frozen copy of the adapter, as it is now, beside it: the reference of a policy that goes on from one.
+    Returns:
+        The adapter to switch to; None: no adapter.
 
     Raises:
-        RecipeError: PEFT holds no second adapter of this kind, or the two would share weights.
+        RecipeError: Something else is trained, or PEFT holds no second adapter of this kind.
     """
+    moving = [name for name, p in model.named_parameters() if p.requires_grad and POLICY not in name.split(".")]
+    if moving:
+        raise RecipeError(
+            f"reference: adapter is the same model under another adapter, but {len(moving)} trained parameters "
+            f"belong to none and would move with the policy (first {moving[0]}). Set reference to copy or cache"
+        )
+    if loaded:
+        _keep_start(model)
+        return START
+    if in_float32:  # what lies under them too, or the reference would differ by what autocast makes of bfloat16
+        for module in model.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                module.original_module.float()
+    return None
+
+
+def _keep_start(model: PeftModel) -> None:
+    """Lays a frozen copy of the adapter, as it is now, beside it."""
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     config = deepcopy(model.peft_config[POLICY])
     if getattr(config, "init_lora_weights", True) is not True:
@@ -112,13 +133,6 @@ def keep_start(model: PeftModel) -> None:
         raise _single(model, f"{unmade[0]} has no second one")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(flags.get(name, False))
-
-
-def originals_in_float32(model: PeftModel) -> None:
-    """Takes what lies under the parts that are saved whole to float32, as those were."""
-    for module in model.modules():
-        if isinstance(module, ModulesToSaveWrapper):
-            module.original_module.float()
 
 
 def _single(model: PeftModel, why: str) -> RecipeError:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sightline.errors import CheckpointError, RecipeError, UnsupportedError
-from sightline.models.adapters import POLICY, START, keep_start, originals_in_float32, outside, plain_linear, switched
-from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
+from sightline.errors import CheckpointError, UnsupportedError
+from sightline.models.adapters import POLICY, START, keep_reference, plain_linear, switched
+from sightline.models.attention import TREE
+from sightline.models.attention_plan import Form, TreePlan, cheaper_form, plan_attention
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family
-from sightline.models.precision import Masters
+from sightline.models.precision import Masters, save_model
 from sightline.models.score_head import ScoreHead
+from sightline.models.varlen import kernel_takes
 from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
-_log = logging.getLogger(__name__)
+Attention = Literal["auto", "dense", "segments", "gather", "merge"]
 _HEAD = "score_head."
 _MODEL = "model."
 
@@ -42,7 +44,7 @@ class Policy(nn.Module):
         processor: Any,
         family: Family,
         *,
-        attention: str = SEGMENTS,
+        attention: Attention = "auto",
         score_head: ScoreHead | None = None,
         base_model: BaseModel | None = None,
         start_adapter: str | None = None,
@@ -52,7 +54,8 @@ class Policy(nn.Module):
             model: a transformers model with an LM head, or a PEFT model around one.
             processor: its processor (tokenizer and image processor).
             family: what is special about it.
-            attention: ``segments`` or ``dense``, for the layouts ``packed`` and ``tree``.
+            attention: form of the layouts ``packed`` and ``tree`` (``attention_plan``); ``auto``: what the device and
+                the batch suggest.
             score_head: for a reward model.
             base_model: what an adapter is saved with, so that it is not loaded onto another model.
             start_adapter: fingerprint of the adapter that was loaded; None: none, or a new one, which changes nothing.
@@ -68,6 +71,8 @@ class Policy(nn.Module):
         self._reference: str | None = None
         self.masters: Masters | None = None
         """Trained weights that are float32 in a bfloat16 model."""
+        for decoder in decoders(self.language):  # any other would not see the plan, and let every token see every other
+            decoder.set_attn_implementation(TREE)
 
     # --- structure ---
 
@@ -171,32 +176,19 @@ class Policy(nn.Module):
         gives way to a frozen copy of it.
 
         Raises:
-            RecipeError: no adapter, one that is there only once, or something else is trained.
+            UnsupportedError: no adapter.
+            RecipeError: one that is there only once, or something else is trained.
         """
         if not self.has_adapter:
-            raise RecipeError(
-                "reference: adapter was asked for and the model has none. Set a part of model.parts to lora, or "
-                "reference to copy or cache"
-            )
-        if moving := outside(self.model):
-            raise RecipeError(
-                f"reference: adapter is the same model under another adapter, but {len(moving)} trained parameters "
-                f"belong to none and would move with the policy (first {moving[0]}). Set reference to copy or cache"
-            )
-        if self.start_adapter is not None:
-            keep_start(self.model)
-            self._reference = START
-        elif self.masters is not None:
-            originals_in_float32(self.model)  # or the reference would differ by what autocast does with bfloat16
+            raise _no_adapter()
+        low = self.masters is not None
+        self._reference = keep_reference(self.model, loaded=self.start_adapter is not None, in_float32=low)
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
         """The policy as training found it, no gradient, no dropout; all restored on leaving."""
         if not self.has_adapter:
-            raise UnsupportedError(
-                "reference by adapter was asked for and the model has none. "
-                "Set model.parts.language to lora, or reference to copy or cache"
-            )
+            raise _no_adapter()
         if self.start_adapter is not None and self._reference is None:
             raise UnsupportedError("the policy goes on from an adapter. Call keep_reference before training")
         training = self.training
@@ -239,23 +231,50 @@ class Policy(nn.Module):
         if batch.vision:
             features = self.image_features(batch) if batch.features is None else batch.features
             embeds = embeds.index_copy(0, batch.placeholder, features[batch.feature].to(embeds.dtype))
-        if self.attention == SEGMENTS:
-            # a mask of four axes is passed on untouched: it keeps transformers from building its own
-            extra = {"segment_plan": plan_segments(batch, embeds.dtype), "attention_mask": embeds.new_zeros(1, 1, 1, 1)}
-        else:
-            extra = {"attention_mask": dense_mask(batch, embeds.dtype)}
         positions = batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None]
-        output = self.language(inputs_embeds=embeds[None], position_ids=positions, use_cache=False, **extra)
+        output = self.language(
+            inputs_embeds=embeds[None],
+            position_ids=positions,
+            # a mask of four axes is passed on untouched: it keeps transformers from building its own
+            attention_mask=embeds.new_zeros(1, 1, 1, 1),
+            use_cache=False,
+            tree_plan=self.plan(batch, embeds.dtype),
+        )
         return output.last_hidden_state[0]
+
+    def plan(self, batch: Batch, dtype: torch.dtype) -> TreePlan:
+        """How the attention of a flat batch is computed; kept with the batch.
+
+        Args:
+            batch: in layout ``packed`` or ``tree``.
+            dtype: of the hidden states.
+        """
+        form = self.form(batch, dtype)
+        if form not in batch.plans:
+            batch.plans[form] = plan_attention(batch, form)
+        plan: TreePlan = batch.plans[form]
+        return plan
+
+    def form(self, batch: Batch, dtype: torch.dtype) -> Form:
+        """The form of attention for a batch: the one asked for, or the one that its device computes best."""
+        if self.attention != "auto":
+            return self.attention
+        device, text = batch.tokens.device, self.config.get_text_config()
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        if not kernel_takes(device, dtype, size):
+            return "segments"
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))
 
     def _rows(self, batch: Batch) -> Tensor:
         """The model's own forward on right-padded rows: its positions, its masks, its merging of images."""
         if batch.vision and not batch.placeholder.shape[0]:
             with self._company(self.image_features(batch)):
                 return self._rows(replace(batch, vision={}))
-        lengths = torch.bincount(batch.segment, minlength=batch.parent.shape[0])
-        column = torch.arange(int(lengths.max()), device=batch.tokens.device)
-        kept = column[None, :] < lengths[:, None]
+        column = torch.arange(int(batch.length.max()), device=batch.tokens.device)
+        kept = column[None, :] < batch.length.to(batch.tokens.device)[:, None]
         ids = torch.zeros_like(kept, dtype=torch.long)
         ids[kept] = batch.tokens
         marks = torch.zeros_like(batch.tokens, dtype=torch.bool)
@@ -321,28 +340,31 @@ class Policy(nn.Module):
             state: the tensors of ``state_dict()`` to write, where those of this module are not whole; None: its own.
         """
         own = None if state is None else {n.removeprefix(_MODEL): v for n, v in state.items() if n.startswith(_MODEL)}
-        if self.masters is not None:
-            own = self.model.state_dict() if own is None else own
-            if warning := self.masters.loss_of(own):
-                _log.warning("%s: %s", directory, warning)
-        if self.has_adapter:
-            self.model.save_pretrained(directory, state_dict=own, selected_adapters=[POLICY])
-        else:
-            self._save_whole(directory, own)
+        save_model(self.model, directory, own, self.masters, adapter=POLICY if self.has_adapter else None)
         self.processor.save_pretrained(directory)
         if self.has_adapter and self.base_model is not None:
             self.base_model.save(directory)
         if self.score_head is not None:
             self.score_head.save(directory, None if state is None else state[f"{_HEAD}weight"])
 
-    def _save_whole(self, directory: Path, state: Mapping[str, Tensor] | None) -> None:
-        if self.masters is None:
-            self.model.save_pretrained(directory, state_dict=state)
-            return
-        assert state is not None
-        self.model.save_pretrained(directory, state_dict=self.masters.stored(state))
-        self.config.dtype = self.masters.dtype  # transformers notes that of the first parameter
-        self.config.save_pretrained(directory)
+
+def _no_adapter() -> UnsupportedError:
+    return UnsupportedError(
+        "reference by adapter was asked for and the model has none. "
+        "Set model.parts.language to lora, or reference to copy or cache"
+    )
+
+
+def decoders(language: nn.Module) -> list[PreTrainedModel]:
+    """The transformers models in a causal decoder: one saved whole by PEFT is there twice, each with its own config."""
+    return [module for module in language.modules() if isinstance(module, PreTrainedModel)]
+
+
+def has_windows(text: Any) -> bool:
+    """Whether a decoder of this config has layers with a sliding window."""
+    if getattr(text, "layer_types", None) is not None:
+        return "sliding_attention" in text.layer_types
+    return getattr(text, "sliding_window", None) is not None
 
 
 def base_name(name: str) -> str:

@@ -7,12 +7,16 @@ is frozen stays bfloat16, and every forward runs under autocast.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+_log = logging.getLogger(__name__)
 _SAMPLES = 256
 """Entries that are kept of every parameter."""
 _TOLD_ABOVE = 0.1
@@ -62,6 +66,32 @@ class Masters:
                 kind = self.dtype if value.is_floating_point() else value.dtype
                 made[value.data_ptr(), value.shape] = value.detach().to("cpu", kind)
         return {name: made[value.data_ptr(), value.shape] for name, value in state.items()}
+
+
+def save_model(
+    model: Any, directory: Path, state: Mapping[str, Tensor] | None, masters: Masters | None, *, adapter: str | None
+) -> None:
+    """Writes a transformers folder, or the folder of an adapter, whose weights stay as they are.
+
+    Args:
+        model: a transformers model, or a PEFT model around one.
+        directory: made if need be.
+        state: the tensors to write; None: the model's own.
+        masters: what was taken to float32: a whole model is written in the type it was loaded in.
+        adapter: the only one that is written.
+    """
+    if masters is not None:
+        state = model.state_dict() if state is None else state
+        if warning := masters.loss_of(state):
+            _log.warning("%s: %s", directory.name.removesuffix(".tmp"), warning)
+    if adapter is not None:
+        model.save_pretrained(directory, state_dict=state, selected_adapters=[adapter])
+    elif masters is None or state is None:
+        model.save_pretrained(directory, state_dict=state)
+    else:
+        model.save_pretrained(directory, state_dict=masters.stored(state))
+        model.config.dtype = masters.dtype  # transformers notes that of the first parameter
+        model.config.save_pretrained(directory)
 
 
 def in_float32(model: nn.Module) -> Masters | None:
