@@ -48,7 +48,8 @@ class ModelSpec:
     adapter: str | None = None
     """Folder of a PEFT adapter to continue from."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type the weights are loaded in. bfloat16 weights are trained as they are."""
+    """Type the weights are loaded in. What is trained is float32 in either, and with bfloat16 computed in bfloat16 and
+    saved in it (a whole model; adapters are saved in float32)."""
     layout: Literal["rows", "packed", "tree"] = "tree"
     attention: Literal["auto", "segments", "gather", "merge", "dense"] = "auto"
     """How ``packed`` and ``tree`` are computed: segment by segment; in one variable-length call over copied keys; in
