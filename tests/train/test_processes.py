@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from sightline.recipes.load import dump_recipe
 from sightline.recipes.schema import ModelSpec, PartsSpec
-from sightline.train.checkpoint import latest
+from sightline.train.checkpoint import latest, load_checkpoint
 from sightline.train.loop import train
 
 KINDS = (*two_processes.SHARDED, "kto", "aot")
@@ -147,6 +147,17 @@ def test_bf16_rounds_alike_whether_parameters_are_spread_or_not(two, kind):
     for name, gradient in expected.items():
         assert gradient.dtype == torch.float32
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-9, msg=name)
+
+
+@pytest.mark.processes
+def test_bfloat16_weights_that_are_spread_are_trained_in_float32(one, two):
+    records, found = two["bfloat16 run"]["records"], two["bfloat16 run"]["run"]
+    expected = [record["loss"] for record in one["sft"]["records"]]
+    assert [record["loss"] for record in records] == pytest.approx(expected, rel=0.02)
+    held = load_checkpoint(latest(Path(found))).weights
+    assert {value.dtype for value in held.values()} == {torch.float32}
+    saved = load_file(Path(found) / "model" / "model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.bfloat16}
 
 
 @pytest.mark.processes

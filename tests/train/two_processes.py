@@ -216,6 +216,10 @@ def measure(model: Path, folder: Path) -> dict[str, Any]:
         low = replace(made["lora"], model=replace(made["lora"].model, dtype="bfloat16", parts=parts), evaluation=None)
         low = replace(low, output_dir=f"{low.output_dir}-low")
         found["bfloat16 weights"] = {"ddp": gradients(low), "fsdp": gradients(sharded(low))}
+        low = replace(
+            made["sft"], model=replace(made["sft"].model, dtype="bfloat16"), output_dir=f"{low.output_dir}-sft"
+        )
+        found["bfloat16 run"] = {"records": losses(sharded(low)), "run": sharded(low).output_dir}
         found["held"] = runtime.gather_objects(held(sharded(made["sft"])))
     if (folder / "stopped.yaml").exists():
         found["resumed"] = losses(load_recipe(folder / "stopped.yaml"))
