@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from sightline.models.base_model import BaseModel
 from sightline.models.compiled import compile_layers
 from sightline.models.family import Family
 from sightline.models.precision import Masters, save_model
+from sightline.models.rows import rows_hidden
 from sightline.models.score_head import ScoreHead
 from sightline.models.varlen import kernel_takes
 from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
@@ -247,7 +247,7 @@ class Policy(nn.Module):
 
     def hidden(self, batch: Batch) -> Tensor:
         """[T,D]: last hidden states, after the final norm."""
-        return self._rows(batch) if batch.layout == "rows" else self._flat(batch)
+        return rows_hidden(self.base, self.family, batch) if batch.layout == "rows" else self._flat(batch)
 
     def embed(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         """[1,T,D] embeddings of a flat batch, pictures in their places, and further inputs of the decoder."""
@@ -298,68 +298,6 @@ class Policy(nn.Module):
         if not kernel_takes(device, dtype, size) or getattr(text, "attn_logit_softcapping", None):
             return "segments"
         return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))
-
-    def _rows(self, batch: Batch) -> Tensor:
-        """The model's own forward on right-padded rows: its positions, its masks, its merging of images."""
-        if batch.vision and not batch.placeholder.shape[0]:
-            with self._company(self.image_features(batch)):
-                return self._rows(replace(batch, vision={}))
-        if self.family.pick is not None and batch.parent.shape[0] > 1:
-            return torch.cat([self._rows(row) for row in self._one_by_one(batch)])
-        column = torch.arange(int(batch.length.max()), device=batch.tokens.device)
-        kept = column[None, :] < batch.length.to(batch.tokens.device)[:, None]
-        ids = torch.zeros_like(kept, dtype=torch.long)
-        ids[kept] = batch.tokens
-        marks = torch.zeros_like(batch.tokens, dtype=torch.bool)
-        marks[batch.placeholder] = True
-        placeholders, blocks = torch.zeros_like(kept), torch.zeros_like(kept)
-        placeholders[kept] = marks
-        if batch.block is not None:
-            blocks[kept] = batch.block >= 0
-        output = self.base.model(
-            input_ids=ids,
-            attention_mask=kept.long(),
-            use_cache=False,
-            **batch.vision,
-            **self.family.row_inputs(placeholders, blocks, batch.vision),
-        )
-        hidden: Tensor = output.last_hidden_state[kept]
-        return hidden
-
-    def _one_by_one(self, batch: Batch) -> Iterator[Batch]:
-        """The rows of a batch, each with its own pictures."""
-        assert self.family.pick is not None
-        marks = torch.zeros_like(batch.segment).index_fill(0, batch.placeholder, 1)
-        first = 0
-        for row in range(batch.parent.shape[0]):
-            own = batch.segment == row
-            last, held = first, int(marks[own].sum())
-            while held > 0:
-                held -= batch.image_tokens[last]
-                last += 1
-            yield replace(
-                batch,
-                tokens=batch.tokens[own],
-                segment=torch.zeros_like(batch.segment[own]),
-                parent=batch.parent[row : row + 1],
-                length=batch.length[row : row + 1],
-                block=None if batch.block is None else batch.block[own],
-                placeholder=marks[own].nonzero()[:, 0],
-                image_tokens=batch.image_tokens[first:last],
-                vision=self.family.pick(batch.vision, first, last) if last > first else {},
-            )
-            first = last
-
-    @contextmanager
-    def _company(self, features: Tensor) -> Iterator[None]:
-        """Gives features that no token stands for a gradient of 0: the model's own forward refuses them, where the
-        flat layouts copy none of them into the embeddings."""
-        embeddings = self.base.get_input_embeddings()
-        hook = embeddings.register_forward_hook(lambda module, inputs, output: output + features[:0].sum())
-        try:
-            yield
-        finally:
-            hook.remove()
 
     # --- saving ---
 
