@@ -191,6 +191,8 @@ def build_source(
 def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference | None:
     """Places the policy, and the frozen copy of it where that is the reference. The reference is taken of the policy
     as it is before: whole, and as training finds it."""
+    if recipe.train.mixed_precision == "bf16":
+        policy.leave_casts_to_autocast()
     reference: Reference | None = None
     if recipe.reference == "adapter":
         policy.keep_reference()
