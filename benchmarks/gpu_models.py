@@ -111,7 +111,9 @@ def build(config: Any, device: str, dtype: torch.dtype) -> Any:
     torch.manual_seed(0)
     attention = {"text_config": SEGMENTS, "vision_config": "sdpa"}
     with torch.device(device):
-        return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
+        return AutoModelForImageTextToText.from_config(
+            config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+        )
 
 
 def policy_of(model: Any, parts: PartsSpec, *, checkpointing: bool = True) -> Policy:

@@ -135,9 +135,11 @@ def _template(path: str) -> str:
 
 def _read(loader: Any, path: str, **options: Any) -> Any:
     try:
-        return loader.from_pretrained(path, **options)
+        return loader.from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:  # ValueError: a folder without a model in it
         first = str(error).strip().splitlines()[0]
+        if "custom code" in first:
+            first = "it brings code of its own to run, and code from model folders is never run"
         if (Path(path) / "adapter_config.json").is_file():
             first = "it holds a PEFT adapter: name it as model.adapter or --adapter, and the model it was made for here"
         raise RecipeError(

@@ -109,7 +109,9 @@ def load_text_model(spec: ModelSpec, device: str) -> TextModel:
 
 def _read(loader: Any, path: str, **options: Any) -> Any:
     try:
-        return loader.from_pretrained(path, **options)
+        return loader.from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
+        if "custom code" in first:
+            first = "it brings code of its own to run, and code from model folders is never run"
         raise RecipeError(f"no model could be loaded from {path!r} ({first}). Give a local folder") from error
