@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sightline.errors import CheckpointError, UnsupportedError
@@ -139,7 +140,7 @@ class Policy(nn.Module):
             raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
         logprobs = entropy = collision = score = None
         with self.as_reference() if reference else nullcontext():
-            hidden = self.hidden(batch)
+            hidden = self._reached(self.hidden(batch))
             head = self.base.get_output_embeddings()
             if heads & {"logprobs", "entropy"}:
                 logprobs, entropy = selected_logprobs(
@@ -223,6 +224,16 @@ class Policy(nn.Module):
         )
         hidden: Tensor = output.last_hidden_state[kept]
         return hidden
+
+    def _reached(self, hidden: Tensor) -> Tensor:
+        """Hidden states that a gradient flows from. Where only projector or tower are trained, those of text alone
+        hang on nothing that is trained: a gradient of 0 then goes to the first trained parameter, so that there is a
+        backward pass, as the other ranks have one."""
+        first = next((parameter for parameter in self.model.parameters() if parameter.requires_grad), None)
+        if first is None or hidden.requires_grad or not torch.is_grad_enabled():
+            return hidden
+        own = first.to_local() if isinstance(first, DTensor) else first  # spread over the ranks: its own share
+        return hidden + own.reshape(-1)[:0].sum().to(hidden.dtype)
 
     @contextmanager
     def _company(self, features: Tensor) -> Iterator[None]:
