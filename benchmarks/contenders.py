@@ -209,7 +209,11 @@ def _trl_model(folder: Path, mode: str) -> dict[str, Any]:
 
     lora = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=LORA_TARGETS) if mode == "lora" else None
     model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=False)
-    return {"model": model, "peft_config": lora, "processing_class": AutoProcessor.from_pretrained(folder, trust_remote_code=False)}
+    return {
+        "model": model,
+        "peft_config": lora,
+        "processing_class": AutoProcessor.from_pretrained(folder, trust_remote_code=False),
+    }
 
 
 # --- a plain loop ---

@@ -18,7 +18,8 @@ from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaCon
 from benchmarks.arithmetic import Architecture
 from sightline.models.attention import SEGMENTS
 from sightline.models.family import Family, family_of
-from sightline.models.load import checkpoint_activations, lora_config
+from sightline.models.load import checkpoint_activations
+from sightline.models.parts import lora_config
 from sightline.models.policy import Policy
 from sightline.recipes.schema import LoraSpec, PartsSpec
 from sightline.types import (

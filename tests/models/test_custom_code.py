@@ -43,7 +43,7 @@ def test_every_call_that_loads_says_no_to_custom_code() -> None:
 def with_code(folder: Path, ran: Path) -> Path:
     """Lets every config of a model folder ask for a module that leaves a mark when it runs."""
     (folder / "mine.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass C: pass\n")
-    asked = {name: "mine.C" for name in MAPPED} | {"AutoTokenizer": ["mine.C", "mine.C"]}
+    asked = dict.fromkeys(MAPPED, "mine.C") | {"AutoTokenizer": ["mine.C", "mine.C"]}
     for file in folder.glob("*config.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": asked}))
     return folder

@@ -19,7 +19,19 @@ from sightline.recipes.schema import ModelSpec, PartsSpec
 from sightline.train.checkpoint import latest
 from sightline.train.loop import train
 
-KINDS = ("sft", "text rows on one rank", "text without what is trained", "dpo", "checkpointed", "lora", "cache", "online", "reward model", "kto", "aot")
+KINDS = (
+    "sft",
+    "text rows on one rank",
+    "text without what is trained",
+    "dpo",
+    "checkpointed",
+    "lora",
+    "cache",
+    "online",
+    "reward model",
+    "kto",
+    "aot",
+)
 SHARDED = tuple(f"fsdp {kind}" for kind in two_processes.SHARDED)
 TIMED = ("seconds", "tokens_per_second")
 STOP = 3

@@ -27,7 +27,17 @@ from sightline.train.report import evaluate
 from sightline.train.runtime import Runtime
 from sightline.train.session import Session, open_session
 
-SHARDED = ("sft", "text rows on one rank", "text without what is trained", "dpo", "checkpointed", "lora", "cache", "online", "reward model")
+SHARDED = (
+    "sft",
+    "text rows on one rank",
+    "text without what is trained",
+    "dpo",
+    "checkpointed",
+    "lora",
+    "cache",
+    "online",
+    "reward model",
+)
 """Runs that are done with spread parameters as well."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
@@ -20,7 +19,8 @@ from sightline.errors import RecipeError, UnsupportedError
 from sightline.models.attention import SEGMENTS
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family, family_of
-from sightline.models.policy import PARTS, Policy, base_name
+from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
+from sightline.models.policy import Policy, base_name
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
@@ -174,12 +174,16 @@ def _check_window(config: Any, spec: ModelSpec) -> None:
 
 
 def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) -> nn.Module:
-    modes = {part: getattr(spec.parts, part) for part in PARTS}
+    parts = spec.parts or PartsSpec()
+    modes = modes_of(parts)
     if spec.adapter is not None:
         wrapped = _adapted(model, spec.adapter, trainable)
+        tie_copies(wrapped)
+        modes = resolve(wrapped, family, spec) if trainable else modes
     elif trainable and "lora" in modes.values():
         with _without_old_names():
-            wrapped = get_peft_model(model, lora_config(model, family, spec.parts, spec.lora))
+            wrapped = get_peft_model(model, lora_config(model, family, parts, spec.lora or LoraSpec()))
+        tie_copies(wrapped)
     else:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(trainable and modes[family.part_of(name)] == "full")
@@ -187,7 +191,7 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
     unused = family.unused(model.config)
     for name, parameter in wrapped.named_parameters():
         plain = base_name(name)
-        frozen = modes[family.part_of(plain)] == "frozen" and spec.adapter is None
+        frozen = modes[family.part_of(plain)] == "frozen"
         if plain.startswith(unused) or frozen or not trainable:
             parameter.requires_grad_(False)
     if trainable and not any(parameter.requires_grad for parameter in wrapped.parameters()):
@@ -197,9 +201,11 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
 
 @contextmanager
 def _without_old_names() -> Iterator[None]:
-    """PEFT 0.21 asks for gradient checkpointing by its old name; gone when it asks by the new one."""
+    """PEFT 0.21 asks for gradient checkpointing by its old name; gone when it asks by the new one. And it warns of
+    tied embeddings, which ``tie_copies`` sees to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*", category=UserWarning)
         yield
 
 
@@ -213,47 +219,3 @@ def _adapted(model: Any, adapter: str, trainable: bool) -> PeftModel:
             f"no adapter could be loaded from model.adapter {adapter!r} ({first}). "
             "Give the folder of a PEFT adapter: the model folder of a LoRA run"
         ) from error
-
-
-def lora_config(model: nn.Module, family: Family, parts: PartsSpec, lora: LoraSpec) -> LoraConfig:
-    """A PEFT config whose targets are the linear layers of the parts in mode ``lora``.
-
-    Parts in mode ``full`` are trained as PEFT ``modules_to_save``: copies, so that switching the
-    adapter off gives back the untrained model.
-    """
-    modes = {part: getattr(parts, part) for part in PARTS}
-    patterns = [_targets(model, family, part, lora.targets) for part in PARTS if modes[part] == "lora"]
-    saved = [module for part in PARTS if modes[part] == "full" for module in _modules(model, family, part)]
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules="|".join(patterns),
-        modules_to_save=saved or None,
-    )
-
-
-def _targets(model: nn.Module, family: Family, part: str, targets: str) -> str:
-    """A regular expression for the full names of a part's linear layers."""
-    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and family.part_of(f"{n}.weight") == part]
-    linear = [name for name in linear if name != "lm_head"]
-    if targets != "all-linear" and part != "projector":
-        linear = [name for name in linear if ("attn" in name) == (targets == "attention")]
-    if not linear:
-        raise RecipeError(f"model.parts.{part} is lora and no linear layer matches model.lora.targets {targets!r}")
-    prefixes = {"language": (f"{family.language}.",), "projector": family.projector, "vision": family.vision}[part]
-    others = family.projector if part == "vision" else ()
-    barred = "".join(f"(?!{re.escape(other)})" for other in others)
-    start = "|".join(re.escape(prefix) for prefix in prefixes if any(name.startswith(prefix) for name in linear))
-    leaves = "|".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
-    middle = {"all-linear": r"(?:.*\.)?", "attention": r".*attn\.", "mlp": r"(?!.*attn\.)(?:.*\.)?"}
-    return f"{barred}(?:{start}){middle[targets if part != 'projector' else 'all-linear']}(?:{leaves})"
-
-
-def _modules(model: nn.Module, family: Family, part: str) -> list[str]:
-    """Module names of a part, as PEFT's ``modules_to_save`` takes them."""
-    if part == "language":
-        return [family.language, "lm_head"]
-    prefixes = family.projector if part == "projector" else family.vision
-    names = {name for name, _ in model.named_modules()}
-    return [prefix.rstrip(".") for prefix in prefixes if prefix.rstrip(".") in names]

@@ -46,19 +46,31 @@ class ModelSpec:
     path: str
     """Local folder, or hub name."""
     adapter: str | None = None
-    """Folder of a PEFT adapter to continue from."""
+    """Folder of a PEFT adapter to continue from: it trains as it is."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the weights are loaded in. bfloat16 weights are trained as they are."""
     layout: Literal["rows", "packed", "tree"] = "tree"
     attention: Literal["segments", "dense"] = "segments"
     """How ``packed`` and ``tree`` are computed: one attention call per segment, or one dense mask."""
-    parts: PartsSpec = PartsSpec()
-    lora: LoraSpec = LoraSpec()
+    parts: PartsSpec | None = None
+    """None: with ``adapter``, the parts that it holds; otherwise language and projector in full. With ``adapter`` a
+    part may be what the adapter holds, or ``frozen``."""
+    lora: LoraSpec | None = None
+    """None: the defaults. With ``adapter``: what it was made with, or None."""
     gradient_checkpointing: bool = False
     image_size: dict[str, int] | None = None
     """Overrides the processor's ``size`` (for example ``{shortest_edge: 3136, longest_edge: 200704}``)."""
     chat_template: str | None = None
     """Path of a Jinja chat template; None: the processor's own."""
+
+    def __post_init__(self) -> None:
+        """Fills what the defaults say; what an adapter holds is known when it is loaded."""
+        if self.adapter is not None:
+            return
+        parts = self.parts or PartsSpec()
+        object.__setattr__(self, "parts", parts)
+        if self.lora is None and "lora" in (parts.language, parts.projector, parts.vision):
+            object.__setattr__(self, "lora", LoraSpec())
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

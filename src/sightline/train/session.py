@@ -18,7 +18,7 @@ from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.load import check_algorithm
-from sightline.recipes.schema import Recipe
+from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.train.build import build_source, complete_cache, facts_of, keep_settings, load_rows, place_policy
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
@@ -205,7 +205,7 @@ def _renderer(recipe: Recipe, policy: Policy) -> Renderer:
 
 
 def _runtime(recipe: Recipe) -> Runtime:
-    parts, spec = recipe.model.parts, recipe.train
+    parts, spec = recipe.model.parts or PartsSpec(), recipe.train
     return Runtime(
         distribution=spec.distribution,
         mixed_precision=spec.mixed_precision,
