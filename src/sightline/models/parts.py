@@ -136,7 +136,7 @@ def resolve(model: PeftModel, family: Family, spec: ModelSpec) -> dict[str, Mode
     """
     held = _held(model, family)
     if spec.lora is not None:
-        _check_lora(model, family, held, spec.lora, spec.adapter)
+        _check_lora(model, family, held, spec)
     if spec.parts is None:
         return held
     asked = modes_of(spec.parts)
@@ -159,10 +159,9 @@ def _held(model: PeftModel, family: Family) -> dict[str, Mode]:
     return held
 
 
-def _check_lora(
-    model: PeftModel, family: Family, held: Mapping[str, Mode], lora: LoraSpec, adapter: str | None
-) -> None:
-    found = model.peft_config["default"]
+def _check_lora(model: PeftModel, family: Family, held: Mapping[str, Mode], spec: ModelSpec) -> None:
+    lora, adapter, found = spec.lora, spec.adapter, model.peft_config["default"]
+    assert lora is not None
     if not isinstance(found, LoraConfig):
         raise RecipeError(
             f"model.lora is set, and model.adapter {adapter} is of type {found.peft_type}. Leave model.lora out"
