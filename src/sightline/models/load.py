@@ -23,6 +23,7 @@ from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
 from sightline.models.policy import Policy, base_name
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
+from sightline.models.weights import WEIGHED, check_adapter, check_layout, check_size, check_weights
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
 
 IMAGE_BACKEND = "pil"
@@ -45,6 +46,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         RecipeError: no model at ``spec.path``, or parts that cannot be trained as asked.
         UnsupportedError: a model family or layout that Sightline does not have.
     """
+    check_layout(spec.path)
     config = _read(AutoConfig, spec.path)
     family = family_of(config)
     family.check_layout(spec.layout)
@@ -54,7 +56,8 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         family.check_pictures(config, processor)
     except RecipeError as error:
         raise RecipeError(f"model.path {spec.path}: {error}") from error
-    model = _read(
+    check_size(spec.path, config, AutoModelForImageTextToText)
+    model, found = _read(
         AutoModelForImageTextToText,
         spec.path,
         dtype=getattr(torch, spec.dtype),
@@ -62,7 +65,9 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
             "text_config": SEGMENTS if spec.attention == "segments" else "sdpa",
             "vision_config": "sdpa",
         },
+        **WEIGHED,
     )
+    check_weights(spec.path, found, family.unused(config))
     if spec.gradient_checkpointing:
         checkpoint_activations(model)
     base = BaseModel.of(model, spec.path)
@@ -212,10 +217,12 @@ def _without_old_names() -> Iterator[None]:
 def _adapted(model: Any, adapter: str, trainable: bool) -> PeftModel:
     try:
         with _without_old_names():
-            return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: made for a model of other sizes
-        first = str(error).strip().splitlines()[0]
+            wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    except (KeyError, OSError, RuntimeError, ValueError) as error:  # KeyError: half a file; RuntimeError: other sizes
+        first = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
         raise RecipeError(
             f"no adapter could be loaded from model.adapter {adapter!r} ({first}). "
             "Give the folder of a PEFT adapter: the model folder of a LoRA run"
         ) from error
+    check_adapter(wrapped, adapter)
+    return wrapped
