@@ -18,6 +18,7 @@ from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family
+from sightline.models.rope import steady_length
 from sightline.models.score_head import ScoreHead
 from sightline.ops.logprobs import log_collision, selected_logprobs
 from sightline.types import Batch, Head, Scores
@@ -184,7 +185,17 @@ class Policy(nn.Module):
         return features
 
     def hidden(self, batch: Batch) -> Tensor:
-        """[T,D]: last hidden states, after the final norm."""
+        """[T,D]: last hidden states, after the final norm.
+
+        Raises:
+            UnsupportedError: a row so long that its numbers would depend on the rows beside it.
+        """
+        limit = steady_length(self.config)
+        if limit is not None and int(batch.positions.max()) >= limit:
+            raise UnsupportedError(
+                f"a row has {int(batch.positions.max()) + 1} positions, and the rotary embedding of this model changes "
+                f"for all rows of a call once one is longer than {limit}. Leave out what is longer"
+            )
         return self._rows(batch) if batch.layout == "rows" else self._flat(batch)
 
     def _flat(self, batch: Batch) -> Tensor:

@@ -17,6 +17,7 @@ from sightline.errors import CheckpointError
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
+from sightline.models.rope import check_length
 from sightline.recipes.load import check_algorithm
 from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.train.build import build_source, complete_cache, facts_of, keep_settings, load_rows, place_policy
@@ -158,6 +159,8 @@ def open_session(
     checkpoint = runtime.gather_objects(checkpoint)[0]
     runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
     policy = load_policy(recipe.model, heads=algorithm.heads)
+    if recipe.data is not None:
+        check_length(policy.config, recipe.data.max_length, "data.max_length")
     reads = keep_settings(policy, recipe)
     reference = place_policy(recipe, runtime, policy)
     renderer = _renderer(recipe, policy)
