@@ -26,6 +26,7 @@ class LoraSpec:
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Drawn for all rows that are computed together: above 0, results depend on ``train.micro_batch_tokens``."""
     targets: Literal["all-linear", "attention", "mlp"] = "all-linear"
     """Which linear layers of a part get an adapter."""
 
