@@ -1,4 +1,4 @@
-"""The tree's attention in three forms on one device: by segments, with a dense mask, and FlexAttention."""
+"""The tree's attention in all its forms and as FlexAttention, on one device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu_models import Sizes, random_group
 from benchmarks.gpu_time import Clock
-from sightline.models.attention import dense_mask, plan_segments, segment_attention
+from sightline.models.attention import tree_attention
+from sightline.models.attention_plan import FORMS, TreePlan, plan_attention
 from sightline.models.family import family_of
 from sightline.models.layout import lay_out
 from sightline.types import Batch
@@ -47,16 +48,17 @@ def tree_batch(config: Any, sizes: Sizes) -> Batch:
 
 
 def forms(batch: Batch, dtype: torch.dtype, compiled: bool) -> dict[str, Attend]:
-    """The three forms, ready to be called with queries, keys and values of this batch."""
-    plan, mask = plan_segments(batch, dtype), dense_mask(batch, dtype)
+    """The forms, ready to be called with queries, keys and values of this batch."""
     device, tokens = batch.tokens.device, batch.tokens.shape[0]
-    seen = dense_mask(batch, torch.float32)[0, 0] == 0
+    seen = plan_attention(batch, "dense").dense_mask(0, torch.float32) == 0
     block = create_block_mask(lambda b, h, q, k: seen[q, k], None, None, tokens, tokens, device=device.type)
     flex: Any = torch.compile(flex_attention) if compiled else flex_attention
-    module = torch.nn.Module()
+
+    def planned(plan: TreePlan) -> Attend:
+        return lambda q, k, v: tree_attention(torch.nn.Module(), q, k, v, None, plan)[0].transpose(1, 2)
+
     return {
-        "segments": lambda q, k, v: segment_attention(module, q, k, v, None, plan)[0].transpose(1, 2),
-        "dense mask": lambda q, k, v: scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True),
+        **{form: planned(plan_attention(batch, form)) for form in FORMS},
         "FlexAttention": lambda q, k, v: flex(q, k, v, block_mask=block, enable_gqa=True),
     }
 
@@ -64,7 +66,7 @@ def forms(batch: Batch, dtype: torch.dtype, compiled: bool) -> dict[str, Attend]
 def exact(batch: Batch, inputs: list[Tensor], upstream: Tensor) -> list[Tensor]:
     """Output and gradients in float64, with the dense mask."""
     query, key, value = (part.detach().double().requires_grad_() for part in inputs)
-    mask = dense_mask(batch, torch.float64)
+    mask = plan_attention(batch, "dense").dense_mask(0, torch.float64)
     output = scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
     return [output.detach(), *torch.autograd.grad(output, (query, key, value), upstream.double())]
 

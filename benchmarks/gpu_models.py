@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2_5_VLConfig
 
 from benchmarks.arithmetic import Architecture
-from sightline.models.attention import SEGMENTS
+from sightline.models.attention import TREE
 from sightline.models.family import Family, family_of
 from sightline.models.load import checkpoint_activations
 from sightline.models.parts import lora_config
@@ -110,7 +110,7 @@ CONFIGS = {"llava": llava_config, "qwen": qwen_config}
 def build(config: Any, device: str, dtype: torch.dtype) -> Any:
     """A model with random weights; the same weights for the same device and dtype."""
     torch.manual_seed(0)
-    attention = {"text_config": SEGMENTS, "vision_config": "sdpa"}
+    attention = {"text_config": TREE, "vision_config": "sdpa"}
     with torch.device(device):
         return AutoModelForImageTextToText.from_config(
             config, dtype=dtype, attn_implementation=attention, trust_remote_code=False

@@ -31,7 +31,7 @@ def test_one_command_measures_everything(tmp_path, capsys, model):
     assert len(found["steps"]) == 8 and all(0 < row["mfu"] < 1 for row in found["steps"].values())
     needed = {name: row["needed_tflop"] for name, row in found["steps"].items()}
     assert needed["group full rows"] > needed["group full tree"] > needed["group lora tree"]
-    for form in ("segments", "dense mask", "FlexAttention"):
+    for form in ("segments", "dense", "gather", "merge", "FlexAttention"):
         assert 0 < found["attention"][form]["output_error"] < 0.005
     assert 0 < found["attention"]["segments"]["gradient_error"] < 0.01
     assert find_spec("bitsandbytes") is not None or "bitsandbytes is not installed" in found["qlora"]["left_out"]

@@ -51,8 +51,10 @@ class ModelSpec:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the weights are loaded in. bfloat16 weights are trained as they are."""
     layout: Literal["rows", "packed", "tree"] = "tree"
-    attention: Literal["segments", "dense"] = "segments"
-    """How ``packed`` and ``tree`` are computed: one attention call per segment, or one dense mask."""
+    attention: Literal["auto", "segments", "gather", "merge", "dense"] = "auto"
+    """How ``packed`` and ``tree`` are computed: segment by segment; in one variable-length call over copied keys; in
+    two calls whose results are merged; or with one dense mask. All give the same numbers. auto: ``gather`` or
+    ``merge`` on a GPU in half precision, otherwise ``segments``."""
     parts: PartsSpec | None = None
     """None: with ``adapter``, the parts that it holds; otherwise language and projector in full. With ``adapter`` a
     part may be what the adapter holds, or ``frozen``."""

@@ -158,9 +158,7 @@ def open_session(
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
     checkpoint = runtime.gather_objects(checkpoint)[0]
     runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
-    policy = load_policy(recipe.model, heads=algorithm.heads)
-    if recipe.data is not None:
-        check_length(policy.config, recipe.data.max_length, "data.max_length")
+    policy = _policy(recipe, algorithm)
     reads = keep_settings(policy, recipe)
     reference = place_policy(recipe, runtime, policy)
     renderer = _renderer(recipe, policy)
@@ -200,6 +198,13 @@ def open_session(
     finally:
         source.close()
         runtime.close()
+
+
+def _policy(recipe: Recipe, algorithm: Algorithm) -> Policy:
+    policy = load_policy(recipe.model, heads=algorithm.heads)
+    if recipe.data is not None:
+        check_length(policy.config, recipe.data.max_length, "data.max_length")
+    return policy
 
 
 def _renderer(recipe: Recipe, policy: Policy) -> Renderer:
