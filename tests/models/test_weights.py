@@ -118,7 +118,11 @@ def test_a_tied_head_need_not_be_in_the_files(tmp_path: Path, family: str) -> No
             lambda c: {k: v for k, v in c.items() if k != "vision_config"},
             "no vision_config, so the sizes",
         ),
-        ("llava", lambda c: c | {"mm_vision_tower": "openai/clip"}, "layout of LLaVA's own code.*Convert it"),
+        (
+            "llava",
+            lambda c: {"model_type": "llava", "mm_vision_tower": "openai/clip"},
+            "layout of LLaVA's own code.*Convert it",
+        ),
         ("llava", lambda c: {"model_type": "llava_llama", "mm_hidden_size": 8}, "layout of LLaVA's own code"),
         ("qwen2_5_vl", lambda c: {k: v for k, v in c.items() if k != "text_config"}, "no text_config"),
         ("llava", lambda c: c | {"text_config": {"model_type": "llama"}}, r"a model of 6,\d+,\d+,\d+ parameters, and"),

@@ -49,7 +49,8 @@ def check_layout(path: str) -> None:
     except (OSError, ValueError):
         return
     kind = str(config.get("model_type"))
-    if original := [key for key in _ORIGINAL if key in config]:
+    original = [key for key in _ORIGINAL if key in config]
+    if original and not config.get("text_config"):
         raise RecipeError(
             f"model.path {path}: its config.json ({kind!r}, with {', '.join(original)}) is in the layout of LLaVA's "
             f"own code, where the layout of transformers with text_config and vision_config was expected. {_CONVERT}"
