@@ -163,7 +163,8 @@ def decoding(policy: Policy) -> Iterator[None]:
         policy.eval()
         for decoder in switched:
             decoder.set_attn_implementation(BRANCHES)
-        with torch.no_grad():
+        # compiled layers run as they are: every token changes what a branch holds
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         for decoder, implementation in zip(switched, before, strict=True):

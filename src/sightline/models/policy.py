@@ -19,6 +19,7 @@ from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.attention import TREE
 from sightline.models.attention_plan import Form, TreePlan, cheaper_form, plan_attention
 from sightline.models.base_model import BaseModel
+from sightline.models.compiled import compile_layers
 from sightline.models.family import Family
 from sightline.models.rope import steady_length
 from sightline.models.score_head import ScoreHead
@@ -122,6 +123,11 @@ class Policy(nn.Module):
         inner = {id(part) for module in found for part in module.modules() if part is not module}
         return [module for module in found if id(module) not in inner]
 
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compiles the layers of the decoder at their first call (``models.compiled``). Changes no result beyond
+        rounding; a copy must be compiled anew."""
+        compile_layers(self.language, backend)
+
     # --- scoring ---
 
     def forward(
@@ -206,13 +212,13 @@ class Policy(nn.Module):
         return self._rows(batch) if batch.layout == "rows" else self._flat(batch)
 
     def _flat(self, batch: Batch) -> Tensor:
-        embeds = self.base.get_input_embeddings()(batch.tokens)
+        embeds = self.base.get_input_embeddings()(batch.tokens[None])  # no view: a compiled layer would tell it apart
         if batch.vision:
             features = self.image_features(batch) if batch.features is None else batch.features
-            embeds = embeds.index_copy(0, batch.placeholder, features[batch.feature].to(embeds.dtype))
+            embeds = embeds.index_copy(1, batch.placeholder, features[batch.feature][None].to(embeds.dtype))
         positions = batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None]
         output = self.language(
-            inputs_embeds=embeds[None],
+            inputs_embeds=embeds,
             position_ids=positions,
             # a mask of four axes is passed on untouched: it keeps transformers from building its own
             attention_mask=embeds.new_zeros(1, 1, 1, 1),

@@ -225,6 +225,9 @@ class TrainSpec:
     """0: no clipping."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16: float32 weights under autocast."""
+    compile: bool = False
+    """Compile each layer of the decoder (torch.compile, dynamic lengths). The first steps take a minute more; changes
+    no result beyond rounding."""
     distribution: Literal["auto", "single", "ddp", "fsdp"] = "auto"
     """Kind of distribution asked for; ``auto`` takes what the launcher set up: one process, or ``ddp``. ``fsdp``
     spreads parameters, gradients and optimizer state over the processes. A run whose real kind differs stops."""
