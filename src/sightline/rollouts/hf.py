@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from sightline.errors import DataError, RecipeError
 from sightline.models.branches import Branches, decoding, prefill, step
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
+from sightline.models.rope import steady_length
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import Progress
@@ -117,7 +119,8 @@ class HFEngine:
         return samples
 
     def _check_length(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec) -> None:
-        limit = self.policy.config.get_text_config().max_position_embeddings
+        config = self.policy.config
+        limit = min(config.get_text_config().max_position_embeddings, steady_length(config) or sys.maxsize)
         for group in groups:
             length = len(group.prompts[0].tokens)
             if length + sampling.max_new_tokens > limit:

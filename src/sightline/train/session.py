@@ -17,8 +17,9 @@ from sightline.errors import CheckpointError
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
+from sightline.models.rope import check_length
 from sightline.recipes.load import with_reference
-from sightline.recipes.schema import Recipe
+from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.train.build import build_source, complete_cache, facts_of, keep_settings, load_rows, place_policy
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
@@ -164,7 +165,7 @@ def open_session(
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
     checkpoint = runtime.gather_objects(checkpoint)[0]
     runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
-    policy = load_policy(recipe.model, heads=algorithm.heads)
+    policy = _policy(recipe, algorithm)
     reads = keep_settings(policy, recipe)
     reference = place_policy(recipe, runtime, policy)
     renderer = _renderer(recipe, policy)
@@ -206,13 +207,20 @@ def open_session(
         runtime.close()
 
 
+def _policy(recipe: Recipe, algorithm: Algorithm) -> Policy:
+    policy = load_policy(recipe.model, heads=algorithm.heads)
+    if recipe.data is not None:
+        check_length(policy.config, recipe.data.max_length, "data.max_length")
+    return policy
+
+
 def _renderer(recipe: Recipe, policy: Policy) -> Renderer:
     segments = None if recipe.data is None else recipe.data.segments
     return Renderer(policy.processor, policy.family, segments=segments)
 
 
 def _runtime(recipe: Recipe) -> Runtime:
-    parts, spec = recipe.model.parts, recipe.train
+    parts, spec = recipe.model.parts or PartsSpec(), recipe.train
     return Runtime(
         distribution=spec.distribution,
         mixed_precision=spec.mixed_precision,
