@@ -111,7 +111,7 @@ def test_tokens_of_rows_must_spell_their_text(
 
 def test_a_template_that_refuses_a_conversation(tiny: dict[str, Path]) -> None:
     renderer = renderer_of(tiny["llava"])
-    renderer.encoder.template = "{{ raise_exception('System role not supported') }}"
+    renderer.encoder.template.source = "{{ raise_exception('System role not supported') }}"
     group = Group(prompts=(Prompt(id="0", messages=(user("hello"),)),), source="f:3")
     with pytest.raises(
         DataError, match=r"^f:3: the chat template refuses the conversation \(System role not supported"

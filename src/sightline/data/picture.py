@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from sightline.errors import DataError
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is missing, broken, cut off or beyond its limit of pixels."""
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for a file that is missing, broken, cut off or beyond its limit of pixels: each of its many
+decoders (AVIF, BLP, DDS, QOI, ...) fails in its own way on bytes that it does not expect."""
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _NO_RANGE = ("I", "F")

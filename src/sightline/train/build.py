@@ -114,7 +114,7 @@ def _online_prompts(recipe: Recipe, online: OnlineSpec, renderer: Renderer) -> t
     account = Account(
         checks=Checks(
             max_length=dataset.max_length,
-            num_tokens=lambda group: renderer.num_tokens(group) + online.sampling.max_new_tokens,
+            num_tokens=lambda group: renderer.num_tokens(group, new=online.sampling.max_new_tokens),
         ),
         on_bad_row=dataset.on_bad_row,
         cache_dir=folder / "images",

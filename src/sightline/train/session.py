@@ -15,6 +15,7 @@ from sightline.data.render import Renderer
 from sightline.data.validate import refuse_uncompared
 from sightline.errors import CheckpointError
 from sightline.models.layout import lay_out
+from sightline.models.limits import Limits
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.load import check_algorithm
@@ -201,7 +202,7 @@ def open_session(
 
 def _renderer(recipe: Recipe, policy: Policy) -> Renderer:
     segments = None if recipe.data is None else recipe.data.segments
-    return Renderer(policy.processor, policy.family, segments=segments)
+    return Renderer(policy.processor, policy.family, limits=Limits.of(policy.config), segments=segments)
 
 
 def _runtime(recipe: Recipe) -> Runtime:

@@ -11,6 +11,7 @@ from typing import Any
 from sightline.data.readers.chat import PLACEHOLDER, Turn, check_order, messages_of, place_pictures
 from sightline.data.readers.pictures import Pictures
 from sightline.data.readers.rows import RowError
+from sightline.data.readers.unread import looks_like_picture, unread
 from sightline.types import Edge, Group, Prompt, Response
 
 
@@ -118,6 +119,8 @@ def facts_of(row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
     if not isinstance(own, Mapping):
         raise RowError("malformed", f"'facts' is {own!r:.60}, expected an object")
     for name, value in facts.items():
+        if looks_like_picture(value) and not _is_json(value):
+            raise unread(name, value)
         if not _is_json(value):
             remedy = "Remove the column or store it as text"
             raise RowError("malformed", f"column '{name}' holds a {type(value).__name__}, no plain JSON", remedy=remedy)

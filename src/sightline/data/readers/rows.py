@@ -26,10 +26,14 @@ Reason = Literal[
     "broken image",
     "options",
     "too long",
+    "control token",
+    "unread image",
 ]
 """Why a row cannot be used: the heading it is counted under."""
 
 REASONS = get_args(Reason)
+
+_LARGEST = 3.4e38
 
 
 class RowError(DataError):
@@ -59,13 +63,16 @@ class Row:
         """The columns of the row.
 
         Raises:
-            RowError: The line is not a JSON object in UTF-8, or a key stands in it twice.
+            RowError: The line is not a JSON object in UTF-8, a key stands in it twice, or a text holds half of a
+                character.
         """
         content: Any = self.content
         if isinstance(content, bytes):
             content = parse_json(content, "Every line is one JSON object")
-        if isinstance(content, KeyTwice):
+        elif isinstance(content, KeyTwice):
             raise _stands_twice(content)
+        else:
+            check_characters(content)
         if not isinstance(content, Mapping):
             raise RowError("malformed", f"is a {type(content).__name__}, expected an object with named columns")
         return dict(content)
@@ -109,9 +116,48 @@ def parse_json(text: bytes, expected: str) -> Any:
         raise RowError("malformed", "not JSON (nested too deeply)", remedy=expected) from error
     except ValueError as error:  # JSONDecodeError, or a whole number of thousands of digits
         raise RowError("malformed", f"not JSON ({error})", remedy=expected) from error
-    if twice and not isinstance(found, list):
+    if isinstance(found, list):  # of rows, which are looked at one by one
+        return found
+    if twice:
         raise _stands_twice(twice[0])
+    if b"\\u" in text:  # nothing else makes half a character in UTF-8
+        check_characters(found)
     return found
+
+
+def check_characters(content: Any) -> None:
+    """
+    Raises:
+        RowError: A key or a text holds half of a character (a lone surrogate): an emoji that was cut in two. No
+            tokenizer takes it and no file.
+    """
+    pending: list[tuple[str, Any]] = [("", content)]
+    while pending:
+        place, value = pending.pop()
+        if isinstance(value, str):
+            _check_whole(value, place)
+        elif isinstance(value, Mapping):
+            for key in value:
+                _check_whole(str(key), f"{place} (a key)")
+            pending += [(f"{place}.{key}" if place else str(key), inner) for key, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            pending += [(f"{place}[{i}]", inner) for i, inner in enumerate(value) if not isinstance(inner, int | float)]
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number, and one that 32 bits hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+
+
+def _check_whole(text: str, place: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = f"'{place.strip() or 'the row'}' holds half of a character ({text[error.start]!a}), such as an emoji cut"
+        remedy = "Write the whole character, or remove the half"
+        raise RowError("malformed", f"{found} in two", remedy=remedy) from error
 
 
 def _stands_twice(twice: KeyTwice) -> RowError:
