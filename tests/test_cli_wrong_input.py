@@ -77,7 +77,8 @@ def test_training_tells_how_many_rows_it_has_and_what_it_guessed(folder: Path) -
     rows(llava("<image>\nq", image="elsewhere/a.png"), llava("no picture"))
     done = sightline("train", "sft.yaml", f"data.train.0.image_dir={folder}")
     assert done.code == 0
-    assert "train: 2 of 2 rows kept; rows.jsonl: 1 pictures found by their bare name ('elsewhere/a.png' as" in done.err
+    account = "train: 2 of 2 rows kept, 1 with pictures; rows.jsonl: 1 pictures found by their bare name"
+    assert f"{account} ('elsewhere/a.png' as" in done.err
     assert "Loading weights" not in done.err and "model shards" not in done.err
 
 

@@ -26,7 +26,7 @@ from sightline.data.validate import (
     check_needs,
     write_bad_rows,
 )
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError, RecipeError, shortened
 from sightline.recipes.load import nearest
 from sightline.recipes.schema import DatasetSpec, DataSpec, VisualSpec
 from sightline.relations.mismatched import mismatched
@@ -317,8 +317,8 @@ def _layout(record: dict[str, Any], spec: DataSpec) -> Format:
     if found is not None:
         return found
     raise RecipeError(
-        f"{spec.path}: found the columns {', '.join(record) or '(none)'}, which are no known layout. Expected "
-        f"'conversations' (LLaVA), 'prompts' (Group files), or one of {', '.join(sorted(TRL_COLUMNS))} (TRL). "
+        f"{spec.path}: found the columns {shortened(', '.join(record), 300) or '(none)'}, which are no known layout. "
+        f"Expected 'conversations' (LLaVA), 'prompts' (Group files), or one of {', '.join(sorted(TRL_COLUMNS))} (TRL). "
         "Rename columns with rename, or set format."
     )
 

@@ -20,7 +20,6 @@ from sightline.recipes.schema import SegmentSpec
 from sightline.relations.segments import weigh_segments
 from sightline.types import Group, ImageInputs, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
 
-
 MOST_PIXELS = 2**25
 """Of a picture between decoding and cutting: some 300 MB in an image processor. LLaVA-1.5 (336 pixels) reaches it at
 a ratio of 297 to 1, where what is left of the picture says nothing."""

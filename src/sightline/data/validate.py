@@ -84,7 +84,8 @@ class DataReport:
     def summary(self) -> str:
         """One line for the terminal: ``58 of 60 rows kept (missing image: 2), 57 with pictures``."""
         reasons = ", ".join(f"{reason}: {count}" for reason, count in self.by_reason().items())
-        return f"{self.kept} of {self.read} rows kept{f' ({reasons})' * bool(reasons)}, {self.with_pictures} with pictures"
+        told = f" ({reasons})" if reasons else ""
+        return f"{self.kept} of {self.read} rows kept{told}, {self.with_pictures} with pictures"
 
 
 def write_bad_rows(run_dir: Path, part: Part, report: DataReport) -> Path:
@@ -103,6 +104,17 @@ def write_bad_rows(run_dir: Path, part: Part, report: DataReport) -> Path:
     aside.write_text("".join(f"{line}\n" for line in kept + new), encoding="utf-8", errors="backslashreplace")
     aside.replace(path)
     return path
+
+
+def append_bad_row(run_dir: Path, row: BadRow) -> None:
+    """Adds a row that was left out while training to ``bad_rows.jsonl``, as part ``training``; a row stands there
+    once. Such lines stay when a resumed run lists its bad rows again."""
+    path = run_dir / BAD_ROWS
+    line = json.dumps({"part": "training", **vars(row)}, ensure_ascii=False)
+    if path.exists() and line in path.read_text(encoding="utf-8").splitlines():
+        return
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(f"{line}\n")
 
 
 class PictureFiles:

@@ -47,8 +47,9 @@ class RewardModelScorer:
         settings = policy.score_head.settings
         reads = settings.reads if missing_facts is None else replace(settings.reads, missing_facts=missing_facts)  # type: ignore[arg-type]
         self.policy = policy.requires_grad_(False).eval()
-        self._read, self._renderer = Reader(reads), Renderer(
-            policy.processor, policy.family, limits=Limits.of(policy.config)
+        self._read, self._renderer = (
+            Reader(reads),
+            Renderer(policy.processor, policy.family, limits=Limits.of(policy.config)),
         )
         self._layout: LayoutName = settings.layout  # type: ignore[assignment]
         self._budget = batch_tokens

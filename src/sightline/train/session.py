@@ -20,7 +20,15 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.load import check_algorithm
 from sightline.recipes.schema import Recipe
-from sightline.train.build import build_source, complete_cache, facts_of, keep_settings, load_rows, place_policy
+from sightline.train.build import (
+    build_rendering,
+    build_source,
+    complete_cache,
+    facts_of,
+    keep_settings,
+    load_rows,
+    place_policy,
+)
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
 from sightline.train.lockstep import Lockstep
@@ -30,7 +38,7 @@ from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
 from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
-from sightline.train.source import Render, Source
+from sightline.train.source import Rendering, Source
 from sightline.types import Algorithm, Batch, Group, LayoutName, RenderedGroup
 
 
@@ -48,7 +56,7 @@ class Session:
     optimizer: Optimizer
     schedule: Schedule
     source: Source
-    render: Render
+    render: Rendering
     held_out: Sequence[Group]
     columns: Columns
     lockstep: Lockstep
@@ -165,11 +173,11 @@ def open_session(
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
     rows = load_rows(recipe, runtime, renderer, reads)
     if algorithm.compares:
-        trained = rows.train if recipe.online is None else ()
-        refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"])
-    source = build_source(recipe, runtime, policy, renderer, rows.train)
+        refuse_uncompared([*(rows.train if recipe.online is None else ()), *rows.held_out], recipe.algorithm["name"])
+    render = build_rendering(recipe, renderer)
+    source = build_source(recipe, runtime, policy, render, rows.train)
     try:
-        complete_cache(reference, recipe, runtime, policy, renderer, rows, quiet=quiet)
+        complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         if runtime.is_main:
             write_run(run, recipe, facts_of(runtime, policy, rows))
         model, optimizer = runtime.prepare(policy, build_optimizer(policy.parts(), recipe.train))
@@ -183,7 +191,7 @@ def open_session(
             optimizer=optimizer,
             schedule=Schedule.of(recipe.train, recipe.train.max_steps or source.steps(recipe.train.epochs)),
             source=source,
-            render=renderer.render,
+            render=render,
             held_out=rows.held_out,
             columns=Columns(algorithm.needs, reference, policy),
             lockstep=Lockstep.of(runtime, renderer),

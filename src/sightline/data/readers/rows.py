@@ -155,13 +155,9 @@ def _check_whole(text: str, place: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        found = f"'{place.strip() or 'the row'}' holds half of a character ({text[error.start]!a}), such as an emoji cut"
+        half = f"half of a character ({text[error.start]!a}), as of an emoji that was cut in two"
         remedy = "Write the whole character, or remove the half"
-        raise RowError("malformed", f"{found} in two", remedy=remedy) from error
-
-
-def _stands_twice(twice: KeyTwice) -> RowError:
-    return RowError("malformed", f"the key '{twice.key}' stands twice", remedy="Keep one")
+        raise RowError("malformed", f"{place!a} holds {half}", remedy=remedy) from error
 
 
 def read_rows(path: str, *, split: str = "train", limit: int | None = None) -> Iterator[Row]:

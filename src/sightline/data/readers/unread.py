@@ -16,13 +16,17 @@ _PICTURE = re.compile(
     re.IGNORECASE,
 )
 """Names of columns with the picture of a row, beside ``image`` and ``images``."""
-_ANOTHER = re.compile(r"videos?(?:_?(?:paths?|files?|urls?))?|images?_?\d+|(?:chosen|rejected|negative)_images?", re.IGNORECASE)
+_ANOTHER = re.compile(
+    r"videos?(?:_?(?:paths?|files?|urls?))?|images?_?\d+|(?:chosen|rejected|negative)_images?", re.IGNORECASE
+)
 """Names of columns with what a row has beside its picture: never read where they are left over."""
 _FILE = re.compile(
     r"(?:data:(?:image|video)/.*|/9j/4.{60,}|iVBORw0KGgo.{60,}"  # the last two: base64 of a JPEG and a PNG
     r"|[^\n]{1,1000}\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|heic|qoi|dds|mp4|avi|mov|mkv|webm)(?:\?[^\n]*)?)",
     re.IGNORECASE | re.DOTALL,
 )
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*", b"MM\x00*")
+"""How the files of pictures begin."""
 
 
 def check_unread(columns: Mapping[str, Any], *, pictures: int) -> None:
@@ -48,7 +52,7 @@ def looks_like_picture(value: Any) -> bool:
         return any(map(looks_like_picture, value.values()))
     if isinstance(value, list | tuple):
         return any(map(looks_like_picture, value[:8]))
-    return isinstance(value, bytes | bytearray | Image.Image)
+    return isinstance(value, Image.Image) or (isinstance(value, bytes) and value.startswith(_MAGIC))
 
 
 def unread(name: str, value: Any) -> RowError:
