@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 
 from sightline.data.readers.rows import RowError
 from sightline.errors import DataError, RecipeError
+from sightline.models.control import control_tokens
 from sightline.types import Message
 
 _PROBE = "sightlineprobe"
@@ -55,10 +56,7 @@ class ChatTemplate:
             raise RecipeError(
                 "the tokenizer has no eos_token: an answer could not end. Set one in its tokenizer_config.json"
             )
-        added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
-        special = {*added, *tokenizer.all_special_tokens, processor.image_token} - {""}
-        self.special: tuple[str, ...] = tuple(sorted(special, key=lambda token: (-len(token), token)))
-        """Control tokens, the longest first."""
+        self.special = control_tokens(tokenizer, processor.image_token)
         self._strings: frozenset[str] = frozenset()
         for role in ("user", "assistant", "system"):
             if self._takes_strings(role):

@@ -160,6 +160,10 @@ def _check_whole(text: str, place: str) -> None:
         raise RowError("malformed", f"{place!a} holds {half}", remedy=remedy) from error
 
 
+def _stands_twice(twice: KeyTwice) -> RowError:
+    return RowError("malformed", f"the key '{twice.key}' stands twice", remedy="Keep one")
+
+
 def read_rows(path: str, *, split: str = "train", limit: int | None = None) -> Iterator[Row]:
     """The rows of a .json, .jsonl or .parquet file, a folder saved by ``datasets``, or a datasets name.
 
