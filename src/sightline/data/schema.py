@@ -336,7 +336,10 @@ def _group_of_line(line: bytes, source: str, resolve: Resolve) -> Group:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+    except (TypeError, ValueError):  # keys that are no text, or a list in itself
+        text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

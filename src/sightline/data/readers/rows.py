@@ -138,7 +138,9 @@ def check_characters(content: Any) -> None:
             _check_whole(value, place)
         elif isinstance(value, Mapping):
             for key in value:
-                _check_whole(str(key), f"{place} (a key)")
+                if not isinstance(key, str):
+                    raise RowError("malformed", f"{ascii(place)} has the key {key!r:.40}", remedy="Keys are texts")
+                _check_whole(key, f"a key of {place}")
             pending += [(f"{place}.{key}" if place else str(key), inner) for key, inner in value.items()]
         elif isinstance(value, list | tuple):
             pending += [(f"{place}[{i}]", inner) for i, inner in enumerate(value) if not isinstance(inner, int | float)]
