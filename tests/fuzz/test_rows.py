@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from sightline.data.load import Account, groups_from_records, load_dataset_spec
 from sightline.data.render import Renderer
+from sightline.data.schema import read_groups
 from sightline.data.validate import BAD_ROWS, Checks, DataReport
 from sightline.errors import DataError, SightlineError
 from sightline.models.layout import lay_out
@@ -209,3 +212,45 @@ def test_an_error_of_a_damaged_line_names_file_and_row(name: str, folder: Path, 
             assert isinstance(error, DataError) and f"{path}, row 2 (counted from 1)" in str(error)
             assert len(str(error)) < SCREEN
     assert refused > ROWS // 50
+
+
+def test_a_damaged_table_is_told_about(folder: Path) -> None:
+    rng = random.Random("tables")
+    picture = (folder / "0.png").read_bytes()
+    rows = [
+        {"prompt": f"What {i}?", "chosen": "a", "rejected": "b é", "images": [{"bytes": picture, "path": "x.png"}]}
+        for i in range(20)
+    ]
+    made, path = [], folder / "rows.parquet"
+    for compression in ("none", "snappy"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, compression=compression)
+        made.append(path.read_bytes())
+    spec, outcomes = DatasetSpec(train=(DataSpec(path=str(path)),), on_bad_row="skip"), set()
+    for _ in range(ROWS // 3):
+        data = bytearray(rng.choice(made))
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data)
+        try:
+            groups, report = load_dataset_spec(spec, "train", folder / "run", None)
+        except DataError as error:
+            assert str(path) in str(error) and len(str(error)) < SCREEN
+            outcomes.add("refused")
+            continue
+        assert report.kept == len(groups) and report.read == report.kept + len(report.bad)
+        outcomes.add("some rows" if report.bad else "all rows")
+    assert outcomes == {"refused", "some rows", "all rows"}
+
+
+def test_a_damaged_group_file_names_its_line(folder: Path) -> None:
+    rng, path = random.Random("group files"), folder / "groups.jsonl"
+    refused = 0
+    for _ in range(ROWS):
+        rows = [json.dumps(GROUPS[0]).encode(), line(damage(rng.choice(GROUPS), rng, JUNK), rng)]
+        path.write_bytes(b"\n".join(rows))
+        try:
+            list(read_groups(path))
+        except DataError as error:
+            refused += 1
+            assert f"{path}:2: " in str(error) and len(str(error)) < SCREEN
+    assert refused > ROWS // 4

@@ -71,6 +71,8 @@ class Row:
             content = parse_json(content, "Every line is one JSON object")
         elif isinstance(content, KeyTwice):
             raise _stands_twice(content)
+        elif isinstance(content, NotText):
+            raise RowError("malformed", f"not UTF-8 text ({content.byte})", remedy="Store texts as UTF-8")
         else:
             check_characters(content)
         if not isinstance(content, Mapping):
@@ -83,6 +85,13 @@ class KeyTwice:
     """Stands for a JSON object in which a key stands twice: a plain parser keeps the last value in silence."""
 
     key: str
+
+
+@dataclass(frozen=True)
+class NotText:
+    """Stands for a row of a table that cannot be read: a text in it is no UTF-8."""
+
+    byte: str
 
 
 def parse_json(text: bytes, expected: str) -> Any:
@@ -139,7 +148,7 @@ def check_characters(content: Any) -> None:
         elif isinstance(value, Mapping):
             for key in value:
                 if not isinstance(key, str):
-                    raise RowError("malformed", f"{ascii(place)} has the key {key!r:.40}", remedy="Keys are texts")
+                    raise RowError("malformed", f"{place!a} has the key {key!r:.40}", remedy="Keys are texts")
                 _check_whole(key, f"a key of {place}")
             pending += [(f"{place}.{key}" if place else str(key), inner) for key, inner in value.items()]
         elif isinstance(value, list | tuple):
@@ -207,7 +216,7 @@ def _intact(rows: Callable[[], Iterator[Row]], path: str) -> Iterator[Row]:
 
     try:
         yield from rows()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"is damaged ({error})", source=path, remedy="Restore the file") from error
 
 
@@ -231,7 +240,7 @@ def _listed(text: bytes, path: str) -> list[Any]:
     return found
 
 
-def _parquet_records(path: str) -> Iterator[dict[str, Any]]:
+def _parquet_records(path: str) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -240,7 +249,17 @@ def _parquet_records(path: str) -> Iterator[dict[str, Any]]:
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"not a parquet file ({error})", source=path) from error
     for batch in table.iter_batches(batch_size=64):
-        yield from batch.to_pylist()
+        try:
+            yield from batch.to_pylist()
+        except UnicodeDecodeError:  # in one of them
+            yield from (_record_of(batch.slice(index, 1)) for index in range(batch.num_rows))
+
+
+def _record_of(row: Any) -> Any:
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return NotText(f"byte {error.object[error.start]:#04x}")
 
 
 def _saved_rows(path: str, split: str) -> Iterator[Row]:
