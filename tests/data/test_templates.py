@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from groups import assistant, user
 from published_templates import LLAVA_15, PUBLISHED, QWEN2, Published, chatml
+from tokenizers import normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sightline.data.encode import ChatEncoder
@@ -203,3 +204,27 @@ def test_the_traits_are_those_of_the_published_templates() -> None:
     assert not ends["llava-1.5"] and not ends["llava-1.6-mistral"] and ends["llava-1.6-vicuna"]
     assert r"<\s>" in PUBLISHED["llava-1.6-mistral"].template and "is string" in QWEN2
     assert {name for name, p in PUBLISHED.items() if p.eos != p.end} == {"gemma-3", "idefics3"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("kind", ["bytes", "metaspace", "prepend"])
+def test_a_trained_history_has_the_ids_of_its_whole_text(name: str, kind: str) -> None:
+    processor = processor_of(PUBLISHED[name])
+    backend = processor.tokenizer.backend_tokenizer
+    if kind == "metaspace":  # as Llama's: the first word of a text, and no other, gets a blank before it
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    if kind == "prepend":  # as the older ones: every piece between control tokens gets one
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("_"), normalizers.Replace(" ", "_")])
+    encoder = ChatEncoder(processor)
+    messages, whole = conversation(3), ""
+    befores = [encoder.template.text(messages[:index], generation=True) for index in (1, 3, 5)]
+    written = ""
+    for index, before in zip((1, 3), befores, strict=False):
+        turn = encoder.template.turn(messages[:index], messages[index], before, befores[(index + 1) // 2])
+        whole, written = whole + before[len(written) :] + turn.answer + turn.end, turn.written
+    whole += befores[2][len(written) :]
+    bos = processor.tokenizer.bos_token
+    plain_ids = processor.tokenizer(whole, add_special_tokens=not (bos and whole.startswith(bos))).input_ids
+    assert list(encoder.prompt(messages).ids) == plain_ids

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from sightline.data.readers.rows import RowError
@@ -27,16 +28,18 @@ class ChatEncoder:
     Recent results are kept: rows come again in every epoch.
     """
 
-    def __init__(self, processor: Any, *, keep_ids: int = 2**22) -> None:
+    def __init__(self, processor: Any, *, longest: int = sys.maxsize, keep_ids: int = 2**22) -> None:
         """
         Args:
             processor: transformers processor with a tokenizer and a chat template.
+            longest: most ids of a prompt, one per picture. Where spans are trained a conversation is written and
+                tokenized again for each of them: one that is too long anyway is refused before that.
             keep_ids: most token ids that are remembered.
 
         Raises:
             RecipeError: the processor has no usable chat template or no end-of-sequence token.
         """
-        self.tokenizer = processor.tokenizer
+        self.tokenizer, self._longest = processor.tokenizer, longest
         self.template = ChatTemplate(processor)
         self._recent: Recent[Encoded] = Recent(keep_ids, lambda encoded: len(encoded.ids) + 16)
 
@@ -49,7 +52,8 @@ class ChatEncoder:
         """Ids of a prompt up to where the answer begins, and the spans of assistant turns of weight 1.
 
         Raises:
-            RowError: a control token in a text, or a conversation that the template refuses or rewrites.
+            RowError: a control token in a text, a conversation that the template refuses or rewrites, or a longer
+                one than ``longest`` where spans of it are trained.
         """
         return self._recent.get(repr(messages), lambda: self._prompt(messages))
 
@@ -62,38 +66,37 @@ class ChatEncoder:
         return self._recent.get((repr(messages), text), lambda: self._answer(messages, text)).ids
 
     def _prompt(self, messages: Sequence[Message]) -> Encoded:
-        ids: list[int] = []
-        text = written = ""  # with an end behind every trained answer, and as the template writes it
-        spans = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant" or not message.get("weight"):
-                continue
-            turn = self.template.turn(messages[:index], message)
-            begin = text + _continued(written, turn.before)
-            ids = self._continue(ids, text, begin)
-            start = len(ids)
-            text, written = begin + turn.answer + turn.end, turn.written
-            ids = self._continue(ids, begin, text)
-            spans.append((start, len(ids)))
+        self.template.check(messages)
         whole = self.template.text(messages, generation=True)
-        ids = self._continue(ids, text, text + _continued(written, whole))
-        return Encoded(tuple(ids), tuple(spans))
+        trained = [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight")]
+        if not trained:
+            return Encoded(tuple(self._tokenize(whole, first=True)))
+        if (count := len(self._tokenize(whole, first=True))) > self._longest:
+            raise too_long(count, self._longest)
+        befores = [self.template.text(messages[:index], generation=True) for index in trained]
+        ids, written, spans = _Ids(self._tokenize), "", []
+        for index, before, following in zip(trained, befores, [*befores[1:], whole], strict=True):
+            turn = self.template.turn(messages[:index], messages[index], before, following)
+            ids.add(before[len(written) :])
+            start = len(ids)
+            ids.add(turn.answer + turn.end, end=turn.end)
+            spans.append((start, len(ids)))
+            written = turn.written
+        ids.add(whole[len(written) :])
+        return Encoded(tuple(ids.all()), tuple(spans))
 
     def _answer(self, messages: Sequence[Message], text: str) -> Encoded:
         if not text.strip():
             raise RowError("empty answer", "the answer is empty", remedy="Give it a text, or leave the row out")
         history = tuple({key: value for key, value in message.items() if key != "weight"} for message in messages)
-        turn = self.template.turn(history, {"role": "assistant", "content": [{"type": "text", "text": text}]})
-        start = list(self.prompt(history).ids)
-        ids = self._continue(start, turn.before, turn.before + turn.answer + turn.end)[len(start) :]
-        return Encoded(tuple(ids))
-
-    def _continue(self, ids: list[int], text: str, longer: str) -> list[int]:
-        """Ids of ``longer``, which starts with ``text``, beginning with the ids already fixed for ``text``."""
-        whole = self._tokenize(longer, first=True)
-        if whole[: len(ids)] == ids:
-            return whole
-        return ids + self._tokenize(longer[len(text) :], first=False)
+        message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        start = self.prompt(history).ids
+        self.template.check([message])
+        before = self.template.text(history, generation=True)
+        turn = self.template.turn(history, message, before)
+        ids = _Ids(self._tokenize, before, start)
+        ids.add(turn.answer + turn.end)
+        return Encoded(tuple(ids.all()[len(start) :]))
 
     def _tokenize(self, text: str, *, first: bool) -> list[int]:
         bos = self.tokenizer.bos_token
@@ -105,17 +108,45 @@ class ChatEncoder:
         return ids
 
 
-def _continued(written: str, longer: str) -> str:
-    """What a longer conversation has behind the one that it continues.
+def too_long(count: int, most: int) -> RowError:
+    """The error of a row of more tokens than it may have."""
+    return RowError(
+        "too long",
+        f"prompt, images and response take {count} tokens or more, and may take {most} (data.max_length, or the "
+        "model's context: its max_position_embeddings)",
+        remedy="Raise data.max_length where it is less than the context, lower model.image_size, or leave the row out; "
+        "nothing is cut",
+    )
 
-    Raises:
-        RowError: it does not begin with it.
+
+class _Ids:
+    """Token ids of a text that grows. What was fixed stays fixed: where the tokenizer would merge what is added with
+    what is there, it is tokenized by itself.
+
+    An end of turn cuts the text for the tokenizer, as every control token does: what is behind it is tokenized with
+    the end before it and nothing else, so that a conversation of many turns takes no longer than its length.
     """
-    if not longer.startswith(written):
-        raise RowError(
-            "malformed",
-            "the chat template writes an earlier answer otherwise once the conversation goes on, so that it cannot "
-            "be trained where it stands",
-            remedy="Set train_on: last for these rows, or model.chat_template to one that leaves earlier turns alone",
-        )
-    return longer[len(written) :]
+
+    def __init__(self, tokenize: Callable[..., list[int]], text: str = "", ids: Sequence[int] = ()) -> None:
+        self._tokenize = tokenize
+        self._fixed: list[int] = []
+        """Up to the last end of turn."""
+        self._end = ""
+        self._text, self._ids = text, list(ids)
+        """Behind it."""
+
+    def __len__(self) -> int:
+        return len(self._fixed) + len(self._ids)
+
+    def all(self) -> list[int]:
+        return self._fixed + self._ids
+
+    def add(self, text: str, *, end: str = "") -> None:
+        """Adds a text, which closes with ``end`` if that is given: a control token."""
+        longer = self._text + text
+        whole = self._tokenize(self._end + longer, first=not self._fixed)[bool(self._end) :]
+        if whole[: len(self._ids)] != self._ids:
+            whole = self._ids + self._tokenize(text, first=False)
+        self._text, self._ids = longer, whole
+        if end:
+            self._fixed, self._end, self._text, self._ids = self._fixed + whole, end, "", []

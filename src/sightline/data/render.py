@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 
-from sightline.data.encode import ChatEncoder, Encoded
+from sightline.data.encode import ChatEncoder, Encoded, too_long
 from sightline.data.picture import picture_size, read_picture
 from sightline.data.readers.rows import RowError
 from sightline.data.recent import Recent
@@ -34,6 +35,7 @@ class Renderer:
         family: Family,
         *,
         limits: Limits | None = None,
+        max_length: int | None = None,
         cache_bytes: int = 512 * 2**20,
         segments: SegmentSpec | None = None,
     ) -> None:
@@ -42,6 +44,7 @@ class Renderer:
             processor: transformers processor with a tokenizer, an image processor and a chat template.
             family: names the processor's image keys.
             limits: of the model; None: its context is not known, and ids are checked against the tokenizer.
+            max_length: most tokens of a prompt plus response, where it is less than the model's context.
             cache_bytes: most memory for the pixels of recently used pictures.
             segments: weighs the tokens of compared answers by where they differ.
 
@@ -49,8 +52,9 @@ class Renderer:
             RecipeError: the processor has no chat template or no end-of-sequence token.
         """
         self.processor, self.family, self.tokenizer = processor, family, processor.tokenizer
-        self.encoder = ChatEncoder(processor)
         self.limits = limits or Limits(vocabulary=len(self.tokenizer))
+        self._most = min(self.limits.context, max_length or sys.maxsize)
+        self.encoder = ChatEncoder(processor, longest=self._most)
         self._longest = max(map(len, self.tokenizer.get_vocab()))
         self._exact = exact_size(processor)
         self._pictures: Recent[ImageInputs] = Recent(cache_bytes, _bytes)
@@ -79,7 +83,7 @@ class Renderer:
         )
         prompts = [len(prompt.tokens) for prompt in rendered.prompts]
         lengths = [prompts[response.prompt] + len(response.tokens) for response in rendered.responses]
-        self._named(group, self._check_context, max(lengths or prompts))
+        self._named(group, self._check_length, max(lengths or prompts), self.limits.context)
         return rendered if self._segments is None else weigh_segments(rendered, self._segments)
 
     def num_tokens(self, group: Group, *, new: int = 0) -> int:
@@ -104,7 +108,7 @@ class Renderer:
             lengths.append(len(encoded.ids) - len(prompt.images) + pictures)
         answers = [self._named(group, self._response, group.prompts[r.prompt], r) for r in group.responses]
         longest = new + max([lengths[answer.prompt] + len(answer.tokens) for answer in answers] or lengths)
-        self._named(group, self._check_context, longest)
+        self._named(group, self._check_length, longest, self._most)
         return longest
 
     def image(self, path: str) -> ImageInputs:
@@ -137,17 +141,12 @@ class Renderer:
         the longest."""
         texts = [sum(len(text_of(message)) for message in prompt.messages) for prompt in group.prompts]
         most = max([texts[r.prompt] + len(r.text) * (r.tokens is None) for r in group.responses] or texts)
-        if most > self._longest * self.limits.context:
-            self._check_context(most // self._longest)
+        if most > self._longest * self._most:
+            self._check_length(most // self._longest, self._most)
 
-    def _check_context(self, length: int) -> None:
-        if length > self.limits.context:
-            raise RowError(
-                "too long",
-                f"prompt, images and response take {length} tokens or more, and the model's context has "
-                f"{self.limits.context} (max_position_embeddings)",
-                remedy="Lower model.image_size, shorten the row, or leave it out; nothing is cut",
-            )
+    def _check_length(self, length: int, most: int) -> None:
+        if length > most:
+            raise too_long(length, most)
 
     def _encoded(self, prompt: Prompt) -> Encoded:
         encoded = self.encoder.prompt(prompt.messages)

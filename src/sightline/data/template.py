@@ -6,6 +6,7 @@ in whether they end a turn at all. All of it is found out by asking the template
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,15 +27,20 @@ _FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 class Turn(NamedTuple):
     """An answer in its conversation."""
 
-    before: str
-    """What the template writes up to where the answer begins."""
     answer: str
     """What the model writes: the text, behind what the template sets before it (a blank)."""
     end: str
     """The one special token that ends the turn."""
     written: str
-    """``before``, the answer, and the end where the template itself writes it: what a longer conversation begins
-    with."""
+    """What a longer conversation begins with: all before the answer, the answer, and the end where the template itself
+    writes it."""
+
+
+class _Frame(NamedTuple):
+    """What a template writes around an answer."""
+
+    lead: str
+    tail: str
 
 
 class ChatTemplate:
@@ -61,25 +67,26 @@ class ChatTemplate:
         for role in ("user", "assistant", "system"):
             if self._takes_strings(role):
                 self._strings |= {role}
+        self._frame: _Frame | None = None
+        """Of most answers; None: the template wants longer conversations, and rows will tell."""
+        with contextlib.suppress(DataError):
+            asked = [_said("user", "?")]
+            self._frame = self._frame_of(asked, self.text(asked, generation=True))
 
     @property
     def end(self) -> str:
         """The special token that ends an answer: as the template writes it, or else the tokenizer's end of sequence."""
-        try:
-            return self.turn([_said("user", "?")], _said("assistant", _PROBE)).end
-        except (DataError, RecipeError):  # it wants other conversations than this one: rows will tell
-            return str(self.processor.tokenizer.eos_token)
+        return str(self.processor.tokenizer.eos_token) if self._frame is None else self._ended(self._frame.tail)[1]
 
     def text(self, messages: Sequence[Message], *, generation: bool) -> str:
-        """What the template writes.
+        """What the template writes. Texts are not looked at: ``check`` does.
 
         Raises:
-            RowError: a text that holds a control token; a conversation that the template does not take.
+            RowError: a conversation that the template does not take.
         """
-        for message in messages:
-            self.check_text(text_of(message), str(message["role"]))
+        plain = [self._plain(message) for message in messages]
         try:
-            return self._written([self._plain(message) for message in messages], generation=generation)
+            return self._written(plain, generation=generation)
         except _FAILURES as error:  # raise_exception of templates that take no system turn, for one
             raise RowError(
                 "malformed",
@@ -87,32 +94,81 @@ class ChatTemplate:
                 remedy="Change its turns to what the model was trained with, or set model.chat_template",
             ) from error
 
-    def turn(self, history: Sequence[Message], message: Message) -> Turn:
+    def turn(self, history: Sequence[Message], message: Message, before: str, following: str | None = None) -> Turn:
         """Where an assistant message stands behind ``history``.
 
+        Args:
+            history: the conversation before it.
+            message: the answer.
+            before: what the template writes of ``history``, up to where the answer begins.
+            following: what it writes of a conversation that goes on behind the answer, or None: the answer is the last.
+
         Raises:
-            RecipeError: no answer can be told from its prompt.
-            RowError: the template writes another text than the answer's; or as ``text``.
+            RowError: no answer can be told from its prompt, or the template writes another text than the answer's.
         """
-        before = self.text(history, generation=True)
-        lead, found, tail = self._behind(before, [*history, _said("assistant", _PROBE)]).partition(_PROBE)
-        if not found:
-            raise RecipeError("the chat template leaves answers out. Set model.chat_template to a Jinja file")
-        written = self._behind(before, [*history, message])
-        said = next((s for s in _ways(text_of(message)) if written == lead + s + tail), None)
-        if said is None:
+        whole = self.text([*history, message], generation=False) if following is None else following
+        said = text_of(message)
+        turn = None if self._frame is None else self._found(whole, before, said, self._frame, following is None)
+        if turn is not None:
+            return turn
+        turn = self._found(whole, before, said, self._frame_of(history, before), following is None)
+        if turn is not None:
+            return turn
+        if following is None:
             raise RowError(
                 "malformed",
                 "the chat template rewrites an answer, so that something else would be trained",
                 remedy="Write the answer as the model does, or set model.chat_template to one that keeps answers",
             )
+        self.turn(history, message, before)
+        raise RowError(
+            "malformed",
+            "the chat template writes an earlier answer otherwise once the conversation goes on, so that it cannot be "
+            "trained where it stands",
+            remedy="Set train_on: last for these rows, or model.chat_template to one that leaves earlier turns alone",
+        )
+
+    def _found(self, whole: str, before: str, said: str, frame: _Frame, last: bool) -> Turn | None:
+        """The answer where ``whole`` has it as the frame says, else None."""
+        gap, end, ends = self._ended(frame.tail)
+        for text in dict.fromkeys((said, said.strip())):  # templates that cut white space off
+            answer = frame.lead + text + gap
+            written = before + answer + (end if ends else "")
+            if whole == before + frame.lead + text + frame.tail:
+                return Turn(answer, end, written)
+            if not last and whole.startswith(written if ends else written + frame.tail):
+                return Turn(answer, end, written)
+        return None
+
+    def _ended(self, tail: str) -> tuple[str, str, bool]:
+        """White space before the end of a turn, the end, and whether the template writes it."""
         rest = tail.lstrip()
         end = next((token for token in self.special if rest.startswith(token)), None)
         if end is None:
-            answer = lead + said
-            return Turn(before, answer, str(self.processor.tokenizer.eos_token), before + answer)
-        answer = lead + said + tail[: len(tail) - len(rest)]
-        return Turn(before, answer, end, before + answer + end)
+            return "", str(self.processor.tokenizer.eos_token), False
+        return tail[: len(tail) - len(rest)], end, True
+
+    def _frame_of(self, history: Sequence[Message], before: str) -> _Frame:
+        whole = self.text([*history, _said("assistant", _PROBE)], generation=False)
+        if not whole.startswith(before):
+            raise RowError(
+                "malformed",
+                "the chat template writes a conversation that does not start with its own generation prompt, so an "
+                "answer cannot be told from its prompt",
+                remedy="Set model.chat_template to a Jinja file that does",
+            )
+        lead, found, tail = whole[len(before) :].partition(_PROBE)
+        if not found:
+            raise RowError("malformed", "the chat template leaves answers out", remedy="Set model.chat_template")
+        return _Frame(lead, tail)
+
+    def check(self, messages: Sequence[Message]) -> None:
+        """
+        Raises:
+            RowError: a control token stands in a text.
+        """
+        for message in messages:
+            self.check_text(text_of(message), str(message["role"]))
 
     def control_in(self, text: str) -> str | None:
         """A control token that stands in a text, where the tokenizer would not take it for text."""
@@ -132,15 +188,6 @@ class ChatTemplate:
             found, remedy = f"{found!r}", "Remove it, or spell it otherwise: the chat template marks turns and pictures"
         name = "an answer" if role == "assistant" else f"a {role} message"
         raise RowError("control token", f"{name} contains {found}, which is no text to the tokenizer", remedy=remedy)
-
-    def _behind(self, before: str, messages: Sequence[Message]) -> str:
-        whole = self.text(messages, generation=False)
-        if not whole.startswith(before):
-            raise RecipeError(
-                "the chat template writes a conversation that does not start with its own generation prompt, "
-                "so an answer cannot be told from its prompt. Set model.chat_template to a Jinja file that does"
-            )
-        return whole[len(before) :]
 
     def _plain(self, message: Message) -> dict[str, Any]:
         """A message as the template takes it: string or parts, and nothing of ours in it."""
@@ -195,8 +242,3 @@ def text_of(message: Mapping[str, Any]) -> str:
 
 def _said(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
-
-
-def _ways(text: str) -> tuple[str, str]:
-    """A text as it is, and as templates write it that cut white space off."""
-    return text, text.strip()

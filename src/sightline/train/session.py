@@ -209,8 +209,9 @@ def open_session(
 
 
 def _renderer(recipe: Recipe, policy: Policy) -> Renderer:
-    segments = None if recipe.data is None else recipe.data.segments
-    return Renderer(policy.processor, policy.family, limits=Limits.of(policy.config), segments=segments)
+    segments, max_length = (None, None) if recipe.data is None else (recipe.data.segments, recipe.data.max_length)
+    limits = Limits.of(policy.config)
+    return Renderer(policy.processor, policy.family, limits=limits, max_length=max_length, segments=segments)
 
 
 def _runtime(recipe: Recipe) -> Runtime:

@@ -14,6 +14,8 @@ from sightline.data.readers.rows import RowError
 from sightline.data.readers.unread import looks_like_picture, unread
 from sightline.types import Edge, Group, Prompt, Response
 
+_MOST_RANKED = 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -83,7 +85,14 @@ def answer_text(turn: Turn) -> str:
 
 
 def ranked(prompt: Prompt, answers: Sequence[str], reading: Reading) -> Group:
-    """A Group of answers ordered from best to worst, each better than all after it."""
+    """A Group of answers ordered from best to worst, each better than all after it.
+
+    Raises:
+        RowError: So many that their comparisons, one for each two, would fill the memory.
+    """
+    if len(answers) > _MOST_RANKED:
+        found = f"{len(answers)} answers are ranked, which makes {len(answers) * (len(answers) - 1) // 2} comparisons"
+        raise RowError("malformed", found, remedy=f"Rank {_MOST_RANKED} at most: it may be a text cut into characters")
     pairs = [(i, j) for i in range(len(answers)) for j in range(i + 1, len(answers))]
     edges = tuple(Edge(winner=i, loser=j) for i, j in pairs) if reading.relate else ()
     return Group(prompts=(prompt,), responses=tuple(Response(text=answer) for answer in answers), edges=edges)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,8 @@ def parse_json(text: bytes, expected: str) -> Any:
         found = dict(pairs)
         if len(found) == len(pairs):
             return found
-        keys = [key for key, _ in pairs]
-        twice.append(KeyTwice(next(key for key in keys if keys.count(key) > 1)))
+        counts = Counter(key for key, _ in pairs)
+        twice.append(KeyTwice(next(key for key, count in counts.items() if count > 1)))
         return twice[-1]
 
     try:
@@ -147,10 +148,8 @@ def check_characters(content: Any) -> None:
             _check_whole(value, place)
         elif isinstance(value, Mapping):
             for key in value:
-                if not isinstance(key, str):
-                    raise RowError("malformed", f"{place!a} has the key {key!r:.40}", remedy="Keys are texts")
                 _check_whole(key, f"a key of {place}")
-            pending += [(f"{place}.{key}" if place else str(key), inner) for key, inner in value.items()]
+            pending += [(f"{place}.{key}" if place else key, inner) for key, inner in value.items()]
         elif isinstance(value, list | tuple):
             pending += [(f"{place}[{i}]", inner) for i, inner in enumerate(value) if not isinstance(inner, int | float)]
 
@@ -160,7 +159,9 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
-def _check_whole(text: str, place: str) -> None:
+def _check_whole(text: Any, place: str) -> None:
+    if not isinstance(text, str):
+        raise RowError("malformed", f"{place!a} is {text!r:.40}, expected a text", remedy="Keys are texts")
     if text.isascii():
         return
     try:
