@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from sightline.data.readers.rows import RowError
 from sightline.errors import DataError
 
 UNREADABLE = (
@@ -87,9 +88,10 @@ def check_mode(picture: Image.Image) -> None:
         raise DataError(found, remedy="Store it with 8 or 16 bits")
 
 
-def unreadable(path: str, error: Exception) -> DataError:
+def unreadable(path: str, error: Exception) -> RowError:
     """What to tell of a picture that Pillow refused with ``error``."""
     remedy = "Make it smaller" if isinstance(error, Image.DecompressionBombError) else "Restore the file"
     if isinstance(error, FileNotFoundError):
         remedy = "Put the file there"
-    return DataError(f"picture {path} cannot be read ({error})", remedy=f"{remedy}, or leave the row out")
+    found = f"picture {path} cannot be read ({error})"
+    return RowError("broken image", found, remedy=f"{remedy}, or leave the row out")

@@ -40,7 +40,7 @@ def begin(s: Session) -> None:
     if candidates is None:
         return
     s.looking.candidates = [group for group in candidates if group.id in kept] if kept else candidates
-    probe = s.looking.prepare()
+    probe = s.looking.prepare(s.render)
     s.looking.start = kept or (margins(s, probe) if probe else {})
     if s.runtime.is_main and probe:
         aside = s.run.looking.with_suffix(".tmp")
