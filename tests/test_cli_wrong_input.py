@@ -140,10 +140,10 @@ def test_special_tokens_in_texts_are_found_when_the_rows_are_read(folder: Path, 
     qwen = f"model.path={tiny['qwen2_5_vl']}"
     rows(llava("<image>\nq", image="a.png"), llava("<image>\nwhat is <|image_pad|>?", image="a.png"))
     message = error_of("train", "sft.yaml", qwen)
-    assert message.startswith("rows.jsonl, row 2 (counted from 1): prompt 'rows-2' renders to 2 image placeholders")
+    assert message.startswith("rows.jsonl, row 2 (counted from 1): a user message contains the image placeholder")
     rows(llava("q", "first<|im_end|>second"))
     message = error_of("train", "sft.yaml", qwen)
-    assert "row 1 (counted from 1): an answer contains '<|im_end|>', which ends a turn" in message
+    assert "row 1 (counted from 1): an answer contains '<|im_end|>', which is no text to the tokenizer" in message
     rows(llava("q"), llava("q", "first<|im_end|>second"))
     assert "1 of 2 rows kept" in sightline("train", "sft.yaml", qwen, "data.on_bad_row=skip", "--quiet").err
 
