@@ -16,6 +16,7 @@ from sightline.data.picture import UNREADABLE, check_mode, unreadable
 from sightline.data.readers.chat import PLACEHOLDER
 from sightline.data.readers.rows import Reason, RowError
 from sightline.errors import DataError
+from sightline.files import replace_file
 from sightline.types import Edge, Group, Message, Prompt
 
 Part = Literal["train", "eval"]
@@ -98,11 +99,7 @@ def write_bad_rows(run_dir: Path, part: Part, report: DataReport) -> Path:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["part"] != part]
     new = [json.dumps({"part": part, **vars(row)}, ensure_ascii=False) for row in report.bad]
-    run_dir.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    # a name of a file that is no UTF-8 comes as halves of characters, which no file takes
-    aside.write_text("".join(f"{line}\n" for line in kept + new), encoding="utf-8", errors="backslashreplace")
-    aside.replace(path)
+    replace_file(path, _lines(kept + new))
     return path
 
 
@@ -111,10 +108,14 @@ def append_bad_row(run_dir: Path, row: BadRow) -> None:
     once. Such lines stay when a resumed run lists its bad rows again."""
     path = run_dir / BAD_ROWS
     line = json.dumps({"part": "training", **vars(row)}, ensure_ascii=False)
-    if path.exists() and line in path.read_text(encoding="utf-8").splitlines():
-        return
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"{line}\n")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if line not in lines:
+        replace_file(path, _lines([*lines, line]))
+
+
+def _lines(lines: Iterable[str]) -> str:
+    """A name of a file that is no UTF-8 comes as halves of characters, which no file takes."""
+    return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace").decode()
 
 
 class PictureFiles:
