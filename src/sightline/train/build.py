@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -177,12 +178,13 @@ def build_rendering(recipe: Recipe, renderer: Renderer) -> Rendering:
     decoded costs its row, which is listed with the others."""
     if recipe.data is None or recipe.data.on_bad_row == "error":
         return Rendering(renderer=renderer)
-    folder, number = Path(recipe.output_dir), itertools.count(1)
+    folder, number, writing = Path(recipe.output_dir), itertools.count(1), threading.Lock()
 
     def leave_out(group: Group, error: DataError) -> None:
         file, _, row = group.source.rpartition(":")
         bad = as_bad_row(file, int(row), error)
-        append_bad_row(folder, bad)
+        with writing:  # threads render
+            append_bad_row(folder, bad)
         _log.warning("%s left out while training, %d so far: %s", group.source, next(number), bad.error)
 
     return Rendering(renderer=renderer, leave_out=leave_out)
