@@ -54,7 +54,7 @@ FENCED = {
     "uvicorn": ("services/",),
     "gradio": ("services/", "app/"),
     "typer": ("cli/", "cli.py"),
-    "jinja2": ("report/", "data/encode.py"),
+    "jinja2": ("report/", "data/template.py"),
     "trl": (),
     "matplotlib": (),
 }

@@ -177,6 +177,7 @@ def test_what_would_move_with_the_policy_is_refused(tiny: dict[str, Path], tmp_p
     folder = adapter(tiny["llava"], tmp_path / "before", LORA)
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bias": "all"}))
-    recipe = run(spec(tiny["llava"], LORA, adapter=str(folder)), tmp_path, "adapter")
+    model = ModelSpec(path=str(tiny["llava"]), adapter=str(folder))
+    recipe = run(model, tmp_path, "adapter")
     with pytest.raises(RecipeError, match=r"trained parameters belong to none and would move.*copy or cache"):
         train(recipe, quiet=True)

@@ -111,7 +111,7 @@ def test_a_run_directory_holds_what_a_person_needs(tiny, tmp_path):
     environment = json.loads((result.run_dir / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     assert environment["image_processor"] == "CLIPImageProcessorPil"
-    assert environment["rows"]["train"] == "7 of 7 rows kept"
+    assert environment["rows"]["train"] == "7 of 7 rows kept, 5 with pictures"
     assert list((result.run_dir / "trackers").rglob("events.out*"))
     trained = load_policy(ModelSpec(path=str(result.model_dir)), trainable=False)
     start = load_policy(ModelSpec(path=str(tiny["llava"])), trainable=False)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sightline.data.render import Renderer
 from sightline.errors import DataError, RecipeError
 from sightline.models.branches import Branches, decoding, prefill, step
+from sightline.models.limits import Limits
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.models.rope import steady_length
@@ -46,11 +47,12 @@ class HFEngine:
             policy: samples with the weights and adapters that it has at each call.
             renderer: to share its cache of pictures; None: one of its own.
         """
-        self.policy = policy
-        self.renderer = renderer or Renderer(policy.processor, policy.family)
+        self.policy, self.limits = policy, Limits.of(policy.config)
+        self.renderer = renderer or Renderer(policy.processor, policy.family, limits=self.limits)
         self.tokenizer: Any = self.renderer.tokenizer
         self.forbidden = placeholder_ids(policy)
-        self.ends = end_ids(policy)
+        # what ends the answers of data ends a sample, whatever the generation config says
+        self.ends = sorted({*end_ids(policy), self.renderer.encoder.end_id})
 
     def generate(
         self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, on_progress: Progress | None = None
@@ -119,8 +121,7 @@ class HFEngine:
         return samples
 
     def _check_length(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec) -> None:
-        config = self.policy.config
-        limit = min(config.get_text_config().max_position_embeddings, steady_length(config) or sys.maxsize)
+        limit = min(self.limits.context, steady_length(self.policy.config) or sys.maxsize)
         for group in groups:
             length = len(group.prompts[0].tokens)
             if length + sampling.max_new_tokens > limit:
