@@ -12,50 +12,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest, check_options
 from sightline.evaluation.json_files import LONE_SURROGATES
-
-OnReply = Callable[[int, "Outcome"], None]
-"""Called with the number of a request and what came of it, from one thread at a time."""
-
-KINDS: Final = ("openai", "local", "replay")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """A reply and what it took."""
-
-    reply: JudgeReply
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    tries: int = 1
-
-
-class Backend(Protocol):
-    """Something that answers judge requests."""
-
-    @property
-    def name(self) -> str:
-        """Model and version."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """What a reply depends on beside name and request: address, weights, further parameters."""
-        ...
-
-    @property
-    def cached(self) -> bool:
-        """Whether its replies are worth keeping."""
-        ...
-
-    def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
-        """Answers all requests, in any order; a request that fails is reported as a reply without text."""
-        ...
-
+from sightline.evaluation.judges.base import Backend, Outcome, asked
 
 @dataclass(kw_only=True)
 class Usage:
@@ -201,12 +163,6 @@ class JudgeClient:
                 told = {"id": request.id, "attempt": request.attempt, "judge": self.name}
                 line = {**told, "asked": asked(request), **asdict(reply)}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def asked(request: JudgeRequest) -> str:
-    """What a judge is asked, without pictures and parameters: a stored reply is to this question and no other."""
-    messages = [dict(message) for message in request.messages]
-    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cache_key(name: str, request: JudgeRequest, identity: str = "") -> str:

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
-from sightline.evaluation.judge import OnReply, Outcome
+from sightline.evaluation.judges.base import OnReply, Outcome
 
 URL_NAMES: Final = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_API_URL")
 """Environment names for the address that users of the SDK, VLMEvalKit and lmms-eval know, in this order."""
@@ -78,11 +78,11 @@ class EndpointBackend:
 
     @property
     def identity(self) -> str:
-        """See ``judge.Backend``."""
+        """See ``judges.base.Backend``."""
         return json.dumps([self.url.removesuffix(_PATH).rstrip("/"), dict(self.parameters)], sort_keys=True)
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
-        """See ``judge.Backend``.
+        """See ``judges.base.Backend``.
 
         Raises:
             DataError: The endpoint refuses the key, the address or the model, or answers none of the first

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
-from sightline.evaluation.judge import OnReply, Outcome
+from sightline.evaluation.judges.base import OnReply, Outcome
 from sightline.evaluation.weights import fingerprint_files
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import RolloutEngine
@@ -28,12 +28,12 @@ class LocalBackend:
             load: Gives what generates; called when the first request comes.
             name: Model, as written into results and part of the cache key.
             batch_size: Requests generated together.
-            identity: See ``judge.Backend``.
+            identity: See ``judges.base.Backend``.
         """
         self.load, self.name, self.batch_size, self.identity = load, name, batch_size, identity
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
-        """See ``judge.Backend``. Another attempt draws other random numbers; at temperature 0 it changes nothing."""
+        """See ``judges.base.Backend``. Another attempt draws other random numbers; at temperature 0 it changes nothing."""
         kinds: dict[tuple[float, int, int], list[int]] = {}
         for index, request in enumerate(requests):
             kinds.setdefault((request.temperature, request.max_tokens, request.attempt), []).append(index)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
-from sightline.evaluation.judge import OnReply, Outcome, asked
+from sightline.evaluation.judges.base import OnReply, Outcome, asked
 
 
 class ReplayBackend:
@@ -46,7 +46,7 @@ class ReplayBackend:
         self.name = "+".join(judges) or "unknown"
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
-        """See ``judge.Backend``."""
+        """See ``judges.base.Backend``."""
         for number, request in enumerate(requests):
             on_reply(number, Outcome(reply=self._stored(request)))
 
