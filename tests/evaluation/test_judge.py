@@ -101,7 +101,24 @@ def test_a_wrong_request_is_not_tried_again():
     assert reply == JudgeReply(text=None, error="HTTP 400: too long") and len(fake.requests) == 1
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_403_for_one_request_is_one_failure():
+    """A filter refuses one answer; a wrong key refuses all."""
+
+    def script(number, asked):
+        filtered = asked["messages"][-1]["content"].endswith(" 2")
+        return (403, {}, b"filtered", 0) if filtered else (200, {}, body("fine"), 0)
+
+    with FakeJudge(script) as fake:
+        replies = client(fake).ask([request(n) for n in range(5)])
+        assert [reply.text for reply in replies] == ["fine", "fine", None, "fine", "fine"]
+        assert replies[2].error == "HTTP 403: filtered" and len(fake.requests) == 5
+    with FakeJudge(lambda number, asked: (403, {}, b"no", 0)) as fake:
+        with pytest.raises(DataError, match=rf"answered none of {PATIENCE} requests \(HTTP 403: no\)"):
+            client(fake, workers=2).ask([request(n) for n in range(50)])
+        assert len(fake.requests) <= PATIENCE + 2
+
+
+@pytest.mark.parametrize("status", [401, 402, 404])
 def test_a_refused_key_address_or_model_stops_at_once(status):
     with FakeJudge(lambda number, asked: (status, {}, b"no", 0)) as fake:
         with pytest.raises(DataError, match=f"the judge answered {status}: no. Correct the key"):

@@ -76,12 +76,36 @@ def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def judge_options(given: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` of the judge; messages do not show a value, for it may be the key.
+
+    Raises:
+        DataError: A line without ``=``, or a value that is no YAML.
+    """
+    options = {}
+    for number, line in enumerate(given, start=1):
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise DataError(f"--judge-option number {number} has no '='", remedy="Write --judge-option key=value")
+        if name == "key":
+            options[name] = value  # as it is: a key is no YAML
+            continue
+        try:
+            options[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            remedy = "Quote what is no YAML"
+            raise DataError(f"the value of --judge-option {name} cannot be read", remedy=remedy) from error
+    return options
+
+
 def _value(line: str, value: str) -> Any:
     try:
         return yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"the option {line!r} cannot be read ({first})", remedy="Quote what is no YAML") from error
+        raise DataError(
+            f"the option {line!r:.200} cannot be read ({first:.200})", remedy="Quote what is no YAML"
+        ) from error
 
 
 def protocol_of(bench: Benchmark, given: Sequence[str]) -> str | None:
@@ -99,7 +123,7 @@ def check_judge(spec: str | None, options: Sequence[str]) -> None:
         RecipeError: A local model is not there.
     """
     if spec is not None:
-        load_judge(spec, options_of("judge", options))
+        load_judge(spec, judge_options(options))
     elif options:
         raise DataError("--judge-option is given without --judge", remedy="Pass --judge openai:MODEL")
 
@@ -119,7 +143,7 @@ def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[
         task = bar.add_task("judging", total=None, visible=False)
         client = load_judge(
             spec,
-            options_of("judge", options),
+            judge_options(options),
             cache=folder / "judge_cache",
             record=record,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),

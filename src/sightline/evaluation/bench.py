@@ -102,7 +102,8 @@ class JudgeRequest:
     images: Sequence[str] = ()
     """Paths of pictures that the last message shows."""
     temperature: float = 0.0
-    max_tokens: int = 1024
+    max_tokens: int | None = 1024
+    """The protocol's limit; None: it has none, and the judge thinks as long as it does."""
     attempt: int = 0
     """Raise it to be answered anew: part of the cache key."""
 

@@ -77,6 +77,7 @@ class CVBench:
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
+        rows, matched = told.graded(rows, matched)
         graded = []
         for row, answer in zip(rows, matched, strict=True):
             hit, read = _hit(row, answer.text, protocol, told)

@@ -19,7 +19,6 @@ from sightline.evaluation.bench import (
     Answer,
     Graded,
     Judge,
-    JudgeReply,
     JudgeRequest,
     Question,
     Result,
@@ -39,9 +38,13 @@ from sightline.evaluation.tables import (
     read_table,
     write_lines,
 )
+from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 
 _OPTIONS: Final = ("template", "rule", "context")
 _SYSTEM: Final = "You are a helpful and precise assistant for checking the quality of the answer."
+_JUDGE_TOKENS: Final = 1024
+"""The script's limit."""
+_WANTED: Final = "two scores on the first line"
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 UNREAD: Final = (-1.0, -1.0)
 """What the official scripts put in place of scores that they cannot read."""
@@ -148,22 +151,21 @@ class LLaVABench:
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
         messages, wording = self._wording(data, rows, matched, options)
-        replies = judge.ask(
-            [
-                JudgeRequest(id=row.id, messages=message, temperature=0.2, max_tokens=1024)
-                for row, message in zip(rows, messages, strict=True)
-            ]
-        )
-        graded = []
-        for row, answer, reply in zip(rows, matched, replies, strict=True):
-            scores = None if reply.text is None else self._parse(protocol)(reply.text)
-            graded.append(_graded(row, answer.text, reply, scores, protocol))
-        failed = sum("problem" in row.details for row in graded)
-        silent = sum(row.details.get("review") is None for row in graded)
-        notes = [f"{self.layout.title}, {len(rows)} questions; judge {judge.name}, wording {wording}"]
-        if failed:
-            kept = f"{failed - silent} unread reviews stay in the means as -1" if protocol != "lmms-eval" else ""
-            notes.append(f"{failed} reviews failed, {silent} of them without a reply{'; ' + kept if kept else ''}")
+        requests = [
+            JudgeRequest(id=row.id, messages=message, temperature=0.2, max_tokens=_JUDGE_TOKENS)
+            for row, message in zip(rows, messages, strict=True)
+        ]
+        told = ask(judge, requests, self._read(protocol), wanted=_WANTED)
+        need_verdicts(self.name, told)
+        kept = protocol != "lmms-eval"
+        graded = [
+            _graded(row, answer.text, one, kept=kept) for row, answer, one in zip(rows, matched, told, strict=True)
+        ]
+        unread = "they stay in the means as -1, as in the script" if kept else "left out"
+        notes = [
+            f"{self.layout.title}, {len(rows)} questions; judge {judge.name}, wording {wording}",
+            *verdict_notes(told, wanted=_WANTED, unread=unread),
+        ]
         metrics, by_category = _figures(graded, rounded=protocol != "vlmevalkit")
         return Result(
             bench=self.name,
@@ -176,7 +178,7 @@ class LLaVABench:
             by_category=by_category,
             graded=graded,
             notes=notes,
-            failures=failed,
+            failures=sum(one.verdict is None for one in told),
             formulas=_formulas(list(by_category)),
             better={"reference_score": "neither"},
         )
@@ -197,8 +199,14 @@ class LLaVABench:
         """Reads that file."""
         return read_answers(path, "question_id", ("text",))
 
-    def _parse(self, protocol: str) -> Callable[[str], tuple[float, float]]:
-        return self.layout.parse_lmms if protocol == "lmms-eval" else parse_official
+    def _read(self, protocol: str) -> Callable[[str], tuple[float, float] | None]:
+        parse = self.layout.parse_lmms if protocol == "lmms-eval" else parse_official
+
+        def read(review: str) -> tuple[float, float] | None:
+            scores = parse(review)
+            return None if scores == UNREAD or not all(map(math.isfinite, scores)) else scores
+
+        return read
 
     def _rows(self, data: Path) -> list[Row]:
         layout = self.layout
@@ -278,19 +286,19 @@ def _official_messages(rule: Mapping[str, Any], context: str, row: Row, answer: 
     return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": content}]
 
 
-def _graded(row: Row, answer: str, reply: JudgeReply, scores: tuple[float, float] | None, protocol: str) -> Graded:
+def _graded(row: Row, answer: str, told: Said[tuple[float, float]], *, kept: bool) -> Graded:
+    """``kept``: an unread review has the scores that the script puts in their place."""
     details: dict[str, Any] = {
         "answer": answer,
         "question": row.text,
         "truth": row.truth,
         "category": row.category,
-        "review": reply.text,
+        "review": told.reply.text,
+        **({"problem": told.problem} if told.problem else {}),
     }
-    scores = UNREAD if scores is None else scores
+    scores = told.verdict or UNREAD
     counts: dict[str, float] = {}
-    if scores == UNREAD:
-        details["problem"] = reply.error or "the first line of the review holds no two scores"
-    if scores != UNREAD or (reply.text is not None and protocol != "lmms-eval"):
+    if told.verdict is not None or (told.unread and kept):
         names = ("all", column(row.category))
         counts = {f"{name}_reference": scores[0] for name in names} | {f"{name}_model": scores[1] for name in names}
         counts |= {f"{name}_reviews": 1.0 for name in names}
@@ -310,8 +318,6 @@ def _figures(graded: Sequence[Graded], *, rounded: bool) -> tuple[dict[str, floa
         relative = model / reference * 100 if reference else math.nan
         return {"score": relative, "model_score": 10 * model, "reference_score": 10 * reference}
 
-    if not any("all_reviews" in row.counts for row in graded):
-        raise DataError("the judge gave no review that can be used", source="llava_bench", remedy="See its errors")
     names = dict.fromkeys(str(row.details["category"]) for row in graded)
     scored = [name for name in sorted(names) if any(f"{column(name)}_reviews" in row.counts for row in graded)]
     return figures("all"), {name: figures(column(name)) for name in scored}

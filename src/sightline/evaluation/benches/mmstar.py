@@ -121,6 +121,7 @@ class MMStar:
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
+        rows, matched = told.graded(rows, matched)
         graded = _grade(rows, matched, protocol, told)
         score = _figure(protocol)
         metrics = {"accuracy": score(graded)}

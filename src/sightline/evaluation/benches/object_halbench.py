@@ -44,14 +44,16 @@ from sightline.evaluation.coco import (
 )
 from sightline.evaluation.nouns import load_spacy, wordnet_forms
 from sightline.evaluation.option_values import count_option, text_option
-from sightline.evaluation.rubric import load_rubric
+from sightline.evaluation.rubric import Rubric, load_rubric
 from sightline.evaluation.tables import field, find_file, picture_prompt, read_answers, read_table, write_lines
+from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 from sightline.evaluation.words import Word, treebank_words
 
 _SYNONYMS: Final = ("synonyms_refine.txt", "eval/data/synonyms_refine.txt", "data/synonyms_refine.txt")
 _SHORT: Final = 3
 """An answer of so many words or fewer names no object; no judge is asked."""
 _ATTEMPTS: Final = 3
+_WANTED: Final = "list of objects"
 _MAX_NEW_TOKENS: Final = 1024
 _SPACY_MODEL: Final = "en_core_web_trf"
 _FENCE: Final = re.compile(r"```json\n(.*?)\n```", re.DOTALL)
@@ -103,16 +105,17 @@ class ObjectHalBench:
         objects = ObjectList(categories=categories, pairs=pairs, forms=wordnet_forms(tokens_of([*categories, *pairs])))
         pictures = Annotations(data, self).pictures([int(answer.id) for answer in matched], objects)
         notes: list[str] = []
-        failed: dict[str, str] = {}
+        failed: set[str] = set()
         if protocol == "judge-free":
             mentions = {answer.id: objects.mentions(answer.text) for answer in matched}
         else:
             lemmatizer = text_option(self.name, options, "lemmatizer", "table", ("table", "spacy"))
             reduce = _reducer(objects, lemmatizer)  # before the judge is paid
-            asking = _Asking(need_judge(self.name, judge), protocol, options, texts)
-            lists = asking.object_lists(matched)
-            failed = asking.failed
-            notes = [*asking.notes, f"lemmatizer {lemmatizer}"]
+            judge = need_judge(self.name, judge)
+            lists, told, rubric = _object_lists(judge, protocol, options, matched, texts)
+            failed = {one.id for one in told if one.verdict is None}
+            notes = [f"judge {judge.name}, rubric {rubric.source}", f"lemmatizer {lemmatizer}"]
+            notes += verdict_notes(told, wanted=_WANTED)
             mentions = {
                 answer.id: objects.listed(_placed(answer.text, _distinct(lists[answer.id], reduce)))
                 for answer in matched
@@ -125,7 +128,7 @@ class ObjectHalBench:
             for answer in matched
             if answer.id not in failed
         ]
-        return _result(graded, protocol, notes, failed)
+        return _result(graded, protocol, notes, len(failed))
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """JSON lines with ``image_id``, ``question`` and ``answer``, as the scripts read them."""
@@ -175,45 +178,28 @@ def _written(encoded: str, path: Path, source: str) -> str:
 # --- the judge --------------------------------------------------------------------------------
 
 
-class _Asking:
-    """Lists of objects from the judge, asked again while a reply cannot be read."""
-
-    def __init__(self, judge: Judge, protocol: str, options: Mapping[str, Any], questions: Mapping[str, str]) -> None:
-        self.judge, self.questions = judge, questions
-        self.rubric = load_rubric("object_halbench", options.get("template"))
-        self.attempts = count_option("object_halbench", options, "attempts", _ATTEMPTS)
-        self.read = read_object_list if protocol == "official" else read_object_list_ovip
-        self.temperature = 0.2 if protocol == "official" else 0.0
-        self.failed: dict[str, str] = {}
-        """Id to why there is no list."""
-        self.notes = [f"judge {judge.name}, rubric {self.rubric.source}"]
-
-    def object_lists(self, answers: Sequence[Answer]) -> dict[str, list[str]]:
-        """Objects by id; those that failed are not in it."""
-        found: dict[str, list[str]] = {answer.id: [] for answer in answers if _is_short(answer)}
-        left = [answer for answer in answers if not _is_short(answer)]
-        for attempt in range(self.attempts):
-            left = self._round(left, attempt, found) if left else []
-        return found
-
-    def _round(self, answers: Sequence[Answer], attempt: int, found: dict[str, list[str]]) -> list[Answer]:
-        replies = self.judge.ask([self._request(answer, attempt) for answer in answers])
-        left = []
-        for answer, reply in zip(answers, replies, strict=True):
-            objects = None if reply.text is None else self.read(reply.text)
-            if objects is None:
-                self.failed.setdefault(answer.id, reply.error or f"no list of objects in {reply.text!r}")
-                left.append(answer)
-            else:
-                self.failed.pop(answer.id, None)
-                found[answer.id] = objects
-        return left
-
-    def _request(self, answer: Answer, attempt: int) -> JudgeRequest:
-        messages = self.rubric.messages({"question": self.questions[answer.id], "answer": answer.text})
-        return JudgeRequest(
-            id=answer.id, messages=messages, temperature=self.temperature, max_tokens=512, attempt=attempt
+def _object_lists(
+    judge: Judge, protocol: str, options: Mapping[str, Any], answers: Sequence[Answer], questions: Mapping[str, str]
+) -> tuple[dict[str, list[str]], list[Said[list[str]]], Rubric]:
+    """Objects by id, where there is a list, and what the judge was asked, again while a reply could not be read."""
+    rubric = load_rubric("object_halbench", options.get("template"))
+    attempts = count_option("object_halbench", options, "attempts", _ATTEMPTS)
+    official = protocol == "official"
+    requests = [
+        JudgeRequest(
+            id=answer.id,
+            messages=rubric.messages({"question": questions[answer.id], "answer": answer.text}),
+            temperature=0.2 if official else 0.0,
+            max_tokens=None,
         )
+        for answer in answers
+        if not _is_short(answer)
+    ]
+    read = read_object_list if official else read_object_list_ovip
+    told = ask(judge, requests, read, wanted=_WANTED, attempts=attempts)
+    need_verdicts("object_halbench", told)
+    found: dict[str, list[str]] = {answer.id: [] for answer in answers if _is_short(answer)}
+    return found | {one.id: one.verdict for one in told if one.verdict is not None}, told, rubric
 
 
 def _is_short(answer: Answer) -> bool:
@@ -244,7 +230,7 @@ def _strings(text: str) -> list[str] | None:
     """What the scripts walk through, whatever it is: items, but also the keys of an object or the letters of a text."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return [str(item) for item in value] if isinstance(value, list | dict | str) else None
 
@@ -305,7 +291,7 @@ def _reduce_by_spacy(phrase: str, objects: ObjectList, model: Any) -> list[str]:
 # --- figures ----------------------------------------------------------------------------------
 
 
-def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], failed: Mapping[str, str]) -> Result:
+def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], failures: int) -> Result:
     sums: Counter[str] = Counter()
     for row in graded:
         sums.update(row.counts)
@@ -329,11 +315,6 @@ def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], faile
         text, found = f"({formulas['object_correct']})", f"({formulas['object_recall']})"
         formulas["f1"] = f"2 * {text} * {found} / ({text} + {found})"
     more = [f"{len(graded)} answers, {sums['responses_with_objects']:.0f} of them name a COCO object"]
-    if failed:
-        first = next(iter(failed))
-        more.append(
-            f"the judge gave no list for {len(failed)} answers, which are left out (first: {first}: {failed[first]})"
-        )
     return Result(
         bench="object_halbench",
         protocol=protocol,
@@ -341,7 +322,7 @@ def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], faile
         metrics_printed={name: f"{value:.2f}" for name, value in metrics.items()},
         graded=graded,
         notes=[*notes, *more],
-        failures=len(failed),
+        failures=failures,
         formulas=formulas,
         better={"chair_s": "lower"},
     )

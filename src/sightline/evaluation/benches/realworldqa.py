@@ -73,6 +73,7 @@ class RealWorldQA:
             )
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
+        rows, matched = told.graded(rows, matched)
         graded = [
             grade_row(row, answer.text, _hit(row, answer.text, protocol, told))
             for row, answer in zip(rows, matched, strict=True)

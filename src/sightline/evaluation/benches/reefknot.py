@@ -24,7 +24,6 @@ from sightline.evaluation.bench import (
     check_options,
     check_protocol,
     match_ids,
-    need_judge,
 )
 from sightline.evaluation.choices import ANSWER_WITH_LETTER, ovip_hit
 from sightline.evaluation.rubric import load_rubric
@@ -36,6 +35,7 @@ from sightline.evaluation.tables import (
     read_table,
     write_lines,
 )
+from sightline.evaluation.verdicts import ask, need_verdicts, verdict_notes
 
 Open = Literal["nli", "relation", "skip"]
 TASKS: Final = {"Yes/No": "yn", "Multichoice": "mcq", "VQA": "vqa"}
@@ -94,9 +94,9 @@ class Reefknot:
             for row, answer in zip(rows, matched, strict=True)
             if not (how == "skip" and _task(row) == "vqa")
         ]
-        told = self._entailed(pairs, options, judge) if how == "nli" else {}
+        told, notes = self._entailed(pairs, options, judge) if how == "nli" else ({}, [])
         graded = [_graded(row, answer.text, told) for row, answer in pairs]
-        return self._result(graded, how, judge)
+        return self._result(graded, how, judge, notes)
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """The answer file that OViP's scorer reads, JSON lines.
@@ -162,11 +162,11 @@ class Reefknot:
 
     def _entailed(
         self, pairs: Sequence[tuple[Row, Answer]], options: Mapping[str, Any], judge: Judge | None
-    ) -> dict[str, bool | None]:
-        """By id, whether label and answer entail each other; None where the judge did not say."""
+    ) -> tuple[dict[str, bool | None], list[str]]:
+        """By id, whether label and answer entail each other, None where the judge did not say; and notes."""
         asked = [(row, answer) for row, answer in pairs if _task(row) == "vqa"]
         if not asked:
-            return {}
+            return {}, []
         if judge is None:
             raise DataError(
                 "its open questions need a judge of entailment, and none was given",
@@ -176,21 +176,20 @@ class Reefknot:
         rubric = load_rubric("reefknot", options.get("template"))
         requests = [
             JudgeRequest(
-                id=f"{row.id}/{way}", messages=rubric.messages({"premise": left, "hypothesis": right}), max_tokens=16
+                id=f"{row.id}/{way}", messages=rubric.messages({"premise": left, "hypothesis": right}), max_tokens=None
             )
             for row, answer in asked
             for way, left, right in (("forward", row.truth, answer.text), ("back", answer.text, row.truth))
         ]
-        labels = [
-            None if reply.text is None else _label(reply.text) for reply in need_judge(self.name, judge).ask(requests)
-        ]
+        told = ask(judge, requests, _label, wanted="label")
+        need_verdicts(self.name, told)
         found: dict[str, bool | None] = {}
-        for (row, _), forward, back in zip(asked, labels[0::2], labels[1::2], strict=True):
-            unknown = forward is None or back is None
-            found[row.id] = None if unknown else forward == back == "entailment"
-        return found
+        for (row, _), forward, back in zip(asked, told[0::2], told[1::2], strict=True):
+            unknown = forward.verdict is None or back.verdict is None
+            found[row.id] = None if unknown else forward.verdict == back.verdict == "entailment"
+        return found, verdict_notes(told, wanted="label", unread="their questions are left out")
 
-    def _result(self, graded: Sequence[Graded], how: str, judge: Judge | None) -> Result:
+    def _result(self, graded: Sequence[Graded], how: str, judge: Judge | None, notes: Sequence[str]) -> Result:
         names = [f"{relation}_{task}" for relation in RELATIONS for task in TASKS.values()]
         sums = {
             name: [sum(row.counts.get(f"{name}_{what}", 0) for row in graded) for what in ("correct", "asked")]
@@ -216,7 +215,11 @@ class Reefknot:
                 for name, value in plain.items()
             },
             graded=graded,
-            notes=[open_note, *([f"{failures} open questions without a verdict are left out"] if failures else [])],
+            notes=[
+                open_note,
+                *notes,
+                *([f"{failures} open questions without a verdict are left out"] if failures else []),
+            ],
             failures=failures,
             formulas={name: f"{name}_correct / ({_EMPTY} + {name}_asked)" for name in plain}
             | {"mean_accuracy": mean_of_ratios(plain)},
