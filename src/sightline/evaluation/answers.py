@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.data.readers.rows import RowError, parse_json
 from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.bench import Answer, Benchmark
-from sightline.evaluation.json_files import read_json
+from sightline.evaluation.submissions import answer_id, submitted_files
 from sightline.evaluation.tables import DOWNLOAD_AGAIN
 
 SETTINGS_SUFFIX: Final = ".settings.json"
@@ -115,7 +116,7 @@ def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
     if path.is_file() and not path.stat().st_size:
         raise DataError("the file is empty", source=str(path), remedy="Answer the benchmark first")
     if _is_ours(path):
-        return [stored.answer for stored in read_stored(path)]
+        return [stored.answer for file in submitted_files(path) for stored in read_stored(file)]
     try:
         return bench.read_export(path)
     except DataError as error:
@@ -133,11 +134,12 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether the first row has an id and a text; rows are lines, or items of a list."""
-    if path.is_dir():  # official submissions of several files
-        return False
+    """Whether the first row has an id and a text; rows are lines, or items of a list, of a file or of the first shard.
+
+    In a table they are no more than another submission.
+    """
     try:
-        row = next(iter(_values(path)), (0, None))[1]
+        row = next(iter(_values(submitted_files(path)[0])), (0, None))[1]
     except DataError:
         return False
     return isinstance(row, dict) and {"id", "text"} <= set(row)
@@ -156,33 +158,27 @@ def _values(path: Path) -> Iterator[tuple[int, Any]]:
         head = file.readline().removeprefix(codecs.BOM_UTF8).lstrip()
         file.seek(0)
         if head.startswith(b"["):
-            yield from enumerate(read_json(path), start=1)
+            yield from enumerate(_value(file.read(), str(path), "Correct the file"), start=1)
             return
         for number, line in enumerate(file, start=1):
             if line.removeprefix(codecs.BOM_UTF8).strip():
-                yield number, _value(line, f"{path}:{number}")
+                yield number, _value(line, f"{path}:{number}", "One JSON object per line")
 
 
-def _value(line: bytes, source: str) -> Any:
+def _value(text: bytes, source: str, expected: str) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
-        raise DataError(found, source=source, remedy="Save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"no JSON ({error.msg})", source=source, remedy="One JSON object per line") from error
+        return parse_json(text, expected)
+    except RowError as error:
+        raise DataError(error.found, source=source, remedy=error.remedy) from error
 
 
 def _answer(row: Mapping[str, Any], source: str) -> Answer:
     remedy = 'Write {"id": ..., "text": "..."}; no answer is an empty text'
     if not {"id", "text"} <= set(row):
-        raise DataError(f"found keys {', '.join(row)}", source=source, remedy=remedy)
-    id, text = row["id"], row["text"]
-    if not isinstance(text, str):
-        raise DataError(f"the text is {text!r}", source=source, remedy=remedy)
-    if isinstance(id, bool) or not isinstance(id, str | int):
-        raise DataError(f"the id is {id!r}", source=source, remedy="An id is a text or a whole number")
-    return Answer(id=str(id), text=text)
+        raise DataError(f"found keys {', '.join(row)}"[:200], source=source, remedy=remedy)
+    if not isinstance(row["text"], str):
+        raise DataError(f"the text is {row['text']!r:.100}", source=source, remedy=remedy)
+    return Answer(id=answer_id(row, "id", source), text=row["text"])
 
 
 def _drop_half_line(path: Path) -> None:
@@ -196,4 +192,6 @@ def _drop_half_line(path: Path) -> None:
 
 def read_stored_or_plain(path: Path, answers: Sequence[Answer]) -> list[StoredAnswer]:
     """The answers with their lengths where the file is ours, without otherwise."""
-    return read_stored(path) if _is_ours(path) else [StoredAnswer(answer=answer) for answer in answers]
+    if not _is_ours(path):
+        return [StoredAnswer(answer=answer) for answer in answers]
+    return [stored for file in submitted_files(path) for stored in read_stored(file)]

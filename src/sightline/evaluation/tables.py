@@ -13,16 +13,18 @@ from typing import Any, Final
 from sightline.data.readers.pictures import Pictures
 from sightline.data.readers.rows import RowError, read_rows
 from sightline.errors import DataError
-from sightline.evaluation.bench import Answer, Benchmark
+from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.types import Prompt
 
 PICTURE_COLUMNS: Final = ("image", "images")
 """Columns that hold encoded pictures in parquet and TSV files."""
-_KINDS: Final = (".json", ".jsonl", ".parquet")
+KINDS: Final = (".json", ".jsonl", ".parquet")
+"""Endings of files of rows."""
 DOWNLOAD_AGAIN: Final = "Download the file again"
 """The remedy where a published file is broken."""
-_DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
+DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
+"""Endings of tables of text, and what stands between their cells."""
 _LONGEST_REFERENCE: Final = 64
 """A TSV of VLMEvalKit repeats a picture by the index of the row that holds it: a text this short is an index."""
 
@@ -64,8 +66,8 @@ def read_table(path: Path, *, pictures: bool = True) -> Iterator[dict[str, Any]]
     Raises:
         DataError: The file cannot be read; names file and row.
     """
-    delimiter = _DELIMITERS.get(path.suffix.lower())
-    rows = _records(path) if delimiter is None else _delimited(path, delimiter)
+    delimiter = DELIMITERS.get(path.suffix.lower())
+    rows = _records(path) if delimiter is None else _delimited(path)
     for row in rows:
         yield row if pictures else {name: _without_picture(name, value, delimiter) for name, value in row.items()}
 
@@ -162,44 +164,6 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(lines), encoding="utf-8", errors=LONE_SURROGATES)
 
 
-def read_answers(path: Path, key: str, texts: Sequence[str]) -> list[Answer]:
-    """Answers from rows that hold an id under ``key`` and the text under the first of ``texts`` that is there.
-
-    Raises:
-        DataError: A row lacks one of them.
-    """
-    return [
-        Answer(id=answer_id(row, key, f"{path}:{number}"), text=answer_text(row, texts, f"{path}:{number}"))
-        for number, row in enumerate(read_table(path), start=1)
-    ]
-
-
-def answer_id(row: Mapping[str, Any], key: str, source: str) -> str:
-    """The id of a submitted row.
-
-    Raises:
-        DataError: There is none, or it is neither text nor a whole number.
-    """
-    id = field(row, key, source)
-    if isinstance(id, bool) or not isinstance(id, str | int):
-        raise DataError(f"'{key}' is {id!r}", source=source, remedy="An id is a text or a whole number")
-    return str(id)
-
-
-def answer_text(row: Mapping[str, Any], texts: Sequence[str], source: str) -> str:
-    """The answer of a submitted row, under the first of ``texts`` that is there; a number is taken as its digits.
-
-    Raises:
-        DataError: There is none, or it is no text.
-    """
-    there = [name for name in texts if name in row] or texts
-    name = next((name for name in there if row.get(name) is not None), there[0])
-    text = field(row, name, source)
-    if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise DataError(f"'{name}' is {text!r}", source=source, remedy="An answer is a text; no answer is an empty one")
-    return str(text)
-
-
 def _without_picture(name: str, value: Any, delimiter: str | None) -> Any:
     """In a TSV the column of pictures is text as well: base64."""
     encoded = isinstance(value, Mapping | list | bytes) or (isinstance(value, str) and delimiter is not None)
@@ -209,8 +173,8 @@ def _without_picture(name: str, value: Any, delimiter: str | None) -> Any:
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise DataError("no such file", source=str(path), remedy="Correct the path")
-    if path.suffix.lower() not in _KINDS:  # a name without one of these would be looked for on the hub
-        kinds = ", ".join((*_KINDS, *_DELIMITERS))
+    if path.suffix.lower() not in KINDS:  # a name without one of these would be looked for on the hub
+        kinds = ", ".join((*KINDS, *DELIMITERS))
         raise DataError(f"is named as none of {kinds}", source=str(path), remedy="Name the file as what it is")
     if path.suffix.lower() == ".json" and (whole := _whole_object(path)) is not None:
         yield whole
@@ -232,17 +196,33 @@ def _whole_object(path: Path) -> dict[str, Any] | None:
     """The object that a .json file is; None where it is a list, or lines of objects."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError):  # what is wrong is said where the rows are read
+    except (ValueError, RecursionError):  # what is wrong is said where the rows are read
         return None
     return content if isinstance(content, dict) else None
 
 
-def _delimited(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
+def read_cells(path: Path) -> list[dict[str, str]]:
+    """The rows of a .tsv or .csv file under the names of its first row, empty cells as empty texts.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
+    except UnicodeDecodeError as error:
+        found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
+        raise DataError(found, source=str(path), remedy="Save the file as UTF-8") from error
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # base64 pictures exceed the limit of 131,072
-    for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()], restval="")
+    try:
+        return [{name: value for name, value in row.items() if name is not None} for row in reader]
+    except csv.Error as error:
+        raise DataError(f"is no table ({error})", source=f"{path}:{reader.line_num}", remedy=DOWNLOAD_AGAIN) from error
+
+
+def _delimited(path: Path) -> Iterator[dict[str, Any]]:
+    for row in read_cells(path):
         # an empty cell is a missing value, as pandas reads it
-        yield {name: value for name, value in row.items() if name is not None and value not in (None, "")}
+        yield {name: value for name, value in row.items() if value}

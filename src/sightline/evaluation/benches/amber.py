@@ -38,7 +38,8 @@ from sightline.evaluation.json_files import write_json
 from sightline.evaluation.nouns import Extractor, nltk_extractor, nltk_name, table_extractor
 from sightline.evaluation.option_values import number_option, text_option
 from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD, load_similarity, read_relation, vocabulary
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_answers, read_table
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table
 from sightline.evaluation.yes_no import vlmeval_yes_no
 
 GENERATIVE: Final = "generative"

@@ -21,15 +21,8 @@ from sightline.evaluation.choices import (
     ovip_equal,
 )
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
-from sightline.evaluation.tables import (
-    PictureFiles,
-    field,
-    find_files,
-    picture_prompt,
-    read_answers,
-    read_tables,
-    write_lines,
-)
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import PictureFiles, field, find_files, picture_prompt, read_tables, write_lines
 
 SOURCES: Final = ("ADE20K", "COCO", "Omni3D")
 _FILES: Final = (

@@ -36,6 +36,7 @@ from sightline.evaluation.bench import (
 from sightline.evaluation.hallusion_figures import BETTER, FORMULAS, count_wholes, figures, pair_faults, printed
 from sightline.evaluation.json_files import write_json
 from sightline.evaluation.rubric import Rubric, load_rubric
+from sightline.evaluation.submissions import answer_id, read_answers
 from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 from sightline.evaluation.yes_no import vlmeval_yes_no
@@ -119,10 +120,7 @@ class HallusionBench:
         write_json(path, [{**rows[answer.id], "model_prediction": answer.text} for answer in matched])
 
     def read_export(self, path: Path) -> list[Answer]:
-        return [
-            Answer(id=_id(row, f"{path}:{number}"), text=str(field(row, "model_prediction", f"{path}:{number}")))
-            for number, row in enumerate(read_table(path), start=1)
-        ]
+        return read_answers(path, _id, ("model_prediction",))
 
     def _rows(self, data: Path) -> dict[str, dict[str, Any]]:
         path = find_file(data, ("HallusionBench.json", "*/HallusionBench.json"), self)
@@ -142,7 +140,7 @@ BENCH: Final = HallusionBench()
 
 
 def _id(row: Mapping[str, Any], source: str) -> str:
-    return "_".join(str(field(row, key, source)) for key in _KEYS)
+    return "_".join(answer_id(row, key, source) for key in _KEYS)
 
 
 def _has_figure(row: Mapping[str, Any]) -> bool:

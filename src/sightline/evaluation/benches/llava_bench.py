@@ -29,15 +29,8 @@ from sightline.evaluation.bench import (
 )
 from sightline.evaluation.json_files import read_json
 from sightline.evaluation.rubric import load_rubric
-from sightline.evaluation.tables import (
-    PictureFiles,
-    field,
-    find_file,
-    picture_prompt,
-    read_answers,
-    read_table,
-    write_lines,
-)
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table, write_lines
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 
 _OPTIONS: Final = ("template", "rule", "context")

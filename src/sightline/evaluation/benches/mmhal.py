@@ -29,7 +29,8 @@ from sightline.evaluation.bench import (
 )
 from sightline.evaluation.json_files import write_json
 from sightline.evaluation.rubric import Rubric, load_rubric
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_answers, read_table
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 
 TYPES: Final = (

@@ -35,17 +35,10 @@ from sightline.evaluation.choices import (
     vlmeval_prompt,
 )
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
-from sightline.evaluation.spreadsheet import read_sheet, write_sheet
+from sightline.evaluation.spreadsheet import write_sheet
 from sightline.evaluation.statistics import ANSWERS
-from sightline.evaluation.tables import (
-    PictureFiles,
-    field,
-    find_files,
-    picture_prompt,
-    read_answers,
-    read_tables,
-    write_lines,
-)
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import PictureFiles, field, find_files, picture_prompt, read_tables, write_lines
 from sightline.evaluation.yes_no import cambrian_word
 
 LETTERS: Final = "ABCD"
@@ -180,12 +173,7 @@ class MMStar:
 
     def read_export(self, path: Path) -> list[Answer]:
         """Reads a submission (.xlsx, .jsonl, .tsv), also one that the official tools wrote."""
-        if path.suffix != ".xlsx":
-            return read_answers(path, "index", ("prediction", "response"))
-        return [
-            Answer(id=str(field(row, "index", f"{path}:{number}")), text=row.get("prediction", ""))
-            for number, row in enumerate(read_sheet(path), start=2)
-        ]
+        return read_answers(path, "index", ("prediction", "response"))
 
     def _rows(self, data: Path, *, pictures: bool = False) -> list[Row]:
         files = find_files(data, _FILES, self)

@@ -45,7 +45,8 @@ from sightline.evaluation.coco import (
 from sightline.evaluation.nouns import load_spacy, wordnet_forms
 from sightline.evaluation.option_values import count_option, text_option
 from sightline.evaluation.rubric import Rubric, load_rubric
-from sightline.evaluation.tables import field, find_file, picture_prompt, read_answers, read_table, write_lines
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import field, find_file, picture_prompt, read_table, write_lines
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 from sightline.evaluation.words import Word, treebank_words
 

@@ -15,15 +15,8 @@ from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracies, ac
 from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
 from sightline.evaluation.choices import cambrian_word, lmms_letter, ovip_equal, vlmeval_options, vlmeval_prompt
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
-from sightline.evaluation.tables import (
-    PictureFiles,
-    field,
-    find_files,
-    picture_prompt,
-    read_answers,
-    read_tables,
-    write_lines,
-)
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import PictureFiles, field, find_files, picture_prompt, read_tables, write_lines
 
 LETTERS: Final = "ABCD"
 _BY_LETTER: Final = "answer directly with only the letter of the correct option and nothing else"

@@ -27,6 +27,7 @@ from sightline.evaluation.bench import (
 )
 from sightline.evaluation.choices import ANSWER_WITH_LETTER, ovip_hit
 from sightline.evaluation.rubric import load_rubric
+from sightline.evaluation.submissions import answer_id, read_answers
 from sightline.evaluation.tables import (
     PictureFiles,
     field,
@@ -122,17 +123,16 @@ class Reefknot:
 
     def read_export(self, path: Path) -> list[Answer]:
         """Reads that file; rows without ``question_id`` are counted by task, in the order of the question files."""
-        answers = []
         seen: dict[str, int] = {}
-        for number, row in enumerate(read_table(path), start=1):
-            source = f"{path}:{number}"
-            id = row.get("question_id")
-            if id is None:
-                task = TASKS.get(str(row.get("type", row.get("task_type"))), "")
-                seen[task] = seen.get(task, 0) + 1
-                id = f"{task}-{seen[task]}"
-            answers.append(Answer(id=str(id), text=str(field(row, "text", source))))
-        return answers
+
+        def id(row: Mapping[str, Any], source: str) -> str:
+            if row.get("question_id") is not None:
+                return answer_id(row, "question_id", source)
+            task = TASKS.get(str(row.get("type", row.get("task_type"))), "")
+            seen[task] = seen.get(task, 0) + 1
+            return f"{task}-{seen[task]}"
+
+        return read_answers(path, id, ("text",))
 
     def _rows(self, data: Path) -> list[Row]:
         images = PictureFiles(data, ("VG_100K", "VG_100K_2", "images", "."))

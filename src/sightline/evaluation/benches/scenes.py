@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sightline.errors import DataError
 from sightline.evaluation.bench import (
     Answer,
     Graded,
@@ -23,6 +22,7 @@ from sightline.evaluation.bench import (
     check_protocol,
     match_answers,
 )
+from sightline.evaluation.submissions import read_answers
 from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts.engine import Progress, RolloutEngine
 from sightline.scenes.benchmark import RATIOS, Record, grade_response
@@ -86,13 +86,7 @@ class ScenesBench:
 
     def read_export(self, path: Path) -> list[Answer]:
         """What ``export`` writes."""
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            return [Answer(id=row["id"], text=row["response"]) for row in rows]
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                "is no JSON list of objects with id and response", source=str(path), remedy="Write it with eval export"
-            ) from error
+        return read_answers(path, "id", ("response",))
 
 
 BENCH = ScenesBench()

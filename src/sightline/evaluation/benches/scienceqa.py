@@ -19,15 +19,8 @@ from sightline.evaluation.bench import Answer, Judge, Question, Result, check_op
 from sightline.evaluation.choices import ANSWER_WITH_LETTER, cambrian_tail, vlmeval_options, vlmeval_prompt
 from sightline.evaluation.json_files import read_json
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
-from sightline.evaluation.tables import (
-    PictureFiles,
-    field,
-    find_files,
-    picture_prompt,
-    read_answers,
-    read_tables,
-    write_lines,
-)
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import PictureFiles, field, find_files, picture_prompt, read_tables, write_lines
 
 LETTERS: Final = "ABCDE"
 _RELEASE: Final = "problems.json"

@@ -18,12 +18,12 @@ import numpy as np
 from sightline.errors import DataError
 from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracy, grade_row
 from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.submissions import answer_id, answers_of, submitted_rows
 from sightline.evaluation.tables import (
     PictureFiles,
     field,
     find_files,
     picture_prompt,
-    read_answers,
     read_table,
     read_tables,
     write_lines,
@@ -147,18 +147,12 @@ class TextVQA:
         A file that LLaVA itself wrote names picture and question only: its answers get the id
         ``picture|question``, which :meth:`grade` knows as well.
         """
-        rows = list(read_table(path))
-        if rows and "answer" in rows[0]:
-            return read_answers(path, "question_id", ("answer",))
-        if rows and "textvqa_id" in rows[0]:
-            return read_answers(path, "textvqa_id", ("text",))
-        return [
-            Answer(
-                id=f"{field(row, 'question_id', f'{path}:{number}')}|{asked_question(str(row.get('prompt', '')))}",
-                text=str(field(row, "text", f"{path}:{number}")),
-            )
-            for number, row in enumerate(rows, start=1)
-        ]
+        rows = list(submitted_rows(path))
+        if rows and "answer" in rows[0][0]:
+            return answers_of(rows, "question_id", ("answer",))
+        if rows and "textvqa_id" in rows[0][0]:
+            return answers_of(rows, "textvqa_id", ("text",))
+        return answers_of(rows, _picture_and_question, ("text",), repeats=True)
 
     def _prompts(self, data: Path) -> dict[tuple[str, str], str]:
         """LLaVA's prompts by picture and question; empty without its file."""
@@ -198,6 +192,14 @@ def _records(files: Sequence[Path], *, pictures: bool) -> Iterator[dict[str, Any
         for row in read_table(path, pictures=pictures):
             nested = row.get("data")
             yield from nested if isinstance(nested, list) else [row]
+
+
+def _picture_and_question(row: Mapping[str, Any], source: str) -> str:
+    try:
+        asked = asked_question(str(row.get("prompt", "")))
+    except DataError as error:
+        raise DataError(error.found, source=source, remedy=error.remedy) from error
+    return f"{answer_id(row, 'question_id', source)}|{asked}"
 
 
 def _humans(row: Row) -> list[str]:
