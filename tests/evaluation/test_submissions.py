@@ -18,10 +18,22 @@ from sightline.evaluation.stages import GradeSpec, grade_answers
 
 CASES = Path(__file__).parents[2] / "../shared/cases/evaluation"
 TEXT = {
-    **{"amber": "response", "pope": "answer", "chair": "caption", "object_halbench": "answer", "scenes": "response"},
-    **{"mmhal": "model_answer", "hallusionbench": "model_prediction", "mmstar": "prediction", "mm_instruct": "text"},
-    **{"realworldqa": "response", "textvqa": "text", "cvbench": "response", "reefknot": "text", "scienceqa": "text"},
-    **{"llava_bench": "text", "llava_bench_coco": "text"},
+    "amber": "response",
+    "pope": "answer",
+    "chair": "caption",
+    "object_halbench": "answer",
+    "scenes": "response",
+    "mmhal": "model_answer",
+    "hallusionbench": "model_prediction",
+    "mmstar": "prediction",
+    "mm_instruct": "text",
+    "realworldqa": "response",
+    "textvqa": "text",
+    "cvbench": "response",
+    "reefknot": "text",
+    "scienceqa": "text",
+    "llava_bench": "text",
+    "llava_bench_coco": "text",
 }
 """Column of the answer; MME has files of its own kind."""
 
@@ -108,7 +120,10 @@ def test_rows_in_every_kind_of_file_and_in_shards_are_the_same_answers(name, sub
     by_order = [one.id for one in answers]
     for kind, sign in ((".tsv", "\t"), (".csv", ",")):
         path = tmp_path / f"a{kind}"
-        body = [[json.dumps(str(row.get(key, ""))).replace('\\"', '""').replace("\\n", "\n") for key in names] for row in rows]
+        body = [
+            [json.dumps(str(row.get(key, ""))).replace('\\"', '""').replace("\\n", "\n") for key in names]
+            for row in rows
+        ]
         path.write_text("\n".join(sign.join(cells) for cells in [names, *body]) + "\n")
         assert read(name, path) == expected, kind
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
@@ -172,7 +187,9 @@ def test_popes_own_answers_are_read_in_the_order_of_their_question_file(pope):
     assert graded(pope, one, files="coco_pope_random").metrics["accuracy"] == 1
     rows = [json.loads(line) for line in one.read_text().splitlines()]
     one.write_text(lines([rows[1], rows[0], rows[2]]))
-    with pytest.raises(DataError, match=r"row 1 of coco_pope_random asks 'Is there a random 2\?', and the question file"):
+    with pytest.raises(
+        DataError, match=r"row 1 of coco_pope_random asks 'Is there a random 2\?', and the question file"
+    ):
         graded(pope, one, files="coco_pope_random")
     other = pope / "mine.jsonl"
     other.write_text(lines(rows))

@@ -83,10 +83,10 @@ def judge_options(given: Sequence[str]) -> dict[str, Any]:
         DataError: A line without ``=``, or a value that is no YAML.
     """
     options = {}
-    for number, line in enumerate(given, start=1):
+    for place, line in enumerate(given, start=1):
         name, equals, value = line.partition("=")
         if not equals:
-            raise DataError(f"--judge-option number {number} has no '='", remedy="Write --judge-option key=value")
+            raise DataError(f"--judge-option number {place} has no '='", remedy="Write --judge-option key=value")
         if name == "key":
             options[name] = value  # as it is: a key is no YAML
             continue

@@ -24,6 +24,8 @@ OFFICIAL: Final = "official"
 """The default protocol: what the benchmark's own script prints."""
 NAMED_IDS: Final = 5
 """Ids that an error names."""
+NAMED_LENGTH: Final = 80
+"""Characters of each of them."""
 ANSWERS: Final = "answers"
 """Source in errors about answers whose file is not known here; who knows it puts it there."""
 
@@ -230,10 +232,10 @@ def check_options(bench: str, options: Mapping[str, Any], known: Iterable[str]) 
     DataError: An option that the benchmark does not have.
     """
     names = sorted(known)
-    unknown = sorted(set(options) - set(names))
+    unknown = sorted(map(str, set(options) - set(names)))
     if unknown:
         raise DataError(
-            f"unknown options {', '.join(unknown)}",
+            f"unknown options {_some(list(map(str, unknown)))}",
             source=bench,
             remedy=f"Known are {', '.join(names)}" if names else "It has none",
         )
@@ -274,4 +276,4 @@ def direction(metric: str, better: Mapping[str, Better] | None = None) -> Better
 
 
 def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED_IDS]) + (", ..." if len(ids) > NAMED_IDS else "")
+    return ", ".join(f"{id:.{NAMED_LENGTH}}" for id in ids[:NAMED_IDS]) + (", ..." if len(ids) > NAMED_IDS else "")

@@ -6,6 +6,8 @@ import base64
 import csv
 import io
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,8 @@ PICTURE_COLUMNS: Final = ("image", "images")
 """Columns that hold encoded pictures in parquet and TSV files."""
 KINDS: Final = (".json", ".jsonl", ".parquet")
 """Endings of files of rows."""
+_SHOWN: Final = 300
+"""Characters of a list of names that a message quotes."""
 DOWNLOAD_AGAIN: Final = "Download the file again"
 """The remedy where a published file is broken."""
 DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
@@ -72,10 +76,11 @@ def read_table(path: Path, *, pictures: bool = True) -> Iterator[dict[str, Any]]
         yield row if pictures else {name: _without_picture(name, value, delimiter) for name, value in row.items()}
 
 
-def read_tables(paths: Iterable[Path], *, pictures: bool = True) -> Iterator[dict[str, Any]]:
-    """The rows of several files (shards), one after another."""
+def read_tables(paths: Iterable[Path], *, pictures: bool = True) -> Iterator[tuple[dict[str, Any], str]]:
+    """The rows of several files (shards), one after another, with where each stands: ``file:row``."""
     for path in paths:
-        yield from read_table(path, pictures=pictures)
+        for number, row in enumerate(read_table(path, pictures=pictures), start=1):
+            yield row, f"{path}:{number}"
 
 
 def field(row: Mapping[str, Any], name: str, source: str) -> Any:
@@ -88,11 +93,79 @@ def field(row: Mapping[str, Any], name: str, source: str) -> Any:
         raise DataError(f"'{name}' is null", source=source, remedy="Fill it in; an empty text is a value")
     if name not in row:
         raise DataError(
-            f"has no '{name}'",
+            f"has no '{name:.100}'",
             source=source,
-            remedy=f"Found {', '.join(map(str, row))}; expected the layout of the official release",
+            remedy=f"Found {', '.join(map(str, row))[:_SHOWN]}; expected the layout of the official release",
         )
     return row[name]
+
+
+def text_field(row: Mapping[str, Any], name: str, source: str) -> str:
+    """A text that must be there; a number is taken as its digits.
+
+    Raises:
+        DataError: It is not there, or something else.
+    """
+    value = field(row, name, source)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"'{name}' is {value!r:.100}", source=source, remedy=f"Expected a text. {DOWNLOAD_AGAIN}")
+    return str(value)
+
+
+def texts_field(row: Mapping[str, Any], name: str, source: str) -> list[str]:
+    """A list of texts that must be there; numbers are taken as their digits.
+
+    Raises:
+        DataError: It is not there, or something else.
+    """
+    value = field(row, name, source)
+    if not isinstance(value, list):
+        raise DataError(
+            f"'{name}' is {value!r:.100}", source=source, remedy=f"Expected a list of texts. {DOWNLOAD_AGAIN}"
+        )
+    return [text_field({name: one}, name, source) for one in value]
+
+
+def optional_text(row: Mapping[str, Any], name: str, source: str) -> str:
+    """A text, or nothing where the column is missing or null.
+
+    Raises:
+        DataError: It is something else.
+    """
+    return "" if row.get(name) is None else text_field(row, name, source)
+
+
+def number_of(id: str) -> int:
+    """An id as the number that an official file wants.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not (id.isdecimal() and id.isascii() and len(id) < 19):
+        raise DataError(f"the id {id!r:.100} is no number, as the official format wants it")
+    return int(id)
+
+
+def object_of(value: Any, source: str) -> dict[str, Any]:
+    """An object of named columns.
+
+    Raises:
+        DataError: It is something else.
+    """
+    if not isinstance(value, dict):
+        raise DataError(f"is {value!r:.100}", source=source, remedy=f"Expected an object. {DOWNLOAD_AGAIN}")
+    return value
+
+
+def check_ids(ids: Sequence[str], source: str) -> None:
+    """Raises:
+    DataError: An id stands twice among the questions.
+    """
+    if len(set(ids)) < len(ids):
+        twice = next(id for id, count in Counter(ids).items() if count > 1)
+        raise DataError(f"the id {twice!r:.100} stands twice", source=source, remedy=DOWNLOAD_AGAIN)
 
 
 class PictureFiles:
@@ -114,7 +187,7 @@ class PictureFiles:
     def named(self, name: str) -> str:
         """The path of a picture by name, where it lies; where it lies nowhere, the official place."""
         for place in self._places:
-            if (place / name).is_file():
+            if is_file(place / name):
                 return str(place / name)
         return str(self._places[0] / name)
 
@@ -127,14 +200,15 @@ class PictureFiles:
         value = row.get("image")
         if isinstance(value, str) and Path(value).suffix and len(value) < 260:
             return self.named(value)
-        if not value:
+        if value is None or value in ("", b"", {}):
             return self.named(name)
         try:
             if not isinstance(value, str):
                 return self._embedded.path(value)
             return self._base64(value, str(row.get("index", "")), source)
-        except RowError as error:
-            raise DataError(error.found, source=source, remedy="Download the file again") from error
+        except (RowError, TypeError, ValueError) as error:
+            found = error.found if isinstance(error, RowError) else f"'image' is no picture ({error})"
+            raise DataError(found, source=source, remedy=DOWNLOAD_AGAIN) from error
         except OSError as error:
             raise DataError(
                 f"a picture cannot be written ({error.strerror})", source=source, remedy="Make the folder writable"
@@ -147,6 +221,14 @@ class PictureFiles:
             return self._by_index[value]
         self._by_index[index] = self._embedded.path({"bytes": base64.b64decode(value)})
         return self._by_index[index]
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file lies there; no name is too odd to be asked for."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
 
 
 def picture_prompt(id: str, text: str, images: Sequence[str], facts: Mapping[str, Any] | None = None) -> Prompt:

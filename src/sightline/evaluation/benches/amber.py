@@ -34,12 +34,20 @@ from sightline.evaluation.bench import (
     check_protocol,
     match_ids,
 )
-from sightline.evaluation.json_files import write_json
+from sightline.evaluation.json_files import read_text, write_json
 from sightline.evaluation.nouns import Extractor, nltk_extractor, nltk_name, table_extractor
 from sightline.evaluation.option_values import number_option, text_option
 from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD, load_similarity, read_relation, vocabulary
 from sightline.evaluation.submissions import read_answers
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table
+from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
+    PictureFiles,
+    find_file,
+    picture_prompt,
+    read_table,
+    text_field,
+    texts_field,
+)
 from sightline.evaluation.yes_no import vlmeval_yes_no
 
 GENERATIVE: Final = "generative"
@@ -109,12 +117,18 @@ class Amber:
         path = find_file(data, ("annotations.json", "data/annotations.json"), self)
         by_id = {}
         for number, row in enumerate(read_table(path), start=1):
-            generative = field(row, "type", f"{path}:{number}") == GENERATIVE
-            for name in ("truth", "hallu") if generative else ("truth",):
-                field(row, name, f"{path}:{number}")
-            by_id[str(field(row, "id", f"{path}:{number}"))] = row
+            source = f"{path}:{number}"
+            id, kind = _id(row, source), text_field(row, "type", source)
+            told = (
+                {name: texts_field(row, name, source) for name in ("truth", "hallu")}
+                if kind == GENERATIVE
+                else {"truth": text_field(row, "truth", source)}
+            )
+            if id in by_id:
+                raise DataError(f"the id {id} stands twice", source=source, remedy=DOWNLOAD_AGAIN)
+            by_id[id] = {"id": id, "type": kind, **told}
         queries = self._queries(path.parent)
-        alone = sorted(by_id.keys() ^ {str(query["id"]) for query in queries}, key=int)
+        alone = sorted(by_id.keys() ^ {query["id"] for query in queries}, key=int)
         if alone:
             missing = "question" if alone[0] in by_id else "annotation"
             raise DataError(f"id {alone[0]} has no {missing}", source=str(path), remedy="Take all files of one release")
@@ -127,9 +141,9 @@ class Amber:
         rows = []
         for path in paths:
             for number, row in enumerate(read_table(path), start=1):
-                for name in ("id", "image", "query"):
-                    field(row, name, f"{path}:{number}")
-                rows.append(row)
+                source = f"{path}:{number}"
+                told = {name: text_field(row, name, source) for name in ("image", "query")}
+                rows.append({"id": _id(row, source), **told})
         return sorted(rows, key=lambda row: int(row["id"]))
 
     def _question(self, query: Mapping[str, Any], row: Mapping[str, Any], pictures: PictureFiles) -> Question:
@@ -160,6 +174,13 @@ class _Rows:
     folder: Path
     by_id: Mapping[str, Mapping[str, Any]]
     queries: Sequence[Mapping[str, Any]]
+
+
+def _id(row: Mapping[str, Any], source: str) -> str:
+    id = text_field(row, "id", source)
+    if not (id.isdecimal() and id.isascii() and len(id) < 10):
+        raise DataError(f"'id' is {id!r:.100}", source=source, remedy="Expected a number, as 1 to 15220")
+    return id
 
 
 def _part(row: Mapping[str, Any]) -> str:
@@ -238,7 +259,7 @@ class _Grader:
 
     def _load(self) -> tuple[Extractor, Judgement]:
         relation = read_relation(find_file(self.rows.folder, ("relation.json",), BENCH))
-        safe = find_file(self.rows.folder, ("safe_words.txt",), BENCH).read_text(encoding="utf-8").split("\n")
+        safe = read_text(find_file(self.rows.folder, ("safe_words.txt",), BENCH)).split("\n")
         kind = text_option(BENCH.name, self.options, "similarity", "none")
         idle = {"none": ("threshold", "spacy_model"), "spacy": ()}.get(kind, ("spacy_model",))
         unread = [name for name in idle if name in self.options]

@@ -37,12 +37,21 @@ from sightline.evaluation.hallusion_figures import BETTER, FORMULAS, count_whole
 from sightline.evaluation.json_files import write_json
 from sightline.evaluation.rubric import Rubric, load_rubric
 from sightline.evaluation.submissions import answer_id, read_answers
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table
+from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
+    PictureFiles,
+    find_file,
+    optional_text,
+    picture_prompt,
+    read_table,
+    text_field,
+)
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 from sightline.evaluation.yes_no import vlmeval_yes_no
 
 _KEYS: Final = ("category", "subcategory", "set_id", "figure_id", "question_id")
 _OPTIONS: Final = {"official": ("template", "same_template"), "lmms-eval": ("template",), "vlmevalkit": ()}
+_COLUMNS: Final = ("visual_input", "question", "gt_answer", "gt_answer_details")
 _MAX_NEW_TOKENS: Final = 128
 _TRUTH: Final = {"0": "no", "1": "yes"}
 _LABELS: Final = (*_TRUTH, "2")
@@ -126,13 +135,16 @@ class HallusionBench:
         path = find_file(data, ("HallusionBench.json", "*/HallusionBench.json"), self)
         rows = {}
         for number, row in enumerate(read_table(path), start=1):
-            for name in ("visual_input", "question", "gt_answer", "gt_answer_details"):
-                field(row, name, f"{path}:{number}")
-            if str(row["gt_answer"]) not in _LABELS:
-                raise DataError(
-                    f"gt_answer is {row['gt_answer']!r}", source=f"{path}:{number}", remedy="Expected 0 (no) or 1"
-                )
-            rows[_id(row, f"{path}:{number}")] = row
+            source = f"{path}:{number}"
+            told = {name: text_field(row, name, source) for name in (*_KEYS, *_COLUMNS)}
+            if told["gt_answer"] not in _LABELS:
+                found = f"gt_answer is {told['gt_answer']!r:.100}"
+                raise DataError(found, source=source, remedy="Expected 0 (no) or 1")
+            optional_text(row, "filename", source)
+            id = _id(row, source)
+            if id in rows:
+                raise DataError(f"the id {id:.100} stands twice", source=source, remedy=DOWNLOAD_AGAIN)
+            rows[id] = {**row, **told}
         return rows
 
 

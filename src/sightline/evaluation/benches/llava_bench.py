@@ -29,8 +29,20 @@ from sightline.evaluation.bench import (
 )
 from sightline.evaluation.json_files import read_json
 from sightline.evaluation.rubric import load_rubric
-from sightline.evaluation.submissions import read_answers
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table, write_lines
+from sightline.evaluation.submissions import answer_id, read_answers
+from sightline.evaluation.tables import (
+    PictureFiles,
+    check_ids,
+    field,
+    find_file,
+    number_of,
+    object_of,
+    picture_prompt,
+    read_table,
+    text_field,
+    texts_field,
+    write_lines,
+)
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 
 _OPTIONS: Final = ("template", "rule", "context")
@@ -183,7 +195,12 @@ class LLaVABench:
             path,
             (
                 # the script stops where answer_id is missing
-                {"question_id": int(row.id), "prompt": row.text, "text": answer.text, "answer_id": f"answer-{row.id}"}
+                {
+                    "question_id": number_of(row.id),
+                    "prompt": row.text,
+                    "text": answer.text,
+                    "answer_id": f"answer-{row.id}",
+                }
                 for row, answer in zip(rows, match_ids([row.id for row in rows], answers), strict=True)
             ),
         )
@@ -205,24 +222,28 @@ class LLaVABench:
         layout = self.layout
         questions = find_file(data, (layout.questions,), self)
         references = find_file(data, (layout.references,), self)
-        by_id = {str(row.get("question_id")): str(row.get("text", "")) for row in read_table(references)}
+        by_id = {
+            answer_id(row, "question_id", f"{references}:{number}"): text_field(row, "text", f"{references}:{number}")
+            for number, row in enumerate(read_table(references), start=1)
+        }
         images = PictureFiles(data, ("images", "val2014", "."))
         rows = []
         for number, row in enumerate(read_table(questions), start=1):
             source = f"{questions}:{number}"
-            id, image = str(field(row, "question_id", source)), str(field(row, "image", source))
+            id, image = text_field(row, "question_id", source), text_field(row, "image", source)
             if id not in by_id:
-                raise DataError(f"question {id} has no reference answer in {references.name}", source=source)
+                raise DataError(f"question {id:.100} has no reference answer in {references.name}", source=source)
             rows.append(
                 Row(
                     id=id,
-                    text=str(field(row, "text", source)),
+                    text=text_field(row, "text", source),
                     truth=by_id[id],
-                    category=str(field(row, "category", source)),
+                    category=text_field(row, "category", source),
                     cluster=image,
                     image=_picture(images, image, layout.pictures),
                 )
             )
+        check_ids([row.id for row in rows], str(questions))
         return rows
 
     def _wording(
@@ -231,7 +252,10 @@ class LLaVABench:
         """The messages to the judge, and where their wording comes from."""
         layout = self.layout
         file = Path(options["context"]) if "context" in options else find_file(data, (layout.context,), self)
-        contexts = {str(row.get("image")): _context(row, f"{file}") for row in read_table(file)}
+        contexts = {
+            text_field(row, "image", f"{file}:{number}"): _context(row, f"{file}:{number}")
+            for number, row in enumerate(read_table(file), start=1)
+        }
         missing = [row.image for row in rows if row.cluster not in contexts]
         if missing:
             raise DataError(f"has no context for {len(missing)} pictures", source=str(file))
@@ -240,7 +264,9 @@ class LLaVABench:
             rules = read_json(rule)
             messages = []
             for row, answer in zip(rows, answers, strict=True):
-                entry = field(rules, f"{layout.rule}{row.category}", str(rule))
+                name = f"{layout.rule}{row.category}"
+                entry = object_of(field(object_of(rules, str(rule)), name, str(rule)), f"{rule}: {name}")
+                entry = {part: text_field(entry, part, f"{rule}: {name}") for part in ("role", "prompt")}
                 messages.append(_official_messages(entry, contexts[row.cluster], row, answer.text))
             return messages, str(rule)
         if "rule" in options:
@@ -262,10 +288,14 @@ def _picture(images: PictureFiles, name: str, prefix: str) -> str:
 def _context(row: Mapping[str, Any], source: str) -> str:
     """What the judge is told of a picture: captions, and for COCO the boxes."""
     if "captions" in row:
-        boxes = "\n".join(f"{one['category']}: {one['bbox']}" for one in field(row, "instances", source))
-        return "\n".join(row["captions"]) + "\n\n" + boxes
-    caption = field(row, "caption", source)
-    return "\n".join(caption) if isinstance(caption, list) else str(caption)
+        captions, instances = texts_field(row, "captions", source), field(row, "instances", source)
+        if not isinstance(instances, list):
+            raise DataError(f"'instances' is {instances!r:.100}", source=source, remedy="Expected a list of boxes")
+        found = [object_of(one, source) for one in instances]
+        boxes = "\n".join(f"{text_field(one, 'category', source)}: {field(one, 'bbox', source)}" for one in found)
+        return "\n".join(captions) + "\n\n" + boxes
+    several = isinstance(row.get("caption"), list)
+    return "\n".join(texts_field(row, "caption", source)) if several else text_field(row, "caption", source)
 
 
 def _official_messages(rule: Mapping[str, Any], context: str, row: Row, answer: str) -> list[dict[str, str]]:

@@ -27,7 +27,17 @@ from sightline.evaluation.bench import (
 )
 from sightline.evaluation.rubric import load_rubric
 from sightline.evaluation.submissions import read_answers
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table, write_lines
+from sightline.evaluation.tables import (
+    PictureFiles,
+    check_ids,
+    find_file,
+    number_of,
+    optional_text,
+    picture_prompt,
+    read_table,
+    text_field,
+    write_lines,
+)
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 
 Verdict = Literal["win", "loss", "tie", "ignored"]
@@ -127,7 +137,7 @@ class MMInstruct:
         write_lines(
             path,
             (
-                {"question_id": int(row.id), "prompt": row.text, "text": answer.text}
+                {"question_id": number_of(row.id), "prompt": row.text, "text": answer.text}
                 for row, answer in zip(rows, match_ids([row.id for row in rows], answers), strict=True)
             ),
         )
@@ -154,18 +164,19 @@ class MMInstruct:
         rows = []
         for number, row in enumerate(read_table(file), start=1):
             source = f"{file}:{number}"
-            image = str(field(row, "image", source))
+            image = text_field(row, "image", source)
             rows.append(
                 Row(
-                    id=str(field(row, "question_id", source)),
-                    text=str(field(row, "text", source)),
+                    id=text_field(row, "question_id", source),
+                    text=text_field(row, "text", source),
                     truth="",
-                    category=str(row.get("category", "")),
+                    category=optional_text(row, "category", source),
                     cluster=image,
                     image=images.named(image),
-                    extra={"caption": str(row.get("caption", ""))},
+                    extra={"caption": optional_text(row, "caption", source)},
                 )
             )
+        check_ids([row.id for row in rows], str(file))
         return rows
 
 

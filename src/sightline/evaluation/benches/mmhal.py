@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.errors import DataError
 from sightline.evaluation.bench import (
     Answer,
     Graded,
@@ -30,7 +31,15 @@ from sightline.evaluation.bench import (
 from sightline.evaluation.json_files import write_json
 from sightline.evaluation.rubric import Rubric, load_rubric
 from sightline.evaluation.submissions import read_answers
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table
+from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
+    PictureFiles,
+    find_file,
+    picture_prompt,
+    read_table,
+    text_field,
+    texts_field,
+)
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 
 TYPES: Final = (
@@ -45,6 +54,7 @@ TYPES: Final = (
 )
 """Types of question, in the order in which they take turns."""
 _FILES: Final = ("response_template.json", "mmhal-bench_answer_template.json", "*/response_template.json")
+_TEXTS: Final = ("question", "gt_answer", "question_type", "image_src")
 _HIGHEST: Final = 6
 _CLEAN: Final = 3
 """Lowest rating without hallucination."""
@@ -113,9 +123,12 @@ class MMHal:
         path = find_file(data, _FILES, self)
         rows = {}
         for number, row in enumerate(read_table(path), start=1):
-            for name in ("question", "gt_answer", "question_type", "image_content", "image_src"):
-                field(row, name, f"{path}:{number}")
-            rows[str(field(row, "image_id", f"{path}:{number}"))] = row
+            source = f"{path}:{number}"
+            texts = {name: text_field(row, name, source) for name in _TEXTS}
+            id, labels = text_field(row, "image_id", source), texts_field(row, "image_content", source)
+            if id in rows:
+                raise DataError(f"the id {id:.100} stands twice", source=source, remedy=DOWNLOAD_AGAIN)
+            rows[id] = {**row, **texts, "image_content": labels}
         return rows
 
 

@@ -13,7 +13,6 @@ Options: ``template`` (a rubric file with ``{{question}}`` and ``{{answer}}``), 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections import Counter
@@ -46,7 +45,7 @@ from sightline.evaluation.nouns import load_spacy, wordnet_forms
 from sightline.evaluation.option_values import count_option, text_option
 from sightline.evaluation.rubric import Rubric, load_rubric
 from sightline.evaluation.submissions import read_answers
-from sightline.evaluation.tables import field, find_file, picture_prompt, read_table, write_lines
+from sightline.evaluation.tables import check_ids, find_file, picture_prompt, read_table, text_field, write_lines
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 from sightline.evaluation.words import Word, treebank_words
 
@@ -88,8 +87,8 @@ class ObjectHalBench:
         questions = []
         for number, row in enumerate(read_table(path), start=1):
             source = f"{path}:{number}"
-            id, text = str(field(row, "image_id", source)), field(row, "question", source)
-            image = _written(field(row, "image", source), path.parent / "images" / f"{id}.jpg", source)
+            id, text = _coco_id(row, source), text_field(row, "question", source)
+            image = _written(text_field(row, "image", source), path.parent / "images" / f"{id}.jpg", source)
             prompt = picture_prompt(f"object_halbench-{id}", text, [image])
             questions.append(Question(id=id, prompt=prompt, meta={"max_new_tokens": _MAX_NEW_TOKENS}))
         return questions
@@ -149,10 +148,18 @@ class ObjectHalBench:
         """Picture id to question, without its picture."""
         path = find_file(data, ("obj_halbench_300_with_image.jsonl", "*/obj_halbench_300_with_image.jsonl"), self)
         rows = [(row, f"{path}:{number}") for number, row in enumerate(read_table(path), start=1)]
-        return {str(field(row, "image_id", source)): field(row, "question", source) for row, source in rows}
+        check_ids([_coco_id(row, source) for row, source in rows], str(path))
+        return {_coco_id(row, source): text_field(row, "question", source) for row, source in rows}
 
 
 BENCH: Final = ObjectHalBench()
+
+
+def _coco_id(row: Mapping[str, Any], source: str) -> str:
+    id = text_field(row, "image_id", source)
+    if not (id.isdecimal() and id.isascii() and len(id) < 19):
+        raise DataError(f"'image_id' is {id!r:.100}", source=source, remedy="Expected a COCO picture id, as 391895")
+    return id
 
 
 def _cleaned(answer: Answer) -> Answer:
@@ -166,7 +173,7 @@ def _written(encoded: str, path: Path, source: str) -> str:
             content = base64.b64decode(encoded, validate=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error is one, letters beyond ASCII are another
             raise DataError("its picture is no base64", source=source, remedy="Download the file again") from error
         except OSError as error:
             remedy = "Make the folder writable, it receives the pictures"

@@ -19,7 +19,16 @@ from sightline.errors import DataError
 from sightline.evaluation import pope_answers
 from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
 from sightline.evaluation.option_values import names_option
-from sightline.evaluation.tables import PictureFiles, field, find_files, picture_prompt, read_table, write_lines
+from sightline.evaluation.submissions import answer_id
+from sightline.evaluation.tables import (
+    PictureFiles,
+    check_ids,
+    find_files,
+    picture_prompt,
+    read_table,
+    text_field,
+    write_lines,
+)
 from sightline.evaluation.yes_no import (
     cambrian_word,
     lmms_word,
@@ -140,8 +149,10 @@ BENCH: Final = Pope()
 def _rows(path: Path) -> list[dict[str, Any]]:
     rows = list(read_table(path))
     for number, row in enumerate(rows, start=1):
-        for name in ("question_id", "image", "text", "label"):
-            field(row, name, f"{path}:{number}")
+        answer_id(row, "question_id", f"{path}:{number}")
+        for name in ("image", "text", "label"):
+            row[name] = text_field(row, name, f"{path}:{number}")
+    check_ids([str(row["question_id"]) for row in rows], str(path))
     return rows
 
 

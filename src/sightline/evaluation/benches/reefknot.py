@@ -28,14 +28,7 @@ from sightline.evaluation.bench import (
 from sightline.evaluation.choices import ANSWER_WITH_LETTER, ovip_hit
 from sightline.evaluation.rubric import load_rubric
 from sightline.evaluation.submissions import answer_id, read_answers
-from sightline.evaluation.tables import (
-    PictureFiles,
-    field,
-    find_file,
-    picture_prompt,
-    read_table,
-    write_lines,
-)
+from sightline.evaluation.tables import PictureFiles, find_file, picture_prompt, read_table, text_field, write_lines
 from sightline.evaluation.verdicts import ask, need_verdicts, verdict_notes
 
 Open = Literal["nli", "relation", "skip"]
@@ -141,17 +134,17 @@ class Reefknot:
             file = find_file(data, (f"{stem}.jsonl", f"Dataset/{stem}.jsonl", f"{stem}*.jsonl"), self)
             for number, row in enumerate(read_table(file), start=1):
                 source = f"{file}:{number}"
-                image = str(field(row, "image_id", source))
-                relation = str(field(row, "relation_type", source))
+                image = text_field(row, "image_id", source)
+                relation = text_field(row, "relation_type", source)
                 if relation not in RELATIONS or row.get("type") != kind:
-                    found = f"type {row.get('type')!r}, relation_type {relation!r}"
+                    found = f"type {row.get('type')!r:.100}, relation_type {relation!r:.100}"
                     raise DataError(found, source=source, remedy=f"Expected {kind!r} and one of {RELATIONS}")
-                text = str(field(row, "query_prompt", source)).strip()
+                text = text_field(row, "query_prompt", source).strip()
                 rows.append(
                     Row(
                         id=f"{TASKS[kind]}-{number}",
                         text=f"{text}\n{ANSWER_WITH_LETTER}" if kind == "Multichoice" else text,
-                        truth=str(field(row, "label", source)),
+                        truth=text_field(row, "label", source),
                         category=f"{relation}_{TASKS[kind]}",
                         cluster=image,
                         image=images.named(f"{image}.jpg"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.errors import DataError
 from sightline.evaluation.bench import (
     Answer,
     Graded,
@@ -22,7 +23,9 @@ from sightline.evaluation.bench import (
     check_protocol,
     match_answers,
 )
+from sightline.evaluation.json_files import read_json
 from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import object_of
 from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts.engine import Progress, RolloutEngine
 from sightline.scenes.benchmark import RATIOS, Record, grade_response
@@ -30,6 +33,8 @@ from sightline.scenes.world import Scenes
 from sightline.types import Group, Prompt, Response
 
 SETTINGS: Final = "scenes.json"
+_MOST: Final = 1_000_000
+"""Largest number of a setting that can be meant."""
 _KINDS: Final = {"caption": "captions", "presence": "presence questions"}
 
 
@@ -123,8 +128,13 @@ def _settings(data: Path) -> dict[str, int]:
     settings, path = {"seed": 0, "scenes": 300, "questions": 4}, data / SETTINGS
     if not path.exists():
         return settings
-    given = json.loads(path.read_text(encoding="utf-8"))
+    given = object_of(read_json(path), str(path))
     check_options(str(path), given, settings)
+    for name, value in given.items():
+        least = 1 if name == "scenes" else 0
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
+            remedy = f"Give a whole number from {least} to {_MOST:,}"
+            raise DataError(f"'{name}' is {value!r:.100}", source=str(path), remedy=remedy)
     return settings | given
 
 

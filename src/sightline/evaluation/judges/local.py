@@ -45,7 +45,7 @@ class LocalBackend:
         self.longest = longest
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
-        """See ``judges.base.Backend``. Another attempt draws other random numbers; at temperature 0 it changes nothing."""
+        """See ``base.Backend``. Another attempt draws other random numbers; at temperature 0 it changes nothing."""
         kinds: dict[tuple[float, int, int], list[int]] = {}
         for index, request in enumerate(requests):
             limit = request.max_tokens or self.longest
