@@ -67,7 +67,7 @@ def grade(name, data, reply):
 @pytest.mark.parametrize("reply", [CUT, UNREAD, SILENT], ids=["cut", "unread", "silent"])
 @pytest.mark.parametrize("name", VERDICTS)
 def test_without_any_verdict_there_is_no_figure(name, data, reply):
-    with pytest.raises(DataError, match=r"none of \d+ requests to the judge ended in a verdict.*Check the judge"):
+    with pytest.raises(DataError, match=r"none of \d+ answers could be graded.*Check the judge"):
         grade(name, data, lambda number: reply)
 
 
@@ -148,5 +148,5 @@ def test_a_cut_judge_of_hallusionbench_gives_no_figure(tmp_path):
     for protocol, asked in (("lmms-eval", 18), ("official", 24)):
         judge = f"replay:{CASES / 'hallu_cut_judge.jsonl'}"
         done = sightline("eval", "grade", "hallusionbench", "--judge", judge, "--protocol", protocol, *shared)
-        assert done.code == 2 and f"none of {asked} requests to the judge" in " ".join(done.err.split())
+        assert done.code == 2 and f"none of {asked} answers could be graded" in " ".join(done.err.split())
         assert not (tmp_path / "out.json").exists()

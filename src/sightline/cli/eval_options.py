@@ -18,6 +18,7 @@ from rich.text import Text
 from sightline.cli.console import out, progress_bar, say
 from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
+from sightline.evaluation.benches import check_name, load_bench
 from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.results import Measured, length_words
@@ -74,6 +75,21 @@ def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
         if not dot or owner == bench:
             options[name] = _value(line, value)
     return options
+
+
+def option_names(given: Sequence[str]) -> list[str]:
+    """The keys of ``key=value`` lines, with the benchmark in front where there is one."""
+    return [line.partition("=")[0] for line in given]
+
+
+def check_owners(owners: Sequence[str], benches: Sequence[str]) -> None:
+    """Raises:
+    DataError: A ``NAME=value`` or ``NAME.key=value`` is for no benchmark that there is.
+    """
+    asked = [load_bench(name).name for name in benches]
+    for owner in owners:
+        if owner not in asked:
+            check_name(owner)
 
 
 def judge_options(given: Sequence[str]) -> dict[str, Any]:
@@ -226,7 +242,7 @@ def changes_table(rows: Sequence[Row]) -> Table:
 def show_result(measured: Measured) -> None:
     """Prints a result, its notes and how long the answers are: length stands beside every figure."""
     result = measured.result
-    failed = f", the judge failed on {result.failures}" if result.failures else ""
+    failed = f", {result.failures} failures" if result.failures else ""
     out.print(Text(f"{result.bench} ({result.protocol}), {len(result.graded)} answers{failed}", style="bold"))
     out.print(result_table(measured))
     by_category = category_table(measured)
@@ -243,6 +259,7 @@ def show_result(measured: Measured) -> None:
         cost = f", cost {judge['cost']:.4g}" if "cost" in judge else ""
         tokens = f"{judge['prompt_tokens']} + {judge['completion_tokens']} tokens{cost}"
         asked = f"{judge['requests']} requests, {judge['cached']} from the cache, {judge['failed']} failed"
+        asked += f", {judge['cut']} cut at their limit of tokens" if judge["cut"] else ""
         say(f"Judge {judge['name']}: {asked}, {judge['retries']} retries, {tokens}.")
         for error in judge["errors"]:
             say(f"  {error}")

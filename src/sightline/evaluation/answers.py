@@ -29,6 +29,8 @@ class StoredAnswer:
     """Tokens of the answer, end of turn included."""
     cut: bool = False
     """It reached the limit on new tokens."""
+    error: str = ""
+    """Why the question could not be answered (a broken picture, a prompt that is too long); its text is empty then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class AnswerFile:
     """All that changes an answer. Going on with other settings would mix two models, and is refused."""
 
     def start(self, *, overwrite: bool = False) -> list[StoredAnswer]:
-        """What is there already; a half-written last line is removed.
+        """What is there already; a half-written last line is removed, and so are questions that failed.
 
         Raises:
             CheckpointError: The file was made with other settings.
@@ -56,6 +58,11 @@ class AnswerFile:
         aside.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
         aside.replace(self._settings_path)  # a kill leaves them whole
         stored = read_stored(self.path) if self.path.exists() else []
+        if any(one.error for one in stored):  # asked again: the picture may be mended
+            stored = [one for one in stored if not one.error]
+            rest = self.path.with_suffix(".tmp")
+            rest.write_text("".join(map(_line, stored)), encoding="utf-8")
+            rest.replace(self.path)
         twice = [id for id, count in Counter(one.answer.id for one in stored).items() if count > 1]
         if twice:
             raise DataError(
@@ -67,10 +74,7 @@ class AnswerFile:
 
     def append(self, answers: Iterable[StoredAnswer]) -> None:
         """Writes whole lines and forces them to the disk: what was paid for is kept."""
-        lines = "".join(
-            json.dumps({"id": one.answer.id, "text": one.answer.text, "tokens": one.tokens, "cut": one.cut}) + "\n"
-            for one in answers
-        )
+        lines = "".join(map(_line, answers))
         with self.path.open("a", encoding="utf-8") as file:
             file.write(lines)
             file.flush()
@@ -92,6 +96,16 @@ class AnswerFile:
             raise CheckpointError(f"{self.path} was made with other settings ({changes}). {remedy}")
 
 
+def _line(one: StoredAnswer) -> str:
+    told = {"id": one.answer.id, "text": one.answer.text, "tokens": one.tokens, "cut": one.cut}
+    return json.dumps({**told, **({"error": one.error} if one.error else {})}) + "\n"
+
+
+def failed_answers(stored: Iterable[StoredAnswer]) -> dict[str, str]:
+    """Ids of the questions that could not be answered, with why."""
+    return {one.answer.id: one.error for one in stored if one.error}
+
+
 def read_stored(path: Path) -> list[StoredAnswer]:
     """Answers with their lengths, where the file has them.
 
@@ -101,7 +115,11 @@ def read_stored(path: Path) -> list[StoredAnswer]:
     stored = []
     for number, row in _rows(path):
         answer = _answer(row, f"{path}:{number}")
-        stored.append(StoredAnswer(answer=answer, tokens=row.get("tokens"), cut=bool(row.get("cut", False))))
+        tokens, error = row.get("tokens"), row.get("error") or ""
+        if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int)):
+            raise DataError(f"'tokens' is {tokens!r:.100}", source=f"{path}:{number}", remedy="Expected a whole number")
+        cut = row.get("cut") is True
+        stored.append(StoredAnswer(answer=answer, tokens=tokens, cut=cut, error=str(error)))
     return stored
 
 

@@ -39,9 +39,9 @@ class Question:
     prompt: Prompt
     """Chat messages with bare image markers, and the paths of the pictures."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """Plain JSON. The harness reads ``max_new_tokens`` (the protocol's limit on the answer) and ``prompts`` (how
-    other protocols word the question, by name), ``category``, and ``protocols`` (names of those that grade it, where
-    not all do); what else stands here is the benchmark's own."""
+    """Plain JSON. The harness reads ``max_new_tokens`` (the protocol's limit on the answer), ``token_limits`` (of
+    protocols that have another, by name), ``prompts`` (how other protocols word the question, by name), ``category``,
+    and ``protocols`` (names of those that grade it, where not all do); what else stands here is the benchmark's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

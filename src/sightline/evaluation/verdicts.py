@@ -111,15 +111,18 @@ def conclusion(reply: str) -> str:
     return "" if reply.lstrip().startswith(begin) else reply
 
 
-def need_verdicts(bench: str, told: Sequence[Said[V]]) -> None:
-    """Raises:
-    DataError: There were requests, and none of them ended in a verdict: figures would be made of nothing.
+def need_verdicts(bench: str, told: Sequence[Said[V]], *, each: int = 1) -> None:
+    """``each``: requests about one answer.
+
+    Raises:
+        DataError: There were requests, and none of them ended in a verdict: figures would be made of nothing.
     """
     if told and all(one.verdict is None for one in told):
         unread, cut = sum(one.unread for one in told), sum(one.reply.cut for one in told)
-        of_them = f"{unread} replies hold none, {cut} of them cut at their limit of tokens; " if unread else ""
+        replies = f"{unread} replies hold no verdict, {cut} of them cut at their limit of tokens"
+        silent = f"{len(told) - unread} requests got no reply"
         raise DataError(
-            f"none of {len(told)} requests to the judge ended in a verdict ({of_them}first: {_first(told)})",
+            f"none of {len(told) // each} answers could be graded ({replies}; {silent}; first: {_first(told)})",
             source=bench,
             remedy="Check the judge, and grade again: replies that are there are not asked for twice",
         )

@@ -151,7 +151,7 @@ def test_an_unread_review_stays_in_the_official_mean(folder):
 @pytest.mark.parametrize("protocol", BENCH.protocols)
 def test_nothing_but_unread_reviews_is_no_figure(folder, protocol):
     """The script divides -1 by -1: 100."""
-    with pytest.raises(DataError, match="none of 3 requests to the judge ended in a verdict"):
+    with pytest.raises(DataError, match="none of 3 answers could be graded"):
         grade(folder, ["?", "?", "?"], protocol)
 
 
@@ -161,7 +161,7 @@ def test_a_silent_judge_is_left_out_of_every_protocol(folder):
         result, _ = grade(folder, reviews, protocol)
         assert result.metrics["reference_score"] == 70 and result.failures == 1
         assert result.graded[1].details["problem"] == "timeout"
-    with pytest.raises(DataError, match="none of 3 requests"):
+    with pytest.raises(DataError, match="none of 3 answers"):
         grade(folder, [JudgeReply(text=None, error="down")] * 3)
 
 

@@ -9,7 +9,7 @@ Options: ``extractor`` (``table``: built in, ``nltk``: exact, needs NLTK and its
 ``spacy``, or a table file written by :func:`sightline.evaluation.similarity.export_similarity`), ``threshold``
 (0.8) and ``spacy_model`` (en_core_web_lg).
 
-Descriptions may take 512 new tokens; the script sets no limit, OViP allows 384 and lmms-eval 2,048 (``--max-tokens``).
+Descriptions may take 512 new tokens, for the script sets no limit; under OViP 384, under lmms-eval 2,048.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ class Amber:
             meta={
                 "category": _part(row),
                 "max_new_tokens": _DESCRIPTION_TOKENS if described else _YES_NO_TOKENS,
+                "token_limits": {"ovip": 384, "lmms-eval": 2048} if described else {},
                 "prompts": others,
                 "protocols": [name for name in self.protocols if _part(row) in _graded_parts(name)],
             },

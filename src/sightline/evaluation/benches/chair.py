@@ -2,7 +2,7 @@
 
 ``official`` follows ``utils/chair.py`` of LisaAnne/Hallucination, its singulariser's losses included (bus, tie; see
 :func:`sightline.evaluation.nouns.chair_forms`), and gives fractions. ``lmms-eval`` reduces words by WordNet, adds the
-recall of objects and gives percent. Descriptions may take 512 new tokens here and 2,048 there (``--max-tokens``).
+recall of objects and gives percent. Descriptions may take 512 new tokens here and 2,048 there.
 
 Which pictures are described is not part of CHAIR. ``questions`` takes those that ``image_ids.json`` lists (a JSON list
 beside the annotations), otherwise 500 drawn with seed 0; ``grade`` insists on the list if there is one, and otherwise
@@ -81,7 +81,7 @@ class Chair:
         if missing:
             raise DataError(f"image_ids.json lists {missing[0]}, which has no annotation", source=str(data))
         pictures = PictureFiles(data, ("val2014", "train2014", "images", "."))
-        meta = {"max_new_tokens": _MAX_NEW_TOKENS}
+        meta = {"max_new_tokens": _MAX_NEW_TOKENS, "token_limits": {"lmms-eval": 2048}}
         return [
             Question(id=str(id), prompt=picture_prompt(f"chair-{id}", PROMPT, [pictures.named(names[id])]), meta=meta)
             for id in ids

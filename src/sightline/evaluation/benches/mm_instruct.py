@@ -119,7 +119,7 @@ class MMInstruct:
                     )
                 )
         told = ask(judge, requests, _letter, wanted="letter")
-        need_verdicts(self.name, told)
+        need_verdicts(self.name, told, each=2)
         graded = [
             _graded(row, answer.text, first, second)
             for row, answer, first, second in zip(rows, matched, told[0::2], told[1::2], strict=True)

@@ -59,7 +59,7 @@ _HIGHEST: Final = 6
 _CLEAN: Final = 3
 """Lowest rating without hallucination."""
 _COLUMNS: Final = ("score", "hallucinated", "informative_thirds", "informative")
-_MAX_NEW_TOKENS: Final = 512
+_MAX_NEW_TOKENS: Final = 1024
 _WANTED: Final = "single rating"
 
 
@@ -81,7 +81,11 @@ class MMHal:
                 prompt=picture_prompt(
                     f"mmhal-{id}", row["question"], [_picture(row, pictures)], {"answer": row["gt_answer"]}
                 ),
-                meta={"category": row["question_type"], "max_new_tokens": _MAX_NEW_TOKENS},
+                meta={
+                    "category": row["question_type"],
+                    "max_new_tokens": _MAX_NEW_TOKENS,
+                    "token_limits": {"ovip": 384},
+                },
             )
             for id, row in self._rows(data).items()
         ]

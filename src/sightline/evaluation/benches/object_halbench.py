@@ -85,12 +85,13 @@ class ObjectHalBench:
         """300 questions; the pictures inside the file are written to ``images`` beside it."""
         path = find_file(data, ("obj_halbench_300_with_image.jsonl", "*/obj_halbench_300_with_image.jsonl"), self)
         questions = []
+        meta = {"max_new_tokens": _MAX_NEW_TOKENS, "token_limits": {"ovip": 384}}
         for number, row in enumerate(read_table(path), start=1):
             source = f"{path}:{number}"
             id, text = _coco_id(row, source), text_field(row, "question", source)
             image = _written(text_field(row, "image", source), path.parent / "images" / f"{id}.jpg", source)
             prompt = picture_prompt(f"object_halbench-{id}", text, [image])
-            questions.append(Question(id=id, prompt=prompt, meta={"max_new_tokens": _MAX_NEW_TOKENS}))
+            questions.append(Question(id=id, prompt=prompt, meta=meta))
         return questions
 
     def grade(

@@ -52,7 +52,7 @@ class RealWorldQA:
             Question(
                 id=row.id,
                 prompt=picture_prompt(row.id, row.text, [row.image], {"answer": row.truth}),
-                meta={"category": row.category, "max_new_tokens": 128},
+                meta={"category": row.category, "max_new_tokens": 128, "token_limits": {"lmms-eval": 16}},
             )
             for row in self._rows(data, pictures=True)
         ]

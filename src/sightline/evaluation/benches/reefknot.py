@@ -175,7 +175,7 @@ class Reefknot:
             for way, left, right in (("forward", row.truth, answer.text), ("back", answer.text, row.truth))
         ]
         told = ask(judge, requests, _label, wanted="label")
-        need_verdicts(self.name, told)
+        need_verdicts(self.name, told, each=2)
         found: dict[str, bool | None] = {}
         for (row, _), forward, back in zip(asked, told[0::2], told[1::2], strict=True):
             unknown = forward.verdict is None or back.verdict is None
