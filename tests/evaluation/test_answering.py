@@ -7,7 +7,7 @@ import pytest
 from slices import Slices
 from transformers import GenerationConfig
 
-from sightline.errors import DataError
+from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.answers import AnswerFile, failed_answers, read_stored
 from sightline.evaluation.bench import Question
 from sightline.evaluation.benches import load_bench
@@ -112,6 +112,15 @@ def test_a_benchmark_whose_answers_are_of_other_settings_does_not_stop_the_other
     code, _, err = run(*command("pope", "realworldqa"))
     assert code == 2 and "was made with other settings" in err and "1 of 2 benchmarks could not be graded" in err
     assert (tmp_path / "out/realworldqa/results.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[", "[1]", "null", "[" * 5000])
+def test_broken_settings_beside_answers_are_refused(content, tmp_path):
+    file = AnswerFile(path=tmp_path / "a.jsonl")
+    answer_questions(Engine(), asked(1), file, AnswerSpec())
+    (tmp_path / "a.jsonl.settings.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"a\.jsonl\.settings\.json is no .*pass --overwrite"):
+        answer_questions(Engine(), asked(1), file, AnswerSpec())
 
 
 # --- what is said before anything is answered --------------------------------------------------

@@ -74,6 +74,12 @@ def test_what_fails_once_is_asked_again_and_counted():
         ((200, {}, body(None, finish="content_filter"), 0), "the reply is empty (content_filter)"),
         ((200, {}, body("", finish="length"), 0), "the reply is empty (length)"),
         ((200, {}, [1], 0), "cannot be read (TypeError)"),
+        ((200, {}, {"choices": {"0": 1}}, 0), "cannot be read (KeyError)"),
+        ((200, {}, {"choices": [{"message": "hm"}]}, 0), "cannot be read (TypeError)"),
+        ((200, {}, body(["Rating: 4"]), 0), "cannot be read (AttributeError)"),
+        ((200, {}, body([{"text": 4}]), 0), "cannot be read (TypeError)"),
+        ((200, {}, body({"text": "Rating: 4"}), 0), "the reply is empty"),
+        ((200, {}, b"\xff\xfe{", 0), "cannot be read"),
         ((200, {}, b"[" * 100_000, 0), "cannot be read (RecursionError)"),
         ((500, {"Content-Length": 500}, b"brok", 0), "HTTP 500"),
         ((200, {"Content-Length": 500}, b'{"choices": [', 0), "IncompleteRead"),
@@ -81,6 +87,7 @@ def test_what_fails_once_is_asked_again_and_counted():
     ],
     ids=[
         *("failing", "malformed", "no choice", "an error as 200", "empty", "filtered", "thinks too long", "a list"),
+        *("choices by name", "no message", "parts of text", "a number", "an object", "no text"),
         *("too deep", "an error that is cut", "cut in the middle", "slow"),
     ],
 )

@@ -88,7 +88,12 @@ class AnswerFile:
         remedy = "Choose another --out, or pass --overwrite."
         if not self._settings_path.exists():
             raise CheckpointError(f"{self.path} exists, and {self._settings_path.name} beside it does not. {remedy}")
-        there = json.loads(self._settings_path.read_text(encoding="utf-8"))
+        try:
+            there = json.loads(self._settings_path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self._settings_path} is no JSON. {remedy}") from error
+        if not isinstance(there, dict):
+            raise CheckpointError(f"{self._settings_path} is no object of settings. {remedy}")
         here = json.loads(json.dumps(self.settings))
         names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         if names:

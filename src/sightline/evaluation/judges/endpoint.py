@@ -309,7 +309,7 @@ def _outcome(content: bytes, number: int) -> Outcome:
         body = json.loads(content)
         choice = body["choices"][0]
         text = _text(choice["message"]["content"])
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _Retryable(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
     if not text.strip():
         why = choice.get("finish_reason")
