@@ -98,6 +98,10 @@ def test_one_broken_picture_and_one_long_prompt_fail_their_questions(run, slices
     assert results["sightline"]["failures"] == 2 and results["n-samples"]["pope_official"]["effective"] == 4
     stored = tmp_path / "out/pope/answers.jsonl"
     assert len(failed_answers(read_stored(stored))) == 2
+    code, _, err = run(
+        "eval", "export", "pope", "--data", slices.root, "--responses", stored, "-o", tmp_path / "x.jsonl"
+    )
+    assert code == 0 and "2 questions could not be answered: their answers are empty there" in err
     graded = tmp_path / "again.json"
     assert run("eval", "grade", "pope", "--data", slices.root, "--responses", stored, "--json", graded)[0] == 0
     assert json.loads(graded.read_text())["results"] == results["results"]

@@ -148,7 +148,7 @@ def test_a_server_that_drips_is_given_up_at_the_deadline(part):
         reply = ask(url, timeout=0.3)
         took = time.monotonic() - began
     assert reply.text is None and "timed out" in reply.error
-    assert 0.25 < took < 2, "each byte came in time, the reply did not"
+    assert 0.25 < took < 4, "each byte came in time, the reply did not"
 
 
 def test_a_server_that_does_not_take_connections_is_given_up_as_well():

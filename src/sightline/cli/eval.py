@@ -155,6 +155,7 @@ def grade(
     """
     from sightline.cli.eval_options import (
         STDOUT,
+        check_owners,
         data_folder,
         judging,
         options_of,
@@ -168,6 +169,7 @@ def grade(
     from sightline.evaluation.stages import GradeSpec, grade_answers
 
     chosen = load_bench(bench)
+    check_owners([bench], [*(data or []), *(protocol or [])], option or [])
     answers = read_responses(chosen, responses)
     stored = read_stored_or_plain(responses, answers)
     folder = data_folder(chosen, data or [], responses.parent / "data")
@@ -274,7 +276,7 @@ def export(
     Example: `sightline eval export amber --data amber/ --responses eval/dpo/amber/answers.jsonl -o amber.json`
     """
     from sightline.cli.eval_options import data_folder
-    from sightline.evaluation.answers import read_responses
+    from sightline.evaluation.answers import failed_answers, read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
     from sightline.evaluation.stages import answers_named
 
@@ -283,6 +285,10 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with answers_named(str(responses)):
         chosen.export(data_folder(chosen, data or [], responses.parent / "data"), answers, out)
+    if failed := failed_answers(read_stored_or_plain(responses, answers)):
+        say(
+            f"{len(failed)} questions could not be answered: their answers are empty there ({next(iter(failed))}, ...)."
+        )
     say(f"{len(answers)} answers: {out}")
 
 

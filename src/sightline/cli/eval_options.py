@@ -77,16 +77,20 @@ def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def option_names(given: Sequence[str]) -> list[str]:
-    """The keys of ``key=value`` lines, with the benchmark in front where there is one."""
-    return [line.partition("=")[0] for line in given]
+def check_owners(benches: Sequence[str], pairs: Sequence[str], options: Sequence[str]) -> None:
+    """Refuses what is meant for a benchmark that does not exist; for one that is not asked for now it may stand.
 
+    Args:
+        benches: Those that are asked for.
+        pairs: ``NAME=value`` lines, and lines for all.
+        options: ``NAME.key=value`` lines, and lines for all.
 
-def check_owners(owners: Sequence[str], benches: Sequence[str]) -> None:
-    """Raises:
-    DataError: A ``NAME=value`` or ``NAME.key=value`` is for no benchmark that there is.
+    Raises:
+        DataError: A line names no benchmark that there is.
     """
     asked = [load_bench(name).name for name in benches]
+    owners = [line.partition("=")[0] for line in pairs if "=" in line]
+    owners += [line.partition("=")[0].rpartition(".")[0] for line in options if "." in line.partition("=")[0]]
     for owner in owners:
         if owner not in asked:
             check_name(owner)

@@ -18,7 +18,6 @@ from sightline.cli.eval_options import (
     check_owners,
     data_folder,
     judging,
-    option_names,
     options_of,
     protocol_of,
     show_result,
@@ -130,9 +129,8 @@ def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | Non
         DataError: Data or a judge are missing, or a benchmark, protocol or option is unknown.
     """
     check_judge(evaluation.judge, evaluation.judge_options)
-    for given in (evaluation.data, evaluation.prompts, evaluation.protocols, evaluation.only):
-        check_owners([line.partition("=")[0] for line in given if "=" in line], names)
-    check_owners([key.rpartition(".")[0] for key in option_names(evaluation.options) if "." in key], names)
+    pairs = [*evaluation.data, *evaluation.prompts, *evaluation.protocols, *evaluation.only]
+    check_owners(names, pairs, evaluation.options)
     tasks = [_task(evaluation, name, limit) for name in dict.fromkeys(names)]
     say(f"Answers and figures: {evaluation.out}")
     from sightline.rollouts.hf import load_engine, unread_settings
