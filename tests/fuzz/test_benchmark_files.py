@@ -129,7 +129,7 @@ def test_wrong_types_in_data_files_are_figures_or_errors_never_tracebacks(name, 
             assert len(told) < SCREEN, f"{what}: {told}"
             assert "\n" not in told, f"{what}: {told}"
             known = any(one.name in told for one in names) or str(folder) in told
-            assert known or told.startswith((f"{ANSWERS}: ", f"{name}: ")), f"{what}: {told}"
+            assert known or told.startswith((f"{ANSWERS}: ", f"{name}: ", "option match: ")), f"{what}: {told}"
         except Exception as error:
             raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
         shutil.rmtree(folder)

@@ -232,7 +232,11 @@ class _Grader:
         self._tools = self._tools or self._load()
         extract, judgement = self._tools
         truth, likely = row["truth"], row["hallu"]
-        found = judgement.judge(extract(answer.text), truth, likely)
+        try:
+            found = judgement.judge(extract(answer.text), truth, likely)
+        except DataError as error:
+            source = f"{self.rows.folder / 'annotations.json'}: id {answer.id}"
+            raise DataError(error.found, source=source, remedy=error.remedy) from error
         wrong = len(found.hallucinated)
         return Graded(
             id=answer.id,
