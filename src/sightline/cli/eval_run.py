@@ -52,6 +52,7 @@ from sightline.evaluation.stages import (
     wordings,
 )
 from sightline.evaluation.weights import fingerprint_files
+from sightline.files import replace_file
 from sightline.recipes.schema import ModelSpec
 
 _SHOWN: Final = 5
@@ -285,7 +286,7 @@ def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: 
 
     every = [*graded, *_of_earlier_commands(evaluation, graded)]
     table = json.dumps(lmms_eval_table(every), indent=2)
-    (evaluation.out / RESULTS).write_text(table + "\n", encoding="utf-8")
+    replace_file(evaluation.out / RESULTS, table + "\n")
     pairs = [(_earlier(against, measured), measured) for measured in every]
     title = f"Benchmarks: {evaluation.model.path}"
     notes = [] if against is None else [f"Before: {against}. After: {evaluation.out}."]

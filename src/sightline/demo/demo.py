@@ -17,6 +17,7 @@ from sightline import __version__
 from sightline.data.schema import read_groups, write_groups
 from sightline.errors import CheckpointError
 from sightline.evaluation.benches.scenes import answer_greedily, held_out_prompts
+from sightline.files import read_settings, replace_file
 from sightline.models.assemble import TinyLlava
 from sightline.models.load import hide_loading_bars
 from sightline.recipes.load import load_recipe
@@ -102,12 +103,11 @@ def run_demo(*, seed: int = 0, out: Path | None = None, quick: bool = False) -> 
 def claim(out: Path, settings: dict[str, object]) -> None:
     """Notes in ``demo.json`` which demo a folder holds, so that two are never mixed."""
     file = out / "demo.json"
-    if file.exists() and (found := json.loads(file.read_text(encoding="utf-8"))) != settings:
+    if file.exists() and (found := read_settings(file)) != settings:
         raise CheckpointError(
             f"{out} holds a demo with {found}, asked for was {settings}. Choose another folder with --out"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    replace_file(file, json.dumps(settings) + "\n")
 
 
 def draw(world: Scenes, size: DemoSize, out: Path) -> list[Group]:
@@ -150,7 +150,6 @@ def answers(model: Path, exam: Sequence[Group], folder: Path, title: str) -> lis
         answered = answer_greedily(
             engine, list(exam), batch_size=64, on_progress=lambda done, _: progress.update(task, completed=done)
         )
-    folder.mkdir(parents=True, exist_ok=True)
     write_groups(file, answered)
     return answered
 
@@ -164,7 +163,7 @@ def write_results(rows: Sequence[Row], seed: int, size: DemoSize, out: Path, sec
         "seconds": round(seconds, 1),
         "metrics": table_json(rows),
     }
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    replace_file(out / "results.json", json.dumps(results, indent=2) + "\n")
     return results
 
 

@@ -16,6 +16,7 @@ from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.bench import Answer, Benchmark
 from sightline.evaluation.submissions import answer_id, submitted_files
 from sightline.evaluation.tables import DOWNLOAD_AGAIN
+from sightline.files import replace_file
 
 SETTINGS_SUFFIX: Final = ".settings.json"
 
@@ -54,15 +55,11 @@ class AnswerFile:
         if self.path.exists():
             self._check_settings()
             _drop_half_line(self.path)
-        aside = self._settings_path.with_suffix(".tmp")
-        aside.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
-        aside.replace(self._settings_path)  # a kill leaves them whole
+        replace_file(self._settings_path, json.dumps(self.settings, indent=2) + "\n")
         stored = read_stored(self.path) if self.path.exists() else []
         if any(one.error for one in stored):  # asked again: the picture may be mended
             stored = [one for one in stored if not one.error]
-            rest = self.path.with_suffix(".tmp")
-            rest.write_text("".join(map(_line, stored)), encoding="utf-8")
-            rest.replace(self.path)
+            replace_file(self.path, "".join(map(_line, stored)))
         twice = [id for id, count in Counter(one.answer.id for one in stored).items() if count > 1]
         if twice:
             raise DataError(
@@ -151,9 +148,7 @@ def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Answers as JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps({"id": answer.id, "text": answer.text}) + "\n" for answer in answers)
-    path.write_text("".join(lines), encoding="utf-8")
+    replace_file(path, "".join(json.dumps({"id": answer.id, "text": answer.text}) + "\n" for answer in answers))
 
 
 def _is_ours(path: Path) -> bool:

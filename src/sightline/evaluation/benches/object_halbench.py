@@ -48,6 +48,7 @@ from sightline.evaluation.submissions import read_answers
 from sightline.evaluation.tables import check_ids, find_file, picture_prompt, read_table, text_field, write_lines
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 from sightline.evaluation.words import Word, treebank_words
+from sightline.files import replace_file
 
 _SYNONYMS: Final = ("synonyms_refine.txt", "eval/data/synonyms_refine.txt", "data/synonyms_refine.txt")
 _SHORT: Final = 3
@@ -172,8 +173,7 @@ def _written(encoded: str, path: Path, source: str) -> str:
     if not path.is_file():
         try:
             content = base64.b64decode(encoded, validate=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            replace_file(path, content)
         except ValueError as error:  # binascii.Error is one, letters beyond ASCII are another
             raise DataError("its picture is no base64", source=source, remedy="Download the file again") from error
         except OSError as error:
