@@ -25,6 +25,16 @@ def sees_pictures(path: str) -> bool:
     return config.get_text_config() is not config
 
 
+def context_length(path: str) -> int:
+    """Most tokens of a prompt with its answer; a large number where the model states none.
+
+    Raises:
+        RecipeError: there is no model.
+    """
+    config = _read(AutoConfig, path).get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextModel:
     """A causal language model and its tokenizer."""

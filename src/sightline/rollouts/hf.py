@@ -186,6 +186,21 @@ def placeholder_ids(policy: Policy) -> list[int]:
     return sorted(named | {policy.processor.image_token_id})
 
 
+def unread_settings(policy: Policy) -> dict[str, Any]:
+    """What the model's generation config asks for and this engine does not do: all of it but the ids of tokens.
+
+    Sampling is as :class:`SamplingSpec` says, and penalties are not applied: log-probabilities are the policy's own.
+    """
+    given = policy.base.generation_config.to_diff_dict()
+    told = {name: value for name, value in given.items() if not name.endswith("_token_id") and name[0] != "_"}
+    plain = (str, int, float, bool, list)
+    return {
+        name: value if isinstance(value, plain) else str(value)
+        for name, value in told.items()
+        if name not in ("transformers_version", "use_cache") and value is not None
+    }
+
+
 def end_ids(policy: Policy) -> list[int]:
     """Ids that end an answer: those of the generation config, and the tokenizer's."""
     ends = policy.base.generation_config.eos_token_id
