@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import train_runs
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from sightline.errors import CheckpointError, RecipeError
@@ -174,9 +174,9 @@ def test_numbers_of_another_adapter_are_not_taken_for_its_own(tiny: dict[str, Pa
 
 
 def test_what_would_move_with_the_policy_is_refused(tiny: dict[str, Path], tmp_path: Path) -> None:
-    folder = adapter(tiny["llava"], tmp_path / "before", LORA)
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"bias": "all"}))
+    config = LoraConfig(r=2, target_modules=["q_proj"], bias="all")
+    folder = tmp_path / "before"
+    get_peft_model(AutoModelForImageTextToText.from_pretrained(tiny["llava"]), config).save_pretrained(folder)
     model = ModelSpec(path=str(tiny["llava"]), adapter=str(folder))
     recipe = run(model, tmp_path, "adapter")
     with pytest.raises(RecipeError, match=r"trained parameters belong to none and would move.*copy or cache"):
