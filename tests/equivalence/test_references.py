@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import train_runs
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from sightline.errors import CheckpointError, RecipeError
@@ -137,7 +137,7 @@ def test_a_stopped_run_goes_on_alike(tiny: dict[str, Path], tmp_path: Path, name
 
 
 def test_an_adapter_that_changed_under_its_path_is_refused(tiny: dict[str, Path], tmp_path: Path) -> None:
-    model = start(tiny["llava"], tmp_path, "adapter")
+    model = replace(start(tiny["llava"], tmp_path, "adapter"), lora=None)
     recipe = run(model, tmp_path, "adapter", max_steps=1, schedule="constant")
     longer = replace(recipe, train=replace(recipe.train, max_steps=2))
     train(recipe, quiet=True)
@@ -161,7 +161,7 @@ def test_an_adapter_that_changed_under_its_path_is_refused(tiny: dict[str, Path]
 
 def test_numbers_of_another_adapter_are_not_taken_for_its_own(tiny: dict[str, Path], tmp_path: Path) -> None:
     """The weights are the same, and their scale is not."""
-    model = start(tiny["llava"], tmp_path, "adapter")
+    model = replace(start(tiny["llava"], tmp_path, "adapter"), lora=None)
     first = run(model, tmp_path, "cache", max_steps=1)
     records(first)
     path = Path(str(model.adapter)) / "adapter_config.json"
@@ -174,9 +174,10 @@ def test_numbers_of_another_adapter_are_not_taken_for_its_own(tiny: dict[str, Pa
 
 
 def test_what_would_move_with_the_policy_is_refused(tiny: dict[str, Path], tmp_path: Path) -> None:
-    folder = adapter(tiny["llava"], tmp_path / "before", LORA)
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"bias": "all"}))
-    recipe = run(spec(tiny["llava"], LORA, adapter=str(folder)), tmp_path, "adapter")
+    config = LoraConfig(r=2, target_modules=["q_proj"], bias="all")
+    folder = tmp_path / "before"
+    get_peft_model(AutoModelForImageTextToText.from_pretrained(tiny["llava"]), config).save_pretrained(folder)
+    model = ModelSpec(path=str(tiny["llava"]), adapter=str(folder))
+    recipe = run(model, tmp_path, "adapter")
     with pytest.raises(RecipeError, match=r"trained parameters belong to none and would move.*copy or cache"):
         train(recipe, quiet=True)

@@ -27,7 +27,18 @@ from sightline.train.report import evaluate
 from sightline.train.runtime import Runtime
 from sightline.train.session import Session, open_session
 
-SHARDED = ("sft", "text rows on one rank", "dpo", "checkpointed", "lora", "adapter", "cache", "online", "reward model")
+SHARDED = (
+    "sft",
+    "text rows on one rank",
+    "text without what is trained",
+    "dpo",
+    "checkpointed",
+    "lora",
+    "adapter",
+    "cache",
+    "online",
+    "reward model",
+)
 """Runs that are done with spread parameters as well."""
 
 
@@ -40,9 +51,13 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
     """Runs whose ranks hold unequal numbers of groups, tokens and pairs; the last step of an epoch leaves one empty."""
     vision = ModelSpec(path=str(model), parts=PartsSpec(vision="full"))
     frozen = ModelSpec(path=str(model), parts=PartsSpec(projector="frozen"))
+    eyes = ModelSpec(path=str(model), parts=PartsSpec(language="frozen", vision="full"))
     made = {
         "sft": train_runs.recipe(model, folder / "sft", model=vision, micro_batch_tokens=60),
         "text rows on one rank": train_runs.recipe(model, folder / "text", model=vision, size=2, batch_size=2),
+        "text without what is trained": train_runs.recipe(
+            model, folder / "eyes", model=eyes, size=3, batch_size=3, micro_batch_tokens=1
+        ),
         "dpo": train_runs.recipe(model, folder / "dpo", responses=2, model=frozen, micro_batch_tokens=90),
         "checkpointed": train_runs.recipe(
             model, folder / "gc", responses=2, model=replace(vision, gradient_checkpointing=True, layout="packed")

@@ -21,13 +21,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.models.varlen import Lengths
+from sightline.models.varlen import Lengths, kernel_takes
 from sightline.types import Batch
 
 Form = Literal["dense", "segments", "gather", "merge"]
@@ -198,6 +198,40 @@ def plan_attention(batch: Batch, form: Form) -> TreePlan:
         gather=gather,
         merge=merge,
     )
+
+
+def best_form(batch: Batch, text: Any, dtype: torch.dtype) -> Form:
+    """The form that a batch's device computes best.
+
+    Args:
+        batch: in layout ``packed`` or ``tree``.
+        text: the decoder's config.
+        dtype: of the hidden states; autocast's counts where it is on.
+    """
+    device = batch.tokens.device
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+    size, heads = key_shape(text)
+    if not kernel_takes(device, dtype, size) or getattr(text, "attn_logit_softcapping", None):
+        return "segments"
+    return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))
+
+
+def key_shape(text: Any) -> tuple[int, int]:
+    """Largest head size and most key heads of a decoder of this config; layers may differ (Gemma 4)."""
+    own = getattr(text, "per_layer_config", None)
+    layers = [own[layer] for layer in range(text.num_hidden_layers)] if own else [text]
+    even = text.hidden_size // text.num_attention_heads
+    sizes = [getattr(layer, "head_dim", None) or even for layer in layers]
+    heads = [getattr(layer, "num_key_value_heads", None) or text.num_attention_heads for layer in layers]
+    return max(sizes), max(heads)
+
+
+def has_windows(text: Any) -> bool:
+    """Whether a decoder of this config has layers with a sliding window."""
+    if getattr(text, "layer_types", None) is not None:
+        return "sliding_attention" in text.layer_types
+    return getattr(text, "sliding_window", None) is not None
 
 
 def cheaper_form(batch: Batch, *, key_bytes: int, windows: bool) -> Literal["gather", "merge"]:

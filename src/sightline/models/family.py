@@ -52,6 +52,8 @@ class Family:
     layer_inputs: Callable[[Any, Tensor, Tensor, Sequence[Tensor]], dict[str, Any]] = lambda *_: {}
     """Further inputs of the decoder, from (decoder, tokens [B,L], placeholder mask [B,L], the n further blocks
     [K,D]); there are none of these without pictures."""
+    config_keys: tuple[tuple[str, ...], ...] = (("text_config",), ("vision_config",))
+    """What its config.json must have for its sizes to be known, one of each."""
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Prefixes of parameters that the forward never uses (frozen, or DDP would wait for them)."""
     row_inputs: Callable[[Tensor, Tensor, Mapping[str, Tensor]], dict[str, Tensor]] = lambda marks, blocks, vision: {}

@@ -11,20 +11,21 @@ from typing import Any, Literal
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.adapters import POLICY, START, keep_reference, plain_linear, switched
 from sightline.models.attention import TREE
-from sightline.models.attention_plan import Form, TreePlan, cheaper_form, plan_attention
+from sightline.models.attention_plan import TreePlan, best_form, plan_attention
 from sightline.models.base_model import BaseModel
 from sightline.models.compiled import compile_layers
 from sightline.models.family import Family
 from sightline.models.precision import Masters, save_model
+from sightline.models.rope import steady_length
 from sightline.models.rows import rows_hidden
 from sightline.models.score_head import ScoreHead
-from sightline.models.varlen import kernel_takes
 from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
@@ -169,7 +170,7 @@ class Policy(nn.Module):
             raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
         logprobs = entropy = collision = score = None
         with self.autocast(), self.as_reference() if reference else nullcontext():
-            hidden = self.hidden(batch)
+            hidden = self._reached(self.hidden(batch))
             if heads & {"logprobs", "entropy"}:
                 logprobs, entropy = self._logprobs(hidden[batch.source], batch.target, "entropy" in heads)
             if "collision" in heads:
@@ -246,7 +247,17 @@ class Policy(nn.Module):
         return features
 
     def hidden(self, batch: Batch) -> Tensor:
-        """[T,D]: last hidden states, after the final norm."""
+        """[T,D]: last hidden states, after the final norm.
+
+        Raises:
+            UnsupportedError: a row so long that its numbers would depend on the rows beside it.
+        """
+        limit = steady_length(self.config)
+        if limit is not None and int(batch.positions.max()) >= limit:
+            raise UnsupportedError(
+                f"a row has {int(batch.positions.max()) + 1} positions, and the rotary embedding of this model changes "
+                f"for all rows of a call once one is longer than {limit}. Leave out what is longer"
+            )
         return rows_hidden(self.base, self.family, batch) if batch.layout == "rows" else self._flat(batch)
 
     def embed(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
@@ -281,23 +292,21 @@ class Policy(nn.Module):
             batch: in layout ``packed`` or ``tree``.
             dtype: of the hidden states.
         """
-        form = self.form(batch, dtype)
+        form = best_form(batch, self.config.get_text_config(), dtype) if self.attention == "auto" else self.attention
         if form not in batch.plans:
             batch.plans[form] = plan_attention(batch, form)
         plan: TreePlan = batch.plans[form]
         return plan
 
-    def form(self, batch: Batch, dtype: torch.dtype) -> Form:
-        """The form of attention for a batch: the one asked for, or the one that its device computes best."""
-        if self.attention != "auto":
-            return self.attention
-        device, text = batch.tokens.device, self.config.get_text_config()
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
-        size, heads = key_shape(text)
-        if not kernel_takes(device, dtype, size) or getattr(text, "attn_logit_softcapping", None):
-            return "segments"
-        return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))
+    def _reached(self, hidden: Tensor) -> Tensor:
+        """Hidden states that a gradient flows from. Where only projector or tower are trained, those of text alone
+        hang on nothing that is trained: a gradient of 0 then goes to the first trained parameter, so that there is a
+        backward pass, as the other ranks have one."""
+        first = next((parameter for parameter in self.model.parameters() if parameter.requires_grad), None)
+        if first is None or hidden.requires_grad or not torch.is_grad_enabled():
+            return hidden
+        own = first.to_local() if isinstance(first, DTensor) else first  # spread over the ranks: its own share
+        return hidden + own.reshape(-1)[:0].sum().to(hidden.dtype)
 
     # --- saving ---
 
@@ -355,23 +364,6 @@ def _no_adapter() -> UnsupportedError:
 def decoders(language: nn.Module) -> list[PreTrainedModel]:
     """The transformers models in a causal decoder: one saved whole by PEFT is there twice, each with its own config."""
     return [module for module in language.modules() if isinstance(module, PreTrainedModel)]
-
-
-def key_shape(text: Any) -> tuple[int, int]:
-    """Largest head size and most key heads of a decoder of this config; layers may differ (Gemma 4)."""
-    own = getattr(text, "per_layer_config", None)
-    layers = [own[layer] for layer in range(text.num_hidden_layers)] if own else [text]
-    even = text.hidden_size // text.num_attention_heads
-    sizes = [getattr(layer, "head_dim", None) or even for layer in layers]
-    heads = [getattr(layer, "num_key_value_heads", None) or text.num_attention_heads for layer in layers]
-    return max(sizes), max(heads)
-
-
-def has_windows(text: Any) -> bool:
-    """Whether a decoder of this config has layers with a sliding window."""
-    if getattr(text, "layer_types", None) is not None:
-        return "sliding_attention" in text.layer_types
-    return getattr(text, "sliding_window", None) is not None
 
 
 def base_name(name: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
-from sightline.recipes.schema import DataSpec, LoraSpec, Mode, Recipe
+from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source, shortened
 from sightline.recipes.unread import unread_options
 from sightline.recipes.visual import visual_conflicts
@@ -283,7 +283,7 @@ def _model_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     modes = _modes(recipe)
     if set(modes.values()) == {"frozen"}:
         found.append((("model", "parts"), "every part of the model is frozen. Train one: set it to lora or full."))
-    if recipe.model.lora != LoraSpec() and "lora" not in modes.values():
+    if recipe.model.lora not in (None, LoraSpec()) and "lora" not in modes.values():
         text = "found options of LoRA, but no part has mode lora. Remove them, or set a part of model.parts to lora."
         found.append((("model", "lora"), text))
     rates = {"projector": recipe.train.projector_learning_rate, "vision": recipe.train.vision_learning_rate}
@@ -314,5 +314,7 @@ def _has_adapter(recipe: Recipe) -> bool:
 
 
 def _modes(recipe: Recipe) -> dict[str, Mode]:
-    parts = recipe.model.parts
+    if recipe.model.adapter is not None and recipe.model.parts is None:  # known when it is loaded
+        return {"language": "lora", "projector": "lora", "vision": "lora"}
+    parts = recipe.model.parts or PartsSpec()
     return {"language": parts.language, "projector": parts.projector, "vision": parts.vision}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +20,17 @@ from sightline.data.augment import Reader, resolved
 from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
-from sightline.data.validate import BAD_ROWS, Checks, DataReport, Needs, Part, write_bad_rows
+from sightline.data.validate import (
+    BAD_ROWS,
+    Checks,
+    DataReport,
+    Needs,
+    Part,
+    append_bad_row,
+    as_bad_row,
+    write_bad_rows,
+)
+from sightline.errors import DataError
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import ScoreSettings
@@ -40,7 +52,7 @@ from sightline.train.metrics import TrainProgress
 from sightline.train.online import OnlineSource
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
-from sightline.train.source import OfflineSource, Render, Source
+from sightline.train.source import OfflineSource, Rendering, Source
 from sightline.types import Batch, Group, RenderedGroup
 
 _log = logging.getLogger(__name__)
@@ -114,7 +126,7 @@ def _online_prompts(recipe: Recipe, online: OnlineSpec, renderer: Renderer) -> t
     account = Account(
         checks=Checks(
             max_length=dataset.max_length,
-            num_tokens=lambda group: renderer.num_tokens(group) + online.sampling.max_new_tokens,
+            num_tokens=lambda group: renderer.num_tokens(group, new=online.sampling.max_new_tokens),
         ),
         on_bad_row=dataset.on_bad_row,
         cache_dir=folder / "images",
@@ -161,24 +173,41 @@ def _told(part: Part, report: DataReport, folder: Path, runtime: Runtime) -> str
     return account
 
 
+def build_rendering(recipe: Recipe, renderer: Renderer) -> Rendering:
+    """What renders the groups of a run. With ``on_bad_row: skip`` a picture that is seen to be damaged only when it is
+    decoded costs its row, which is listed with the others."""
+    if recipe.data is None or recipe.data.on_bad_row == "error":
+        return Rendering(renderer=renderer)
+    folder, number, writing = Path(recipe.output_dir), itertools.count(1), threading.Lock()
+
+    def leave_out(group: Group, error: DataError) -> None:
+        file, _, row = group.source.rpartition(":")
+        bad = as_bad_row(file, int(row), error)
+        with writing:  # threads render
+            append_bad_row(folder, bad)
+        _log.warning("%s left out while training, %d so far: %s", group.source, next(number), bad.error)
+
+    return Rendering(renderer=renderer, leave_out=leave_out)
+
+
 def build_source(
-    recipe: Recipe, runtime: Runtime, policy: Policy, renderer: Renderer, groups: Sequence[Group]
+    recipe: Recipe, runtime: Runtime, policy: Policy, render: Rendering, groups: Sequence[Group]
 ) -> Source:
     """Rows on disk, or rounds of sampling."""
     spec, online = recipe.train, recipe.online
     per_take = spec.batch_size * (online.steps_per_round if online is not None else 1)
     sampler = Sampler(size=len(groups), batch_size=per_take, seed=recipe.seed, shuffle=spec.shuffle)
     if online is None:
-        return OfflineSource(groups, renderer.render, sampler, world=runtime, workers=spec.workers)
+        return OfflineSource(groups, render, sampler, world=runtime, workers=spec.workers)
     run, visual = RunDirectory(path=Path(recipe.output_dir)), None
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
     return OnlineSource(
         prompts=groups,
-        engine=HFEngine(policy, renderer),
+        engine=HFEngine(policy, render.renderer),
         reward=load_reward(online.reward),
-        render=renderer.render,
+        render=render,
         spec=online,
         sampler=sampler,
         ranks=runtime,
@@ -191,6 +220,8 @@ def build_source(
 def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference | None:
     """Places the policy, and the frozen copy of it where that is the reference. The reference is taken of the policy
     as it is before: whole, and as training finds it."""
+    if recipe.train.mixed_precision == "bf16":
+        policy.leave_casts_to_autocast()
     reference: Reference | None = None
     if recipe.reference == "adapter":
         policy.keep_reference()
@@ -216,7 +247,7 @@ def complete_cache(
     recipe: Recipe,
     runtime: Runtime,
     policy: Policy,
-    renderer: Renderer,
+    render: Rendering,
     rows: Rows,
     *,
     quiet: bool,
@@ -227,7 +258,7 @@ def complete_cache(
         return
     cache.load()
     layout, groups = recipe.model.layout, [*rows.train, *rows.held_out]
-    lockstep = Lockstep.of(runtime, renderer)
+    lockstep = Lockstep.of(runtime, render.renderer)
 
     def laid_out(some: Sequence[RenderedGroup]) -> Batch:
         return lay_out(some, layout, policy.family, policy.config)
@@ -236,7 +267,7 @@ def complete_cache(
         batches = [laid_out(some) for some in micros]
         if runtime.sharded:  # as many passes on every rank
             most = max(runtime.gather_objects(len(batches)))
-            batches += [laid_out([renderer.render(groups[0])])] * (most - len(batches))
+            batches += [laid_out(render.taken((), groups).groups)] * (most - len(batches))
         found = []
         for batch in lockstep.align(batches):
             on_device = batch.to(runtime.device)
@@ -245,17 +276,18 @@ def complete_cache(
         return iter(found[: len(micros)])
 
     mine = [share(groups, rank, runtime.size) for rank in (runtime.rank, 0)]
-    chunks = _chunks(mine[0], len(mine[1]), renderer.render, shown=runtime.is_main and not quiet)
+    chunks = _chunks(mine[0], len(mine[1]), render, shown=runtime.is_main and not quiet)
     fill_cache(cache, chunks, score, rank=runtime.rank, layout=layout, budget=recipe.train.micro_batch_tokens)
     runtime.barrier()
     cache.load()
 
 
-def _chunks(groups: Sequence[Group], most: int, render: Render, *, shown: bool) -> Iterator[list[RenderedGroup]]:
+def _chunks(groups: Sequence[Group], most: int, render: Rendering, *, shown: bool) -> Iterator[list[RenderedGroup]]:
     """Rendered groups, some at a time, with a progress bar: as many times as a rank with the ``most`` groups needs."""
     with TrainProgress(title="reference", total=len(groups), done=0, shown=shown) as bar:
         for start in range(0, most, _CHUNK):
-            yield [render(group) for group in groups[start : start + _CHUNK]]
+            made = [render(group) for group in groups[start : start + _CHUNK]]
+            yield [one for one in made if one is not None]
             bar.update(min(start + _CHUNK, len(groups)), None)
 
 

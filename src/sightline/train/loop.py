@@ -138,7 +138,8 @@ def train_step(s: Session) -> None:
         run_pass(s, one, counts, sync=number == len(passes) - 1)
     norm = s.runtime.clip(s.trained_parameters(), s.recipe.train.max_grad_norm)
     check_finite(s, passes, norm)
-    s.optimizer.step()
+    if counts["group"]:  # else every row of the step was left out, and momentum alone must not move the weights
+        s.optimizer.step()
     s.optimizer.zero_grad(set_to_none=True)
     s.step += 1
     note(s, taken, passes, norm, time.monotonic() - began)
