@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from sightline.cli.console import out, print_error, progress_bar, say
+from sightline.cli.console import out, print_error, say
 from sightline.cli.eval_options import check_judge, data_folder, judging, options_of, protocol_of, show_result
 from sightline.errors import DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer
@@ -42,6 +42,7 @@ from sightline.evaluation.stages import (
     wordings,
 )
 from sightline.evaluation.weights import fingerprint_files
+from sightline.progress import Progress
 from sightline.recipes.schema import ModelSpec
 
 _SHOWN: Final = 5
@@ -190,8 +191,7 @@ def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping
     settings = {**settings, "questions": _fingerprint(task.questions)}
     file = AnswerFile(path=evaluation.out / task.bench.name / "answers.jsonl", settings=settings)
     try:
-        with progress_bar() as bar:
-            shown = bar.add_task(task.bench.name, total=len(task.asked))
+        with Progress(task.bench.name, len(task.asked)) as bar:
             answers = answer_questions(
                 engine,
                 task.asked,
@@ -199,11 +199,12 @@ def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping
                 evaluation.spec,
                 overwrite=overwrite,
                 every=task.questions,
-                on_progress=lambda done, _: bar.update(shown, completed=done),
+                on_progress=lambda done, _: bar.update(done),
             )
-            bar.update(shown, completed=len(answers))
+            bar.update(len(answers))
     except KeyboardInterrupt:
-        say(f"Stopped. The answers so far are in {file.path}: the same command goes on from there.")
+        there = f"The answers so far are in {file.path}: the same command goes on from there."
+        say(f"Stopped. {there if file.path.exists() else 'No answer was written yet: the same command starts again.'}")
         raise
     return dataclasses.replace(task, answers=answers)
 

@@ -216,9 +216,11 @@ class TrainSpec:
     shuffle: bool = True
     log_every: int = Field(default=1, ge=1)
     eval_every: int | None = Field(default=None, ge=1)
-    save_every: int | None = Field(default=None, ge=1)
-    """None: only at the end."""
+    save_every: int | None = Field(default=100, ge=1)
+    """Optimizer steps between checkpoints, which a stopped run goes on from; there is one at the end as well. None:
+    only at the end."""
     keep_checkpoints: int = Field(default=2, ge=1)
+    """How many of the newest stay."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Beside ``metrics.jsonl``, which is always written."""
     workers: int = Field(default=1, ge=0)

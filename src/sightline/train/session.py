@@ -146,7 +146,7 @@ def open_session(
         recipe: what to run.
         resume: None: go on where the run directory holds the same run; True: go on or fail; False: start or fail.
         overwrite: remove the run that is there.
-        quiet: no progress bar while reference numbers are computed.
+        quiet: no progress while rows are checked and reference numbers are computed.
 
     Raises:
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
@@ -162,10 +162,10 @@ def open_session(
     reference = place_policy(recipe, runtime, policy)
     renderer = _renderer(recipe, policy)
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
-    rows = load_rows(recipe, runtime, renderer, reads)
+    rows = load_rows(recipe, runtime, renderer, reads, quiet=quiet)
     if algorithm.compares:
         trained = rows.train if recipe.online is None else ()
-        refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"])
+        refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"], labels="labels" in algorithm.needs)
     source = build_source(recipe, runtime, policy, renderer, rows.train)
     try:
         complete_cache(reference, recipe, runtime, policy, renderer, rows, quiet=quiet)
