@@ -9,6 +9,7 @@ ratios), norms, softmax, optimizer and memory traffic. A measured ratio can diff
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.shapes import Shape
@@ -67,20 +68,29 @@ class Work:
     """Tokens of an answer, all scored."""
 
 
+def forward_flops(
+    model: Architecture, prompt: int, lengths: Sequence[int], *, shared: bool, head_everywhere: bool = False
+) -> float:
+    """Of decoder and head for one prompt with answers of these lengths; ``shared``: the prompt is computed once."""
+    answers = sum(lengths)
+    prompts = prompt if shared else prompt * len(lengths)
+    scored = prompts + answers if head_everywhere else answers
+    before = prompt**2 / 2 if shared else len(lengths) * prompt**2 / 2
+    seen = before + sum(length * (prompt + length / 2) for length in lengths)
+    return 2 * (model.body * (prompts + answers) + model.head * scored) + 4 * model.width * seen
+
+
 def rows_flops(model: Architecture, work: Work, *, head_everywhere: bool = False) -> float:
     """Forward FLOPs where every answer brings its own prompt and picture."""
-    total = work.image + work.question + work.length
-    scored = total if head_everywhere else work.length
-    tokens = model.vision * work.image + model.body * total + model.head * scored
-    return work.answers * (2 * tokens + 4 * model.width * total**2 / 2)
+    lengths = [work.length] * work.answers
+    text = forward_flops(model, work.image + work.question, lengths, shared=False, head_everywhere=head_everywhere)
+    return text + work.answers * 2 * model.vision * work.image
 
 
 def tree_flops(model: Architecture, work: Work) -> float:
     """Forward FLOPs where prompt and picture are computed once."""
-    prompt, answers = work.image + work.question, work.answers * work.length
-    seen = prompt**2 / 2 + answers * (prompt + work.length / 2)
-    tokens = model.vision * work.image + model.body * (prompt + answers) + model.head * answers
-    return 2 * tokens + 4 * model.width * seen
+    text = forward_flops(model, work.image + work.question, [work.length] * work.answers, shared=True)
+    return text + 2 * model.vision * work.image
 
 
 def limits(model: Architecture, work: Work) -> tuple[float, float]:

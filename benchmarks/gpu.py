@@ -1,235 +1,192 @@
-"""One command that measures Sightline on a GPU: layouts in bf16 at 7B shapes, attention forms, QLoRA.
+"""One command that measures Sightline on a GPU, beside TRL, in about four minutes.
 
-    python -m benchmarks.gpu --json OUT                        # everything; needs one GPU of 40 GB, 80 for `full`
-    python -m benchmarks.gpu --json OUT --models llava --only attention steps
-    python -m benchmarks.gpu --json OUT --device cpu --tiny    # tiny models, to see that it runs
+    python -m benchmarks.gpu --json OUT                                    # gradients, attention, steps, profile
+    python -m benchmarks.gpu --json OUT --only steps --models qwen --seconds steps=200
+    python -m benchmarks.gpu --json OUT --only steps --tasks group --contenders tree+checkpointing trl+checkpointing
+    python -m benchmarks.gpu --json OUT --device cpu --tiny                # tiny models, to see that it runs
 
-Models have the shapes of LLaVA-1.5-7B and Qwen2.5-VL-7B and random weights made on the device: nothing is
-downloaded. OUT gets gpu.json with every figure and gpu.md with tables. What does not fit the memory is reported
-as that and left out. Ends with 2 where there is no GPU.
+Stages: ``gradients`` (every form of attention against float64 on random trees; a wrong one makes the command end with
+1), ``attention`` (one layer, forward and backward), ``steps`` (LLaVA-1.5-7B or Qwen2.5-VL-7B shape, LoRA; pairs and
+groups; TRL's trainers on the same tokens), ``profile`` (where a step's time goes), ``agreement`` (bf16 against
+float32), ``qlora``. Weights are random and made on the device: nothing is downloaded. Lengths are new in every step.
 
-MFU: FLOPs that the layout needs (recomputed activations not counted, `benchmarks.arithmetic`) per second, over the
-FLOP/s of a large matrix product measured on the same device.
+Every job has a process of its own, and a stage its seconds. OUT/gpu.json and OUT/gpu.md are written after every
+figure, so that whatever ends the command leaves what was measured. What does not fit the memory is reported as that.
+
+Ends with 0; with 1 where a gradient is wrong or a job failed; with 2 where there is no GPU.
+
+MFU: FLOPs that the layout needs (the tower's included, recomputed activations not) per second, over the FLOP/s of a
+large matrix product measured on the same device, and over the datasheet's.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
+import signal
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from benchmarks.gpu_jobs import Figures, Job, run_here, run_jobs, write_whole
+from benchmarks.gpu_table import line_of, ratios, tables
 
-from benchmarks.arithmetic import Architecture, Work, rows_flops, tree_flops
-from benchmarks.gpu_attention import measure_attention
-from benchmarks.gpu_models import CONFIGS, FULL, LORA, Sizes, architecture_of, build, policy_of, random_group
-from benchmarks.gpu_qlora import quantise
-from benchmarks.gpu_table import tables
-from benchmarks.gpu_time import Clock, name_of
-from sightline.algorithms.registry import build_algorithm
-from sightline.models.layout import lay_out
-from sightline.models.policy import Policy
-from sightline.types import Batch, LayoutName, RenderedGroup
-
-STAGES = ("agreement", "steps", "attention", "qlora")
-LAYOUTS: tuple[LayoutName, ...] = ("rows", "packed", "tree")
+SECONDS = {"gradients": 25, "attention": 30, "steps": 150, "profile": 35, "agreement": 60, "qlora": 40}
+"""Of each stage, unless told otherwise."""
+DEFAULT = ("gradients", "attention", "steps", "profile")
+FORMS = ("segments", "gather", "merge", "dense")
 IMAGE_TOKENS = {"llava": 576, "qwen": 1024}
-DTYPE = torch.bfloat16
+CONTENDERS = ("tree+compile", "trl", "tree", "tree+compile+checkpointing", "trl+checkpointing")
+"""What matters most comes first: a stage's time may end."""
+SWITCHES = {
+    "tree": {"compile", "checkpointing", *FORMS},
+    "rows": {"compile", "checkpointing"},
+    "trl": {"checkpointing"},
+}
+TASKS = {"pair": 2, "group": 8}
+"""Answers per prompt."""
 
 
-def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What ``work`` returns, or that the memory did not suffice; the device is empty afterwards."""
-    try:
-        return work()
-    except torch.OutOfMemoryError:
-        return {"out_of_memory": True}
-    finally:
-        if torch.cuda.is_available():
-            gc.collect()
-            torch.cuda.empty_cache()
+class NoDevice(Exception):
+    """There is nothing to measure on."""
 
 
-def batch_of(policy: Policy, group: RenderedGroup, layout: LayoutName) -> Batch:
-    return lay_out([group], layout, policy.family, policy.config).to(policy.device)
+@dataclass(frozen=True, eq=False)
+class Report:
+    """All figures, and their files."""
+
+    folder: Path
+    found: dict[str, Any] = field(default_factory=lambda: {"stages": {}})
+
+    def change(self, job: Job, figures: Figures) -> None:
+        """Writes the figures of a job, prints what is new in a line."""
+        stage = self.found["stages"].setdefault(job.stage, {})
+        before = stage.get(job.name, {})
+        stage[job.name] = figures
+        self.found["ratios"] = ratios(self.found["stages"].get("steps", {}))
+        self.write()
+        if figures["state"] == "no device":
+            raise NoDevice
+        if (line := line_of(job.stage, figures)) != line_of(job.stage, before):
+            print(f"{job.stage}: {job.name}: {line}", flush=True)
+
+    def write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / "gpu.json", json.dumps(self.found, indent=1) + "\n")
+        write_whole(self.folder / "gpu.md", tables(self.found))
+
+    def right(self) -> bool:
+        """Whether no gradient is wrong and no job failed."""
+        every = [figures for stage in self.found["stages"].values() for figures in stage.values()]
+        return not any(figures.get("wrong") or figures["state"].startswith("failed") for figures in every)
 
 
-# --- agreement ---
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """In the order they run; the machine first."""
+    shared: dict[str, Any] = {"device": options.device, "tiny": options.tiny}
+    shared |= {"question": options.question, "groups": options.groups}
+    shared |= {"shortest": options.lengths[0], "longest": options.lengths[1]}
+    jobs = [Job(stage="machine", name="machine", **shared)]
+    for stage in options.only:
+        if stage in ("gradients", "attention"):
+            jobs += [Job(stage=stage, name=form, form=form, **shared) for form in options.forms]
+            continue
+        for model in options.models:
+            sized = shared | {"model": model, "image": options.image_tokens or IMAGE_TOKENS[model]}
+            tasks = options.tasks if stage in ("steps", "profile") else ("pair",)
+            for task in tasks:
+                named = {"task": task, "answers": options.answers if task == "group" else TASKS["pair"]}
+                jobs += [Job(stage=stage, **one, **sized, **named) for one in _who(stage, model, task, options)]
+    return jobs
 
 
-def agreement(config: Any, sizes: Sizes, device: str) -> dict[str, Any]:
-    """Log-probs and LoRA gradients of every layout, each against the same weights in float32 as ``rows``."""
-    group = random_group(config, sizes)
-    policy = policy_of(build(config, device, DTYPE), LORA, checkpointing=True)
-    for name, parameter in policy.named_parameters():
-        if "lora_B" in name:  # zero at the start: an adapter that changes nothing would have half of its gradients 0
-            torch.nn.init.normal_(parameter, std=0.01)
-    scored = {layout: scores(policy, group, layout) for layout in LAYOUTS}
-    exact = scores(policy.float(), group, "rows")  # in place: the same weights, now exact
-    report: dict[str, Any] = {"logprob_mean": float(exact[0].mean()), "tokens": exact[0].numel()}
-    for layout, (logprobs, gradients) in scored.items():
-        off, apart = (logprobs - exact[0]).abs(), (logprobs - scored["rows"][0]).abs()
-        report[layout] = {
-            "mean": float(off.mean()),
-            "max": float(off.max()),
-            "max_to_rows": float(apart.max()),
-            "gradient": float((gradients - exact[1]).norm() / exact[1].norm()),
-        }
-    return report
+def _who(stage: str, model: str, task: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Names and contenders of a stage's jobs for one model and task."""
+    if stage not in ("steps", "profile"):
+        return [{"name": model}]
+    chosen = [one for one in options.contenders if stage == "steps" or not one.startswith("trl")]
+    chosen = chosen if stage == "steps" else chosen[:1]
+    return [{"name": f"{model} {task} {one}", "contender": one} for one in chosen]
 
 
-def scores(policy: Policy, group: RenderedGroup, layout: LayoutName) -> tuple[Tensor, Tensor]:
-    """Log-probs [N], and the gradients of a weighted sum of them, all in one row, in float32 on the CPU."""
-    policy.zero_grad(set_to_none=True)
-    logprobs = policy(batch_of(policy, group, layout)).logprobs
-    (torch.linspace(-1, 2, logprobs.shape[0], device=logprobs.device) * logprobs).mean().backward()
-    gradients = [p.grad.float().flatten().cpu() for p in policy.parameters() if p.grad is not None]
-    policy.zero_grad(set_to_none=True)
-    return logprobs.detach().cpu(), torch.cat(gradients)
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", type=Path, required=True, metavar="DIR", help="where gpu.json and gpu.md go")
+    made.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    made.add_argument("--tiny", action="store_true", help="tiny models and few rounds instead of 7B")
+    made.add_argument("--only", nargs="+", choices=SECONDS, default=DEFAULT, help="stages, in this order")
+    made.add_argument("--seconds", nargs="+", type=_seconds, default=[], metavar="STAGE=N", help=f"default: {SECONDS}")
+    made.add_argument("--models", nargs="+", choices=IMAGE_TOKENS, default=["llava"])
+    made.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    switches = "; ".join(f"{name}+{'|'.join(sorted(known))}" for name, known in SWITCHES.items())
+    made.add_argument(
+        "--contenders", nargs="+", type=_contender, default=list(CONTENDERS), help=f"names with switches: {switches}"
+    )
+    made.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS[:3]), help="of attention")
+    made.add_argument("--groups", type=int, default=4, help="prompts per micro-batch")
+    made.add_argument("--answers", type=int, default=TASKS["group"], help="responses of a group")
+    made.add_argument("--lengths", nargs=2, type=int, default=(100, 174), metavar="N", help="tokens of an answer")
+    made.add_argument("--question", type=int, default=65, help="tokens of a prompt beside its picture")
+    made.add_argument("--image-tokens", type=int, help="of Qwen's picture, about (default: 1,024)")
+    made.add_argument("--one-process", action="store_true", help="for tests and debuggers: memory counts together")
+    return made
 
 
-# --- steps ---
+def _seconds(text: str) -> tuple[str, float]:
+    stage, _, number = text.partition("=")
+    if stage not in SECONDS:
+        raise argparse.ArgumentTypeError(f"{text} names no stage; write STAGE=N with one of {', '.join(SECONDS)}")
+    return stage, float(number)
 
 
-def steps(config: Any, sizes: Sizes, clock: Clock, ceiling: float) -> dict[str, Any]:
-    """Step time, memory and MFU of a pair and a group, LoRA and full, ``tree`` and ``rows``."""
-    report: dict[str, Any] = {}
-    for mode, parts in (("lora", LORA), ("full", FULL)):
-        for task, answers in (("pair", 2), ("group", sizes.answers)):
-            used = Sizes(**{**asdict(sizes), "answers": answers})
-            for layout in ("tree", "rows"):
-
-                def work(task: str = task, layout: LayoutName = layout, used: Sizes = used, parts: Any = parts) -> Any:
-                    model = build(config, clock.device, DTYPE)
-                    architecture = architecture_of(model)
-                    found = one_step(policy_of(model, parts), random_group(config, used), task, layout, clock)
-                    image = config.image_seq_length if config.model_type == "llava" else used.image
-                    needed = needed_flops(architecture, used, image, layout, parts is FULL, task == "pair")
-                    return {**found, "mfu": needed / found["seconds"] / ceiling, "needed_tflop": needed / 1e12}
-
-                report[f"{task} {mode} {layout}"] = attempt(work)
-    return report
+def _contender(text: str) -> str:
+    name, *switches = text.split("+")
+    if name not in SWITCHES or not set(switches) <= SWITCHES[name]:
+        known = "; ".join(f"{one} with {', '.join(sorted(own))}" for one, own in SWITCHES.items())
+        raise argparse.ArgumentTypeError(f"{text} is no contender; write NAME or NAME+SWITCH: {known}")
+    return text
 
 
-def one_step(policy: Policy, group: RenderedGroup, task: str, layout: LayoutName, clock: Clock) -> dict[str, float]:
-    """Times one optimisation step. The reference of a pair is the model without its adapter; under full
-    fine-tuning its log-probs are computed once before, as ``reference: cache`` does."""
-    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-6, fused=True)
-    algorithm: Any = build_algorithm({"name": "dpo", "beta": 0.1})
-    batch = batch_of(policy, group, layout)
-    cached = None
-    if task == "pair" and not policy.has_adapter:
-        with torch.no_grad():
-            cached = policy(batch).logprobs
-
-    def loss() -> Tensor:
-        if task == "group":
-            logprobs = policy(policy.encode(batch)).logprobs
-            advantage = torch.linspace(-1, 2, batch.num_responses, device=logprobs.device)[batch.response]
-            return -(advantage * (logprobs - logprobs.detach()).exp()).mean()
-        encoded = policy.encode(batch)
-        reference = policy(encoded, reference=True).logprobs if cached is None else cached
-        encoded = encoded.with_columns(ref_logprobs=reference)
-        terms, _ = algorithm.loss(encoded, policy(encoded), None)
-        return sum(term.coefficient * term.values.sum() / encoded.count(term.unit) for term in terms)
-
-    def step() -> None:
-        loss().backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return clock.time(step)
-
-
-def needed_flops(
-    model: Architecture, sizes: Sizes, image: int, layout: str, full: bool, adapter_reference: bool
-) -> float:
-    """Of a step with a frozen tower. The backward pass costs as much as the forward pass, and once more for the
-    gradients of the weights where all are trained; a reference by adapter costs another forward pass."""
-    work = Work(image=image, question=sizes.question, answers=sizes.answers, length=sizes.length)
-    forward = tree_flops(model, work) if layout == "tree" else rows_flops(model, work)
-    vision = 2 * model.vision * image * (1 if layout == "tree" else sizes.answers)
-    passes = 3 if full else 2 + adapter_reference
-    towers = 1 + (adapter_reference and not full and layout == "rows")
-    return vision * towers + (forward - vision) * passes
-
-
-# --- QLoRA ---
-
-
-def qlora(config: Any, sizes: Sizes, clock: Clock) -> dict[str, Any]:
-    """A pair step as ``tree`` on a decoder in 4 bits."""
-    pair = Sizes(**{**asdict(sizes), "answers": 2})
-    policy = policy_of(quantise(build(config, clock.device, DTYPE), DTYPE), LORA)
-    return one_step(policy, random_group(config, pair), "pair", "tree", clock)
-
-
-# --- the command ---
-
-
-def stages(config: Any, sizes: Sizes, clock: Clock, ceiling: float) -> dict[str, Callable[[], dict[str, Any]]]:
-    return {
-        "agreement": lambda: agreement(config, sizes, clock.device),
-        "steps": lambda: steps(config, sizes, clock, ceiling),
-        "attention": lambda: measure_attention(config, sizes, clock, DTYPE),
-        "qlora": lambda: qlora(config, sizes, clock),
-    }
-
-
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    clock = Clock(device=options.device, rounds=options.rounds)
-    ceiling = clock.ceiling(DTYPE, 256 if options.tiny else 8192)
-    report: dict[str, Any] = {"machine": name_of(options.device), "matmul_tflops": ceiling / 1e12, "models": {}}
-    report["sizes"] = {"question": options.question, "answers": options.answers, "length": options.length}
-    for name in options.models:
-        config = CONFIGS[name](options.tiny)
-        image = options.image_tokens or (16 if options.tiny else IMAGE_TOKENS[name])
-        sizes = Sizes(image=image, question=options.question, answers=options.answers, length=options.length)
-        found: dict[str, Any] = {}
-        works = stages(config, sizes, clock, ceiling)
-        for stage in options.only:
-            if stage == "qlora" and find_spec("bitsandbytes") is None:
-                found[stage] = {"left_out": "bitsandbytes is not installed (extra: quantize)"}
-                continue
-            print(f"{name}: {stage}", file=sys.stderr)
-            found[stage] = attempt(works[stage])
-        report["models"][name] = found
-    return report
+def refusal(options: argparse.Namespace) -> str | None:
+    """Why it cannot run, before anything is started."""
+    if options.device == "cpu" and not options.tiny:
+        return "7B models do not run on a CPU in reasonable time. Add --tiny"
+    least, most = options.lengths
+    if not 1 <= least <= most:
+        return f"--lengths {least} {most} is no range. Write the fewest tokens of an answer, then the most"
+    if options.answers < 2 or options.question < 4 or options.groups < 1:
+        return "a group has at least 2 answers, a question 4 tokens, a micro-batch 1 group. Raise what is below"
+    return None
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, metavar="DIR", help="where gpu.json and gpu.md go")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="tiny models instead of 7B")
-    parser.add_argument("--models", nargs="+", choices=sorted(CONFIGS), default=sorted(CONFIGS))
-    parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES)
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps (median is reported)")
-    parser.add_argument("--answers", type=int, default=8, help="responses of the group")
-    parser.add_argument("--length", type=int, default=120, help="tokens of the longest answer")
-    parser.add_argument("--question", type=int, default=48, help="tokens of the question")
-    parser.add_argument("--image-tokens", type=int, help="of Qwen's picture, about (default: 1,024)")
-    options = parser.parse_args(arguments)
-    if options.device == "cuda" and not torch.cuda.is_available():
+    options = parser().parse_args(arguments)
+    if reason := refusal(options):
+        print(reason, file=sys.stderr)
+        return 2
+    report = Report(options.json)
+    report.found["settings"] = settings(options)
+    budgets = {"machine": 120.0, **SECONDS, **dict(options.seconds)}
+    run = run_here if options.one_process else run_jobs
+    try:
+        run(jobs_of(options), budgets, report.change, ahead=options.device == "cuda")
+    except NoDevice:
         print("no CUDA device was found. Run on a GPU, or try the command with --device cpu --tiny", file=sys.stderr)
         return 2
-    if options.device == "cpu" and not options.tiny:
-        print("7B models do not run on a CPU in reasonable time. Add --tiny", file=sys.stderr)
-        return 2
-    report = run(options)
-    options.json.mkdir(parents=True, exist_ok=True)
-    (options.json / "gpu.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    text = tables(report)
-    (options.json / "gpu.md").write_text(text, encoding="utf-8")
-    print(text)
-    return 0
+    print(tables(report.found), flush=True)
+    return 0 if report.right() else 1
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("tiny", "groups", "answers", "lengths", "question", "image_tokens")
+    return {name: value for name, value in vars(options).items() if name in names}
+
+
+def _stop(*_: object) -> None:
+    sys.exit(143)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)  # leaves through every ``finally``: no process stays behind
     sys.exit(main())

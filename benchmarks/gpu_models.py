@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,8 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2_5_VLConfig
 
 from benchmarks.arithmetic import Architecture
-from sightline.models.attention import SEGMENTS
+from benchmarks.gpu_jobs import Job
+from sightline.models.attention import TREE
 from sightline.models.family import Family, family_of
 from sightline.models.load import checkpoint_activations, lora_config
 from sightline.models.policy import Policy
@@ -36,14 +39,9 @@ LORA = PartsSpec(language="lora", projector="frozen", vision="frozen")
 FULL = PartsSpec(language="full", projector="full", vision="frozen")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """One prompt with its answers, in tokens."""
-
-    image: int
-    question: int
-    answers: int
-    length: int
+DTYPE = torch.bfloat16
+TINY_IMAGE = 16
+"""Image tokens of tiny models."""
 
 
 def llava_config(tiny: bool) -> LlavaConfig:
@@ -106,12 +104,12 @@ def qwen_config(tiny: bool) -> Qwen2_5_VLConfig:
 CONFIGS = {"llava": llava_config, "qwen": qwen_config}
 
 
-def build(config: Any, device: str, dtype: torch.dtype) -> Any:
+def build(config: Any, device: str, dtype: torch.dtype, *, attention: str = TREE) -> Any:
     """A model with random weights; the same weights for the same device and dtype."""
     torch.manual_seed(0)
-    attention = {"text_config": SEGMENTS, "vision_config": "sdpa"}
+    named = {"text_config": attention, "vision_config": "sdpa"}
     with torch.device(device):
-        return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
+        return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=named)
 
 
 def policy_of(model: Any, parts: PartsSpec, *, checkpointing: bool = True) -> Policy:
@@ -148,44 +146,76 @@ def architecture_of(model: Any) -> Architecture:
     )
 
 
-def picture(config: Any, tokens: int, generator: torch.Generator) -> ImageInputs:
+def picture(config: Any, tokens: int, number: int = 0) -> ImageInputs:
     """Random pixels that become about ``tokens`` image tokens; LLaVA's number is fixed."""
+    generator = torch.Generator().manual_seed(number)
     vision = config.vision_config
     if config.model_type == "llava":
         pixels = torch.randn(1, 3, vision.image_size, vision.image_size, generator=generator)
-        return ImageInputs(key="0", tensors={"pixel_values": pixels}, num_tokens=config.image_seq_length)
+        return ImageInputs(key=str(number), tensors={"pixel_values": pixels}, num_tokens=config.image_seq_length)
     side = 2 * max(1, round(math.sqrt(tokens) / 2))
     patches = (side * vision.spatial_merge_size) ** 2
     width = 3 * vision.temporal_patch_size * vision.patch_size**2
     grid = torch.tensor([[1, side * vision.spatial_merge_size, side * vision.spatial_merge_size]])
     tensors = {"pixel_values": torch.randn(patches, width, generator=generator), "image_grid_thw": grid}
-    return ImageInputs(key="0", tensors=tensors, num_tokens=side**2)
+    return ImageInputs(key=str(number), tensors=tensors, num_tokens=side**2)
 
 
-def random_group(config: Any, sizes: Sizes, *, with_picture: bool = True) -> RenderedGroup:
-    """One prompt and its answers of random words; the first two answers are a pair."""
-    generator = torch.Generator().manual_seed(1)
+def random_group(config: Any, image: ImageInputs, question: int, lengths: Sequence[int], seed: int) -> RenderedGroup:
+    """One prompt (picture, then random words up to ``question`` tokens beside it) and an answer of each length; the
+    first two are a pair."""
+    generator = torch.Generator().manual_seed(seed)
 
     def text(length: int) -> list[int]:
         return torch.randint(10, 1000, (length,), generator=generator).tolist()
 
-    pictures = (picture(config, sizes.image, generator),) if with_picture else ()
-    tokens = text(4)
-    for one in pictures:
-        places = [config.image_token_id] * one.num_tokens
-        qwen = config.model_type == "qwen2_5_vl"
-        tokens += [config.vision_start_token_id, *places, config.vision_end_token_id] if qwen else places
-    tokens += text(sizes.question - 4)
+    places = [config.image_token_id] * image.num_tokens
+    if config.model_type == "qwen2_5_vl":
+        places = [config.vision_start_token_id, *places, config.vision_end_token_id]
+    tokens = [*text(4), *places, *text(question - 4)]
     placeholders = tuple(place for place, token in enumerate(tokens) if token == config.image_token_id)
-    prompt = RenderedPrompt(tokens=tuple(tokens), images=tuple(range(len(pictures))), placeholders=placeholders)
-    lengths = [max(1, sizes.length - index) for index in range(sizes.answers)]  # all different
     return RenderedGroup(
         group=Group(
-            prompts=(Prompt(id="0", messages=()),),
-            responses=tuple(Response(text=str(index)) for index in range(sizes.answers)),
-            edges=(Edge(winner=0, loser=1),) if sizes.answers > 1 else (),
+            prompts=(Prompt(id=str(seed), messages=()),),
+            responses=tuple(Response(text=str(index)) for index in range(len(lengths))),
+            edges=(Edge(winner=0, loser=1),) if len(lengths) > 1 else (),
         ),
-        prompts=(prompt,),
+        prompts=(RenderedPrompt(tokens=tuple(tokens), images=(0,), placeholders=placeholders),),
         responses=tuple(RenderedResponse(prompt=0, tokens=tuple(text(n)), trained=(True,) * n) for n in lengths),
-        images=pictures,
+        images=(image,),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Micro-batches of random groups: the pictures stay, words and lengths are new in every step.
+
+    The same step has the same groups for whoever asks.
+    """
+
+    config: Any
+    images: tuple[ImageInputs, ...]
+    """One per group."""
+    question: int
+    answers: int
+    shortest: int
+    longest: int
+
+    @staticmethod
+    def of(config: Any, job: Job) -> Draws:
+        return Draws(
+            config=config,
+            images=tuple(picture(config, job.image, number) for number in range(job.groups)),
+            question=job.question,
+            answers=job.answers,
+            shortest=job.shortest,
+            longest=job.longest,
+        )
+
+    def step(self, number: int) -> list[RenderedGroup]:
+        rng = random.Random(number)
+        groups = []
+        for place, image in enumerate(self.images):
+            lengths = [rng.randint(self.shortest, self.longest) for _ in range(self.answers)]
+            groups.append(random_group(self.config, image, self.question, lengths, 1000 * number + place))
+        return groups

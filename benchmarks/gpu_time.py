@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+"""Dense bf16 FLOP/s that makers promise, by a part of the device's name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
@@ -17,34 +20,43 @@ class Clock:
 
     device: str
     """``cuda`` or ``cpu``."""
-    rounds: int
-
-    def time(self, work: Callable[[], Any]) -> dict[str, float]:
-        """Median seconds of ``rounds`` calls after one more that warms up, and peak memory in MiB (0 on a CPU)."""
-        work()
-        self.wait()
-        if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        seconds = []
-        for _ in range(self.rounds):
-            began = time.perf_counter()
-            work()
-            self.wait()
-            seconds.append(time.perf_counter() - began)
-        peak = torch.cuda.max_memory_allocated() / 2**20 if self.device == "cuda" else 0.0
-        return {"seconds": statistics.median(seconds), "peak_mb": peak}
 
     def wait(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
+    def once(self, work: Callable[[], Any]) -> float:
+        """Seconds of one call."""
+        self.wait()
+        began = time.perf_counter()
+        work()
+        self.wait()
+        return time.perf_counter() - began
+
+    def median(self, work: Callable[[], Any], rounds: int) -> float:
+        """Of ``rounds`` calls after one that warms up."""
+        self.once(work)
+        return statistics.median(self.once(work) for _ in range(rounds))
+
+    def forget_peak(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak_mb(self) -> float:
+        """MiB in tensors at most since ``forget_peak``; 0 on a CPU."""
+        return torch.cuda.max_memory_allocated() / 2**20 if self.device == "cuda" else 0.0
+
     def ceiling(self, dtype: torch.dtype, size: int) -> float:
         """FLOP/s of a product of two square matrices: the share of it that a step reaches is its MFU here."""
         one, other = (torch.randn(size, size, device=self.device, dtype=dtype) for _ in range(2))
-        return 2 * size**3 / self.time(lambda: one @ other)["seconds"]
+        return 2 * size**3 / self.median(lambda: one @ other, 10)
 
 
-def name_of(device: str) -> dict[str, str]:
-    """What the figures were measured on."""
-    gpu = torch.cuda.get_device_name() if device == "cuda" else "none (cpu)"
-    return {"gpu": gpu, "torch": torch.__version__, "cuda": str(torch.version.cuda)}
+class Budget:
+    """Time that may be spent."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        return self._end - time.monotonic()

@@ -178,8 +178,10 @@ class Batch:
     segment: Tensor
     """[T] long, ascending: the segment each token belongs to."""
     parent: Tensor
-    """[S] long: parent segment, -1 for a root. A token sees its own segment causally and all of
+    """[S] long, always on the host: parent segment, -1 for a root. A token sees its own segment causally and all of
     its ancestors entirely."""
+    length: Tensor
+    """[S] long, always on the host: tokens of each segment."""
     vision: Mapping[str, Tensor]
     """Processor outputs, each distinct image once, keyed as the model's forward expects. Empty
     for text only."""
@@ -231,6 +233,13 @@ class Batch:
     (KTO: its KL estimate; AOT: the values of equal rank)."""
     features: Tensor | None = None
     """[sum(image_tokens), D]: vision features, kept only when everything that makes them is frozen."""
+    block: Tensor | None = None
+    """[T] long: tokens of equal value >= 0 see each other, whatever their order (pictures of Gemma 3, prefixes of
+    PaliGemma); None: there are none. A block lies in one segment."""
+    blocked: tuple[int, ...] = ()
+    """Segments that hold a block."""
+    plans: dict[str, Any] = field(default_factory=dict)
+    """How attention is computed, kept from one forward pass over this batch to the next; shared by its copies."""
 
     @property
     def num_responses(self) -> int:
@@ -262,14 +271,20 @@ class Batch:
         return replace(self, **values)
 
     def to(self, device: Any) -> Batch:
-        """The same batch with every tensor on ``device``."""
+        """The same batch on ``device``; copies to a GPU overlap with what it computes."""
         import torch
 
+        def sent(value: Tensor) -> Tensor:
+            overlaps = torch.device(device).type == "cuda" and value.device.type == "cpu"
+            return (value.pin_memory() if overlaps else value).to(device, non_blocking=True)
+
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if torch.is_tensor(value)
+            name: sent(value)
+            for name, value in vars(self).items()
+            if torch.is_tensor(value) and name not in ("parent", "length")
         }
-        moved["vision"] = {name: value.to(device, non_blocking=True) for name, value in self.vision.items()}
-        return replace(self, **moved)
+        moved["vision"] = {name: sent(value) for name, value in self.vision.items()}
+        return replace(self, **moved, plans={})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -70,14 +70,14 @@ def test_layouts_agree(
     groups = corner_groups(pictures)
     logprobs, grads = score(policy, batch_of(policy, groups, "rows"))
     assert {policy.part_of(name.removeprefix("model.")) for name in grads} == {"language", "projector", "vision"}
-    # dense mask; segments one by one; all groups stacked; some of both
-    for layout, entries in itertools.product(("packed", "tree"), (None, 0, 2**40, 1000)):
-        attention = "dense" if entries is None else "sightline_segments"
-        policy.attention = attention
-        monkeypatch.setattr("sightline.models.attention.SMALL_ENTRIES", entries)
+    # segments: one by one; all groups stacked; some of both
+    forms = [("dense", 0), ("gather", 0), ("merge", 0), ("segments", 0), ("segments", 2**40), ("segments", 1000)]
+    for layout, (form, entries) in itertools.product(("packed", "tree"), forms):
+        policy.attention = form
+        monkeypatch.setattr("sightline.models.attention_plan.SMALL_ENTRIES", entries)
         own, own_grads = score(policy, batch_of(policy, groups, layout))
-        assert (own - logprobs).abs().max() < 1e-5, (layout, entries)
-        assert relative(own_grads, grads) < 1e-5, (layout, entries)
+        assert (own - logprobs).abs().max() < 1e-5, (layout, form, entries)
+        assert relative(own_grads, grads) < 1e-5, (layout, form, entries)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

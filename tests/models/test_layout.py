@@ -11,7 +11,7 @@ from groups import corner_groups, user
 
 from sightline.data.render import Renderer
 from sightline.errors import DataError, UnsupportedError
-from sightline.models.attention import dense_mask, plan_segments
+from sightline.models.attention_plan import plan_attention
 from sightline.models.family import Family, join_images, text_positions
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
@@ -146,12 +146,12 @@ def test_a_family_refuses_a_layout_it_does_not_declare() -> None:
         lay_out([], "tree", family, None)
 
 
-def test_dense_mask_and_segment_plan_say_the_same(tiny: dict[str, Path], pictures: list[str]) -> None:
+def test_the_dense_mask_is_what_the_segments_say(tiny: dict[str, Path], pictures: list[str]) -> None:
     policy = load_policy(ModelSpec(path=str(tiny["llava"])))
     renderer = Renderer(policy.processor, policy.family)
     batch = lay_out([renderer.render(group) for group in corner_groups(pictures)], "tree", policy.family, policy.config)
-    seen = dense_mask(batch, torch.float32)[0, 0] == 0
-    plan = plan_segments(batch, torch.float32)
+    plan = plan_attention(batch, "dense")
+    seen = plan.dense_mask(0, torch.float32) == 0
     expected = torch.zeros_like(seen)
     for (start, end), before in zip(plan.spans, plan.ancestors, strict=True):
         for position in range(start, end):

@@ -1,145 +1,39 @@
-"""Attention over segments that see themselves causally and their ancestors entirely.
+"""Attention over segments that see themselves causally and their ancestors entirely, as transformers calls it.
 
-Two forms of the same function. ``dense`` is the plain one: an additive [T,T] mask for torch's kernel,
-quadratic in everything that shares a micro-batch. ``segments`` never lets one group meet another: a
-large group is computed segment by segment with just the keys each sees (no mask on the trunk, no
-arithmetic on masked entries), small groups are stacked into one padded call with a mask each.
+Which of its forms is computed is said by the plan (``attention_plan``). None lets one group meet another but ``dense``,
+the oracle. Sliding windows count along the path from the root, so that a branch sees as far back as its row would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from sightline.types import Batch
+from sightline.models.attention_plan import TreePlan, hidden
+from sightline.models.tree_ops import gather_attention, merge_attention
+from sightline.models.varlen import Sight
 
-SEGMENTS = "sightline_segments"
-"""Name of the attention implementation that transformers models are switched to."""
-
-
-SMALL_ENTRIES = 2**14
-"""A group is computed segment by segment if that saves more mask entries per call than this; a call costs
-about as much time as so many entries."""
+TREE = "sightline_tree"
+"""Name of the attention implementation that decoders are switched to."""
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentPlan:
-    """Who sees whom, and in which calls it is computed."""
-
-    spans: tuple[tuple[int, int], ...]
-    """[S] half-open range of positions of each segment."""
-    ancestors: tuple[tuple[tuple[int, int], ...], ...]
-    """[S] ranges of its ancestors, root first."""
-    large: tuple[int, ...]
-    """Segments that are computed one by one."""
-    stacked: Tensor | None
-    """[B,L] long: positions of the small groups, padded with 0; None: there are none."""
-    rows: Tensor | None
-    """[B,L] bool: which of ``stacked`` are real."""
-    mask: Tensor | None
-    """[B,1,L,L] additive."""
-
-
-def plan_segments(batch: Batch, dtype: torch.dtype) -> SegmentPlan:
-    """Plans the attention of a flat batch from ``segment`` and ``parent``; ``dtype`` is that of the queries."""
-    lengths = torch.bincount(batch.segment, minlength=batch.parent.shape[0]).tolist()
-    ends = list(accumulate(lengths))
-    spans = tuple((end - length, end) for end, length in zip(ends, lengths, strict=True))
-    ancestors: list[tuple[tuple[int, int], ...]] = []
-    for parent in batch.parent.tolist():
-        ancestors.append((*ancestors[parent], spans[parent]) if parent >= 0 else ())
-    large: list[int] = []
-    small: list[range] = []
-    for first, last in _closed_ranges(batch.parent.tolist()):
-        length = spans[last - 1][1] - spans[first][0]
-        if length**2 > SMALL_ENTRIES * (last - first):
-            large.extend(range(first, last))
-        else:
-            small.append(range(spans[first][0], spans[last - 1][1]))
-    stacked, rows, mask = _stack(batch, small, dtype) if small else (None, None, None)
-    return SegmentPlan(spans, tuple(ancestors), tuple(large), stacked, rows, mask)
-
-
-def _closed_ranges(parents: list[int]) -> list[tuple[int, int]]:
-    """Shortest runs [first, last) of segments whose parents all lie inside their run."""
-    cuts: list[int] = []
-    needed = len(parents)
-    for segment in range(len(parents) - 1, -1, -1):
-        needed = min(needed, parents[segment] if parents[segment] >= 0 else segment)
-        if needed == segment:
-            cuts.append(segment)
-    cuts.reverse()
-    return list(zip(cuts, [*cuts[1:], len(parents)], strict=True))
-
-
-def _stack(batch: Batch, ranges: list[range], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions [B,L], which are real [B,L], and masks [B,1,L,L] of groups that are computed together."""
-    device = batch.segment.device
-    starts = torch.tensor([one.start for one in ranges], device=device)
-    lengths = torch.tensor([len(one) for one in ranges], device=device)
-    column = torch.arange(int(lengths.max()), device=device)
-    rows = column < lengths[:, None]
-    stacked = torch.where(rows, starts[:, None] + column, 0)
-    segment = batch.segment[stacked]
-    seen = _sees(batch)[segment[:, :, None], segment[:, None, :]] & rows[:, None, :]
-    seen &= column[None, :] <= column[:, None]
-    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, _hidden(dtype))
-    return stacked, rows, mask[:, None]
-
-
-def _sees(batch: Batch) -> Tensor:
-    """[S,S] bool: segment i sees segment j (itself, or an ancestor)."""
-    parents = batch.parent.tolist()
-    sees = np.eye(len(parents), dtype=bool)
-    for segment, parent in enumerate(parents):
-        if parent >= 0:
-            sees[segment] |= sees[parent]
-    return torch.from_numpy(sees).to(batch.parent.device)
-
-
-def dense_mask(batch: Batch, dtype: torch.dtype) -> Tensor:
-    """Additive float mask [1,1,T,T]: 0 where seen, very low where not.
-
-    Float on purpose: a bool mask is silently added as 0/1 under eager attention.
-    """
-    sees = _sees(batch)
-    place = torch.arange(batch.tokens.shape[0], device=batch.tokens.device)
-    seen = sees[batch.segment][:, batch.segment] & (place[None, :] <= place[:, None])
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill_(~seen, _hidden(dtype))[None, None]
-
-
-def _hidden(dtype: torch.dtype) -> float:
-    """What masks an entry: half the least float, so that a cast to another type stays finite (autocast) and a
-    row that sees nothing (padding) gives no NaN."""
-    return torch.finfo(dtype).min / 2
-
-
-@lru_cache(maxsize=64)
-def _lower_right(queries: int, keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[queries, keys] additive: all of the first ``keys - queries``, then causal."""
-    hidden = torch.full((queries, keys), _hidden(dtype), dtype=dtype, device=device)
-    return hidden.triu_(keys - queries + 1)
-
-
-def segment_attention(
+def tree_attention(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    segment_plan: SegmentPlan | None = None,
+    tree_plan: TreePlan | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers' interface: query [1,H,T,d], key and value [1,Hkv,T,d].
@@ -149,49 +43,115 @@ def segment_attention(
     Returns:
         [1,T,H,d] and no attention weights.
     """
-    if segment_plan is None:
+    if tree_plan is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
-    call: Callable[..., Tensor] = partial(
-        scaled_dot_product_attention,
-        dropout_p=kwargs.get("dropout", 0.0),
-        scale=kwargs.get("scaling"),
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    if segment_plan.stacked is None:
-        return _one_by_one(call, segment_plan, query, key, value), None
-    output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])  # [T,H,d]
-    rows, places = segment_plan.rows, segment_plan.stacked
-    assert rows is not None and segment_plan.mask is not None
-    batched = [part[0].transpose(0, 1)[places].transpose(1, 2) for part in (query, key, value)]  # [B,H,L,d]
-    small = call(*batched, attn_mask=segment_plan.mask.to(query.dtype)).transpose(1, 2)[rows]
-    output = output.index_copy(0, places[rows], small)
-    if segment_plan.large:
-        large = [torch.arange(*segment_plan.spans[segment], device=query.device) for segment in segment_plan.large]
-        output = output.index_copy(0, torch.cat(large), _one_by_one(call, segment_plan, query, key, value)[0])
+    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    window, plan = sliding_window or 0, tree_plan
+    call: Callable[..., Tensor] = partial(_masked, scale=scale, dropout=kwargs.get("dropout", 0.0))
+    if plan.form == "dense":
+        return call(query, key, value, plan.dense_mask(window, query.dtype)).transpose(1, 2), None
+    if plan.gather is None and plan.merge is None:
+        return _by_segments(call, plan, query, key, value, window), None
+    output = _without_masks(plan, query, key, value, Sight(causal=True, window=window, scale=scale))
+    if plan.single:
+        single = _one_by_one(call, plan, query, key, value, window)[0]
+        output = output.index_copy(0, _rows_of(plan), single.to(output.dtype))
     return output[None], None
 
 
-def _one_by_one(call: Callable[..., Tensor], plan: SegmentPlan, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """[1,T',H,d] of the large segments in turn: trunks causally without a mask, branches with the keys they see."""
+# --- without masks ---
+
+
+def _without_masks(plan: TreePlan, query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
+    """[T,H,d] by variable-length calls."""
+    flat = [part[0].transpose(0, 1) for part in (query, key, value)]
+    if torch.is_autocast_enabled(query.device.type):  # the calls are no functions that autocast knows
+        flat = [part.to(torch.get_autocast_dtype(query.device.type)) for part in flat]
+    queries, keys, values = (part.contiguous() for part in flat)
+    if plan.merge is not None:
+        return merge_attention(queries, keys, values, plan.merge, sight)
+    assert plan.gather is not None
+    if plan.gather.rows is None:
+        return gather_attention(queries, keys, values, plan.gather, sight)
+    some = gather_attention(queries[plan.gather.rows], keys, values, plan.gather, sight)
+    return torch.zeros_like(queries).index_copy(0, plan.gather.rows, some)
+
+
+# --- by segments ---
+
+
+def _by_segments(
+    call: Callable[..., Tensor], plan: TreePlan, query: Tensor, key: Tensor, value: Tensor, window: int
+) -> Tensor:
+    """[1,T,H,d]: large groups segment by segment, small ones in one padded call."""
+    if plan.stack is None:
+        return _one_by_one(call, plan, query, key, value, window)
+    output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])  # [T,H,d]
+    rows, places = plan.stack.rows, plan.stack.places
+    batched = [part[0].transpose(0, 1)[places].transpose(1, 2) for part in (query, key, value)]  # [B,H,L,d]
+    small = call(*batched, plan.stack_mask(window, query.dtype)).transpose(1, 2)[rows]
+    output = output.index_copy(0, places[rows], small)
+    if plan.single:
+        single = _one_by_one(call, plan, query, key, value, window)[0]
+        output = output.index_copy(0, _rows_of(plan), single)
+    return output[None]
+
+
+def _rows_of(plan: TreePlan) -> Tensor:
+    """[T'] positions of the segments that are computed one by one."""
+    return torch.cat([torch.arange(*plan.spans[segment], device=plan.segment.device) for segment in plan.single])
+
+
+def _one_by_one(
+    call: Callable[..., Tensor], plan: TreePlan, query: Tensor, key: Tensor, value: Tensor, window: int
+) -> Tensor:
+    """[1,T',H,d] of the single segments in turn: trunks causally without a mask, branches with the keys they see."""
     # One split and not a slice per use: the backward pass of each slice would fill and add a tensor of full length.
     lengths = [end - start for start, end in plan.spans]
     queries = query.split(lengths, dim=2)
     keys, values = (dict(zip(plan.spans, part.split(lengths, dim=2), strict=True)) for part in (key, value))
     parts = []
-    for segment in plan.large:
-        own, before = plan.spans[segment], plan.ancestors[segment]
-        if not before:
-            part = call(queries[segment], keys[own], values[own], is_causal=True)
-        else:
-            seen = torch.cat([keys[span] for span in (*before, own)], dim=2)
-            mask = _lower_right(lengths[segment], seen.shape[2], query.dtype, query.device)
-            part = call(
-                queries[segment], seen, torch.cat([values[span] for span in (*before, own)], dim=2), attn_mask=mask
-            )
-        parts.append(part.transpose(1, 2))
+    for segment in plan.single:
+        path = (*plan.ancestors[segment], plan.spans[segment])
+        mask = _segment_mask(plan, segment, window, query)
+        seen = [part[path[0]] if len(path) == 1 else torch.cat([part[s] for s in path], 2) for part in (keys, values)]
+        parts.append(call(queries[segment], *seen, mask).transpose(1, 2))
     return torch.cat(parts, dim=1)
 
 
-AttentionInterface.register(SEGMENTS, segment_attention)
-AttentionMaskInterface.register(SEGMENTS, sdpa_mask)
+def _segment_mask(plan: TreePlan, segment: int, window: int, query: Tensor) -> Tensor | None:
+    """[q,k] additive of one segment and its path; None: causal, without anything before it."""
+    path = (*plan.ancestors[segment], plan.spans[segment])
+    length = sum(end - start for start, end in path)
+    own = plan.spans[segment][1] - plan.spans[segment][0]
+    if segment not in plan.blocked and not 0 < window < length:
+        return None if own == length else _lower_right(own, length, query.dtype, query.device)
+    places = torch.cat([torch.arange(*span, device=query.device) for span in path])
+    return plan.mask(segment, places[length - own :], places, window, query.dtype)
+
+
+@lru_cache(maxsize=64)
+def _lower_right(queries: int, keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[queries, keys] additive: all of the first ``keys - queries``, then causal."""
+    mask = torch.full((queries, keys), hidden(dtype), dtype=dtype, device=device)
+    return mask.triu_(keys - queries + 1)
+
+
+def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float, dropout: float) -> Tensor:
+    """[B,H,q,d]: torch's kernel; without a mask it is causal.
+
+    On CUDA a kernel is named: with a mask torch takes cuDNN's, which plans anew for every length. That one and the
+    flash kernel are the only ones that take fewer key heads.
+    """
+    call = partial(scaled_dot_product_attention, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scale)
+    groups = query.shape[1] // key.shape[1]
+    if not query.is_cuda:
+        return call(query, key, value, enable_gqa=groups > 1)
+    key, value = (part.repeat_interleave(groups, dim=1) if groups > 1 else part for part in (key, value))
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return call(query.contiguous(), key.contiguous(), value.contiguous())
+
+
+AttentionInterface.register(TREE, tree_attention)
+AttentionMaskInterface.register(TREE, sdpa_mask)

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers import AttentionInterface, DynamicCache
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from sightline.errors import UnsupportedError
-from sightline.models.attention import SegmentPlan, plan_segments, segment_attention
+from sightline.models.attention import tree_attention
+from sightline.models.attention_plan import TreePlan
 from sightline.models.layout import lay_out
-from sightline.models.policy import Policy
+from sightline.models.policy import Policy, decoders
 from sightline.types import Batch, Group, ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse, Response
 
 BRANCHES = "sightline_branches"
@@ -53,8 +53,9 @@ class Branches:
         ]
         self.mask = self._mask()
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """One new token per row: notes its key and value [R,H,1,d], and attends with query [R,H*g,1,d].
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int) -> Tensor:
+        """One new token per row: notes its key and value [R,H,1,d], and attends with query [R,H*g,1,d] to all of
+        its branch and trunk, or to the last ``window`` tokens, itself included (0: all).
 
         Returns:
             [R,1,H*g,d].
@@ -67,9 +68,13 @@ class Branches:
         shape = query.shape[:4]
         flat = (self.prompts, heads, -1)
         seen = (query.reshape(*flat, size) @ trunk_keys.transpose(-1, -2)).view(*shape, -1)
+        grown = query @ keys.transpose(-1, -2)
+        if window:
+            seen = seen.masked_fill(self._left_behind(window), -torch.inf)
+            grown[..., : max(0, self.length + 1 - window)] = -torch.inf
         if self.mask is not None:
             seen = seen + self.mask
-        scores = torch.cat([seen, query @ keys.transpose(-1, -2)], dim=-1)
+        scores = torch.cat([seen, grown], dim=-1)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
         length = trunk_keys.shape[2]
         output = (weights[..., :length].reshape(*flat, length) @ trunk_values).view(*shape, -1)
@@ -104,6 +109,11 @@ class Branches:
         room[:, :, :, self.length] = new.view(self.prompts, self.n, heads, size).transpose(1, 2)
         return room[:, :, :, : self.length + 1]
 
+    def _left_behind(self, window: int) -> Tensor:
+        """[P,1,1,1,L] bool: trunk tokens that the next token of a branch is too far from."""
+        places = torch.arange(self.trunk[0][0].shape[2], device=self.lengths.device)
+        return (self.lengths[:, None] + self.length - places >= window)[:, None, None, None]
+
     def _mask(self) -> Tensor | None:
         """[P,1,1,1,L] additive: hides the padding of shorter prompts."""
         longest = self.trunk[0][0].shape[2]
@@ -126,24 +136,14 @@ def branch_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     branches: Branches | None = None,
-    segment_plan: SegmentPlan | None = None,
+    tree_plan: TreePlan | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention function for transformers' interface: a decoding step, or the prefill where there is a plan.
-
-    Raises:
-        UnsupportedError: a sliding window shorter than what would be attended to.
-    """
-    window = kwargs.get("sliding_window")
-    longest = key.shape[2] if branches is None else int(branches.lengths.max()) + branches.length + 1
-    if window is not None and longest > window:
-        raise UnsupportedError(
-            f"sampling attends to {longest} tokens and the model has a sliding window of {window}. Sample with "
-            "shorter prompts (model.image_size) or fewer new tokens (sampling.max_new_tokens)"
-        )
+    """Attention function for transformers' interface: a decoding step, or the prefill where there is a plan."""
     if branches is None:
-        return segment_attention(module, query, key, value, attention_mask, segment_plan, **kwargs)
-    return branches.attend(int(module.layer_idx), query, key, value, kwargs["scaling"]), None  # type: ignore[arg-type]
+        return tree_attention(module, query, key, value, attention_mask, tree_plan, **kwargs)
+    layer, window = int(module.layer_idx), kwargs.get("sliding_window") or 0  # type: ignore[arg-type]
+    return branches.attend(layer, query, key, value, kwargs["scaling"], window), None
 
 
 AttentionInterface.register(BRANCHES, branch_attention)
@@ -157,17 +157,17 @@ def decoding(policy: Policy) -> Iterator[None]:
     Not ``inference_mode``: a tensor that is cached while sampling may be read while training.
     """
     modes = [(module, module.training) for module in policy.modules()]
-    # a decoder saved whole by PEFT is there twice, each with its own config
-    decoders = [module for module in policy.language.modules() if isinstance(module, PreTrainedModel)]
-    before = [decoder.config._attn_implementation for decoder in decoders]
+    switched = decoders(policy.language)
+    before = [decoder.config._attn_implementation for decoder in switched]
     try:
         policy.eval()
-        for decoder in decoders:
+        for decoder in switched:
             decoder.set_attn_implementation(BRANCHES)
-        with torch.no_grad():
+        # compiled layers run as they are: every token changes what a branch holds
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
-        for decoder, implementation in zip(decoders, before, strict=True):
+        for decoder, implementation in zip(switched, before, strict=True):
             decoder.set_attn_implementation(implementation)
         for module, training in modes:
             module.training = training
@@ -189,14 +189,14 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
     if batch.vision:
         features = policy.image_features(batch)[batch.feature]
         embeds = embeds.index_copy(0, batch.placeholder, features.to(embeds.dtype))
-    cache, plan = DynamicCache(), plan_segments(batch, embeds.dtype)
+    cache, plan = DynamicCache(), policy.plan(batch, embeds.dtype)
     output = policy.language(
         inputs_embeds=embeds[None],
         position_ids=batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None],
         attention_mask=embeds.new_zeros(1, 1, 1, 1),
         past_key_values=cache,
         use_cache=True,
-        segment_plan=plan,
+        tree_plan=plan,
     )
     logits = policy.base.get_output_embeddings()(output.last_hidden_state[0, batch.source])
     places, lengths = _places(batch, plan)
@@ -243,7 +243,7 @@ def _one_tree(groups: Sequence[RenderedGroup]) -> RenderedGroup:
     )
 
 
-def _places(batch: Batch, plan: SegmentPlan) -> tuple[Tensor, Tensor]:
+def _places(batch: Batch, plan: TreePlan) -> tuple[Tensor, Tensor]:
     """Where the tokens of each response's prompt stand: [P,L] padded with 0, and their numbers [P]."""
     owners = batch.segment[batch.last].tolist()
     rows = [torch.cat([torch.arange(start, end) for start, end in plan.ancestors[owner]]) for owner in owners]

@@ -41,7 +41,9 @@ class Family:
     """Further inputs of the model's own forward, from the placeholder mask [B,L]."""
     check_pictures: Callable[[Any, Any], None] = lambda config, processor: None
     """(model config, processor): raises RecipeError where the processor makes other pictures than the tower takes."""
-    prefix_rule: Literal["causal"] = "causal"
+    prefix_rule: Literal["causal", "image_block", "full"] = "causal"
+    """What tokens of a prompt see beside what is before them: nothing; ``image_block``: the rest of their picture
+    (placeholders without another token between them); ``full``: the whole prompt."""
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
 
     def part_of(self, name: str) -> str:

@@ -65,7 +65,10 @@ class _Sequence:
     trained: Array
     """[L] bool: history that SFT trains."""
     key: Array
-    """[L]: equal where two prompts hold the same token and the same picture."""
+    """[L]: equal where two prompts hold the same token and the same picture; where the whole prompt sees itself, only
+    if they are the same."""
+    block: Array
+    """[L]: number of the block that a token is in, unique in the batch; -1: in none."""
 
     def next_position(self) -> int:
         return int(self.positions.max()) + 1 if self.positions.size else 0
@@ -91,11 +94,14 @@ class _Builder:
     images: list[ImageInputs] = field(default_factory=list)
     offsets: dict[str, int] = field(default_factory=dict)
     num_features: int = 0
-    chunks: list[tuple[Array, Array, Array]] = field(default_factory=list)
-    """(tokens, positions, feature rows) of each segment."""
+    chunks: list[tuple[Array, Array, Array, Array]] = field(default_factory=list)
+    """(tokens, positions, feature rows, blocks) of each segment."""
     parents: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     length: int = 0
+    num_blocks: int = 0
+    wholes: dict[bytes, int] = field(default_factory=dict)
+    """Numbers of distinct prompts."""
     responses: list[tuple[int, Array, Array, int]] = field(default_factory=list)
     """(group, source [n], target [n], last) of each response."""
 
@@ -106,7 +112,7 @@ class _Builder:
             return
         for response in group.responses:
             prompt = self.sequence(group.prompts[response.prompt], group)
-            base = self.add_segment(prompt.tokens, prompt.positions, prompt.features, -1)
+            base = self.add_segment(prompt.tokens, prompt.positions, prompt.features, prompt.block, -1)
             places = np.arange(base, base + len(prompt.tokens))
             first = self.length
             tokens = np.array(response.tokens, dtype=np.int64)
@@ -125,14 +131,16 @@ class _Builder:
             tokens = np.array(response.tokens, dtype=np.int64)
             text = np.full_like(tokens, -1)
             positions = self.answer_positions(prompt, len(tokens))
-            first = self.add_segment(tokens, positions, text, ends[response.prompt])
+            first = self.add_segment(tokens, positions, text, text, ends[response.prompt])
             self.add_response(index, prompt, places[response.prompt], response, tokens, first)
 
     def place(self, node: _Node, parent: int, before: Array, places: dict[int, Array], ends: dict[int, int]) -> None:
         """Lays a subtree of the trie out; notes where the tokens of each prompt stand and its last segment."""
         cut = slice(node.start, node.end)
         whole = node.sequence
-        base = self.add_segment(whole.tokens[cut], whole.positions[..., cut], whole.features[cut], parent)
+        base = self.add_segment(
+            whole.tokens[cut], whole.positions[..., cut], whole.features[cut], whole.block[cut], parent
+        )
         segment = len(self.parents) - 1
         here = np.concatenate([before, np.arange(base, base + node.end - node.start)])
         for prompt in node.prompts:
@@ -154,15 +162,16 @@ class _Builder:
         positions = np.arange(start, start + length)
         return np.broadcast_to(positions, (3, length)) if prompt.positions.ndim == 2 else positions
 
-    def add_segment(self, tokens: Array, positions: Array, features: Array, parent: int) -> int:
+    def add_segment(self, tokens: Array, positions: Array, features: Array, block: Array, parent: int) -> int:
         self.parents.append(parent)
         self.starts.append(self.length)
-        self.chunks.append((tokens, positions, features))
+        self.chunks.append((tokens, positions, features, block))
         self.length += len(tokens)
         return self.starts[-1]
 
     def extend_segment(self, tokens: Array, positions: Array) -> None:
-        self.chunks.append((tokens, positions, np.full_like(tokens, -1)))
+        text = np.full_like(tokens, -1)
+        self.chunks.append((tokens, positions, text, text))
         self.length += len(tokens)
 
     def sequence(self, prompt: RenderedPrompt, group: RenderedGroup) -> _Sequence:
@@ -176,7 +185,22 @@ class _Builder:
             trained[start:end] = True
         positions = self.family.positions(features >= 0, images, self.config)
         key = np.where(features >= 0, -1 - features, tokens)
-        return _Sequence(tokens=tokens, features=features, positions=positions, trained=trained, key=key)
+        if self.family.prefix_rule == "full":
+            key = np.full_like(key, self.wholes.setdefault(key.tobytes(), len(self.wholes)))
+        block = self.blocks(features)
+        return _Sequence(tokens=tokens, features=features, positions=positions, trained=trained, key=key, block=block)
+
+    def blocks(self, features: Array) -> Array:
+        """[L]: what sees itself entirely, by the family's rule."""
+        inside = {
+            "causal": np.zeros(len(features), dtype=bool),
+            "image_block": features >= 0,
+            "full": np.ones(len(features), dtype=bool),
+        }[self.family.prefix_rule]
+        begins = inside & ~np.concatenate([[False], inside[:-1]])
+        block = np.where(inside, np.cumsum(begins) - 1 + self.num_blocks, -1)
+        self.num_blocks += int(begins.sum())
+        return block
 
     def feature_rows(self, image: ImageInputs) -> Array:
         """Rows of this picture among all features. A picture seen before keeps its rows, but in ``rows``,
@@ -190,6 +214,13 @@ class _Builder:
 
     def check_history(self, group: RenderedGroup) -> None:
         for number, prompt in enumerate(group.prompts):
+            if prompt.trained and self.family.prefix_rule == "full":
+                raise DataError(
+                    f"prompt {group.group.prompts[number].id!r} trains its history, and models of family "
+                    f"{self.family.name!r} see all of a prompt at once, answers included",
+                    source=group.group.source,
+                    remedy="Set data.train.train_on to last",
+                )
             answers = sum(response.prompt == number for response in group.responses)
             if prompt.trained and answers > 1:
                 raise DataError(
@@ -199,9 +230,10 @@ class _Builder:
                 )
 
     def batch(self, groups: Sequence[Any]) -> Batch:
-        features = np.concatenate([chunk[2] for chunk in self.chunks])
+        features, block = (np.concatenate([chunk[number] for chunk in self.chunks]) for number in (2, 3))
         placeholder = (features >= 0).nonzero()[0]
         lengths = np.diff(self.starts, append=self.length)
+        segment = np.repeat(np.arange(len(lengths)), lengths)
         owner = np.repeat(np.arange(len(self.responses)), [len(response[1]) for response in self.responses])
         answers = [response for group in groups for response in group.responses]
         first = list(accumulate([len(group.responses) for group in groups], initial=0))
@@ -210,8 +242,11 @@ class _Builder:
             layout=self.layout,
             tokens=_join([chunk[0] for chunk in self.chunks]),
             positions=_join([chunk[1] for chunk in self.chunks]),
-            segment=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
+            segment=torch.from_numpy(segment),
             parent=torch.tensor(self.parents, dtype=torch.long),
+            length=torch.from_numpy(lengths),
+            block=torch.from_numpy(block) if self.num_blocks else None,
+            blocked=tuple(np.unique(segment[block >= 0]).tolist()),
             vision=self.family.join([image.tensors for image in self.images]),
             image_tokens=tuple(image.num_tokens for image in self.images),
             placeholder=torch.from_numpy(placeholder),
@@ -233,9 +268,9 @@ def _join(parts: Sequence[Array]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts, axis=-1))
 
 
-def _columns(responses: Sequence[Any], scored: Sequence[int]) -> dict[str, Tensor]:
+def _columns(responses: Sequence[Any], scored: Sequence[int]) -> dict[str, Any]:
     """Columns that the data brings along; a column is filled only if every response has it."""
-    columns: dict[str, Tensor] = {}
+    columns: dict[str, Any] = {}
     if any(response.weights is not None for response in responses):
         rows = [_weights(response, count) for response, count in zip(responses, scored, strict=True)]
         columns["weights"] = torch.tensor([value for row in rows for value in row], dtype=torch.float32)

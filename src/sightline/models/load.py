@@ -16,8 +16,8 @@ from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
-from sightline.errors import RecipeError, UnsupportedError
-from sightline.models.attention import SEGMENTS
+from sightline.errors import RecipeError
+from sightline.models.attention import TREE
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family, family_of
 from sightline.models.policy import PARTS, Policy, base_name
@@ -48,7 +48,6 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     config = _read(AutoConfig, spec.path)
     family = family_of(config)
     family.check_layout(spec.layout)
-    _check_window(config, spec)
     processor = load_processor(spec)
     try:
         family.check_pictures(config, processor)
@@ -58,10 +57,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         AutoModelForImageTextToText,
         spec.path,
         dtype=getattr(torch, spec.dtype),
-        attn_implementation={
-            "text_config": SEGMENTS if spec.attention == "segments" else "sdpa",
-            "vision_config": "sdpa",
-        },
+        attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
     )
     if spec.gradient_checkpointing:
         checkpoint_activations(model)
@@ -69,9 +65,8 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     if spec.adapter is not None:
         base.check(spec.adapter)
     model = _with_adapter(model, family, spec, trainable)
-    attention = SEGMENTS if spec.attention == "segments" else "dense"
     head = _score_head(config, spec, heads)
-    policy = Policy(model, processor, family, attention=attention, score_head=head, base_model=base)
+    policy = Policy(model, processor, family, attention=spec.attention, score_head=head, base_model=base)
     if not heads & {"logprobs", "entropy"}:
         _freeze_lm_head(policy)
     if not trainable:
@@ -154,18 +149,6 @@ def checkpoint_activations(model: Any) -> None:
 def hide_loading_bars() -> None:
     """Turns off transformers' own progress bars for loading and saving, in this process."""
     logging.disable_progress_bar()
-
-
-def _check_window(config: Any, spec: ModelSpec) -> None:
-    """Sliding-window layers see less than a segment's ancestors: only the model's own path honours them."""
-    text = config.get_text_config()
-    windowed = "sliding_attention" in (getattr(text, "layer_types", None) or ())
-    if not hasattr(text, "layer_types"):
-        windowed = getattr(text, "sliding_window", None) is not None
-    if windowed and spec.layout != "rows":
-        raise UnsupportedError(
-            f"{spec.path} has sliding-window attention, which layout {spec.layout!r} ignores. Set model.layout to rows"
-        )
 
 
 # --- what is trained ---

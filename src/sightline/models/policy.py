@@ -7,21 +7,26 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sightline.errors import CheckpointError, UnsupportedError
-from sightline.models.attention import SEGMENTS, dense_mask, plan_segments
+from sightline.models.attention import TREE
+from sightline.models.attention_plan import Form, TreePlan, cheaper_form, plan_attention
 from sightline.models.base_model import BaseModel
+from sightline.models.compiled import compile_layers
 from sightline.models.family import Family
 from sightline.models.score_head import ScoreHead
+from sightline.models.varlen import kernel_takes
 from sightline.ops.logprobs import log_collision, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
+Attention = Literal["auto", "dense", "segments", "gather", "merge"]
 _HEAD = "score_head."
 _MODEL = "model."
 
@@ -38,7 +43,7 @@ class Policy(nn.Module):
         processor: Any,
         family: Family,
         *,
-        attention: str = SEGMENTS,
+        attention: Attention = "auto",
         score_head: ScoreHead | None = None,
         base_model: BaseModel | None = None,
     ) -> None:
@@ -47,7 +52,8 @@ class Policy(nn.Module):
             model: a transformers model with an LM head, or a PEFT model around one.
             processor: its processor (tokenizer and image processor).
             family: what is special about it.
-            attention: ``segments`` or ``dense``, for the layouts ``packed`` and ``tree``.
+            attention: form of the layouts ``packed`` and ``tree`` (``attention_plan``); ``auto``: what the device and
+                the batch suggest.
             score_head: for a reward model.
             base_model: what an adapter is saved with, so that it is not loaded onto another model.
         """
@@ -58,6 +64,8 @@ class Policy(nn.Module):
         self.attention = attention
         self.score_head = score_head
         self.base_model = base_model
+        for decoder in decoders(self.language):  # any other would not see the plan, and let every token see every other
+            decoder.set_attn_implementation(TREE)
 
     # --- structure ---
 
@@ -112,6 +120,11 @@ class Policy(nn.Module):
         found = [module for module in self.modules() if isinstance(module, GradientCheckpointingLayer)]
         inner = {id(part) for module in found for part in module.modules() if part is not module}
         return [module for module in found if id(module) not in inner]
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compiles the layers of the decoder at their first call (``models.compiled``). Changes no result beyond
+        rounding; a copy must be compiled anew."""
+        compile_layers(self.language, backend)
 
     # --- scoring ---
 
@@ -187,27 +200,54 @@ class Policy(nn.Module):
         return self._rows(batch) if batch.layout == "rows" else self._flat(batch)
 
     def _flat(self, batch: Batch) -> Tensor:
-        embeds = self.base.get_input_embeddings()(batch.tokens)
+        embeds = self.base.get_input_embeddings()(batch.tokens[None])  # no view: a compiled layer would tell it apart
         if batch.vision:
             features = self.image_features(batch) if batch.features is None else batch.features
-            embeds = embeds.index_copy(0, batch.placeholder, features[batch.feature].to(embeds.dtype))
-        if self.attention == SEGMENTS:
-            # a mask of four axes is passed on untouched: it keeps transformers from building its own
-            extra = {"segment_plan": plan_segments(batch, embeds.dtype), "attention_mask": embeds.new_zeros(1, 1, 1, 1)}
-        else:
-            extra = {"attention_mask": dense_mask(batch, embeds.dtype)}
+            embeds = embeds.index_copy(1, batch.placeholder, features[batch.feature][None].to(embeds.dtype))
         positions = batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None]
-        output = self.language(inputs_embeds=embeds[None], position_ids=positions, use_cache=False, **extra)
+        output = self.language(
+            inputs_embeds=embeds,
+            position_ids=positions,
+            # a mask of four axes is passed on untouched: it keeps transformers from building its own
+            attention_mask=embeds.new_zeros(1, 1, 1, 1),
+            use_cache=False,
+            tree_plan=self.plan(batch, embeds.dtype),
+        )
         return output.last_hidden_state[0]
+
+    def plan(self, batch: Batch, dtype: torch.dtype) -> TreePlan:
+        """How the attention of a flat batch is computed; kept with the batch.
+
+        Args:
+            batch: in layout ``packed`` or ``tree``.
+            dtype: of the hidden states.
+        """
+        form = self.form(batch, dtype)
+        if form not in batch.plans:
+            batch.plans[form] = plan_attention(batch, form)
+        plan: TreePlan = batch.plans[form]
+        return plan
+
+    def form(self, batch: Batch, dtype: torch.dtype) -> Form:
+        """The form of attention for a batch: the one asked for, or the one that its device computes best."""
+        if self.attention != "auto":
+            return self.attention
+        device, text = batch.tokens.device, self.config.get_text_config()
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        if not kernel_takes(device, dtype, size):
+            return "segments"
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))
 
     def _rows(self, batch: Batch) -> Tensor:
         """The model's own forward on right-padded rows: its positions, its masks, its merging of images."""
         if batch.vision and not batch.placeholder.shape[0]:
             with self._company(self.image_features(batch)):
                 return self._rows(replace(batch, vision={}))
-        lengths = torch.bincount(batch.segment, minlength=batch.parent.shape[0])
-        column = torch.arange(int(lengths.max()), device=batch.tokens.device)
-        kept = column[None, :] < lengths[:, None]
+        column = torch.arange(int(batch.length.max()), device=batch.tokens.device)
+        kept = column[None, :] < batch.length.to(batch.tokens.device)[:, None]
         ids = torch.zeros_like(kept, dtype=torch.long)
         ids[kept] = batch.tokens
         marks = torch.zeros_like(batch.tokens, dtype=torch.bool)
@@ -279,6 +319,18 @@ class Policy(nn.Module):
             self.base_model.save(directory)
         if self.score_head is not None:
             self.score_head.save(directory, None if state is None else state[f"{_HEAD}weight"])
+
+
+def decoders(language: nn.Module) -> list[PreTrainedModel]:
+    """The transformers models in a causal decoder: one saved whole by PEFT is there twice, each with its own config."""
+    return [module for module in language.modules() if isinstance(module, PreTrainedModel)]
+
+
+def has_windows(text: Any) -> bool:
+    """Whether a decoder of this config has layers with a sliding window."""
+    if getattr(text, "layer_types", None) is not None:
+        return "sliding_attention" in text.layer_types
+    return getattr(text, "sliding_window", None) is not None
 
 
 def base_name(name: str) -> str:

@@ -27,7 +27,7 @@ class ScoreSettings:
     dtype: str = "float32"
     """Type its weights are loaded in."""
     layout: str = "tree"
-    attention: str = "segments"
+    attention: str = "auto"
 
 
 class ScoreHead(nn.Module):

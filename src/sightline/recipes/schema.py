@@ -50,8 +50,10 @@ class ModelSpec:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the weights are loaded in. bfloat16 weights are trained as they are."""
     layout: Literal["rows", "packed", "tree"] = "tree"
-    attention: Literal["segments", "dense"] = "segments"
-    """How ``packed`` and ``tree`` are computed: one attention call per segment, or one dense mask."""
+    attention: Literal["auto", "segments", "gather", "merge", "dense"] = "auto"
+    """How ``packed`` and ``tree`` are computed: segment by segment; in one variable-length call over copied keys; in
+    two calls whose results are merged; or with one dense mask. All give the same numbers. auto: ``gather`` or
+    ``merge`` on a GPU in half precision, otherwise ``segments``."""
     parts: PartsSpec = PartsSpec()
     lora: LoraSpec = LoraSpec()
     gradient_checkpointing: bool = False
@@ -210,6 +212,9 @@ class TrainSpec:
     """0: no clipping."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16: float32 weights under autocast."""
+    compile: bool = False
+    """Compile each layer of the decoder (torch.compile, dynamic lengths). The first steps take a minute more; changes
+    no result beyond rounding."""
     distribution: Literal["auto", "single", "ddp", "fsdp"] = "auto"
     """Kind of distribution asked for; ``auto`` takes what the launcher set up: one process, or ``ddp``. ``fsdp``
     spreads parameters, gradients and optimizer state over the processes. A run whose real kind differs stops."""

@@ -234,11 +234,15 @@ def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference 
     elif recipe.reference == "copy":
         copy = policy.reference_copy()
         runtime.place(copy)
+        if recipe.train.compile:
+            copy.compile_layers()
         reference = CopyReference(copy)
     elif recipe.reference == "cache":
         model = f"{fingerprint_weights(policy)}|{recipe.train.mixed_precision}"
         reference = CachedReference(RunDirectory(path=Path(recipe.output_dir)).reference, model)
     runtime.place(policy)
+    if recipe.train.compile:
+        policy.compile_layers()
     return reference
 
 

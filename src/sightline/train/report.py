@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sightline.data.sampler import share
 from sightline.errors import DivergenceError
+from sightline.models.compiled import graphs
 from sightline.train.looking import look
 from sightline.train.metrics import Meter
 from sightline.train.passes import Pass, fill, plan_passes, survey, weighted_sum
@@ -62,6 +63,8 @@ def report(s: Session) -> dict[str, Any] | None:
         figures = with_loss(s.meter.reduce(s.runtime))
         figures["learning_rate"] = s.recipe.train.learning_rate * s.schedule.factor(s.step - 1)
         figures |= {"num_tokens": s.tokens, "seconds": s.seconds}
+        if s.recipe.train.compile:
+            figures["compiled_graphs"] = graphs()
     if s.held_out and s.due(s.recipe.train.eval_every):
         figures |= {f"eval/{name}": value for name, value in evaluate(s).items()}
     if s.looking.on and s.due(s.looking.spec.every):

@@ -1,0 +1,30 @@
+"""Regional compilation: every layer of the decoder as one graph of its own, for any length.
+
+All layers run one code object, so what is compiled for the first serves the others: a graph each for training, for
+scoring without gradients and for the reference (adapters off). Layers of vision towers are left as they are: the
+hooks by which transformers takes hidden states out of CLIP's cut their graphs into pieces (docs/log.md).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch._dynamo import config
+from torch._dynamo.utils import counters
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+GRAPHS = 32
+"""Most graphs of one code object before torch gives up and runs it as it is; its own limit of 8 falls short where
+several models are trained, scored and sampled in one process."""
+
+
+def compile_layers(language: nn.Module, backend: str = "inductor") -> None:
+    """Compiles the layers of a decoder at their first call. Changes no result beyond rounding."""
+    config.recompile_limit = max(config.recompile_limit, GRAPHS)
+    for module in language.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(dynamic=True, backend=backend)
+
+
+def graphs() -> int:
+    """Graphs compiled so far in this process: a number that grows with every length is a fault."""
+    return int(counters["stats"]["unique_graphs"])
