@@ -39,7 +39,7 @@ def run_demo(*, seed: int = 0, out: Path | None = None, quick: bool = False) -> 
         SightlineError: a process ended early; what it said of that is on stderr.
     """
     out = out or Path("runs/demo" if seed == 0 else f"runs/demo-{seed}")
-    settings = {"seed": seed, "quick": quick}
+    settings: dict[str, object] = {"seed": seed, "quick": quick}
     claim(out, settings)
     command = [sys.executable, "-m", "sightline.demo", json.dumps({**settings, "out": str(out)})]
     workers = [_start(command, variables) for variables in _variables()]
