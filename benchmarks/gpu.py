@@ -37,6 +37,7 @@ SECONDS = {"gradients": 25, "attention": 30, "steps": 150, "profile": 35, "agree
 DEFAULT = ("gradients", "attention", "steps", "profile")
 FORMS = ("segments", "gather", "merge", "dense")
 IMAGE_TOKENS = {"llava": 576, "qwen": 1024}
+TINY_IMAGE = 16
 CONTENDERS = ("tree+compile", "trl", "tree", "tree+compile+checkpointing", "trl+checkpointing")
 """What matters most comes first: a stage's time may end."""
 SWITCHES = {
@@ -93,7 +94,8 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
             jobs += [Job(stage=stage, name=form, form=form, **shared) for form in options.forms]
             continue
         for model in options.models:
-            sized = shared | {"model": model, "image": options.image_tokens or IMAGE_TOKENS[model]}
+            image = options.image_tokens or (TINY_IMAGE if options.tiny else IMAGE_TOKENS[model])
+            sized = shared | {"model": model, "image": image}
             tasks = options.tasks if stage in ("steps", "profile") else ("pair",)
             for task in tasks:
                 named = {"task": task, "answers": options.answers if task == "group" else TASKS["pair"]}

@@ -36,12 +36,7 @@ from sightline.types import (
 )
 
 LORA = PartsSpec(language="lora", projector="frozen", vision="frozen")
-FULL = PartsSpec(language="full", projector="full", vision="frozen")
-
-
 DTYPE = torch.bfloat16
-TINY_IMAGE = 16
-"""Image tokens of tiny models."""
 
 
 def llava_config(tiny: bool) -> LlavaConfig:

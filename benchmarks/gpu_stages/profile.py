@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -62,7 +64,7 @@ def measure(job: Job, record: Record) -> None:
         hosts.append(time.perf_counter() - began)
 
     wall = clock.median(hand_over, 3)
-    record.put(wall=wall, host=statistics.median(hosts[1:]))
+    record.put(wall=wall, host=statistics.median(hosts[1:]), waits=waits(lambda: step(batch)))
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if job.device == "cuda" else [])]
     with profile(activities=activities) as seen:
         step(batch)
@@ -70,6 +72,22 @@ def measure(job: Job, record: Record) -> None:
     on_device = DeviceType.CUDA if job.device == "cuda" else DeviceType.CPU
     events = [event for event in seen.events() or () if event.device_type == on_device]
     record.put(**shares(events, wall, on_device))
+
+
+def waits(work: Callable[[], Any]) -> list[str]:
+    """Where the program waits for the device in the middle of its work; always empty on a CPU."""
+    if not torch.cuda.is_available():
+        return []
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return [
+        f"{one.filename.split('site-packages/')[-1]}:{one.lineno}" for one in seen if "synchroniz" in str(one.message)
+    ]
 
 
 def shares(events: Iterable[Any], wall: float, on_device: DeviceType) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from benchmarks.gpu_stages.rounds import Rounds
 from benchmarks.gpu_time import Clock
 from sightline.algorithms.registry import build_algorithm
 from sightline.models.attention_plan import FORMS
+from sightline.models.compiled import graphs
 from sightline.models.layout import lay_out
 from sightline.models.policy import Attention, Policy
 from sightline.types import Batch, LayoutName, RenderedGroup
@@ -55,8 +56,9 @@ class Contender:
     def policy(self, model: Any) -> Policy:
         policy = policy_of(model, LORA, checkpointing=self.checkpointing)
         policy.attention = self.form
+        policy.leave_casts_to_autocast()
         if self.compile:
-            compile_layers(policy)
+            policy.compile_layers()
         return policy
 
 
@@ -79,15 +81,8 @@ def measure(job: Job, record: Record) -> None:
         architecture = architecture_of(model)
         run_policy(contender.policy(model), draws, contender.layout, job, record, rounds)
         if contender.compile:
-            record.put(graphs=compiled_graphs())
+            record.put(graphs=graphs())
     record.put(**work_of(architecture, draws, contender.layout, job.task, rounds, record))
-
-
-def compile_layers(policy: Policy) -> None:
-    """Each layer of the decoder by itself, for any length."""
-    for layer in policy.layers():
-        if layer in set(policy.language.modules()):
-            layer.compile(dynamic=True)
 
 
 # --- Sightline's step ---
@@ -110,13 +105,6 @@ def run_policy(
         rounds.end()
         if "loss" not in record.figures:
             record.put(loss=float(loss))
-
-
-def compiled_graphs() -> int:
-    """Graphs that were compiled: one per kind of layer, and one more for every recompilation."""
-    from torch._dynamo.utils import counters
-
-    return int(counters["stats"]["unique_graphs"])
 
 
 class Stepper:

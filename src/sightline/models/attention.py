@@ -56,7 +56,7 @@ def tree_attention(
     output = _without_masks(plan, query, key, value, Sight(causal=True, window=window, scale=scale))
     if plan.single:
         single = _one_by_one(call, plan, query, key, value, window)[0]
-        output = output.index_copy(0, _rows_of(plan), single.to(output.dtype))
+        output = torch.index_copy(output, 0, _rows_of(plan), single.to(output.dtype))
     return output[None], None
 
 
@@ -75,7 +75,7 @@ def _without_masks(plan: TreePlan, query: Tensor, key: Tensor, value: Tensor, si
     if plan.gather.rows is None:
         return gather_attention(queries, keys, values, plan.gather, sight)
     some = gather_attention(queries[plan.gather.rows], keys, values, plan.gather, sight)
-    return torch.zeros_like(queries).index_copy(0, plan.gather.rows, some)
+    return torch.index_copy(torch.zeros_like(queries), 0, plan.gather.rows, some)
 
 
 # --- by segments ---
@@ -91,10 +91,10 @@ def _by_segments(
     rows, places = plan.stack.rows, plan.stack.places
     batched = [part[0].transpose(0, 1)[places].transpose(1, 2) for part in (query, key, value)]  # [B,H,L,d]
     small = call(*batched, plan.stack_mask(window, query.dtype)).transpose(1, 2)[rows]
-    output = output.index_copy(0, places[rows], small)
+    output = torch.index_copy(output, 0, places[rows], small)
     if plan.single:
         single = _one_by_one(call, plan, query, key, value, window)[0]
-        output = output.index_copy(0, _rows_of(plan), single)
+        output = torch.index_copy(output, 0, _rows_of(plan), single)
     return output[None]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -125,6 +126,13 @@ class Policy(nn.Module):
         """Compiles the layers of the decoder at their first call (``models.compiled``). Changes no result beyond
         rounding; a copy must be compiled anew."""
         compile_layers(self.language, backend)
+
+    def leave_casts_to_autocast(self) -> None:
+        """For a policy that only runs under autocast: PEFT no longer casts the inputs of adapters to their type, which
+        autocast casts back before every product. The same numbers, two passes over every input less."""
+        for module in self.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.cast_input_dtype_enabled = False
 
     # --- scoring ---
 
