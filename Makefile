@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test fuzz lint bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -29,6 +29,9 @@ demo: setup ## Align a tiny model on this machine and write report.html (a few m
 # One thread per process: tiny models gain nothing from a second, and processes that share cores lose.
 test: setup ## Run the whole test suite (under 12 minutes)
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
+
+fuzz: setup ## Run the tests of kills and of junk with 50 times as many of them (an hour or so)
+	@SIGHTLINE_FUZZ=50 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/fuzz
 
 lint: setup ## Check style and types, as pre-commit and CI do
 	@$(BIN)/ruff check .

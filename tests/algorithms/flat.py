@@ -30,6 +30,7 @@ def flat_batch(
         positions=nothing,
         segment=nothing,
         parent=nothing,
+        length=nothing,
         vision={},
         image_tokens=(),
         placeholder=nothing,

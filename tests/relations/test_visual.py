@@ -48,6 +48,7 @@ def loss_per_group(group, algorithm, copies=1):
         positions=nothing,
         segment=nothing,
         parent=nothing,
+        length=nothing,
         vision={},
         image_tokens=(),
         placeholder=nothing,

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from sightline.errors import CheckpointError
-from sightline.train.checkpoint import Checkpoint, latest, load_checkpoint, replace_folder, save_checkpoint
+from sightline.train.checkpoint import Checkpoint, drop_older, latest, load_checkpoint, save_checkpoint
 
 
 def checkpoint(step):
@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, spoil):
 def test_a_kill_while_writing_leaves_the_one_before(tmp_path, monkeypatch):
     """Stops at every call that writes or flushes, one after the other: the name never holds half a checkpoint."""
     good = save_checkpoint(tmp_path, checkpoint(1), keep=5)
-    import sightline.train.checkpoint as module
+    import sightline.files as module
 
     real, calls = module._flush, []
 
@@ -109,12 +109,6 @@ def test_another_format_is_refused(tmp_path):
         load_checkpoint(folder)
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    for text in ("old", "new"):
-        replace_folder(tmp_path / "model", lambda folder, text=text: (folder / text).write_text(text) and None)
-    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
-
-
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -143,3 +137,12 @@ def test_a_full_disk_says_so_and_keeps_the_one_before(tmp_path, monkeypatch, err
     assert latest(tmp_path) == before
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
     assert save_checkpoint(tmp_path, checkpoint(4), keep=2) == latest(tmp_path)
+
+
+def test_a_damaged_checkpoint_never_costs_a_whole_one(tmp_path):
+    whole = save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    spoil_size(save_checkpoint(tmp_path, checkpoint(2), keep=2))
+    (tmp_path / "checkpoints/step-00000003.tmp").mkdir()
+    drop_older(latest(tmp_path), keep=1)
+    assert latest(tmp_path) == whole
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]

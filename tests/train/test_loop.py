@@ -1,6 +1,7 @@
 """One micro-batch = k micro-batches; a killed run, resumed, is the unbroken run."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from sightline.models.policy import Policy
 from sightline.recipes.load import dump_recipe
 from sightline.recipes.schema import DatasetSpec, ModelSpec, PartsSpec
 from sightline.train.checkpoint import latest, newest_step
-from sightline.train.loop import train, train_step
+from sightline.train.loop import fit, train, train_step
 from sightline.train.metrics import read_metrics
+from sightline.train.run_folder import model_step
 from sightline.train.session import open_session
 from tiny_models import save_tiny
 
@@ -270,6 +272,31 @@ def test_a_loss_that_is_not_finite_names_its_groups_and_spares_the_weights(tiny,
     named = [id for id, group in groups.items() if f"{group.group.source}." in str(error.value)]
     assert named == ["row-3"]
     assert all(torch.equal(a, b) for a, b in zip(before, session.trained_parameters(), strict=True))
+
+
+def test_a_step_that_makes_weights_infinite_ends_the_run_and_saves_nothing(tiny, tmp_path):
+    """Its own loss and gradient are finite, and after the last step none is computed that could show it."""
+    recipe = train_runs.recipe(tiny["llava"], tmp_path, max_steps=2, save_every=1, schedule="constant", warmup=1)
+    train(recipe, quiet=True)
+    longer = replace(recipe, train=replace(recipe.train, max_steps=3))
+    with open_session(longer) as session:
+        for group in session.optimizer.param_groups:
+            group["base_lr"] = math.inf
+        with pytest.raises(DivergenceError, match=r"Step 3: weights are infinite or no numbers after it; .* Lower"):
+            fit(session, quiet=True)
+    checkpoints = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert checkpoints == ["step-00000001", "step-00000002"] and model_step(tmp_path / "run/model") == 2
+    assert sorted(train_runs.losses(tmp_path / "run")) == [1, 2]
+
+
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_ends_the_run(tiny, tmp_path, spoilt):
+    recipe = train_runs.recipe(tiny["llava"], tmp_path, max_steps=1, max_grad_norm=0)
+    with open_session(recipe) as session:
+        session.trained_parameters()[0].register_hook(lambda gradient: gradient * spoilt)
+        with pytest.raises(DivergenceError, match=r"Step 1: the loss is \d.* and the gradient norm (nan|inf)"):
+            fit(session, quiet=True)
+    assert not (tmp_path / "run/model").exists() and not (tmp_path / "run/checkpoints").exists()
 
 
 def test_parts_that_no_micro_batch_uses_do_not_stop_the_run(tiny, tmp_path):

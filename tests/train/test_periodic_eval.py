@@ -1,6 +1,7 @@
 """Benchmarks during training, and which step is kept as the best."""
 
 import json
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -99,6 +100,7 @@ class Alone:
     ("metric", "values", "kept"),
     [
         ("eval/loss", [3.0, 1.0, 2.0, 1.0], [1, 2, 2, 2]),
+        ("eval/loss", [math.nan, 3.0, math.nan, 2.0], [None, 2, 2, 4]),
         ("eval/rewards/accuracies", [0.5, 0.4, 0.9], [1, 1, 3]),
         ("bench/scenes/hal", [50.0, 60.0, 20.0], [1, 1, 3]),
         (None, [1.0, 2.0], [None, None]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -48,26 +49,45 @@ def build_algorithm(options: Mapping[str, Any]) -> Algorithm:
     valid = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in valid:
-            raise RecipeError(f"algorithm.{key} is not an option of {name}. {_nearest(key, valid)}")
+            raise RecipeError(f"algorithm.{_shown(key)[1:-1]} is not an option of {name}. {_nearest(key[:160], valid)}")
     try:
-        algorithm: Algorithm = TypeAdapter(cls).validate_python(values)
+        # strict, so that "0.5" and true are no numbers; as JSON, where a list may stand for a tuple
+        algorithm: Algorithm = TypeAdapter(cls).validate_json(_as_json(name, values), strict=True)
     except ValidationError as error:
         raise RecipeError(_first_problem(name, error)) from error
     return algorithm
 
 
+def _as_json(name: str, values: Mapping[str, Any]) -> str:
+    written = []
+    for key, value in values.items():
+        try:
+            written.append(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+        except (ValueError, TypeError, RecursionError) as error:
+            found = f"algorithm.{key} of {name} is {_shown(value)}"
+            raise RecipeError(f"{found}; it must be a plain value, and numbers finite.") from error
+    return f"{{{', '.join(written)}}}"
+
+
 def _algorithm_class(name: str) -> type[Algorithm]:
     module_name, _, class_name = BUILT_IN.get(name, name).partition(":")
     if not class_name:
-        raise RecipeError(f"algorithm.name is {name!r}. {_nearest(name, list(BUILT_IN))} Or give package.module:Class.")
+        raise RecipeError(
+            f"algorithm.name is {_shown(name)}. {_nearest(name[:160], list(BUILT_IN))} Or give package.module:Class."
+        )
+    if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
+        raise RecipeError(
+            f"algorithm.name is {_shown(name)}, expected a built-in one or package.module:Class. Correct it."
+        )
     try:
         found = vars(importlib.import_module(module_name))[class_name]
     except ModuleNotFoundError as error:
         raise RecipeError(
-            f"algorithm.name is {name!r}, but {error.name!r} cannot be imported. Install it, or run where it is found."
+            f"algorithm.name is {_shown(name)}, but {error.name!r} cannot be imported. Install it, or run where it is "
+            "found."
         ) from error
     except KeyError as error:
-        raise RecipeError(f"algorithm.name is {name!r}, but {module_name} defines no {class_name}.") from error
+        raise RecipeError(f"algorithm.name is {_shown(name)}, but {module_name} defines no {class_name}.") from error
     if not (isinstance(found, type) and issubclass(found, Algorithm) and is_dataclass(found)):
         raise RecipeError(f"{name} is not an algorithm. Make it a frozen dataclass derived from types.Algorithm.")
     return found
@@ -85,4 +105,10 @@ def _first_problem(name: str, error: ValidationError) -> str:
     if isinstance(cause, RecipeError):
         return str(cause)
     key = ".".join(str(part) for part in problem["loc"])
-    return f"algorithm.{key} of {name} is {problem['input']!r}. {problem['msg']}."
+    return f"algorithm.{key} of {name} is {_shown(problem['input'])}. {problem['msg']}."
+
+
+def _shown(value: Any) -> str:
+    """A value of any length, as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 160 else f"{text[:80]}... ({len(text):,} characters)"

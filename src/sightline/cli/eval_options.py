@@ -21,6 +21,7 @@ from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.results import Measured, length_words
+from sightline.files import replace_file
 from sightline.progress import Progress
 from sightline.report.table import SIGNS, Row, bounds, number
 
@@ -137,8 +138,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     if path == STDOUT:
         typer.echo(text)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8", errors=LONE_SURROGATES)
+    replace_file(path, text + "\n", errors=LONE_SURROGATES)
 
 
 def result_table(measured: Measured) -> Table:

@@ -42,6 +42,7 @@ from sightline.evaluation.stages import (
     wordings,
 )
 from sightline.evaluation.weights import fingerprint_files
+from sightline.files import replace_file
 from sightline.progress import Progress
 from sightline.recipes.schema import ModelSpec
 
@@ -241,7 +242,7 @@ def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: 
     from sightline.report.evaluation import write_results_page
 
     table = json.dumps(lmms_eval_table(graded), indent=2)
-    (evaluation.out / RESULTS).write_text(table + "\n", encoding="utf-8")
+    replace_file(evaluation.out / RESULTS, table + "\n")
     pairs = [(_earlier(against, measured), measured) for measured in graded]
     title = f"Benchmarks: {evaluation.model.path}"
     notes = [] if against is None else [f"Before: {against}. After: {evaluation.out}."]

@@ -11,6 +11,7 @@ import typer
 
 from sightline.cli.console import say
 from sightline.errors import CheckpointError, RecipeError
+from sightline.files import read_settings, replace_file
 from sightline.progress import Progress
 from sightline.recipes.schema import DataSpec, ReadsSpec
 
@@ -85,7 +86,7 @@ def select(
     write_groups(out, [rows[0][index] for index in kept])
     write_scores(out.with_name(f"{out.name}.scores.jsonl"), rows[0], scores, kept)
     settings = made | {"method": method, "regularisation": regularisation, "keep": keep, "reads": asdict(read)}
-    out.with_name(f"{out.name}.settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    replace_file(out.with_name(f"{out.name}.settings.json"), json.dumps(settings, indent=2) + "\n")
     say(f"{len(kept)} of {len(rows[0])} rows kept: {out}")
 
 
@@ -133,12 +134,11 @@ def _check_features(folder: Path, made: dict[str, Any], overwrite: bool) -> None
         for path in (settings, folder / "source.f32", folder / "target.f32"):
             path.unlink(missing_ok=True)
     if settings.exists():
-        there = json.loads(settings.read_text(encoding="utf-8"))
+        there = read_settings(settings)
         changes = "; ".join(
             f"{key}: {there.get(key)} there, {made[key]} here" for key in made if there.get(key) != made[key]
         )
         if changes:
             remedy = "Choose another --out, or pass --overwrite."
             raise CheckpointError(f"{folder} holds features made with other settings ({changes}). {remedy}")
-    folder.mkdir(parents=True, exist_ok=True)
-    settings.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    replace_file(settings, json.dumps(made, indent=2) + "\n")

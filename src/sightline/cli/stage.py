@@ -11,6 +11,7 @@ from typing import Any
 from sightline.cli.console import say
 from sightline.data.schema import append_groups, complete_lines, read_groups
 from sightline.errors import CheckpointError, DataError
+from sightline.files import read_settings, replace_file
 from sightline.progress import Progress
 from sightline.types import Group
 
@@ -40,8 +41,7 @@ class Stage:
         _check_ids(groups)
         done = self._done(overwrite)
         left = [group for group in groups if group.id not in done]
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self._settings_file.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
+        replace_file(self._settings_file, json.dumps(self.settings, indent=2) + "\n")
         if len(left) < len(groups):
             say(f"{len(groups) - len(left)} of {len(groups)} are in {self.out} already, {len(left)} are left.")
         there = len(groups) - len(left)
@@ -76,7 +76,7 @@ class Stage:
         remedy = "Choose another --out, or pass --overwrite."
         if not self._settings_file.exists():
             raise CheckpointError(f"{self.out} exists, and {self._settings_file.name} beside it does not. {remedy}")
-        there = json.loads(self._settings_file.read_text(encoding="utf-8"))
+        there = read_settings(self._settings_file)
         here = json.loads(json.dumps(self.settings))
         names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         if names:

@@ -57,6 +57,7 @@ def train(
         raise
     if result.steps == result.resumed_from:
         say(f"{result.run_dir} has all its {result.steps} steps. Choose another output_dir, or pass --overwrite.")
+        report_run(result.run_dir)  # a kill may have come right before it
     elif logged:
         say(f"{result.steps} steps done. Model: {result.model_dir}")
         say(f"Report: {report_run(result.run_dir)}")

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, get_args
 
 from sightline.data.readers.rows import parse_json
 from sightline.errors import DataError
+from sightline.files import replacing
 from sightline.recipes.load import nearest
 from sightline.types import Edge, EdgeKind, FinishReason, Group, Prompt, Response
 
@@ -47,25 +48,17 @@ def read_groups(path: str | Path, *, growing: bool = False) -> Iterator[Group]:
 
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
-    """Write a Group file as a whole: aside, then renamed, so that the name never holds half a file.
+    """Write a Group file as a whole: the name never holds half a file.
 
     Returns:
         How many Groups were written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        with aside.open("w", encoding="utf-8") as out:
-            for group in groups:
-                out.write(_line_of_group(group, path.parent))
-                count += 1
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as aside, aside.open("w", encoding="utf-8") as out:
+        for group in groups:
+            out.write(_line_of_group(group, path.parent))
+            count += 1
     return count
 
 

@@ -9,7 +9,6 @@ staged reward model (RoVRM, arXiv 2408.12109; features as in LESS, arXiv 2402.04
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sightline.errors import RecipeError
+from sightline.files import replace_file
 from sightline.ops.transport import calibrated, cosine_cost, sinkhorn
 from sightline.types import Group
 
@@ -97,6 +97,4 @@ def write_scores(path: Path, groups: Sequence[Group], scores: Tensor, kept: Sequ
         {"id": group.id, "score": score, "kept": index in chosen}
         for index, (group, score) in enumerate(zip(groups, scores.tolist(), strict=True))
     ]
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
-    aside.replace(path)
+    replace_file(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))

@@ -16,6 +16,7 @@ from sightline.data.picture import UNREADABLE, check_mode, unreadable
 from sightline.data.readers.chat import PLACEHOLDER
 from sightline.data.readers.rows import Reason, RowError
 from sightline.errors import DataError
+from sightline.files import replace_file
 from sightline.types import Edge, Group, Message, Prompt
 
 Part = Literal["train", "eval"]
@@ -95,10 +96,7 @@ def write_bad_rows(run_dir: Path, part: Part, report: DataReport) -> Path:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["part"] != part]
     new = [json.dumps({"part": part, **vars(row)}, ensure_ascii=False) for row in report.bad]
-    run_dir.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_text("".join(f"{line}\n" for line in kept + new), encoding="utf-8")
-    aside.replace(path)
+    replace_file(path, "".join(f"{line}\n" for line in kept + new))
     return path
 
 

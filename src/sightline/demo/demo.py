@@ -16,6 +16,7 @@ from sightline import __version__
 from sightline.data.sampler import share
 from sightline.data.schema import read_groups, write_groups
 from sightline.evaluation.benches.scenes import answer_greedily, held_out_prompts
+from sightline.files import replace_file
 from sightline.models.assemble import TinyLlava
 from sightline.models.load import hide_loading_bars
 from sightline.progress import Progress
@@ -145,7 +146,6 @@ def answers(model: Path, exam: Sequence[Group], folder: Path, title: str, runtim
     parts = runtime.gather_objects(answered)
     everything = [part[row] for row in range(len(parts[0])) for part in parts if row < len(part)]
     if runtime.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
         write_groups(file, everything)
     return everything
 
@@ -159,7 +159,7 @@ def write_results(rows: Sequence[Row], seed: int, size: DemoSize, out: Path, sec
         "seconds": round(seconds, 1),
         "metrics": table_json(rows),
     }
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    replace_file(out / "results.json", json.dumps(results, indent=2) + "\n")
     return results
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sightline.errors import CheckpointError, SightlineError
+from sightline.files import read_settings, replace_file
 
 PROCESSES: Final = 2
 
@@ -61,12 +62,11 @@ def run_demo(*, seed: int = 0, out: Path | None = None, quick: bool = False) -> 
 def claim(out: Path, settings: dict[str, object]) -> None:
     """Notes in ``demo.json`` which demo a folder holds, so that two are never mixed."""
     file = out / "demo.json"
-    if file.exists() and (found := json.loads(file.read_text(encoding="utf-8"))) != settings:
+    if file.exists() and (found := read_settings(file)) != settings:
         raise CheckpointError(
             f"{out} holds a demo with {found}, asked for was {settings}. Choose another folder with --out"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    replace_file(file, json.dumps(settings) + "\n")
 
 
 def _variables() -> list[dict[str, str]]:

@@ -22,6 +22,7 @@ from sightline.demo.demo import recipe_of as demo_recipe
 from sightline.demo.standings import BASE, Outcome, outcome_of, standings
 from sightline.errors import CheckpointError, RecipeError, SightlineError
 from sightline.evaluation.benches.scenes import held_out_prompts
+from sightline.files import read_settings, replace_file
 from sightline.models.assemble import TinyLlava
 from sightline.models.load import hide_loading_bars, load_policy
 from sightline.progress import Progress
@@ -203,14 +204,13 @@ def _unfit(chosen: Mapping[str, Overrides], size: LeagueSize) -> dict[str, str]:
 def _claim(out: Path, size: LeagueSize) -> None:
     """Notes the budget in ``budget.json``, so that results of two budgets are never in one table."""
     file, budget = out / "budget.json", json.loads(json.dumps(dataclasses.asdict(size)))
-    if file.exists() and (found := json.loads(file.read_text(encoding="utf-8"))) != budget:
+    if file.exists() and (found := read_settings(file)) != budget:
         differing = [key for key in budget if found.get(key) != budget[key]]
         changes = [f"{key}: {found.get(key)} there, {budget[key]} here" for key in differing]
         raise CheckpointError(
             f"{out} holds a comparison with another budget ({'; '.join(changes)}). Choose another --out."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(budget) + "\n", encoding="utf-8")
+    replace_file(file, json.dumps(budget) + "\n")
 
 
 def _open_seed(seed: int, folder: Path, base: Path | None, size: LeagueSize) -> _Seed:
@@ -227,12 +227,11 @@ def _open_seed(seed: int, folder: Path, base: Path | None, size: LeagueSize) -> 
 def _claim_base(folder: Path, base: str) -> None:
     """Notes what a seed starts from in ``base.json``: answers of one base are never compared with those of another."""
     file = folder / "base.json"
-    if file.exists() and (found := json.loads(file.read_text(encoding="utf-8"))) != base:
+    if file.exists() and (found := read_settings(file)) != base:
         raise CheckpointError(
             f"{folder} holds a comparison that starts from {found}, not {base}. Choose another --out."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(base) + "\n", encoding="utf-8")
+    replace_file(file, json.dumps(base) + "\n")
 
 
 def _base(world: Scenes, folder: Path, size: LeagueSize) -> Path:
@@ -284,9 +283,8 @@ def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) ->
         began, cpu = time.monotonic(), time.process_time()
         train(recipe, overwrite=True)  # a part of a run that was broken off would not count as time
         spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "time.json").write_text(json.dumps(spent) + "\n", encoding="utf-8")
-    spent = json.loads((folder / "time.json").read_text(encoding="utf-8"))
+        replace_file(folder / "time.json", json.dumps(spent) + "\n")
+    spent = read_settings(folder / "time.json")
     answered = answers(run / "model", start.exam, folder, f"exam {name}", Runtime())
     return outcome_of(name, start.seed, answered, learning_rate=recipe.train.learning_rate, **spent)
 

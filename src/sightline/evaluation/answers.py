@@ -15,6 +15,7 @@ from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.bench import Answer, Benchmark
 from sightline.evaluation.json_files import read_json
 from sightline.evaluation.tables import DOWNLOAD_AGAIN
+from sightline.files import replace_file
 
 SETTINGS_SUFFIX: Final = ".settings.json"
 
@@ -51,9 +52,7 @@ class AnswerFile:
         if self.path.exists():
             self._check_settings()
             _drop_half_line(self.path)
-        aside = self._settings_path.with_suffix(".tmp")
-        aside.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
-        aside.replace(self._settings_path)  # a kill leaves them whole
+        replace_file(self._settings_path, json.dumps(self.settings, indent=2) + "\n")
         stored = read_stored(self.path) if self.path.exists() else []
         twice = [id for id, count in Counter(one.answer.id for one in stored).items() if count > 1]
         if twice:
@@ -127,9 +126,7 @@ def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Answers as JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps({"id": answer.id, "text": answer.text}) + "\n" for answer in answers)
-    path.write_text("".join(lines), encoding="utf-8")
+    replace_file(path, "".join(json.dumps({"id": answer.id, "text": answer.text}) + "\n" for answer in answers))
 
 
 def _is_ours(path: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sightline.errors import DataError
+from sightline.files import replace_file
 
 LONE_SURROGATES: Final = "backslashreplace"
 """How half a character (a cut emoji, ``"\\ud83d"``) is written to UTF-8: as JSON writes it, so that it can be read."""
@@ -32,5 +33,4 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON, folders included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", errors=LONE_SURROGATES)
+    replace_file(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n", errors=LONE_SURROGATES)

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest, check_options
 from sightline.evaluation.json_files import LONE_SURROGATES
+from sightline.files import replace_file
 
 OnReply = Callable[[int, "Outcome"], None]
 """Called with the number of a request and what came of it, from one thread at a time."""
@@ -183,14 +184,8 @@ class JudgeClient:
         if self.cache is None or reply.text is None or not self.backend.cached:
             return
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(
-            json.dumps({"judge": self.name, "text": reply.text, "cut": reply.cut}, ensure_ascii=False),
-            encoding="utf-8",
-            errors=LONE_SURROGATES,
-        )
-        aside.replace(path)  # a kill leaves a whole entry or none
+        entry = {"judge": self.name, "text": reply.text, "cut": reply.cut}
+        replace_file(path, json.dumps(entry, ensure_ascii=False), errors=LONE_SURROGATES)
 
     def _write_record(self, requests: Sequence[JudgeRequest], replies: Sequence[JudgeReply]) -> None:
         if self.record is None:

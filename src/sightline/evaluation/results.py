@@ -15,6 +15,7 @@ from sightline.evaluation.bench import Better, Graded, Result, direction
 from sightline.evaluation.formulas import category_intervals, differences, intervals
 from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.statistics import Interval
+from sightline.files import replace_file
 
 RESULTS: Final = "results.json"
 _MOST_LENGTHS: Final = 6
@@ -89,11 +90,10 @@ def write_measured(measured: Measured, path: Path) -> Path:
     own under ``sightline``. A standard error there is the half-width of the 95 % interval over 1.96.
     """
     result = measured.result
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = json.dumps(results_document(measured), indent=2, ensure_ascii=False) + "\n"
-    path.write_text(document, encoding="utf-8", errors=LONE_SURROGATES)
     rows = (json.dumps(vars(row), ensure_ascii=False, default=_plain) + "\n" for row in result.graded)
-    graded_path(path).write_text("".join(rows), encoding="utf-8", errors=LONE_SURROGATES)
+    replace_file(graded_path(path), "".join(rows), errors=LONE_SURROGATES)
+    replace_file(path, document, errors=LONE_SURROGATES)  # last: where it is, the graded answers are
     return path
 
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from sightline.errors import DataError
+from sightline.files import replacing
 
 _MAIN: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _OFFICE: Final = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -45,8 +46,7 @@ def write_sheet(path: Path, rows: Sequence[Mapping[str, str | int | float]]) -> 
     names = list(rows[0]) if rows else []
     lines: list[Sequence[Any]] = [names, *([row[name] for name in names] for row in rows)]
     body = "".join(f"<row>{''.join(map(_cell, line))}</row>" for line in lines)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+    with replacing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as book:
         for name, content in _PARTS.items():
             book.writestr(name, _HEAD + content)
         sheet = f'<worksheet xmlns="{_MAIN}"><sheetData>{body}</sheetData></worksheet>'

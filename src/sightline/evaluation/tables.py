@@ -15,6 +15,7 @@ from sightline.data.readers.rows import RowError, read_rows
 from sightline.errors import DataError
 from sightline.evaluation.bench import Answer, Benchmark
 from sightline.evaluation.json_files import LONE_SURROGATES
+from sightline.files import replace_file
 from sightline.types import Prompt
 
 PICTURE_COLUMNS: Final = ("image", "images")
@@ -157,9 +158,8 @@ def picture_prompt(id: str, text: str, images: Sequence[str], facts: Mapping[str
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSON lines, as most answer files are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8", errors=LONE_SURROGATES)
+    replace_file(path, "".join(lines), errors=LONE_SURROGATES)
 
 
 def read_answers(path: Path, key: str, texts: Sequence[str]) -> list[Answer]:

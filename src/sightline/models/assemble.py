@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from sightline.files import replace_folder
+
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:")
 _TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | upper }}: "
@@ -58,8 +60,12 @@ class TinyLlava:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = LlavaForConditionalGeneration(self._config(ids))
-        model.save_pretrained(folder)
-        self._processor(ids).save_pretrained(folder)
+
+        def write(aside: Path) -> None:
+            model.save_pretrained(aside)
+            self._processor(ids).save_pretrained(aside)
+
+        replace_folder(folder, write)
         return folder
 
     def _config(self, ids: dict[str, int]) -> LlavaConfig:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from sightline.data.readers.rows import RowError
 from sightline.errors import RecipeError
+from sightline.files import replacing
 from sightline.negatives.pictures import blank, crop, noise, unlike
 from sightline.negatives.same import is_white, opened, same_picture
 from sightline.recipes.schema import NegativeSpec
@@ -97,13 +98,11 @@ class Negatives:
         return self._kept(f"{self.spec.kind}-{name}.png", differing)
 
     def _kept(self, name: str, make: Callable[[], Image.Image]) -> str:
-        """The path of a file, made if it is not there: written aside and renamed, so that it is whole."""
+        """The path of a file, made as a whole if it is not there."""
         file = self.folder.absolute() / name
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            aside = file.with_name(f"{name}.{os.getpid()}-{random.getrandbits(32):08x}.tmp")
-            make().save(aside, format="PNG", compress_level=1)
-            aside.replace(file)
+            with replacing(file) as aside:
+                make().save(aside, format="PNG", compress_level=1)
         return str(file)
 
 

@@ -15,13 +15,15 @@ from pydantic import TypeAdapter, ValidationError
 from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, Recipe
-from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source
+from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source, shortened
 from sightline.recipes.unread import unread_options
 from sightline.recipes.visual import visual_conflicts
 from sightline.types import Algorithm
 
 Spec = TypeVar("Spec")
 _RECIPE = TypeAdapter(Recipe)
+_MOST_FAULTS = 20
+"""Findings that are told at once."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -44,8 +46,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         # JSON mode is what lets strict types (no "3" for 3) accept lists for tuples.
         recipe = _RECIPE.validate_json(json.dumps(source.values), strict=True)
     except ValidationError as error:
-        faults = [_fault(source, dict(fault)) for fault in error.errors(include_url=False)]
-        raise RecipeError("\n".join(faults)) from None
+        raise _refusal(source, error) from None
     faults = [f"{source.origin(where)}: {text}" for where, text in _conflicts(recipe)]
     if faults:
         raise RecipeError("\n".join(faults))
@@ -71,8 +72,7 @@ def check_spec(kind: type[Spec], where: str, **values: Any) -> Spec:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        source = Source(values, {(): where})
-        raise RecipeError("\n".join(_fault(source, dict(fault)) for fault in error.errors(include_url=False))) from None
+        raise _refusal(Source(values, {(): where}), error) from None
 
 
 def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
@@ -136,15 +136,23 @@ def nearest(word: str, valid: Sequence[str]) -> str:
     return f"{guess}Valid: {', '.join(valid)}."
 
 
+def _refusal(source: Source, error: ValidationError) -> RecipeError:
+    faults = error.errors(include_url=False)
+    told = [_fault(source, dict(fault)) for fault in faults[:_MOST_FAULTS]]
+    more = [f"... and {len(faults) - _MOST_FAULTS} more."] if len(faults) > _MOST_FAULTS else []
+    return RecipeError("\n".join(told + more))
+
+
 def _fault(source: Source, fault: dict[str, Any]) -> str:
     """One finding of pydantic in the words of a recipe."""
     path: KeyPath = tuple(fault["loc"])
-    where, dotted = source.origin(path), ".".join(map(str, path))
+    where, dotted = source.origin(path), shortened(".".join(map(str, path)))
     if fault["type"] == "unexpected_keyword_argument":
         inside = ".".join(map(str, path[:-1]))
         scope = f" in {inside}" if inside else ""
-        remedy = _elsewhere(str(path[-1])) or nearest(str(path[-1]), _keys(path[:-1]))
-        return f"{where}: unknown key '{path[-1]}'{scope}. {remedy}"
+        key = shortened(str(path[-1]))
+        remedy = _elsewhere(key) or nearest(key, _keys(path[:-1]))
+        return f"{where}: unknown key '{key}'{scope}. {remedy}"
     found = describe(fault["input"])
     if fault["type"] == "missing" and isinstance(path[-1], int):
         whole = ".".join(map(str, path[:-1]))
@@ -154,7 +162,8 @@ def _fault(source: Source, fault: dict[str, Any]) -> str:
         return f"{where}: missing key '{dotted}'. Add it{': ' + meaning if meaning else '.'}"
     if fault["type"] == "literal_error":
         words = [str(value) for value in _choices(fault["ctx"]["expected"])]
-        return f"{where}: {dotted}: found {found}, expected one of the words. {nearest(str(fault['input']), words)}"
+        close = nearest(shortened(str(fault["input"])), words)
+        return f"{where}: {dotted}: found {found}, expected one of the words. {close}"
     return f"{where}: {dotted}: found {found}, expected {_expectation(fault)}."
 
 
@@ -163,6 +172,7 @@ _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "dict_type": "a mapping",
@@ -179,7 +189,8 @@ def _expectation(fault: dict[str, Any]) -> str:
         return f"at most {fault['ctx']['max_length']} values"
     if fault["type"] in bounds:
         key, sign = bounds[fault["type"]]
-        return f"a value {sign} {fault['ctx'][key]:g}"
+        bound = fault["ctx"][key]
+        return f"a value {sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
     return _EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be ").lower())
 
 

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-_STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False)
+_STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
+_MOST = 2**31 - 1
+"""Of everything that is counted."""
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Part = Literal["language", "projector", "vision"]
@@ -23,8 +25,8 @@ Mode = Literal["full", "lora", "frozen"]
 class LoraSpec:
     """LoRA through PEFT, for the parts whose mode is ``lora``."""
 
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
+    rank: int = Field(default=16, ge=1, le=_MOST)
+    alpha: float = Field(default=32, gt=0, le=1e6)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: Literal["all-linear", "attention", "mlp"] = "all-linear"
     """Which linear layers of a part get an adapter."""
@@ -57,7 +59,7 @@ class ModelSpec:
     parts: PartsSpec = PartsSpec()
     lora: LoraSpec = LoraSpec()
     gradient_checkpointing: bool = False
-    image_size: dict[str, int] | None = None
+    image_size: dict[str, Annotated[int, Field(ge=1, le=_MOST)]] | None = None
     """Overrides the processor's ``size`` (for example ``{shortest_edge: 3136, longest_edge: 200704}``)."""
     chat_template: str | None = None
     """Path of a Jinja chat template; None: the processor's own."""
@@ -94,7 +96,7 @@ class VisualSpec:
     """Of ``svco`` and ``ovip``: the question without its picture, or with a white one."""
     symmetric: bool = False
     """The rejected answer is preferred under the negative picture as well: for negatives that it describes."""
-    image_weight: float = Field(default=1.0, gt=0)
+    image_weight: float = Field(default=1.0, gt=0, le=1e6)
     """Multiplies the weights of all comparisons of pictures."""
 
 
@@ -112,7 +114,7 @@ class DataSpec:
     """Folder that relative image paths start from; None: the folder of the file."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Column renames, old to new (``question: prompt``)."""
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=_MOST)
     """First rows only."""
     train_on: Literal["all", "last"] = "all"
     """Multi-turn supervised rows: train every assistant turn, or the last."""
@@ -148,9 +150,9 @@ class ReadsSpec:
 class SegmentSpec:
     """Weights of tokens from what differs between the two answers of a comparison (DDPO of RLHF-V)."""
 
-    corrected: float = Field(default=5.0, ge=0)
+    corrected: float = Field(default=5.0, ge=0, le=1e6)
     """Of tokens that only one of the two has."""
-    shared: float = Field(default=1.0, ge=0)
+    shared: float = Field(default=1.0, ge=0, le=1e6)
     """Of tokens that both have; 0: only differences are trained."""
 
 
@@ -177,11 +179,11 @@ class LookingSpec:
     """The meter of preference runs that asks whether the preference depends on the picture: how much of what training
     adds to the margin between two answers is gone under a white and under another picture. Changes no weight."""
 
-    every: int = Field(default=50, ge=0)
+    every: int = Field(default=50, ge=0, le=_MOST)
     """Optimizer steps between readings; there is one at the end as well. 0: no meter."""
-    groups: int = Field(default=32, ge=2)
+    groups: int = Field(default=32, ge=2, le=_MOST)
     """Pairs of answers that are read, the same at every reading; held-out ones where there are any."""
-    patience: int = Field(default=2, ge=1)
+    patience: int = Field(default=2, ge=1, le=_MOST)
     """Readings in a row that see no dependence before there is a warning."""
 
 
@@ -189,26 +191,26 @@ class LookingSpec:
 class TrainSpec:
     """The optimisation."""
 
-    epochs: float = Field(default=1.0, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
+    epochs: float = Field(default=1.0, gt=0, le=1e6)
+    max_steps: int | None = Field(default=None, ge=1, le=_MOST)
     """Stop after so many optimizer steps; None: as ``epochs`` say."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, le=_MOST)
     """Groups per optimizer step, over all processes."""
-    micro_batch_tokens: int = Field(default=8192, ge=1)
+    micro_batch_tokens: int = Field(default=8192, ge=1, le=_MOST)
     """Most tokens of one forward pass; one group is always allowed."""
-    learning_rate: float = Field(default=1e-5, gt=0)
-    projector_learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    projector_learning_rate: float | None = Field(default=None, gt=0, le=1)
     """None: ``learning_rate``."""
-    vision_learning_rate: float | None = Field(default=None, gt=0)
+    vision_learning_rate: float | None = Field(default=None, gt=0, le=1)
     """None: ``learning_rate``."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
     """Applied to matrices, not to biases and norms."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    epsilon: float = Field(default=1e-8, gt=0)
+    epsilon: float = Field(default=1e-8, gt=0, le=1)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup: float = Field(default=0.03, ge=0)
+    warmup: float = Field(default=0.03, ge=0, le=_MOST)
     """Below 1: share of all steps; otherwise a number of steps."""
-    max_grad_norm: float = Field(default=1.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0, le=1e9)
     """0: no clipping."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16: float32 weights under autocast."""
@@ -219,16 +221,16 @@ class TrainSpec:
     """Kind of distribution asked for; ``auto`` takes what the launcher set up: one process, or ``ddp``. ``fsdp``
     spreads parameters, gradients and optimizer state over the processes. A run whose real kind differs stops."""
     shuffle: bool = True
-    log_every: int = Field(default=1, ge=1)
-    eval_every: int | None = Field(default=None, ge=1)
-    save_every: int | None = Field(default=100, ge=1)
+    log_every: int = Field(default=1, ge=1, le=_MOST)
+    eval_every: int | None = Field(default=None, ge=1, le=_MOST)
+    save_every: int | None = Field(default=100, ge=1, le=_MOST)
     """Optimizer steps between checkpoints, which a stopped run goes on from; there is one at the end as well. None:
     only at the end."""
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1, le=_MOST)
     """How many of the newest stay."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Beside ``metrics.jsonl``, which is always written."""
-    workers: int = Field(default=1, ge=0)
+    workers: int = Field(default=1, ge=0, le=_MOST)
     """Threads that prepare the next groups; 0: none."""
     looking: LookingSpec = LookingSpec()
 
@@ -237,15 +239,15 @@ class TrainSpec:
 class SamplingSpec:
     """How answers are sampled."""
 
-    n: int = Field(default=1, ge=1)
+    n: int = Field(default=1, ge=1, le=_MOST)
     """Answers per prompt."""
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0, le=100)
     """0: greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
+    top_k: int = Field(default=0, ge=0, le=_MOST)
     """0: all tokens."""
-    max_new_tokens: int = Field(default=256, ge=1)
-    batch_size: int = Field(default=8, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1, le=_MOST)
+    batch_size: int = Field(default=8, ge=1, le=_MOST)
     """Prompts generated together."""
 
 
@@ -259,11 +261,11 @@ class OnlineSpec:
     """``scenes``, the run directory of a reward model, or ``package.module:Name`` of a reward."""
     sampling: SamplingSpec = SamplingSpec(n=8)
     relation: Literal["best_worst", "ranked", "none"] = "best_worst"
-    min_gap: float = Field(default=0.0, ge=0)
+    min_gap: float = Field(default=0.0, ge=0, le=1e9)
     """Least difference of reward for an edge."""
     visual: VisualSpec | None = None
     """Comparisons of pictures made from each comparison of answers; None: none."""
-    steps_per_round: int = Field(default=1, ge=1)
+    steps_per_round: int = Field(default=1, ge=1, le=_MOST)
     """Optimizer steps on the groups of one round of sampling."""
 
 
@@ -281,7 +283,7 @@ class BenchSpec:
     """The benchmark's own."""
     only: tuple[str, ...] = ()
     """Categories that are asked (``[generative]`` of AMBER); empty: all."""
-    max_new_tokens: int | None = Field(default=None, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=_MOST)
     """None: the protocol's."""
     metrics: tuple[str, ...] = ()
     """Figures to log, as ``bench/BENCH/METRIC``; empty: all."""
@@ -293,10 +295,10 @@ class BenchSpec:
 class EvaluationSpec:
     """Benchmarks during training, and which checkpoint is kept as the best."""
 
-    every: int = Field(default=100, ge=1)
+    every: int = Field(default=100, ge=1, le=_MOST)
     """Optimizer steps between two evaluations; the last step is always evaluated."""
     benches: tuple[BenchSpec, ...] = ()
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1, le=_MOST)
     """Questions generated together on each process. Changes no answer."""
     best: str = "auto"
     """Logged metric whose best step is kept in ``<output_dir>/best``: ``eval/loss``, another one of ``data.eval``, or

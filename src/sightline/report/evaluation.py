@@ -16,6 +16,7 @@ from PIL import Image
 from sightline.evaluation.bench import Graded, Result, direction
 from sightline.evaluation.results import Change, Measured, changes, length_words
 from sightline.evaluation.statistics import Interval
+from sightline.files import replace_file
 from sightline.report.page import Answer, GalleryItem, embed, pieces
 from sightline.report.svg import interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
@@ -116,8 +117,7 @@ def write_results_page(
         signs=SIGNS,
         pieces=pieces,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8", errors="replace")  # half an emoji at the end of a cut answer
+    replace_file(path, page, errors="replace")  # half an emoji at the end of a cut answer
     return path
 
 

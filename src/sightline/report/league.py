@@ -17,6 +17,7 @@ from rich import box
 from rich.table import Table
 
 from sightline.evaluation.statistics import Interval
+from sightline.files import replace_file
 from sightline.report.table import ZERO, number
 
 METRICS: Mapping[str, str] = {"hal": "Hal", "chair": "CHAIR", "cover": "Cover", "accuracy": "yes/no"}
@@ -86,10 +87,9 @@ class League:
 
 def write_league(league: League, folder: Path) -> Path:
     """Writes ``league.json``, ``league.md`` and the page ``report.html``; returns the page."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_plain(dataclasses.asdict(league)), indent=1, allow_nan=False)
-    (folder / "league.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "league.md").write_text(markdown_table(league.standings), encoding="utf-8")
+    replace_file(folder / "league.json", text + "\n")
+    replace_file(folder / "league.md", markdown_table(league.standings))
     environment = Environment(
         loader=PackageLoader("sightline.report", ""),
         autoescape=True,
@@ -106,7 +106,7 @@ def write_league(league: League, folder: Path) -> Path:
         plot=Markup(dot_plot(league.standings)),
         seeds=", ".join(map(str, league.seeds)),
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    replace_file(folder / "report.html", page)
     return folder / "report.html"
 
 

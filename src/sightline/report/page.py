@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from sightline.files import replace_file
 from sightline.report.svg import Curve, chart, interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
 
@@ -99,8 +100,7 @@ def write_report(
         notes=notes,
         details=details,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    replace_file(path, page)
     return path
 
 

@@ -1,8 +1,8 @@
 """Checkpoints that are there as a whole or not at all.
 
-A checkpoint is written into a folder of another name, every file and the folder are flushed to the disk, a
-manifest of sizes and hashes is written last, and then the folder is renamed. A kill at any moment leaves the
-previous checkpoint in place; ``latest`` reads only folders whose manifest holds.
+A checkpoint is written into a folder aside, a manifest of sizes and hashes last, and takes its name as a whole
+(``sightline.files``). A kill at any moment leaves the previous checkpoint in place; ``latest`` reads only folders
+whose manifest holds.
 
 Files: ``weights.safetensors`` (trainable state), ``optimizer.pt``, ``ranks.pt`` (random numbers and open
 metrics of each rank), ``progress.json`` (step, source, counters), ``manifest.json``.
@@ -12,24 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sightline.errors import CheckpointError
+from sightline.files import replace_folder
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
-_TORCH_WRITER = "inline_container"
-"""In what torch says when a file that it writes cannot grow; a plain RuntimeError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,44 +63,17 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep: int) -> Path:
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
     replace_folder(final, write)
-    for old in _folders(run_dir)[:-keep]:
-        shutil.rmtree(old)
+    drop_older(final, keep)
     return final
 
 
-def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
-    """Fills a folder aside, flushes it to the disk and gives it its name; what had the name goes.
-
-    Between the removal of the old folder and the renaming nothing has the name; nothing half-written ever has.
-
-    Raises:
-        CheckpointError: It cannot be written: the disk is full, or not ours to write to. What had the name stays.
-    """
-    aside = final.with_name(f"{final.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        write(aside)
-        _flush_all(aside)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if type(error) is RuntimeError and _TORCH_WRITER not in str(error):
-            raise
-        free = shutil.disk_usage(final.parent).free / 1e6
-        raise CheckpointError(
-            f"{final} could not be written: the disk is full, or forbids it ({error}). Without it, {free:.1f} MB are "
-            "free there. What was whole before is kept. Make room, and run the same command again: it goes on from "
-            "there."
-        ) from error
-    if final.exists():
-        shutil.rmtree(final)
-    aside.rename(final)
-    _flush(final.parent)
-
-
-def _flush_all(aside: Path) -> None:
-    for path in [*(p for p in aside.rglob("*") if p.is_file()), *(p for p in aside.rglob("*") if p.is_dir()), aside]:
-        _flush(path)
+def drop_older(newest: Path, keep: int) -> None:
+    """Removes the checkpoints before a whole one, but for ``keep - 1``, and what kills left of others."""
+    for half in newest.parent.glob("*.tmp"):
+        shutil.rmtree(half)
+    older = [folder for folder in _folders(newest.parents[1]) if folder.name < newest.name]
+    for old in older[: max(0, len(older) - keep + 1)]:
+        shutil.rmtree(old)
 
 
 def latest(run_dir: Path) -> Path | None:
@@ -141,7 +111,7 @@ def _folder(run_dir: Path) -> Path:
 
 def _folders(run_dir: Path) -> list[Path]:
     """Finished checkpoints by their name, oldest first."""
-    return sorted(path for path in _folder(run_dir).glob("step-*") if path.is_dir() and path.suffix != ".tmp")
+    return sorted(path for path in _folder(run_dir).glob("step-*") if path.is_dir() and not path.suffix)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -161,12 +131,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Forces a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

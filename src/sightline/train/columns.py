@@ -13,7 +13,6 @@ cache      numbers computed once and kept on disk              no forward while 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from sightline.data.sampler import cost, plan_micro_batches
 from sightline.errors import CheckpointError, DataError, UnsupportedError
+from sightline.files import replacing
 from sightline.types import Batch, Head, LayoutName, RenderedGroup, Response, Scores
 
 _LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
@@ -166,14 +166,10 @@ class CachedReference:
 
     def save(self, numbers: Mapping[str, Tensor], rank: int) -> None:
         """Keeps the numbers of some groups, by fingerprint, in a file of their own."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         number = len(list(self._folder.glob(f"{rank:04d}-*.safetensors")))
         final = self._folder / f"{rank:04d}-{number:06d}.safetensors"
-        aside = final.with_suffix(".tmp")
-        save_file({key: value.contiguous() for key, value in numbers.items()}, aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(final)
+        with replacing(final) as aside:
+            save_file({key: value.contiguous() for key, value in numbers.items()}, aside)
         self._known.update(numbers)
 
     def fingerprint(self, group: RenderedGroup) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sightline.data.sampler import share
 from sightline.data.schema import read_groups
+from sightline.files import replace_file
 from sightline.ops.reductions import segment_sum
 from sightline.train.passes import plan_passes
 from sightline.train.probe import Reading, first_pair, read_margins
@@ -44,9 +45,7 @@ def begin(s: Session) -> None:
     probe = s.looking.prepare()
     s.looking.start = kept or (margins(s, probe) if probe else {})
     if s.runtime.is_main and probe:
-        aside = s.run.looking.with_suffix(".tmp")
-        aside.write_text(json.dumps(s.looking.start), encoding="utf-8")
-        aside.replace(s.run.looking)
+        replace_file(s.run.looking, json.dumps(s.looking.start))
 
 
 def look(s: Session) -> dict[str, float]:

@@ -8,24 +8,27 @@ one micro-batch, k micro-batches and n processes give the same gradient.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sightline.files import replace_folder
 from sightline.progress import Progress
 from sightline.recipes.schema import Recipe
-from sightline.train.checkpoint import replace_folder
 from sightline.train.looking import begin as begin_looking
 from sightline.train.metrics import figures_of
 from sightline.train.passes import Pass, check_compared, count_units, fill, plan_passes, survey, weighted_sum
-from sightline.train.report import check_finite, note, report
+from sightline.train.report import check_finite, check_weights, note, report
+from sightline.train.run_folder import mark_model, model_step
 from sightline.train.session import Session, open_session
 from sightline.types import Stat, Unit
+
+_log = logging.getLogger(__name__)
 
 OnLog = Callable[[Mapping[str, Any]], None]
 """Called on the main process with every record that goes to ``metrics.jsonl``."""
@@ -80,6 +83,8 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
         while s.step < s.total_steps:
             begin_looking(s)
             train_step(s)
+            if s.due(s.recipe.train.save_every):
+                check_weights(s)
             record = report(s)
             if record:
                 publish(s, record, on_log)
@@ -87,7 +92,11 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
             bar.update(s.step, figures=figures_of(record or {}) or None)
             if s.due(s.recipe.train.save_every):
                 s.save()
-    if s.step > start or not s.runtime.gather_objects(s.run.model.exists())[0]:
+    found = s.runtime.gather_objects(model_step(s.run.model))[0]
+    if s.step > start or found != s.step:
+        if s.step == start and s.runtime.is_main:
+            told = "missing or damaged" if found is None else f"that of step {found}"
+            _log.warning("%s is %s: it is written again from the checkpoint of step %d", s.run.model, told, s.step)
         save_model(s)
     s.runtime.barrier()
     return TrainResult(run_dir=s.run.path, model_dir=s.run.model, steps=s.step, resumed_from=start, last=last)
@@ -96,8 +105,13 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
 def save_model(s: Session) -> None:
     """Writes the model, or its adapter, into the run directory. Every rank calls."""
     state = s.runtime.model_state(s.policy)
+
+    def write(folder: Path) -> None:
+        s.policy.save(folder, state)
+        mark_model(folder, s.step)
+
     if s.runtime.is_main:
-        replace_folder(s.run.model, partial(s.policy.save, state=state))
+        replace_folder(s.run.model, write)
 
 
 def publish(s: Session, record: Mapping[str, Any], on_log: OnLog | None) -> None:

@@ -31,11 +31,11 @@ from sightline.evaluation.stages import (
     grade_answers,
     illustrate,
 )
+from sightline.files import replace_folder
 from sightline.models.policy import Policy
 from sightline.recipes.schema import BenchSpec, EvaluationSpec, Recipe
 from sightline.rollouts.engine import RolloutEngine
 from sightline.rollouts.hf import HFEngine
-from sightline.train.checkpoint import replace_folder
 from sightline.train.run_folder import RunDirectory
 
 _BEST_FACTS = "best.json"
@@ -123,6 +123,8 @@ class Benchmarks:
             self._keep({"step": record["step"], "metric": self.best, "value": record[self.best]})
 
     def _is_better(self, metric: str, value: float) -> bool:
+        if math.isnan(value):  # neither better nor worse than any, and it would stay for ever
+            return False
         before = self._best_value()
         lower = direction(metric, self.better) == "lower"
         return before is None or (value < before if lower else value > before)

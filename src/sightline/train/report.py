@@ -40,6 +40,19 @@ def check_finite(s: Session, passes: Sequence[Pass], norm: Tensor) -> None:
     )
 
 
+def check_weights(s: Session) -> None:
+    """Stops all ranks before weights are saved that are no numbers: a step of finite loss and gradient can make them.
+
+    Raises:
+        DivergenceError: an infinite weight, or one that is no number.
+    """
+    if not s.runtime.are_finite(s.trained_parameters()):
+        raise DivergenceError(
+            f"Step {s.step}: weights are infinite or no numbers after it; expected finite ones. Nothing was saved of "
+            "this step. Lower train.learning_rate, or raise train.epsilon."
+        )
+
+
 def note(s: Session, taken: Taken, passes: Sequence[Pass], norm: Tensor, seconds: float) -> None:
     """Adds the step to the meter. What is one figure per step, not per rank, is counted by the main process."""
     once = float(s.runtime.is_main)

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import CheckpointError
+from sightline.files import leftovers, replace_file, restore_folder
 from sightline.recipes.load import dump_recipe, load_recipe
 from sightline.recipes.schema import Recipe
-from sightline.train.checkpoint import latest
+from sightline.train.checkpoint import drop_older, latest
 
 _OURS = (
     "recipe.yaml",
@@ -38,10 +39,9 @@ _OUR_FOLDERS = (
     "negatives",
     "evaluation",
     "model",
-    "model.tmp",
     "best",
-    "best.tmp",
 )
+_MODEL_FACTS = "trained.json"
 _PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
 _FREE = frozenset(
     ("workers", "log_every", "eval_every", "save_every", "keep_checkpoints", "trackers", "distribution")
@@ -103,7 +103,7 @@ class RunDirectory:
 
 
 def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | None:
-    """Decides whether a run starts or goes on, and changes nothing but for ``overwrite``. Main process only.
+    """Decides whether a run starts or goes on, and tidies up what a kill left. Main process only.
 
     Args:
         recipe: the run that is wanted.
@@ -125,6 +125,7 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
         if resume:
             raise CheckpointError(f"{run.path} holds no run to resume. Leave out resume, or correct output_dir.")
         return None
+    _clear_after_kill(run)
     if resume is False:
         raise CheckpointError(f"{run.path} already holds a run. Choose another output_dir, or pass --overwrite.")
     if changes := changed_fields(load_recipe(run.recipe), recipe):
@@ -135,6 +136,8 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
     found = latest(run.path)
     if resume and found is None:
         raise CheckpointError(f"{run.path} holds no whole checkpoint to resume from. Leave out resume to start again.")
+    if found is not None:
+        drop_older(found, recipe.train.keep_checkpoints)
     return found
 
 
@@ -157,10 +160,28 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
 def write_run(run: RunDirectory, recipe: Recipe, facts: dict[str, Any]) -> None:
     """Writes the resolved recipe and what it ran on. Main process only."""
     run.path.mkdir(parents=True, exist_ok=True)
-    run.environment.write_text(json.dumps(environment() | facts, indent=2) + "\n", encoding="utf-8")
-    aside = run.recipe.with_suffix(".tmp")
-    aside.write_text(dump_recipe(recipe), encoding="utf-8")
-    aside.replace(run.recipe)
+    replace_file(run.environment, json.dumps(environment() | facts, indent=2) + "\n")
+    replace_file(run.recipe, dump_recipe(recipe))
+
+
+def mark_model(folder: Path, step: int) -> None:
+    """Notes beside a model that is being saved after how many optimizer steps it was, and its files."""
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    (folder / _MODEL_FACTS).write_text(json.dumps({"step": step, "files": sizes}, indent=1) + "\n", encoding="utf-8")
+
+
+def model_step(folder: Path) -> int | None:
+    """The optimizer steps of a saved model; None where there is none, or not all of it.
+
+    Weights must be as long as they were saved; texts beside them may have been edited.
+    """
+    try:
+        facts = json.loads((folder / _MODEL_FACTS).read_text(encoding="utf-8"))
+        found = {name: (folder / name).stat().st_size for name in facts["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    cut = [name for name, size in facts["files"].items() if name.endswith(".safetensors") and found[name] != size]
+    return None if cut else facts["step"]
 
 
 def environment() -> dict[str, Any]:
@@ -202,8 +223,18 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _clear_after_kill(run: RunDirectory) -> None:
+    """What was being replaced has its name again, and what was written aside is gone."""
+    for folder in (run.model, run.best):
+        restore_folder(folder)
+    for aside in [path for name in _OURS for path in run.path.glob(f"{name}.*.tmp")]:
+        aside.unlink()
+
+
 def _remove(run: RunDirectory) -> None:
-    for name in _OURS:
-        (run.path / name).unlink(missing_ok=True)
+    """Checkpoints go first and the recipe last: killed in between, what is left is a part of the same run."""
     for name in _OUR_FOLDERS:
-        shutil.rmtree(run.path / name, ignore_errors=True)
+        for folder in (run.path / name, *leftovers(run.path / name)):
+            shutil.rmtree(folder, ignore_errors=True)
+    for name in reversed(_OURS):
+        (run.path / name).unlink(missing_ok=True)

@@ -170,6 +170,12 @@ class Runtime:
         torch.nn.utils.clip_grads_with_norm_(clipped, max_norm or float("inf"), norm)
         return norm
 
+    def are_finite(self, parameters: Iterable[nn.Parameter]) -> bool:
+        """Whether all numbers of some parameters are finite, over all ranks. Every rank must call."""
+        own = [one.to_local() if isinstance(one, DTensor) else one for one in (p.detach() for p in parameters)]
+        broken = torch.stack([~one.isfinite().all() for one in own]).sum()
+        return not self.sum(broken.double())
+
     # --- whole weights ---
 
     def whole(self, policy: Policy) -> AbstractContextManager[None]:

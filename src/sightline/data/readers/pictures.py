@@ -14,6 +14,7 @@ from PIL import Image
 from sightline.data.picture import UNREADABLE, check_mode
 from sightline.data.readers.rows import RowError
 from sightline.errors import DataError
+from sightline.files import replace_file
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
@@ -127,10 +128,7 @@ class Pictures:
         name = hashlib.blake2b(data, digest_size=16).hexdigest()
         file = self.cache_dir.absolute() / f"{name}.{_extension(data)}"
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-            aside.write_bytes(data)
-            aside.replace(file)
+            replace_file(file, data)
         return str(file)
 
 

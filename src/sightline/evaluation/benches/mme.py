@@ -17,6 +17,7 @@ from sightline.evaluation.accuracy import Row, column, grade_row
 from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
 from sightline.evaluation.tables import PictureFiles, field, find_files, picture_prompt, read_tables
 from sightline.evaluation.yes_no import vlmeval_yes_no
+from sightline.files import replace_file
 
 PERCEPTION: Final = (
     *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"),
@@ -104,9 +105,8 @@ class MME:
         for row, answer in zip(rows, matched, strict=True):
             text = re.sub(r"[\t\r\n]", " ", answer.text)
             lines.setdefault(row.category, []).append(f"{_name(row)}\t{row.text}\t{row.truth}\t{text}\n")
-        path.mkdir(parents=True, exist_ok=True)
         for task, content in lines.items():
-            (path / f"{task}.txt").write_text("".join(content), encoding="utf-8")
+            replace_file(path / f"{task}.txt", "".join(content))
 
     def read_export(self, path: Path) -> list[Answer]:
         """Reads such a folder; two lines in a row are the two questions about one picture."""

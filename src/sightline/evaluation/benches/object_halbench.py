@@ -47,6 +47,7 @@ from sightline.evaluation.option_values import count_option, text_option
 from sightline.evaluation.rubric import load_rubric
 from sightline.evaluation.tables import field, find_file, picture_prompt, read_answers, read_table, write_lines
 from sightline.evaluation.words import Word, treebank_words
+from sightline.files import replace_file
 
 _SYNONYMS: Final = ("synonyms_refine.txt", "eval/data/synonyms_refine.txt", "data/synonyms_refine.txt")
 _SHORT: Final = 3
@@ -160,8 +161,7 @@ def _written(encoded: str, path: Path, source: str) -> str:
     if not path.is_file():
         try:
             content = base64.b64decode(encoded, validate=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            replace_file(path, content)
         except binascii.Error as error:
             raise DataError("its picture is no base64", source=source, remedy="Download the file again") from error
         except OSError as error:

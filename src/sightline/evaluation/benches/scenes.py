@@ -23,6 +23,7 @@ from sightline.evaluation.bench import (
     check_protocol,
     match_answers,
 )
+from sightline.files import replace_file
 from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts.engine import Progress, RolloutEngine
 from sightline.scenes.benchmark import RATIOS, Record, grade_response
@@ -82,7 +83,7 @@ class ScenesBench:
         """A JSON list of ``{"id", "response"}``."""
         matched = match_answers(self.questions(data), answers)
         rows = [{"id": answer.id, "response": answer.text} for answer in matched]
-        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        replace_file(path, json.dumps(rows, indent=1))
 
     def read_export(self, path: Path) -> list[Answer]:
         """What ``export`` writes."""

@@ -29,6 +29,7 @@ from sightline.evaluation.tables import (
     write_lines,
 )
 from sightline.evaluation.vqa import match_scores, normalize, normalize_vlmeval, vqa_score
+from sightline.files import replace_file
 
 SHORT_ANSWER: Final = "Answer the question using a single word or phrase."
 HUMANS: Final = 10
@@ -124,8 +125,7 @@ class TextVQA:
         rows = self._rows(data)
         pairs = list(zip(rows, match_ids([row.id for row in rows], _with_ids(rows, answers)), strict=True))
         if path.suffix == ".json":
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_server_list(pairs), encoding="utf-8")
+            replace_file(path, _server_list(pairs))
             return
         write_lines(
             path,

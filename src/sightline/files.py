@@ -1,0 +1,134 @@
+"""Files and folders that are there as a whole or not at all.
+
+Everything is written under another name beside its own, forced to the disk and renamed. A kill at any moment leaves
+what was there before, or what came after, and perhaps a ``.tmp`` beside it that nothing reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError
+
+from sightline.errors import CheckpointError
+
+_TORCH_WRITER = "inline_container"
+"""In what torch says when a file that it writes cannot grow; a plain RuntimeError."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives the name of a file aside; when the block ends, what was written there takes the name ``path``.
+
+    Folders on the way are made, links are followed, and what is no file (``/dev/null``) is written as it is. Where
+    the block raises, what had the name stays.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
+    try:
+        yield aside
+        _flush(aside)
+        aside.replace(path)
+    except OSError as error:
+        if error.filename == str(aside):
+            error.filename = str(path)  # the name that the user knows
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def replace_file(
+    path: Path, content: str | bytes, *, errors: Literal["strict", "replace", "backslashreplace"] = "strict"
+) -> None:
+    """Writes a file as a whole, text as UTF-8; ``errors``: what becomes of half a character."""
+    with replacing(path) as aside:
+        aside.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", errors))
+
+
+def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
+    """Fills a folder aside, flushes it to the disk and gives it its name; what had the name goes.
+
+    Between two renames nothing has the name: :func:`restore_folder` finds what had it. Nothing half-written or half
+    removed ever has it. For one process at a time.
+
+    Raises:
+        CheckpointError: It cannot be written: the disk is full, or not ours to write to. What had the name stays.
+    """
+    final = final.resolve()
+    aside, old = leftovers(final)
+    restore_folder(final)
+    try:
+        aside.mkdir(parents=True)
+        write(aside)
+        for path in [*aside.rglob("*"), aside]:
+            _flush(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if type(error) is RuntimeError and _TORCH_WRITER not in str(error):
+            raise
+        free = shutil.disk_usage(final.parent).free / 1e6
+        raise CheckpointError(
+            f"{final} could not be written: the disk is full, or forbids it ({error}). Without it, {free:.1f} MB are "
+            "free there. What was whole before is kept. Make room, and run the same command again: it goes on from "
+            "there."
+        ) from error
+    if final.exists():
+        final.rename(old)
+    aside.rename(final)
+    _flush(final.parent)
+    if old.exists():
+        old.rename(aside)  # so that the name of a whole folder never holds one that is half removed
+        shutil.rmtree(aside)
+
+
+def restore_folder(final: Path) -> None:
+    """Removes what a killed :func:`replace_folder` left; a folder that was on its way out gets its name back."""
+    final = final.resolve()
+    aside, old = leftovers(final)
+    if aside.exists():
+        shutil.rmtree(aside)
+    if old.exists() and not final.exists():
+        old.rename(final)
+    elif old.exists():
+        old.rename(aside)
+        shutil.rmtree(aside)
+
+
+def leftovers(final: Path) -> tuple[Path, Path]:
+    """The folder being filled and the one on its way out, which a killed :func:`replace_folder` may leave."""
+    return final.with_name(f"{final.name}.tmp"), final.with_name(f"{final.name}.replaced.tmp")
+
+
+def read_settings(path: Path) -> Any:
+    """The value of a JSON file that Sightline wrote.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is damaged: found no JSON ({error}), expected what Sightline wrote. Remove it with what it "
+            "belongs to, or choose another place."
+        ) from error
+
+
+def _flush(path: Path) -> None:
+    """Forces a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
