@@ -11,7 +11,7 @@ import typer
 
 from sightline.cli.console import out, say, show_messages
 from sightline.recipes.describe import describe_recipe, field_docs
-from sightline.recipes.load import check_algorithm, dump_recipe, load_recipe
+from sightline.recipes.load import dump_recipe, load_recipe, with_reference
 from sightline.recipes.schema import Recipe
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.", show_default=False)]
@@ -89,7 +89,7 @@ def show(
 
     resolved = load_recipe(recipe, overrides or ())
     algorithm = build_algorithm(resolved.algorithm)
-    check_algorithm(resolved, algorithm)
+    resolved = with_reference(resolved, algorithm)
     fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
     complete = dataclasses.replace(resolved, algorithm={"name": resolved.algorithm["name"], **fields})
     text = describe_recipe(complete, field_docs(type(algorithm))) if explain else dump_recipe(complete)

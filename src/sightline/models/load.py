@@ -17,10 +17,12 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.utils import logging
 
 from sightline.errors import RecipeError
+from sightline.models.adapters import check_kind, fingerprint
 from sightline.models.attention import TREE
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family, family_of
 from sightline.models.policy import PARTS, Policy, base_name
+from sightline.models.precision import in_float32
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
@@ -63,14 +65,19 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         checkpoint_activations(model)
     base = BaseModel.of(model, spec.path)
     if spec.adapter is not None:
+        check_kind(spec.adapter)
         base.check(spec.adapter)
     model = _with_adapter(model, family, spec, trainable)
     head = _score_head(config, spec, heads)
-    policy = Policy(model, processor, family, attention=spec.attention, score_head=head, base_model=base)
+    start = None if spec.adapter is None else fingerprint(model, BaseModel.of(model, spec.path).fingerprint)
+    policy = Policy(
+        model, processor, family, attention=spec.attention, score_head=head, base_model=base, start_adapter=start
+    )
     if not heads & {"logprobs", "entropy"}:
         _freeze_lm_head(policy)
     if not trainable:
         policy.requires_grad_(False)
+    policy.masters = in_float32(policy.model)
     return policy
 
 

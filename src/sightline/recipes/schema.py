@@ -50,7 +50,8 @@ class ModelSpec:
     adapter: str | None = None
     """Folder of a PEFT adapter to continue from."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type the weights are loaded in. bfloat16 weights are trained as they are."""
+    """Type the weights are loaded in. What is trained is float32 in either, and with bfloat16 computed in bfloat16 and
+    saved in it (a whole model; adapters are saved in float32)."""
     layout: Literal["rows", "packed", "tree"] = "tree"
     attention: Literal["auto", "segments", "gather", "merge", "dense"] = "auto"
     """How ``packed`` and ``tree`` are computed: segment by segment; in one variable-length call over copied keys; in
@@ -316,9 +317,11 @@ class Recipe:
     model: ModelSpec
     algorithm: dict[str, Any]
     """``name`` (``sft``, ``dpo`` or ``package.module:Class``) and the fields of its dataclass."""
-    reference: Literal["none", "adapter", "copy", "cache"] = "none"
-    """Where reference log-probabilities come from: the same module with its adapters off, a frozen
-    copy, or numbers computed once before training and stored with a fingerprint."""
+    reference: Literal["auto", "none", "adapter", "copy", "cache"] = "auto"
+    """Where reference log-probabilities come from. ``adapter``: the same module with its new adapters off, or with a
+    frozen copy of ``model.adapter``; ``copy``: a frozen copy of the whole; ``cache``: numbers computed once before
+    training and stored with a fingerprint. auto: ``adapter`` with LoRA or ``model.adapter``, otherwise ``copy``; none
+    where the algorithm reads no reference."""
     data: DatasetSpec | None = None
     online: OnlineSpec | None = None
     """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""

@@ -228,8 +228,11 @@ def build_source(
 def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference | None:
     """Places the policy, and the frozen copy of it where that is the reference. The reference is taken of the policy
     as it is before: whole, and as training finds it."""
+    if recipe.train.mixed_precision == "bf16":
+        policy.leave_casts_to_autocast()
     reference: Reference | None = None
     if recipe.reference == "adapter":
+        policy.keep_reference()
         reference = AdapterReference(policy)
     elif recipe.reference == "copy":
         copy = policy.reference_copy()
@@ -238,7 +241,8 @@ def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference 
             copy.compile_layers()
         reference = CopyReference(copy)
     elif recipe.reference == "cache":
-        model = f"{fingerprint_weights(policy)}|{recipe.train.mixed_precision}"
+        start = "" if policy.start_adapter is None else f"|{policy.start_adapter}"
+        model = f"{fingerprint_weights(policy)}|{recipe.train.mixed_precision}{start}"
         reference = CachedReference(RunDirectory(path=Path(recipe.output_dir)).reference, model)
     runtime.place(policy)
     if recipe.train.compile:

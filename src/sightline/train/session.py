@@ -17,7 +17,7 @@ from sightline.errors import CheckpointError
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
-from sightline.recipes.load import check_algorithm
+from sightline.recipes.load import with_reference
 from sightline.recipes.schema import Recipe
 from sightline.train.build import build_source, complete_cache, facts_of, keep_settings, load_rows, place_policy
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -102,6 +102,7 @@ class Session:
                 progress={
                     "source": self.source.state(),
                     "base": self._base,
+                    "adapter": self.policy.start_adapter,
                     "tokens": self.tokens,
                     "seconds": self.seconds,
                 },
@@ -119,6 +120,12 @@ class Session:
             raise CheckpointError(
                 f"{self.recipe.model.path} holds other weights than when {folder} was made, and what is frozen and the "
                 "reference are taken from it. Bring the old model back, or start again with another output_dir."
+            )
+        start = self.policy.start_adapter
+        if checkpoint is not None and checkpoint.progress.get("adapter", start) != start:
+            raise CheckpointError(
+                f"{self.recipe.model.adapter} holds another adapter than when {folder} was made, and the reference is "
+                "taken from it. Bring the old adapter back, or start again with another output_dir."
             )
         self.source.restore(None if checkpoint is None else checkpoint.progress["source"])
         if self.runtime.is_main:
@@ -152,7 +159,7 @@ def open_session(
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
     """
     algorithm = build_algorithm(recipe.algorithm)
-    check_algorithm(recipe, algorithm)
+    recipe = with_reference(recipe, algorithm)
     run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
     checkpoint = runtime.gather_objects(checkpoint)[0]
