@@ -224,9 +224,12 @@ class Renderer:
         size = picture_size(path)
         self._check_size(path, size)
         try:
-            counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
+            return self._sizes.get(size, lambda: self._count_size(size))
         except ValueError as error:
             raise _refused(path, (size[1], size[0]), error) from error
+
+    def _count_size(self, size: tuple[int, int]) -> int:
+        counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
         return int(counted["num_image_tokens"][0])
 
     def _check_size(self, path: str, size: tuple[int, int]) -> None:
