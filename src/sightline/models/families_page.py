@@ -51,7 +51,7 @@ def page() -> str:
             "first, then `<bos>`, the text and a line break. History cannot be trained: a prompt sees all of itself.",
             "- PaliGemma 2 caps its attention scores: `model.attention` is `segments` or `dense`.",
             "- Gemma 4 with experts is refused; its audio tower is left frozen.",
-            "- SmolVLM's processor needs the package `num2words`.",
+            "- SmolVLM's processor needs the package `num2words` (the extra `smolvlm`).",
             "- Videos are not read.",
             "\nRefused with the reason:\n",
             *refused,

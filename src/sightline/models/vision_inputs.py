@@ -199,7 +199,7 @@ def resized_pixels(processor: Any, size: tuple[int, int]) -> int:
     (LLaVA-NeXT) and patches (Qwen-VL) have fixed grids or a most.
     """
     made = processor.image_processor
-    wanted = dict(made.size)
+    wanted = dict(made.size or {})  # Gemma 4 counts patches instead
     shortest, longest = wanted.get("shortest_edge"), wanted.get("longest_edge")
     if not made.do_resize or shortest is None or longest is not None or hasattr(made, "image_grid_pinpoints"):
         return 0
