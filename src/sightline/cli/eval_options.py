@@ -186,7 +186,7 @@ def category_table(measured: Measured) -> Table | None:
 def changes_table(rows: Sequence[Row]) -> Table:
     """A against B for the terminal: both values, and the difference with its interval."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("metric", no_wrap=True)
+    table.add_column("metric", overflow="fold")
     for title in ("A", "B", "B - A", "95 % interval"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
