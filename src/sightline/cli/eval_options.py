@@ -183,10 +183,12 @@ def category_table(measured: Measured) -> Table | None:
     return table
 
 
-def changes_table(rows: Sequence[Row]) -> Table:
-    """A against B for the terminal: both values, and the difference with its interval."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("metric", overflow="fold")
+def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
+    """A against B for the terminal: both values, and the difference with its interval; ``words``: verdicts are spelled
+    out, otherwise signs fit beside long names."""
+    caption = None if words else "✓ better  ✗ worse  ≈ no clear change  • changed"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
+    table.add_column("metric", no_wrap=True)
     for title in ("A", "B", "B - A", "95 % interval"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -195,7 +197,8 @@ def changes_table(rows: Sequence[Row]) -> Table:
         values = [number(side.value, row.unit) for side in (row.before, row.after)]
         change = number(row.difference.value, row.unit, signed=True)
         cells = [row.name, *values, change, bounds(row.difference, row.unit, signed=True)]
-        table.add_row(*map(Text, cells), Text(f"{SIGNS[row.verdict]} {row.verdict}"))
+        verdict = f"{SIGNS[row.verdict]} {row.verdict}" if words else SIGNS[row.verdict]
+        table.add_row(*map(Text, cells), Text(verdict))
     return table
 
 

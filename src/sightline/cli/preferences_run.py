@@ -302,7 +302,7 @@ def publish(measured: Measured, before: Measured | None, folder: Path, *, title:
     if before is not None:
         rows = change_rows(changes([before], [measured]), measured.result)
         console_out.print(Text("against (A) and this model (B), on the same comparisons", style="bold"))
-        console_out.print(changes_table(rows))
+        console_out.print(changes_table(rows, words=False))
     say(f"Report: {write_preferences_page(folder / 'report.html', measured, before, title=title, notes=notes)}")
 
 

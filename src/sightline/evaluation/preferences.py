@@ -60,6 +60,7 @@ _FORMULAS: Final[Mapping[str, str]] = {
     "looking/other_share": "added_other / added_looked_other_size",
 }
 """Figures in the order they are shown. One whose denominator is 0 is left out."""
+RANKED_BY: Final[Mapping[str, str]] = {"added": "margin over the reference", "margin_mean": "margin per token"}
 _BY_LENGTH: Final = ("accuracy/sum", "accuracy/mean", "accuracy/reference")
 """What is told apart by which answer is the longer one."""
 _Ends = tuple[Response, Response]
@@ -124,11 +125,16 @@ def with_generations(result: Result, said: Mapping[str, Mapping[str, str]]) -> R
     return replace(result, graded=[told(row) for row in result.graded])
 
 
+def ranking(result: Result) -> str:
+    """The column that cases are ranked by: what was gained over a reference, otherwise the margin per token, which
+    length does not decide."""
+    return "added" if "accuracy/reference" in result.metrics else "margin_mean"
+
+
 def ranked_rows(result: Result) -> list[Graded]:
-    """Comparisons from the worst to the best: by implicit reward margin where there is a reference, otherwise by
-    margin per token, which length does not decide."""
-    name = "added" if "accuracy/reference" in result.metrics else "margin_mean"
-    return sorted(result.graded, key=lambda row: row.counts[name])
+    """Comparisons from the worst to the best."""
+    column = ranking(result)
+    return sorted(result.graded, key=lambda row: row.counts[column])
 
 
 def _graded(group: Group, edge: Edge, reference: Group | None, beta: float) -> Graded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from sightline.evaluation import preferences, reward_figures
 from sightline.evaluation.bench import Graded, Result
 from sightline.evaluation.comparisons import by_length
 from sightline.evaluation.results import Measured
+from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
 from sightline.report.evaluation import is_picture, result_rows
 from sightline.report.page import Answer, GalleryItem, embed, pieces
@@ -92,7 +94,7 @@ def write_preferences_page(
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, bounds=bounds, embed=embed)
-    rows = [_named(row) for row in result_rows(measured, before)]
+    rows = [_named(row, before) for row in result_rows(measured, before)]
     galleries = cases(measured.result, None if before is None else before.result)
     page = environment.get_template("preferences.html.j2").render(
         title=title,
@@ -115,9 +117,10 @@ def cases(result: Result, before: Result | None = None) -> dict[str, list[Galler
     most = min(max(_SHOWN, (said + 1) // 2), (len(rows) + 1) // 2)
     old = {} if before is None else {row.id: row for row in before.graded}
     worst, best = rows[:most], rows[most:][::-1][:most]
+    by = "score" if result.bench == reward_figures.BENCH else preferences.RANKED_BY[preferences.ranking(result)]
     return {
-        "Worst cases": [_item(row, old.get(row.id)) for row in worst],
-        "Best cases": [_item(row, old.get(row.id)) for row in best],
+        f"Worst cases, by {by}": [_item(row, old.get(row.id)) for row in worst],
+        f"Best cases, by {by}": [_item(row, old.get(row.id)) for row in best],
     }
 
 
@@ -171,10 +174,14 @@ def _ranked(result: Result) -> list[Graded]:
     return sorted((row for row in result.graded if "pairs" in row.counts), key=lambda row: row.counts["margin"])
 
 
-def _named(row: Row) -> Row:
+def _named(row: Row, before: Measured | None) -> Row:
+    """The row with its meaning; a figure that only the second model has stands in its column."""
     meaning = MEANINGS.get(row.key, "")
     if row.key.startswith("best_of_n/"):
         meaning = f"gold reward of the best of {row.key.partition('/')[2]} by the model's score"
+    if before is not None and row.after is None:
+        there = before.result.metrics.get(row.key, math.nan)
+        row = replace(row, before=Interval(value=there, low=math.nan, high=math.nan), after=row.before)
     return replace(row, meaning=meaning)
 
 
@@ -190,9 +197,9 @@ def _item(row: Graded, old: Graded | None) -> GalleryItem:
         caption += f" (before {_signed(old.counts['margin'])})"
     if "referenced" in counts:
         caption += f"; over the reference {_signed(counts['added'])}"
-    for name, words in (("blank", "a white"), ("other", "another")):
+    for name, words in (("blank", "white"), ("other", "other")):
         if name in counts:
-            caption += f"; under {words} picture {_signed(counts['margin'] - counts[name])}"
+            caption += f"; {words} picture {_signed(counts['margin'] - counts[name])}"
     missing = [image for image in details["images"] if image not in readable]
     caption += "".join(f"; {Path(image).name} is not there, or no picture" for image in missing)
     return GalleryItem(images=readable, question=str(details["question"]), answers=sides, caption=caption)
