@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import train_runs
-from command_line import Done, sightline
 
+from command_line import Done, sightline
 from sightline.data.schema import read_groups, write_groups
 from sightline.recipes.schema import LookingSpec
 from sightline.rollouts import hf
@@ -75,6 +75,7 @@ def evaluated(dpo: Path, rows: Path, tiny: dict[str, Path], tmp_path_factory: py
     out = tmp_path_factory.mktemp("evaluated")
     asked = ("--model", dpo, "--data", rows, "--against", tiny["llava"], "-o", out, "--generate", 2, "--max-tokens", 6)
     done = ok(sightline("eval", "preferences", *asked))
+    assert "preferences (logprobs), 7 comparisons" in done.out
     assert "accuracy/reference" in done.out and "against (A) and this model (B)" in done.out
     return out / "preferences"
 
@@ -132,7 +133,7 @@ def test_a_stopped_command_goes_on_and_a_finished_one_loads_no_model(
     done = ok(sightline(*asked))
     assert "3 of 7 are in" in done.err
     assert [g.id for g in read_groups(scores)] == [f"rows-{number}" for number in range(1, 8)]
-    assert figures(folder) == pytest.approx({n: v for n, v in _values(results).items()}, abs=1e-5)
+    assert figures(folder) == pytest.approx(_values(results), abs=1e-5)
 
     def refuse(*_: object) -> None:
         raise AssertionError("a model was loaded")
@@ -193,6 +194,13 @@ def test_what_cannot_be_evaluated_is_said(
     done = ok(sightline(*asked, "--on-bad-row", "skip", "--looking", 0))
     assert "5 of 7 rows kept (missing image: 2)" in done.err
     assert figures(tmp_path / "preferences").keys() >= {"accuracy/sum", "sft_loss/token"}
+
+
+@pytest.mark.parametrize("command", ["preferences", "reward"])
+def test_help_has_an_example(command: str) -> None:
+    assert f"Example: sightline eval {command} --model" in " ".join(
+        ok(sightline("eval", command, "--help")).out.split()
+    )
 
 
 # --- reward models ------------------------------------------------------------------------------

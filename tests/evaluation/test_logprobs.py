@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from sightline.errors import DataError
 from sightline.evaluation.logprobs import LogprobScorer
 from sightline.negatives.relate import under_pictures
 from sightline.recipes.schema import ModelSpec
@@ -79,3 +81,15 @@ def test_scores_are_those_of_transformers(
                     assert response.rewards["tokens"] == tokens and response.reward is None
     blanks = [response.rewards["logprob"] - response.rewards["blank"] for response in scored[0].responses]
     assert max(map(abs, blanks)) > 1e-3  # the picture counts
+
+
+def test_tokens_of_another_tokenizer_are_refused(tiny: dict[str, Path], pictures: list[str]) -> None:
+    engine = load_engine(ModelSpec(path=str(tiny["llava"])), "cpu")
+    scorer = LogprobScorer(engine.policy, engine.renderer)
+    group = replace(pairs(pictures)[0], source="rows.jsonl:1")
+    tokens = engine.renderer.render(group).responses[0].tokens
+    sampled, other = (replace(group.responses[0], tokens=ids) for ids in (tokens, tokens[::-1]))
+    given = scorer.scores([replace(group, responses=(sampled, group.responses[1]))])[0]
+    assert given.responses[0].rewards == pytest.approx(scorer.scores([group])[0].responses[0].rewards, abs=1e-5)
+    with pytest.raises(DataError, match=r"rows.jsonl:1: the tokens of an answer spell"):
+        scorer.scores([replace(group, responses=(other, group.responses[1]))])

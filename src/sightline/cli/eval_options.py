@@ -202,11 +202,15 @@ def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
     return table
 
 
-def show_result(measured: Measured) -> None:
-    """Prints a result, its notes and how long the answers are: length stands beside every figure."""
+def show_result(measured: Measured, *, counted: str = "") -> None:
+    """Prints a result, its notes and how long the answers are: length stands beside every figure.
+
+    ``counted``: what the figures are of, where that is not answers.
+    """
     result = measured.result
+    counted = counted or f"{len(result.graded)} answers"
     failed = f", the judge failed on {result.failures}" if result.failures else ""
-    out.print(Text(f"{result.bench} ({result.protocol}), {len(result.graded)} answers{failed}", style="bold"))
+    out.print(Text(f"{result.bench} ({result.protocol}), {counted}{failed}", style="bold"))
     out.print(result_table(measured))
     by_category = category_table(measured)
     if by_category is not None:

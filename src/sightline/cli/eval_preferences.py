@@ -10,6 +10,22 @@ from typing import Annotated, Literal
 import typer
 
 Data = Annotated[str, typer.Option(help="Rows with chosen and rejected answers, or a Group file.", show_default=False)]
+Adapter = Annotated[
+    str | None, typer.Option(help="Adapter for the model, or the run that saved it.", show_default=False)
+]
+Against = Annotated[
+    str | None,
+    typer.Option(help="Another model, adapter or run; or the --out of an earlier evaluation.", show_default=False),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        help="Model that implicit rewards are relative to; none. Default: what the adapter or run started from.",
+        show_default=False,
+    ),
+]
+Looking = Annotated[int, typer.Option(min=0, help="Rows that are scored under other pictures as well; 0: none.")]
+Generate = Annotated[int, typer.Option(min=0, help="Let the models answer so many of the worst and of the best cases.")]
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Folder; figures go below it. Default: eval/NAME.", show_default=False),
@@ -29,28 +45,13 @@ def preferences(
         str, typer.Option(help="Folder or hub name of a model, an adapter, or output_dir of a run.", show_default=False)
     ],
     data: Data,
-    adapter: Annotated[
-        str | None, typer.Option(help="Adapter for the model, or the run that saved it.", show_default=False)
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(help="Another model, adapter or run; or the --out of an earlier evaluation.", show_default=False),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="Model that implicit rewards are relative to; none. Default: what the adapter or run started from.",
-            show_default=False,
-        ),
-    ] = None,
+    adapter: Adapter = None,
+    against: Against = None,
+    reference: Reference = None,
     out: Out = None,
     beta: Annotated[float, typer.Option(min=1e-9, help="Multiplies implicit rewards.")] = 0.1,
-    looking: Annotated[
-        int, typer.Option(min=0, help="Rows that are scored under other pictures as well; 0: none.")
-    ] = 200,
-    generate: Annotated[
-        int, typer.Option(min=0, help="Let the models answer so many of the worst and of the best cases.")
-    ] = 0,
+    looking: Looking = 200,
+    generate: Generate = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of such an answer.")] = 256,
     image_dir: ImageDir = None,
     limit: Limit = None,

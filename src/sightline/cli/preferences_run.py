@@ -298,7 +298,8 @@ def publish(measured: Measured, before: Measured | None, folder: Path, *, title:
         DataError: the two are not of the same comparisons.
     """
     write_measured(measured, folder / RESULTS)
-    show_result(measured)
+    pairs = sum("margin" in row.counts for row in measured.result.graded)
+    show_result(measured, counted=f"{pairs} comparisons")
     if before is not None:
         rows = change_rows(changes([before], [measured]), measured.result)
         console_out.print(Text("against (A) and this model (B), on the same comparisons", style="bold"))

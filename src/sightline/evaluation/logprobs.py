@@ -49,8 +49,13 @@ class LogprobScorer:
         """The groups with ``rewards`` on every answer, its own replaced; ``reward`` is None.
 
         Raises:
-            DataError: a picture cannot be read, or an answer is empty; names the row.
+            DataError: a picture cannot be read, an answer is empty, or its tokens do not spell its text; names the row.
         """
+        for group in groups:
+            if any(response.tokens is not None for response in group.responses):
+                self._renderer.num_tokens(
+                    group
+                )  # refuses tokens of another tokenizer, which would be scored as they are
         rendered = [self._renderer.render(_untrained(self._looked.get(group.id, group))) for group in groups]
         found: dict[int, Group] = {}
         for micro in plan_micro_batches([cost(group, self._layout) for group in rendered], self._budget):

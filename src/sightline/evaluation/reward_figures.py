@@ -42,11 +42,11 @@ _FORMULAS: Final[Mapping[str, str]] = {
 _BY_LENGTH: Final = ("accuracy", "margin")
 """What is told apart by which answer is the longer one, in words."""
 _LOWER: Final = ("loss", "calibration")
-_HIGHER: Final = ("accuracy", "margin", "best_of_n")
+_HIGHER: Final = ("accuracy", "best_of_n")
 
 
 def better(metric: str) -> Better:
-    """Which way a figure is good."""
+    """Which way a figure is good. Scores and margins have a scale of the model's own."""
     if metric.startswith(_LOWER):
         return "lower"
     return "higher" if metric.startswith(_HIGHER) else "neither"
