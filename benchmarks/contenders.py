@@ -208,8 +208,12 @@ def _trl_model(folder: Path, mode: str) -> dict[str, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     lora = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=LORA_TARGETS) if mode == "lora" else None
-    model = AutoModelForImageTextToText.from_pretrained(folder)
-    return {"model": model, "peft_config": lora, "processing_class": AutoProcessor.from_pretrained(folder)}
+    model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=False)
+    return {
+        "model": model,
+        "peft_config": lora,
+        "processing_class": AutoProcessor.from_pretrained(folder, trust_remote_code=False),
+    }
 
 
 # --- a plain loop ---
@@ -222,8 +226,8 @@ def plain_group(folder: Path, row: dict[str, Any], mode: str, _: str) -> Contend
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     assert mode == "full", "the plain loop knows no adapters"
-    model = AutoModelForImageTextToText.from_pretrained(folder).train()
-    prompt, completions = _encode(AutoProcessor.from_pretrained(folder), row)
+    model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=False).train()
+    prompt, completions = _encode(AutoProcessor.from_pretrained(folder, trust_remote_code=False), row)
     start, tokens = prompt["input_ids"].shape[1], sum(map(len, completions))
 
     def gradients() -> float:

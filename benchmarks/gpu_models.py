@@ -21,7 +21,8 @@ from benchmarks.arithmetic import Architecture
 from benchmarks.gpu_jobs import Job
 from sightline.models.attention import TREE
 from sightline.models.family import Family, family_of
-from sightline.models.load import checkpoint_activations, lora_config
+from sightline.models.load import checkpoint_activations
+from sightline.models.parts import lora_config
 from sightline.models.policy import Policy
 from sightline.recipes.schema import LoraSpec, PartsSpec
 from sightline.types import (
@@ -104,7 +105,9 @@ def build(config: Any, device: str, dtype: torch.dtype, *, attention: str = TREE
     torch.manual_seed(0)
     named = {"text_config": attention, "vision_config": "sdpa"}
     with torch.device(device):
-        return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=named)
+        return AutoModelForImageTextToText.from_config(
+            config, dtype=dtype, attn_implementation=named, trust_remote_code=False
+        )
 
 
 def policy_of(model: Any, parts: PartsSpec, *, checkpointing: bool = True) -> Policy:

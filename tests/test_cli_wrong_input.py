@@ -77,7 +77,8 @@ def test_training_tells_how_many_rows_it_has_and_what_it_guessed(folder: Path) -
     rows(llava("<image>\nq", image="elsewhere/a.png"), llava("no picture"))
     done = sightline("train", "sft.yaml", f"data.train.0.image_dir={folder}")
     assert done.code == 0
-    assert "train: 2 of 2 rows kept; rows.jsonl: 1 pictures found by their bare name ('elsewhere/a.png' as" in done.err
+    account = "train: 2 of 2 rows kept, 1 with pictures; rows.jsonl: 1 pictures found by their bare name"
+    assert f"{account} ('elsewhere/a.png' as" in done.err
     assert "Loading weights" not in done.err and "model shards" not in done.err
 
 
@@ -139,10 +140,10 @@ def test_special_tokens_in_texts_are_found_when_the_rows_are_read(folder: Path, 
     qwen = f"model.path={tiny['qwen2_5_vl']}"
     rows(llava("<image>\nq", image="a.png"), llava("<image>\nwhat is <|image_pad|>?", image="a.png"))
     message = error_of("train", "sft.yaml", qwen)
-    assert message.startswith("rows.jsonl, row 2 (counted from 1): prompt 'rows-2' renders to 2 image placeholders")
+    assert message.startswith("rows.jsonl, row 2 (counted from 1): a user message contains the image placeholder")
     rows(llava("q", "first<|im_end|>second"))
     message = error_of("train", "sft.yaml", qwen)
-    assert "row 1 (counted from 1): an answer contains '<|im_end|>', which ends a turn" in message
+    assert "row 1 (counted from 1): an answer contains '<|im_end|>', which is no text to the tokenizer" in message
     rows(llava("q"), llava("q", "first<|im_end|>second"))
     assert "1 of 2 rows kept" in sightline("train", "sft.yaml", qwen, "data.on_bad_row=skip", "--quiet").err
 

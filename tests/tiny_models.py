@@ -77,10 +77,14 @@ def byte_level_tokenizer(special: list[str], vocabulary: int = 600) -> Tokenizer
     return tokenizer
 
 
-def save_tiny(family: str, folder: Path, *, seed: int = 0, **sizes: int) -> Path:
-    """Builds one tiny random model of ``family`` and saves model and processor to ``folder``."""
+def save_tiny(family: str, folder: Path, *, seed: int = 0, tied: bool = False, **sizes: int) -> Path:
+    """Builds one tiny random model of ``family`` and saves model and processor to ``folder``. ``tied``: its LM head is
+    its input embedding."""
     torch.manual_seed(seed)
     model, processor = {"llava": _llava, "llava_next": _llava_next, "qwen2_5_vl": _qwen2_5_vl}[family](**sizes)
+    if tied:
+        model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
+        model = type(model)(model.config)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

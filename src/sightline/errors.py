@@ -6,14 +6,28 @@ A message to a user has three parts: what was found, what was expected, what to 
 from __future__ import annotations
 
 
+def shortened(text: str, most: int) -> str:
+    """A text of at most ``most`` characters: what is too much goes out of its middle."""
+    if len(text) <= most:
+        return text
+    half = (most - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"
+
+
 class SightlineError(Exception):
     """Base of every error that Sightline raises on purpose."""
+
+
+_FOUND, _REMEDY = 900, 500
+"""Most characters of what was found and of what to do: rows hold whole pictures as text, and a message stays on one
+screen."""
 
 
 class DataError(SightlineError, ValueError):
     """A row of user data is wrong. Names the file, the row and the remedy."""
 
     def __init__(self, found: str, *, source: str = "", remedy: str = "") -> None:
+        found, source, remedy = shortened(found, _FOUND), shortened(source, _REMEDY), shortened(remedy, _REMEDY)
         self.found, self.source, self.remedy = found, source, remedy
         text = f"{source}: {found}" if source else found
         super().__init__(f"{text}. {remedy}" if remedy else text)

@@ -13,6 +13,7 @@ INSIDE = {
     "train/run_folder.py": {"mark_model"},
     "models/assemble.py": {"write"},
     "models/policy.py": {"save"},
+    "models/precision.py": {"save_model"},
     "models/score_head.py": {"save"},
     "models/base_model.py": {"save"},
     "data/schema.py": {"write_groups"},

@@ -215,8 +215,8 @@ def test_no_sources_are_no_groups() -> None:
 
 def test_report_counts_reasons_most_frequent_first(tmp_path: Path) -> None:
     bad = [BadRow(file="f", row=i, reason=r, error="e") for i, r in enumerate(["options", "too long", "too long"])]
-    report = DataReport(read=10, kept=7, bad=bad)
-    assert report.summary() == "7 of 10 rows kept (too long: 2, options: 1)"
+    report = DataReport(read=10, kept=7, with_pictures=6, bad=bad)
+    assert report.summary() == "7 of 10 rows kept (too long: 2, options: 1), 6 with pictures"
     path = write_bad_rows(tmp_path / "new", "eval", report)
     assert json.loads(path.read_text(encoding="utf-8").splitlines()[0]) == {
         "part": "eval",

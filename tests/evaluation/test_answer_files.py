@@ -75,12 +75,12 @@ def test_official_answers_are_read_in_any_form(tmp_path, bench, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lines(OURS[:1]) + '{"id": "8", "te\n' + lines(OURS[2:]), r"answers:2: no JSON .*One JSON object per line"),
+        (lines(OURS[:1]) + '{"id": "8", "te\n' + lines(OURS[2:]), r"answers:2: not JSON .*One JSON object per line"),
         (lines(OURS[:2]) + "[1]\n", r"answers:3: no JSON object"),
         (lines([*OURS, {"id": "1", "text": None}]), r"answers:4: the text is None"),
         (lines([*OURS, {"id": "1", "text": ["a"]}]), r"answers:4: the text is \['a'\]"),
-        (lines([*OURS, {"id": None, "text": "a"}]), r"answers:4: the id is None\. An id is a text or a whole number"),
-        (lines([*OURS, {"id": 1.5, "text": "a"}]), r"answers:4: the id is 1\.5"),
+        (lines([*OURS, {"id": None, "text": "a"}]), r"answers:4: 'id' is null"),
+        (lines([*OURS, {"id": 1.5, "text": "a"}]), r"answers:4: 'id' is 1\.5\. An id is a text or a whole number"),
         (lines([*OURS, {"id": "1", "answer": "a"}]), r"answers:4: found keys id, answer"),
         (json.dumps([*OURS, "x"]), r"answers:4: no JSON object"),
         (json.dumps([*OURS, {"id": "1", "text": 3}], indent=1), r"answers:4: the text is 3"),
@@ -95,7 +95,7 @@ def test_a_broken_row_is_named(tmp_path, content, message):
 def test_other_encodings_are_named_with_their_row(tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_bytes(lines(OURS[:2]).encode() + b'{"id": "9", "text": "Caf\xe9"}\n')
-    with pytest.raises(DataError, match=r"answers\.jsonl:3: not UTF-8 text \(byte 0xe9\)\. Save the file as UTF-8"):
+    with pytest.raises(DataError, match=r"answers\.jsonl:3: not UTF-8 text \(byte 0xe9\)\. Store the file as UTF-8"):
         read_responses(AMBER, path)
     path.write_bytes(lines(OURS).encode("utf-16"))
     for bench, _, _ in OFFICIAL.values():

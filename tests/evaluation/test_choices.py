@@ -122,6 +122,14 @@ def test_lmms_reads_any_leading_letter_on_cv_bench():
         ("Cannot determine the answer B", "Z"),
         ("nan", "D"),
         ("x" * 60 + " a dog", ""),  # longer than twice all options
+        ("Although B is close, the answer is A", "A"),
+        ("Answer is B. No wait, A", "B"),  # the first place
+        ("A and C are wrong. The correct answer is **C**, as can be seen from the picture.", "C"),
+        ("THE ANSWER IS b, and not what is told by A or by any of the others", "B"),
+        ("A, B, C: the answer is E or so", ""),  # no option
+        ("A or B: the answer is E. The answer is B, I mean, as it can be seen.", ""),  # the first place alone
+        ("A or B? the answer is Blue", ""),
+        ("A or B? the answer is: B, is it not, or is it", ""),
         ("", ""),
     ],
 )

@@ -74,6 +74,12 @@ def test_what_fails_once_is_asked_again_and_counted():
         ((200, {}, body(None, finish="content_filter"), 0), "the reply is empty (content_filter)"),
         ((200, {}, body("", finish="length"), 0), "the reply is empty (length)"),
         ((200, {}, [1], 0), "cannot be read (TypeError)"),
+        ((200, {}, {"choices": {"0": 1}}, 0), "cannot be read (KeyError)"),
+        ((200, {}, {"choices": [{"message": "hm"}]}, 0), "cannot be read (TypeError)"),
+        ((200, {}, body(["Rating: 4"]), 0), "cannot be read (AttributeError)"),
+        ((200, {}, body([{"text": 4}]), 0), "cannot be read (TypeError)"),
+        ((200, {}, body({"text": "Rating: 4"}), 0), "the reply is empty"),
+        ((200, {}, b"\xff\xfe{", 0), "cannot be read"),
         ((200, {}, b"[" * 100_000, 0), "cannot be read (RecursionError)"),
         ((500, {"Content-Length": 500}, b"brok", 0), "HTTP 500"),
         ((200, {"Content-Length": 500}, b'{"choices": [', 0), "IncompleteRead"),
@@ -81,6 +87,7 @@ def test_what_fails_once_is_asked_again_and_counted():
     ],
     ids=[
         *("failing", "malformed", "no choice", "an error as 200", "empty", "filtered", "thinks too long", "a list"),
+        *("choices by name", "no message", "parts of text", "a number", "an object", "no text"),
         *("too deep", "an error that is cut", "cut in the middle", "slow"),
     ],
 )
@@ -101,7 +108,24 @@ def test_a_wrong_request_is_not_tried_again():
     assert reply == JudgeReply(text=None, error="HTTP 400: too long") and len(fake.requests) == 1
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_403_for_one_request_is_one_failure():
+    """A filter refuses one answer; a wrong key refuses all."""
+
+    def script(number, asked):
+        filtered = asked["messages"][-1]["content"].endswith(" 2")
+        return (403, {}, b"filtered", 0) if filtered else (200, {}, body("fine"), 0)
+
+    with FakeJudge(script) as fake:
+        replies = client(fake).ask([request(n) for n in range(5)])
+        assert [reply.text for reply in replies] == ["fine", "fine", None, "fine", "fine"]
+        assert replies[2].error == "HTTP 403: filtered" and len(fake.requests) == 5
+    with FakeJudge(lambda number, asked: (403, {}, b"no", 0)) as fake:
+        with pytest.raises(DataError, match=r"answered none of 1[67] requests \(HTTP 403: no\)"):
+            client(fake, workers=2).ask([request(n) for n in range(50)])
+        assert len(fake.requests) <= PATIENCE + 2
+
+
+@pytest.mark.parametrize("status", [401, 402, 404])
 def test_a_refused_key_address_or_model_stops_at_once(status):
     with FakeJudge(lambda number, asked: (status, {}, b"no", 0)) as fake:
         with pytest.raises(DataError, match=f"the judge answered {status}: no. Correct the key"):

@@ -105,6 +105,14 @@ def test_the_curve_is_made_of_prompts_with_many_answers() -> None:
     assert result.metrics["accuracy"] == pytest.approx((3 + 0 + 0) / 7)
 
 
+def test_the_curve_reaches_as_far_as_half_of_the_prompts() -> None:
+    few = [group(name, ["a", "b"], [0.0, 1.0]) for name in "pqr"]
+    many = [group(name, list("abc"), [0.0, 1.0, 0.0]) for name in "st"]
+    assert len(curve(reward_result([*few, *many], [*few, *many]), "best")) == 2
+    half = reward_result([*few[:2], *many], [*few[:2], *many])
+    assert curve(half, "best") == pytest.approx([1 / 3, 2 / 3, 1.0])  # of the two that reach so far
+
+
 def test_labels_are_gold_and_given_comparisons_stay() -> None:
     prompt = Prompt(id="a", messages=())
     answers = tuple(Response(text=text, label=label) for text, label in (("x", False), ("y", True), ("z", None)))

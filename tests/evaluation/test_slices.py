@@ -160,8 +160,13 @@ def test_one_benchmark_that_cannot_be_graded_keeps_the_others(run, tiny, tmp_pat
     slices = Slices(data)
     slices.mmhal()
     slices.pope()
-    code, _, err = run("eval", "mmhal", "pope", "--model", tiny["llava"], "--data", data, "-o", out, "--max-tokens", 2)
+    command = ["eval", "mmhal", "pope", "--model", tiny["llava"], "--data", data, "-o", out, "--max-tokens", 2]
+    code, _, err = run(*command)
     assert code == 2 and "mmhal: its answers are graded by a judge, and none was given" in err
+    assert not out.exists(), "said before anything is answered"
+    (tmp_path / "judge.jsonl").write_text('{"id": "other", "text": "Rating: 4"}\n')
+    code, _, err = run(*command, "--judge", f"replay:{tmp_path / 'judge.jsonl'}")
+    assert code == 2 and "mmhal: none of 3 answers could be graded" in err
     assert "1 of 2 benchmarks could not be graded" in err
     assert len(read_stored(out / "mmhal" / "answers.jsonl")) == 3 and (out / "pope" / "results.json").exists()
 

@@ -29,7 +29,7 @@ def test_shared_texts_and_empty_cells(tmp_path):
     with zipfile.ZipFile(tmp_path / "b.xlsx", "w") as book:
         book.writestr("xl/sharedStrings.xml", shared)
         book.writestr("xl/worksheets/sheet1.xml", sheet)
-    assert read_sheet(tmp_path / "b.xlsx") == [{"text": "richer"}, {"index": "7"}]
+    assert read_sheet(tmp_path / "b.xlsx") == [{"index": "", "text": "richer"}, {"index": "7", "text": ""}]
 
 
 def test_other_files_are_refused(tmp_path):

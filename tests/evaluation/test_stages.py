@@ -426,7 +426,10 @@ def test_what_is_wrong_is_said_before_the_model_is_loaded(run, world, tmp_path):
     assert "protocol 'x' is not one of scenes" in run(*start, "--data", world, "--protocol", "x")[2]
     assert "there is no judge 'gpt'" in run(*start, "--judge", "gpt")[2]
     assert "unknown options trys" in run(*start, "--judge", "http://x", "--judge-option", "trys=1")[2]
-    assert "cannot be read (while parsing" in run(*start, "--judge", "http://x", "--judge-option", "model=[")[2]
+    assert (
+        "the value of --judge-option model cannot be read"
+        in run(*start, "--judge", "http://x", "--judge-option", "model=[")[2]
+    )
     assert "none.jsonl: cannot be read" in run(*start, "--judge", f"replay:{tmp_path}/none.jsonl")[2]
     code, _, err = run("eval", "scens", "--model", "m", "-o", tmp_path)
     assert code == 2 and "Did you mean scenes?" in err

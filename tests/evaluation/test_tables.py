@@ -11,7 +11,8 @@ from PIL import Image
 
 from sightline.errors import DataError
 from sightline.evaluation.benches.mmstar import BENCH
-from sightline.evaluation.tables import PictureFiles, find_files, read_answers, read_table
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import PictureFiles, find_files, read_table
 
 
 def png(colour):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.load import load_policy
-from sightline.models.score_head import ScoreHead, ScoreSettings, load_score_head
+from sightline.models.score_head import WEIGHTS, ScoreHead, ScoreSettings, load_score_head
 from sightline.recipes.schema import ModelSpec, PartsSpec, ReadsSpec
 
 REWARD = frozenset({"reward"})
@@ -56,6 +57,9 @@ def test_a_head_for_another_model_and_a_folder_without_one_are_refused(tmp_path:
     ScoreHead(16).save(tmp_path)
     with pytest.raises(CheckpointError, match="hidden size of 16, the model has 8"):
         load_score_head(tmp_path, 8)
+    save_file({"score.weight": torch.zeros(16)}, tmp_path / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"holds score\.weight, where weight was expected"):
+        load_score_head(tmp_path, 16)
 
 
 def test_scores_stay_in_float32(tiny: dict[str, Path]) -> None:

@@ -192,6 +192,10 @@ def test_collision_is_the_logarithm_of_the_sum_of_squared_probabilities():
     hidden, weight, bias, _, _ = problem()
     with torch.no_grad():
         expected = torch.softmax(hidden @ weight.T + bias, -1).square().sum(-1).log()
-    found = log_collision(hidden, weight, bias, chunk=5)
+
+    def head(states: torch.Tensor) -> torch.Tensor:
+        return states @ weight.T + bias
+
+    found = log_collision(head, hidden, chunk=5)
     torch.testing.assert_close(found, expected)
-    assert not found.requires_grad and log_collision(hidden[:0], weight, bias).shape == (0,)
+    assert not found.requires_grad and log_collision(head, hidden[:0]).shape == (0,)

@@ -6,7 +6,7 @@ import pytest
 
 from sightline.errors import RecipeError
 from sightline.recipes.describe import describe_recipe, field_docs
-from sightline.recipes.load import check_algorithm, check_spec, dump_recipe, load_recipe
+from sightline.recipes.load import check_algorithm, check_spec, dump_recipe, load_recipe, with_reference
 from sightline.recipes.schema import DataSpec, SamplingSpec
 from sightline.types import Algorithm
 
@@ -197,8 +197,7 @@ def test_override_replaces_a_whole_section(write):
     [
         (["data=null"], "found neither data.train nor online"),
         (["online={prompts: {path: p.jsonl}, reward: scenes}"], "found both data.train and online"),
-        (["model.parts.projector=full"], "model.parts trains projector in full, so the reference would move"),
-        (["model.parts.language=full"], "model.parts trains language in full"),
+        (["model.parts.language=full", "model.lora={}"], "no part with mode lora and no model.adapter"),
         (["model.parts.language=frozen"], "every part of the model is frozen"),
         (["train.vision_learning_rate=1e-6"], "model.parts.vision is frozen"),
         (["algorithm={beta: 0.1}"], "missing key 'algorithm.name'"),
@@ -262,6 +261,23 @@ def test_reference_must_match_the_algorithm(write):
         check_algorithm(without, Comparing())
     with pytest.raises(RecipeError, match="reads no reference"):
         check_algorithm(with_reference, Algorithm())
+
+
+def test_a_reference_that_is_not_named_is_what_the_model_allows(write):
+    class Comparing(Algorithm):
+        needs = frozenset({"ref_logprobs"})
+
+    def decided(algorithm, *overrides):
+        recipe = load_recipe(write(GOOD), ["reference=auto", *overrides])
+        return with_reference(recipe, algorithm).reference
+
+    full = ["model.parts.language=full", "model.lora={}"]
+    assert decided(Comparing()) == "adapter"
+    assert decided(Comparing(), *full) == "copy"
+    assert decided(Comparing(), *full, "model.adapter=runs/sft/model") == "adapter"
+    assert decided(Algorithm()) == "none"
+    kept = load_recipe(write(GOOD), ["reference=cache"])
+    assert with_reference(kept, Comparing()) is kept
 
 
 def test_labelled_answers_and_token_weights_need_an_algorithm_that_reads_them(write):

@@ -92,7 +92,7 @@ def test_data_sections_make_it_and_check_the_longer_row_again(tmp_path):
     groups, report = load_dataset_spec(DatasetSpec(train=(spec,)), "train", seed=3)
     pool = [replace(group, source="") for group in rows]
     expected = [mismatched(pool, seed=3)(group).responses for group in pool]
-    assert [group.responses for group in groups] == expected and report.summary() == "4 of 4 rows kept"
+    assert [group.responses for group in groups] == expected and report.summary() == "4 of 4 rows kept, 0 with pictures"
 
     def words(group):
         return max(len(response.text.split()) for response in group.responses)

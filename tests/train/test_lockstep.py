@@ -7,11 +7,11 @@ import torch
 import train_runs
 
 from sightline.data.render import Renderer
-from sightline.errors import RecipeError, UnsupportedError
+from sightline.errors import UnsupportedError
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
-from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
+from sightline.recipes.schema import ModelSpec, PartsSpec
 from sightline.train.lockstep import Lockstep
 from sightline.train.sharding import shard
 
@@ -100,19 +100,6 @@ def test_layers_are_found_in_decoder_and_tower_with_adapters_around_them(tiny):
                 "Qwen2_5_VLDecoderLayer",
                 "Qwen2_5_VLVisionBlock",
             }
-
-
-def test_gradients_of_several_types_are_refused_before_anything_is_spread(tiny):
-    spec = ModelSpec(
-        path=str(tiny["llava"]),
-        dtype="bfloat16",
-        parts=PartsSpec(language="full", projector="lora"),
-        lora=LoraSpec(rank=2),
-    )
-    policy = load_policy(spec)
-    with pytest.raises(RecipeError, match=r"bfloat16.*float32|float32.*bfloat16") as error:
-        shard(policy, None)
-    assert "Set model.dtype to float32" in str(error.value)
 
 
 def test_a_model_without_layers_is_refused(tiny, monkeypatch):

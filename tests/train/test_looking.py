@@ -183,7 +183,7 @@ def test_margins_are_those_of_the_policy_on_its_own_rows(tiny_scenes, tmp_path):
     with open_session(recipe) as session:
         session.policy.train()
         before = [p.clone() for p in session.trained_parameters()]
-        probe = session.looking.prepare()
+        probe = session.looking.prepare(session.render)
         found = margins(session, probe)
         assert session.policy.training
         assert all(torch.equal(a, b) for a, b in zip(before, session.trained_parameters(), strict=True))
@@ -242,7 +242,7 @@ def test_held_out_pairs_are_read_where_there_are_any(tiny_scenes, tmp_path):
     held_out = tmp_path / "held_out.jsonl"
     write_groups(held_out, list(read_groups(rows.path))[:3])
     with open_session(replace(recipe, data=replace(recipe.data, eval=(replace(rows, path=str(held_out)),)))) as session:
-        assert len(session.looking.prepare()) == 3
+        assert len(session.looking.prepare(session.render)) == 3
 
 
 def test_online_runs_without_comparisons_are_not_read(tiny, tmp_path):

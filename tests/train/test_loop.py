@@ -18,12 +18,12 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.load import dump_recipe
 from sightline.recipes.schema import DatasetSpec, ModelSpec, PartsSpec
-from sightline.train.checkpoint import latest
+from sightline.train.checkpoint import latest, newest_step
 from sightline.train.loop import fit, train, train_step
 from sightline.train.metrics import read_metrics
 from sightline.train.run_folder import model_step
 from sightline.train.session import open_session
-from tiny_models import save_tiny
+from tiny_models import FAMILIES, save_tiny
 
 
 def first_gradients(recipe):
@@ -51,6 +51,42 @@ def test_one_micro_batch_equals_many(tiny, tmp_path, responses):
         torch.testing.assert_close(split[name], expected, rtol=1e-4, atol=1e-6 * whole["grad_norm"], msg=name)
 
 
+EYES_ONLY = {
+    "projector": PartsSpec(language="frozen", projector="full"),
+    "projector by lora": PartsSpec(language="frozen", projector="lora"),
+    "tower": PartsSpec(language="frozen", projector="frozen", vision="full"),
+    "tower by lora": PartsSpec(language="frozen", projector="frozen", vision="lora"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("parts", EYES_ONLY)
+def test_micro_batches_without_a_picture_where_only_what_sees_is_trained(tiny, tmp_path, parts, family):
+    """A third of the rows are text alone: with a micro-batch each, nothing in them reaches what is trained."""
+    layout = "rows" if parts == "tower" else "tree"
+    model = ModelSpec(path=str(tiny[family]), parts=EYES_ONLY[parts], layout=layout)
+    recipe = train_runs.recipe(tiny[family], tmp_path, batch_size=7, max_grad_norm=0, model=model)
+    whole, gradients = first_gradients(recipe)
+    many, split = first_gradients(replace(recipe, train=replace(recipe.train, micro_batch_tokens=1)))
+    assert many["loss/sft"] == pytest.approx(whole["loss/sft"], rel=1e-6)
+    assert gradients.keys() == split.keys()
+    for name, expected in gradients.items():
+        torch.testing.assert_close(split[name], expected, rtol=1e-4, atol=1e-6 * whole["grad_norm"], msg=name)
+
+
+def test_a_step_of_text_alone_where_only_what_sees_is_trained(tiny, tmp_path):
+    """Its figures are those of any other step, and no weight moves."""
+    model = ModelSpec(path=str(tiny["llava"]), parts=EYES_ONLY["projector"])
+    recipe = train_runs.recipe(tiny["llava"], tmp_path, model=model, epochs=1, warmup=0, micro_batch_tokens=1)
+    rows = Path(recipe.data.train[0].path)
+    write_groups(rows, [group for group in read_groups(rows) if not group.prompts[0].images])
+    result = train(recipe, quiet=True)
+    assert result.last["loss"] > 0 and result.last["grad_norm"] == 0
+    before, after = (load_policy(ModelSpec(path=str(p)), trainable=False) for p in (tiny["llava"], result.model_dir))
+    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert torch.equal(old, new), name
+
+
 def test_the_loss_is_the_mean_over_all_tokens_of_the_step(tiny, tmp_path):
     """Against log-probabilities taken from the policy one group at a time."""
     recipe = train_runs.recipe(tiny["llava"], tmp_path, batch_size=7, micro_batch_tokens=60)
@@ -75,7 +111,7 @@ def test_a_run_directory_holds_what_a_person_needs(tiny, tmp_path):
     environment = json.loads((result.run_dir / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     assert environment["image_processor"] == "CLIPImageProcessorPil"
-    assert environment["rows"]["train"] == "7 of 7 rows kept"
+    assert environment["rows"]["train"] == "7 of 7 rows kept, 5 with pictures"
     assert list((result.run_dir / "trackers").rglob("events.out*"))
     trained = load_policy(ModelSpec(path=str(result.model_dir)), trainable=False)
     start = load_policy(ModelSpec(path=str(tiny["llava"])), trainable=False)
@@ -160,6 +196,27 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tiny, tmp_path, kind):
     if kind == "online":
         samples = [Path(r.output_dir, "samples.jsonl").read_text().replace(r.output_dir, "") for r in (whole, broken)]
         assert samples[0].replace("whole", "broken") == samples[1]
+
+
+def test_a_run_that_says_nothing_of_checkpoints_goes_on_where_it_was_stopped(tiny, tmp_path):
+    """Ctrl-C in a run of the default settings: the last hundred steps are lost at most."""
+    recipe = train_runs.recipe(tiny["llava"], tmp_path, size=2, batch_size=1, max_steps=105, log_every=1)
+
+    def stop(record):
+        if record["step"] == 103:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, quiet=True, on_log=stop)
+    assert newest_step(tmp_path / "run") == 100
+    assert train(recipe, quiet=True).resumed_from == 100
+
+
+def test_a_log_shows_how_far_rows_and_steps_are(tiny, tmp_path, capsys):
+    train(train_runs.recipe(tiny["llava"], tmp_path, size=5, max_steps=2, log_every=1))
+    out, err = capsys.readouterr()
+    assert out == "" and "checking train rows: 5, 0:0" in err
+    assert "\ntest: step 2/2, loss " in err
 
 
 def test_a_finished_run_has_nothing_left_to_do(tiny, tmp_path):

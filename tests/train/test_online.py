@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -7,6 +8,7 @@ from sightline.data.schema import read_groups
 from sightline.errors import DataError
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
 from sightline.train.online import REWARD_TRIES, ROUND_TRIES, OnlineSource
+from sightline.train.source import Rendering
 from sightline.types import Group, Prompt, RenderedGroup, Response
 
 
@@ -66,7 +68,7 @@ def source(tmp_path, answers, *, reward=None, size=4, relation="best_worst", ste
         prompts=prompts,
         engine=Engine(answers),
         reward=reward or Reward(),
-        render=render,
+        render=Rendering(renderer=SimpleNamespace(render=render)),
         spec=spec,
         sampler=Sampler(size=size, batch_size=size, shuffle=False),
         ranks=Ranks(),

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from sightline.recipes.load import dump_recipe
 from sightline.recipes.schema import ModelSpec, PartsSpec
-from sightline.train.checkpoint import latest
+from sightline.train.checkpoint import latest, load_checkpoint
 from sightline.train.loop import train
 
-KINDS = ("sft", "text rows on one rank", "dpo", "checkpointed", "lora", "cache", "online", "reward model", "kto", "aot")
+KINDS = (*two_processes.SHARDED, "kto", "aot")
 SHARDED = tuple(f"fsdp {kind}" for kind in two_processes.SHARDED)
 TIMED = ("seconds", "tokens_per_second")
 STOP = 3
@@ -140,12 +140,29 @@ def test_spread_parameters_leave_the_same_model(one, two, kind, folder):
 
 
 @pytest.mark.processes
-def test_bf16_rounds_alike_whether_parameters_are_spread_or_not(one, two):
-    expected, found = two["bf16"]["ddp"], two["bf16"]["fsdp"]
+@pytest.mark.parametrize("kind", ["bf16", "bfloat16 weights"])
+def test_bf16_rounds_alike_whether_parameters_are_spread_or_not(two, kind):
+    expected, found = two[kind]["ddp"], two[kind]["fsdp"]
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
+        assert gradient.dtype == torch.float32
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-9, msg=name)
-    exact = one["dpo"]["gradients"]
+
+
+@pytest.mark.processes
+def test_bfloat16_weights_that_are_spread_are_trained_in_float32(one, two):
+    records, found = two["bfloat16 run"]["records"], two["bfloat16 run"]["run"]
+    expected = [record["loss"] for record in one["sft"]["records"]]
+    assert [record["loss"] for record in records] == pytest.approx(expected, rel=0.02)
+    held = load_checkpoint(latest(Path(found))).weights
+    assert {value.dtype for value in held.values()} == {torch.float32}
+    saved = load_file(Path(found) / "model" / "model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.bfloat16}
+
+
+@pytest.mark.processes
+def test_bf16_rounds(one, two):
+    exact, found = one["dpo"]["gradients"], two["bf16"]["fsdp"]
     assert any(float((gradient - exact[name]).abs().max()) > 1e-4 for name, gradient in found.items())
 
 

@@ -30,7 +30,8 @@ ANSWERS = ("a red circle next to a blue square", "one green star", "two three fo
 def environment() -> dict[str, str]:
     """For a process of its own that imports what tests import."""
     folder = Path(__file__).parent
-    return os.environ | {"PYTHONPATH": os.pathsep.join((str(folder), str(folder.parent)))}
+    folders = [str(folder), str(folder.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
 
 
 def draw(folder: Path, count: int = 4) -> list[str]:

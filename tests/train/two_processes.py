@@ -27,7 +27,18 @@ from sightline.train.report import evaluate
 from sightline.train.runtime import Runtime
 from sightline.train.session import Session, open_session
 
-SHARDED = ("sft", "text rows on one rank", "dpo", "checkpointed", "lora", "cache", "online", "reward model")
+SHARDED = (
+    "sft",
+    "text rows on one rank",
+    "text without what is trained",
+    "dpo",
+    "checkpointed",
+    "lora",
+    "adapter",
+    "cache",
+    "online",
+    "reward model",
+)
 """Runs that are done with spread parameters as well."""
 
 
@@ -40,15 +51,26 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
     """Runs whose ranks hold unequal numbers of groups, tokens and pairs; the last step of an epoch leaves one empty."""
     vision = ModelSpec(path=str(model), parts=PartsSpec(vision="full"))
     frozen = ModelSpec(path=str(model), parts=PartsSpec(projector="frozen"))
+    eyes = ModelSpec(path=str(model), parts=PartsSpec(language="frozen", vision="full"))
     made = {
         "sft": train_runs.recipe(model, folder / "sft", model=vision, micro_batch_tokens=60),
         "text rows on one rank": train_runs.recipe(model, folder / "text", model=vision, size=2, batch_size=2),
+        "text without what is trained": train_runs.recipe(
+            model, folder / "eyes", model=eyes, size=3, batch_size=3, micro_batch_tokens=1
+        ),
         "dpo": train_runs.recipe(model, folder / "dpo", responses=2, model=frozen, micro_batch_tokens=90),
         "checkpointed": train_runs.recipe(
             model, folder / "gc", responses=2, model=replace(vision, gradient_checkpointing=True, layout="packed")
         ),
         "lora": train_runs.recipe(
             model, folder / "lora", responses=2, model=train_runs.lora(model), reference="adapter"
+        ),
+        "adapter": train_runs.recipe(
+            model,
+            folder / "from",
+            responses=2,
+            model=replace(train_runs.lora(model), adapter=str(adapter(model, folder / "adapter"))),
+            reference="adapter",
         ),
         "cache": train_runs.recipe(model, folder / "cache", responses=2, reference="cache"),
         "reward model": train_runs.recipe(
@@ -85,6 +107,22 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         name: replace(r, train=replace(r.train, epochs=1.0, eval_every=2, max_grad_norm=0.1))
         for name, r in evaluated.items()
     }
+
+
+def adapter(model: Path, folder: Path) -> Path:
+    """One that changes the LM head, beside a part that is saved whole."""
+    from peft import LoraConfig, get_peft_model  # not before sightline.models, which torchvision needs
+    from transformers import AutoModelForImageTextToText
+
+    torch.manual_seed(0)
+    config = LoraConfig(target_modules=["q_proj", "lm_head"], modules_to_save=["multi_modal_projector"])
+    adapted = get_peft_model(AutoModelForImageTextToText.from_pretrained(model), config)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    adapted.save_pretrained(folder)
+    return folder
 
 
 def without_image(line: str) -> str:
@@ -189,6 +227,14 @@ def measure(model: Path, folder: Path) -> dict[str, Any]:
         half = replace(made["dpo"], train=replace(made["dpo"].train, mixed_precision="bf16"))
         half = replace(half, output_dir=f"{half.output_dir}-bf16")
         found["bf16"] = {"ddp": gradients(half), "fsdp": gradients(sharded(half))}
+        parts = PartsSpec(language="full", projector="lora")
+        low = replace(made["lora"], model=replace(made["lora"].model, dtype="bfloat16", parts=parts), evaluation=None)
+        low = replace(low, output_dir=f"{low.output_dir}-low")
+        found["bfloat16 weights"] = {"ddp": gradients(low), "fsdp": gradients(sharded(low))}
+        low = replace(
+            made["sft"], model=replace(made["sft"].model, dtype="bfloat16"), output_dir=f"{low.output_dir}-sft"
+        )
+        found["bfloat16 run"] = {"records": losses(sharded(low)), "run": sharded(low).output_dir}
         found["held"] = runtime.gather_objects(held(sharded(made["sft"])))
     if (folder / "stopped.yaml").exists():
         found["resumed"] = losses(load_recipe(folder / "stopped.yaml"))

@@ -87,11 +87,16 @@ def run(
     prompts: PromptsOption = None,
     only: OnlyOption = None,
     max_tokens: MaxTokens = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions generated together. Changes no answer.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Questions generated together. In float32 it changes no answer.")
+    ] = 32,
     temperature: Annotated[float, typer.Option(min=0, help="0: greedy, as the protocols say.")] = 0.0,
     top_p: TopP = 1.0,
     seed: Annotated[int, typer.Option(help="Of sampled answers.")] = 0,
-    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(help="Type of the weights. In bfloat16 an answer may depend on what it is batched with."),
+    ] = "float32",
     device: Device = None,
     limit: Limit = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew if answers are there.")] = False,
@@ -103,7 +108,7 @@ def run(
     without the model (`eval grade`). Writes answers.jsonl and results.json for each benchmark,
     and report.html. The benchmark `scenes` is drawn and needs no data.
 
-    Example: `sightline eval run amber pope --model runs/dpo/model --data benchmarks -o eval/dpo --against eval/base`
+    Example: `sightline eval run amber pope --model runs/dpo/model --data eval_data -o eval/dpo --against eval/base`
     """
     from sightline.cli.eval_run import Evaluation, answer_all, check_earlier, default_out, grade_all
     from sightline.evaluation.stages import AnswerSpec
@@ -126,7 +131,7 @@ def run(
     )
     check_earlier(against, benches)
     tasks = answer_all(evaluation, benches, limit=limit, overwrite=overwrite)
-    grade_all(evaluation, tasks, against=against)
+    grade_all(evaluation, tasks, against=against, asked=len(dict.fromkeys(benches)))
 
 
 def grade(
@@ -150,6 +155,7 @@ def grade(
     """
     from sightline.cli.eval_options import (
         STDOUT,
+        check_owners,
         data_folder,
         judging,
         options_of,
@@ -157,13 +163,15 @@ def grade(
         show_result,
         write_json,
     )
-    from sightline.evaluation.answers import read_responses, read_stored_or_plain
+    from sightline.evaluation.answers import failed_answers, read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
     from sightline.evaluation.results import length_facts, measure, results_document, write_measured
     from sightline.evaluation.stages import GradeSpec, grade_answers
 
     chosen = load_bench(bench)
+    check_owners([bench], [*(data or []), *(protocol or [])], option or [])
     answers = read_responses(chosen, responses)
+    stored = read_stored_or_plain(responses, answers)
     folder = data_folder(chosen, data or [], responses.parent / "data")
     with judging(judge, judge_option or [], (json_out or responses).parent) as client:
         spec = GradeSpec(
@@ -171,9 +179,10 @@ def grade(
             options=options_of(chosen.name, option or []),
             judge=client,
             source=str(responses),
+            unanswered=failed_answers(stored),
         )
         result = grade_answers(chosen, folder, answers, spec)
-    facts = {"responses": str(responses), "length": length_facts(read_stored_or_plain(responses, answers))}
+    facts = {"responses": str(responses), "length": length_facts(stored)}
     if client is not None:
         facts["judge"] = client.facts()
     measured = measure(result, facts)
@@ -267,7 +276,7 @@ def export(
     Example: `sightline eval export amber --data amber/ --responses eval/dpo/amber/answers.jsonl -o amber.json`
     """
     from sightline.cli.eval_options import data_folder
-    from sightline.evaluation.answers import read_responses
+    from sightline.evaluation.answers import failed_answers, read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
     from sightline.evaluation.stages import answers_named
 
@@ -276,6 +285,10 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with answers_named(str(responses)):
         chosen.export(data_folder(chosen, data or [], responses.parent / "data"), answers, out)
+    if failed := failed_answers(read_stored_or_plain(responses, answers)):
+        say(
+            f"{len(failed)} questions could not be answered: their answers are empty there ({next(iter(failed))}, ...)."
+        )
     say(f"{len(answers)} answers: {out}")
 
 

@@ -15,13 +15,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sightline.cli.console import out, progress_bar, say
+from sightline.cli.console import out, say
 from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
+from sightline.evaluation.benches import check_name, load_bench
 from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.results import Measured, length_words
 from sightline.files import replace_file
+from sightline.progress import Progress
 from sightline.report.table import SIGNS, Row, bounds, number
 
 STDOUT: Final = Path("-")
@@ -77,12 +79,55 @@ def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def check_owners(benches: Sequence[str], pairs: Sequence[str], options: Sequence[str]) -> None:
+    """Refuses what is meant for a benchmark that does not exist; for one that is not asked for now it may stand.
+
+    Args:
+        benches: Those that are asked for.
+        pairs: ``NAME=value`` lines, and lines for all.
+        options: ``NAME.key=value`` lines, and lines for all.
+
+    Raises:
+        DataError: A line names no benchmark that there is.
+    """
+    asked = [load_bench(name).name for name in benches]
+    owners = [line.partition("=")[0] for line in pairs if "=" in line]
+    owners += [line.partition("=")[0].rpartition(".")[0] for line in options if "." in line.partition("=")[0]]
+    for owner in owners:
+        if owner not in asked:
+            check_name(owner)
+
+
+def judge_options(given: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` of the judge; messages do not show a value, for it may be the key.
+
+    Raises:
+        DataError: A line without ``=``, or a value that is no YAML.
+    """
+    options = {}
+    for place, line in enumerate(given, start=1):
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise DataError(f"--judge-option number {place} has no '='", remedy="Write --judge-option key=value")
+        if name == "key":
+            options[name] = value  # as it is: a key is no YAML
+            continue
+        try:
+            options[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            remedy = "Quote what is no YAML"
+            raise DataError(f"the value of --judge-option {name} cannot be read", remedy=remedy) from error
+    return options
+
+
 def _value(line: str, value: str) -> Any:
     try:
         return yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"the option {line!r} cannot be read ({first})", remedy="Quote what is no YAML") from error
+        raise DataError(
+            f"the option {line!r:.200} cannot be read ({first:.200})", remedy="Quote what is no YAML"
+        ) from error
 
 
 def protocol_of(bench: Benchmark, given: Sequence[str]) -> str | None:
@@ -100,7 +145,7 @@ def check_judge(spec: str | None, options: Sequence[str]) -> None:
         RecipeError: A local model is not there.
     """
     if spec is not None:
-        load_judge(spec, options_of("judge", options))
+        load_judge(spec, judge_options(options))
     elif options:
         raise DataError("--judge-option is given without --judge", remedy="Pass --judge openai:MODEL")
 
@@ -116,14 +161,13 @@ def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[
         yield None
         return
     record = None if spec.startswith("replay:") else folder / "judge.jsonl"
-    with progress_bar() as bar:
-        task = bar.add_task("judging", total=None, visible=False)
+    with Progress("judging", None) as bar:
         client = load_judge(
             spec,
-            options_of("judge", options),
+            judge_options(options),
             cache=folder / "judge_cache",
             record=record,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            on_progress=lambda done, total: bar.update(done, total=total),
         )
         try:
             yield client
@@ -209,7 +253,7 @@ def show_result(measured: Measured, *, counted: str = "") -> None:
     """
     result = measured.result
     counted = counted or f"{len(result.graded)} answers"
-    failed = f", the judge failed on {result.failures}" if result.failures else ""
+    failed = f", {result.failures} failures" if result.failures else ""
     out.print(Text(f"{result.bench} ({result.protocol}), {counted}{failed}", style="bold"))
     out.print(result_table(measured))
     by_category = category_table(measured)
@@ -226,6 +270,7 @@ def show_result(measured: Measured, *, counted: str = "") -> None:
         cost = f", cost {judge['cost']:.4g}" if "cost" in judge else ""
         tokens = f"{judge['prompt_tokens']} + {judge['completion_tokens']} tokens{cost}"
         asked = f"{judge['requests']} requests, {judge['cached']} from the cache, {judge['failed']} failed"
+        asked += f", {judge['cut']} cut at their limit of tokens" if judge["cut"] else ""
         say(f"Judge {judge['name']}: {asked}, {judge['retries']} retries, {tokens}.")
         for error in judge["errors"]:
             say(f"  {error}")

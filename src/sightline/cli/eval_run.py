@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from rich.text import Text
 
-from sightline.cli.console import out, print_error, progress_bar, say
-from sightline.cli.eval_options import check_judge, data_folder, judging, options_of, protocol_of, show_result
-from sightline.errors import DataError
-from sightline.evaluation.answers import AnswerFile, StoredAnswer
+from sightline.cli.console import out, print_error, say
+from sightline.cli.eval_options import (
+    check_judge,
+    check_owners,
+    data_folder,
+    judging,
+    options_of,
+    protocol_of,
+    show_result,
+)
+from sightline.errors import DataError, SightlineError
+from sightline.evaluation.answers import AnswerFile, StoredAnswer, failed_answers
 from sightline.evaluation.bench import Benchmark, Question, check_protocol
 from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import (
@@ -27,6 +34,7 @@ from sightline.evaluation.results import (
     lmms_eval_table,
     measure,
     read_measured,
+    results_path,
     write_measured,
 )
 from sightline.evaluation.stages import (
@@ -34,15 +42,18 @@ from sightline.evaluation.stages import (
     AnswerSpec,
     GradeSpec,
     answer_questions,
+    check_gradable,
     choose_questions,
     grade_answers,
     illustrate,
+    limited,
     question_text,
     reword,
     wordings,
 )
 from sightline.evaluation.weights import fingerprint_files
 from sightline.files import replace_file
+from sightline.progress import Progress
 from sightline.recipes.schema import ModelSpec
 
 _SHOWN: Final = 5
@@ -70,6 +81,12 @@ class Evaluation:
         decoding = self.spec.settings()
         return {"model": self.model.path, "adapter": self.model.adapter, "dtype": self.model.dtype, **decoding}
 
+    def measured_facts(self, task: Task) -> dict[str, Any]:
+        """What stands in the results of one benchmark."""
+        limits = {"max_new_tokens": self.spec.limits(task.asked), "batch_size": self.spec.batch_size}
+        lengths = {"prompts": task.prompts, "length": length_facts(task.answers)}
+        return {**self.facts(), **limits, "generation_config_not_applied": dict(task.unread), **lengths}
+
     def settings(self) -> dict[str, Any]:
         """The facts, and what the files of model and adapter hold: another training is another model."""
         adapter = self.model.adapter
@@ -92,6 +109,8 @@ class Task:
     prompts: str = DEFAULT_PROMPTS
     """Whose wording the questions have."""
     answers: Sequence[StoredAnswer] = ()
+    unread: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of the model's generation config that were not applied."""
 
 
 def default_out(model: str, adapter: str | None) -> Path:
@@ -104,30 +123,45 @@ def default_out(model: str, adapter: str | None) -> Path:
 
 
 def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | None, overwrite: bool) -> list[Task]:
-    """Answers every benchmark; all data are read before the model is loaded.
+    """Answers every benchmark; all data are read, and options and judge looked at, before the model is loaded.
+
+    A benchmark whose answers cannot be stored (there are some of other settings) is said and left out.
 
     Raises:
-        DataError: Data are missing, or a benchmark or protocol is unknown.
-        CheckpointError: Answers of other settings are there.
+        DataError: Data or a judge are missing, or a benchmark, protocol or option is unknown.
     """
     check_judge(evaluation.judge, evaluation.judge_options)
+    pairs = [*evaluation.data, *evaluation.prompts, *evaluation.protocols, *evaluation.only]
+    check_owners(names, pairs, evaluation.options)
     tasks = [_task(evaluation, name, limit) for name in dict.fromkeys(names)]
     say(f"Answers and figures: {evaluation.out}")
-    from sightline.rollouts.hf import load_engine
+    from sightline.rollouts.hf import load_engine, unread_settings
 
     engine = load_engine(evaluation.model, evaluation.device)
+    unread = unread_settings(engine.policy)
+    if unread:
+        told = ", ".join(f"{name} {value}" for name, value in unread.items())
+        say(f"Not applied of the model's generation_config: {told}.")
     settings = evaluation.settings()
-    return [_answered(evaluation, task, engine, settings, overwrite) for task in tasks]
+    answered = []
+    for task in tasks:
+        try:
+            answered.append(_answered(evaluation, replace(task, unread=unread), engine, settings, overwrite))
+        except SightlineError as error:
+            if len(tasks) == 1:
+                raise
+            print_error(error)
+    return answered
 
 
-def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | None) -> None:
+def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | None, asked: int) -> None:
     """Grades every benchmark and writes the page. A benchmark that cannot be graded does not stop the others.
 
-    One that was answered in part is shown, not graded. Exits with code 2 if one could not be graded; its answers
-    are kept.
+    One that was answered in part is shown, not graded. Exits with code 2 if one of the ``asked`` benchmarks could not
+    be answered or graded; its answers are kept.
     """
     graded: list[Measured] = []
-    failed = 0
+    failed = asked - len(tasks)
     for task in tasks:
         if not task.graded:
             _show_answers(task)
@@ -140,7 +174,7 @@ def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | 
     if graded:
         _write_summary(evaluation, graded, against)
     if failed:
-        say(f"{failed} of {len(tasks)} benchmarks could not be graded. Their answers are in {evaluation.out}.")
+        say(f"{failed} of {asked} benchmarks could not be graded. Their answers are in {evaluation.out}.")
         sys.exit(2)
 
 
@@ -170,7 +204,8 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
     prompts = protocol_of(bench, evaluation.prompts)
     if prompts is not None:
         questions = reword(questions, prompts, bench.name)
-    elif protocol and wordings(questions)[protocol]:
+    questions = limited(questions, protocol)
+    if prompts is None and protocol and wordings(questions)[protocol]:
         say(f"{name}: asked in its default wording. {protocol} has its own: --prompts {bench.name}={protocol}")
     only = protocol_of(bench, evaluation.only)
     chosen = choose_questions(questions, bench.name, protocol, () if only is None else only.split(","))
@@ -184,15 +219,18 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
             remedy=f"Needed: {bench.needs}",
         )
     words, graded = prompts or DEFAULT_PROMPTS, len(asked) == len(chosen)
+    if graded:
+        spec = GradeSpec(protocol=protocol, options=options_of(bench.name, evaluation.options))
+        check_gradable(bench, data, asked, spec, judged=evaluation.judge is not None)
     return Task(bench=bench, data=data, questions=questions, asked=asked, graded=graded, prompts=words)
 
 
 def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping[str, Any], overwrite: bool) -> Task:
-    settings = {**settings, "questions": _fingerprint(task.questions)}
+    limits = evaluation.spec.limits(task.questions)
+    settings = {**settings, "max_new_tokens": limits, "questions": _fingerprint(task.questions)}
     file = AnswerFile(path=evaluation.out / task.bench.name / "answers.jsonl", settings=settings)
     try:
-        with progress_bar() as bar:
-            shown = bar.add_task(task.bench.name, total=len(task.asked))
+        with Progress(task.bench.name, len(task.asked)) as bar:
             answers = answer_questions(
                 engine,
                 task.asked,
@@ -200,13 +238,18 @@ def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping
                 evaluation.spec,
                 overwrite=overwrite,
                 every=task.questions,
-                on_progress=lambda done, _: bar.update(shown, completed=done),
+                on_progress=lambda done, _: bar.update(done),
             )
-            bar.update(shown, completed=len(answers))
+            bar.update(len(answers))
     except KeyboardInterrupt:
-        say(f"Stopped. The answers so far are in {file.path}: the same command goes on from there.")
+        there = f"The answers so far are in {file.path}: the same command goes on from there."
+        say(f"Stopped. {there if file.path.exists() else 'No answer was written yet: the same command starts again.'}")
         raise
-    return dataclasses.replace(task, answers=answers)
+    failed = failed_answers(answers)
+    if failed:
+        id, why = next(iter(failed.items()))
+        say(f"{task.bench.name}: {len(failed)} of {len(answers)} questions could not be answered ({id}: {why}).")
+    return replace(task, answers=answers)
 
 
 def _graded(evaluation: Evaluation, task: Task) -> Measured:
@@ -217,13 +260,15 @@ def _graded(evaluation: Evaluation, task: Task) -> Measured:
             protocol=protocol_of(task.bench, evaluation.protocols),
             options=options_of(task.bench.name, evaluation.options),
             judge=client,
+            source=str(folder / "answers.jsonl"),
+            unanswered=failed_answers(task.answers),
         )
         result = illustrate(grade_answers(task.bench, task.data, answers, spec), task.asked, answers)
-    facts = {**evaluation.facts(), "prompts": task.prompts, "length": length_facts(task.answers)}
+    facts = evaluation.measured_facts(task)
     if client is not None and client.usage.requests:
         facts["judge"] = client.facts()
     measured = measure(result, facts)
-    write_measured(measured, folder / RESULTS)
+    write_measured(measured, results_path(folder, result.protocol))
     show_result(measured)
     return measured
 
@@ -240,12 +285,32 @@ def _show_answers(task: Task) -> None:
 def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: Path | None) -> None:
     from sightline.report.evaluation import write_results_page
 
-    table = json.dumps(lmms_eval_table(graded), indent=2)
+    every = [*graded, *_of_earlier_commands(evaluation, graded)]
+    table = json.dumps(lmms_eval_table(every), indent=2)
     replace_file(evaluation.out / RESULTS, table + "\n")
-    pairs = [(_earlier(against, measured), measured) for measured in graded]
+    pairs = [(_earlier(against, measured), measured) for measured in every]
     title = f"Benchmarks: {evaluation.model.path}"
     notes = [] if against is None else [f"Before: {against}. After: {evaluation.out}."]
     say(f"Report: {write_results_page(evaluation.out / 'report.html', pairs, title=title, notes=notes)}")
+
+
+def _of_earlier_commands(evaluation: Evaluation, graded: Sequence[Measured]) -> list[Measured]:
+    """What other commands measured of the same model in the same folder; what cannot be read is left out."""
+    here = {(one.result.bench, one.result.protocol) for one in graded}
+    found = []
+    for path in sorted(evaluation.out.glob("*/results*.json")):
+        try:
+            measured = read_measured(path)
+        except DataError as error:
+            say(f"Not in the summary: {error}")
+            continue
+        mine = (measured.facts.get("model"), measured.facts.get("adapter")) == (
+            evaluation.model.path,
+            evaluation.model.adapter,
+        )
+        if mine and (measured.result.bench, measured.result.protocol) not in here:
+            found.append(measured)
+    return found
 
 
 def _earlier(against: Path | None, measured: Measured) -> Measured | None:
@@ -253,7 +318,7 @@ def _earlier(against: Path | None, measured: Measured) -> Measured | None:
     bench = measured.result.bench
     if against is None or not (against / bench / RESULTS).exists():
         return None
-    earlier = read_measured(against / bench)
+    earlier = read_measured(results_path(against / bench, measured.result.protocol, there=True))
     try:
         changes([earlier], [measured], resamples=1)
     except DataError as error:  # of another protocol, or of other questions: the page is made all the same

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
-
+from sightline.data.readers.rows import RowError
 from sightline.data.recent import Recent
-from sightline.errors import DataError, RecipeError
+from sightline.data.template import ChatTemplate
 from sightline.types import Message
 
 
@@ -24,115 +24,79 @@ class ChatEncoder:
 
     Prompt and answer are tokenized together and cut where the prompt ends, so that an answer of the
     data has the ids that the model would have sampled. Where the tokenizer merges across that border,
-    the answer is tokenized by itself. Recent results are kept: rows come again in every epoch.
+    the answer is tokenized by itself. Whatever is trained is an answer's text and one token that ends it.
+    Recent results are kept: rows come again in every epoch.
     """
 
-    def __init__(self, processor: Any, *, keep_ids: int = 2**22) -> None:
+    def __init__(self, processor: Any, *, longest: int = sys.maxsize, keep_ids: int = 2**22) -> None:
         """
         Args:
             processor: transformers processor with a tokenizer and a chat template.
+            longest: most ids of a prompt, one per picture. Where spans are trained a conversation is written and
+                tokenized again for each of them: one that is too long anyway is refused before that.
             keep_ids: most token ids that are remembered.
 
         Raises:
-            RecipeError: the processor has no chat template or no end-of-sequence token.
+            RecipeError: the processor has no usable chat template or no end-of-sequence token.
         """
-        self.processor, self.tokenizer = processor, processor.tokenizer
-        self.template = processor.chat_template or self.tokenizer.chat_template
-        if not self.template:
-            raise RecipeError("the processor has no chat template. Set model.chat_template to a Jinja file")
-        if self.tokenizer.eos_token_id is None:
-            raise RecipeError(
-                "the tokenizer has no eos_token: an answer could not end. Set one in its tokenizer_config.json"
-            )
+        self.tokenizer, self._longest = processor.tokenizer, longest
+        self.template = ChatTemplate(processor)
         self._recent: Recent[Encoded] = Recent(keep_ids, lambda encoded: len(encoded.ids) + 16)
 
+    @property
+    def end_id(self) -> int:
+        """The token that ends every answer."""
+        return int(self.tokenizer.convert_tokens_to_ids(self.template.end))
+
     def prompt(self, messages: Sequence[Message]) -> Encoded:
-        """Ids of a prompt up to where the answer begins, and the spans of assistant turns of weight 1."""
+        """Ids of a prompt up to where the answer begins, and the spans of assistant turns of weight 1.
+
+        Raises:
+            RowError: a control token in a text, a conversation that the template refuses or rewrites, or a longer
+                one than ``longest`` where spans of it are trained.
+        """
         return self._recent.get(repr(messages), lambda: self._prompt(messages))
 
     def answer(self, messages: Sequence[Message], text: str) -> tuple[int, ...]:
         """Ids of an answer to ``messages``, the end of its turn included.
 
         Raises:
-            DataError: an empty answer, or one that holds an image placeholder.
+            DataError: an empty answer; otherwise as ``prompt``.
         """
         return self._recent.get((repr(messages), text), lambda: self._answer(messages, text)).ids
 
     def _prompt(self, messages: Sequence[Message]) -> Encoded:
-        ids: list[int] = []
-        text = ""
-        spans = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant" or not message.get("weight"):
-                continue
-            before = self._text(messages[:index], generation=True)
-            after = before + self._turn(messages[:index], message, before)
-            ids = self._continue(ids, text, before)
+        self.template.check(messages)
+        whole = self.template.text(messages, generation=True)
+        trained = [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight")]
+        if not trained:
+            return Encoded(tuple(self._tokenize(whole, first=True)))
+        if (count := len(self._tokenize(whole, first=True))) > self._longest:
+            raise too_long(count, self._longest)
+        befores = [self.template.text(messages[:index], generation=True) for index in trained]
+        ids, written, spans = _Ids(self._tokenize), "", []
+        for index, before, following in zip(trained, befores, [*befores[1:], whole], strict=True):
+            turn = self.template.turn(messages[:index], messages[index], before, following)
+            ids.add(before[len(written) :])
             start = len(ids)
-            ids = self._continue(ids, before, after)
+            ids.add(turn.answer + turn.end, end=turn.end)
             spans.append((start, len(ids)))
-            text = after
-        ids = self._continue(ids, text, self._text(messages, generation=True))
-        return Encoded(tuple(ids), tuple(spans))
+            written = turn.written
+        ids.add(whole[len(written) :])
+        return Encoded(tuple(ids.all()), tuple(spans))
 
     def _answer(self, messages: Sequence[Message], text: str) -> Encoded:
         if not text.strip():
-            raise DataError("the answer is empty", remedy="Give it a text, or leave the row out")
-        before = self._text(messages, generation=True)
-        turn = self._turn(messages, {"role": "assistant", "content": [{"type": "text", "text": text}]}, before)
-        start = self._tokenize(before, first=True)
-        ids = self._continue(start, before, before + turn)[len(start) :]
-        if self.processor.image_token_id in ids:
-            raise DataError(
-                f"the answer contains the image placeholder {self.processor.image_token!r}",
-                remedy="Remove it: an answer cannot hold a picture",
-            )
-        if ids[-1] != self.tokenizer.eos_token_id:
-            ids.append(self.tokenizer.eos_token_id)
-        return Encoded(tuple(ids))
-
-    def _text(self, messages: Sequence[Message], *, generation: bool) -> str:
-        plain = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
-        try:
-            text = self.processor.apply_chat_template(
-                plain, chat_template=self.template, tokenize=False, add_generation_prompt=generation
-            )
-        except TemplateError as error:  # raise_exception of templates that take no system turn, for one
-            raise DataError(
-                f"the chat template refuses the conversation ({error})",
-                remedy="Change its turns to what the model was trained with, or set model.chat_template",
-            ) from error
-        return str(text)
-
-    def _turn(self, history: Sequence[Message], message: Message, before: str) -> str:
-        """What the template writes for an assistant message after ``before``, up to its end of turn.
-
-        Raises:
-            DataError: the message holds the end of a turn, so that the rest of it would be lost.
-        """
-        content = message["content"]
-        texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
-        if any(self.tokenizer.eos_token in text for text in texts):
-            raise DataError(
-                f"an answer contains {self.tokenizer.eos_token!r}, which ends a turn",
-                remedy="Remove it: the end of the turn is added to every answer",
-            )
-        whole = self._text([*history, message], generation=False)
-        if not whole.startswith(before):
-            raise RecipeError(
-                "the chat template writes a conversation that does not start with its own generation prompt, "
-                "so an answer cannot be told from its prompt. Set model.chat_template to a Jinja file that does"
-            )
-        turn = whole[len(before) :]
-        eos = self.tokenizer.eos_token
-        return turn[: turn.index(eos) + len(eos)] if eos in turn else turn.rstrip()
-
-    def _continue(self, ids: list[int], text: str, longer: str) -> list[int]:
-        """Ids of ``longer``, which starts with ``text``, beginning with the ids already fixed for ``text``."""
-        whole = self._tokenize(longer, first=True)
-        if whole[: len(ids)] == ids:
-            return whole
-        return ids + self._tokenize(longer[len(text) :], first=False)
+            raise RowError("empty answer", "the answer is empty", remedy="Give it a text, or leave the row out")
+        history = tuple({key: value for key, value in message.items() if key != "weight"} for message in messages)
+        message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        start = self.prompt(history).ids
+        self.template.check([message])
+        before = self.template.text(history, generation=True)
+        turn = self.template.turn(history, message, before)
+        ids = _Ids(self._tokenize, before, start)
+        ids.add(turn.answer + turn.end)
+        return Encoded(tuple(ids.all()[len(start) :]))
 
     def _tokenize(self, text: str, *, first: bool) -> list[int]:
         bos = self.tokenizer.bos_token
@@ -142,3 +106,47 @@ class ChatEncoder:
         if special and ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(self.tokenizer.eos_token):
             ids.pop()
         return ids
+
+
+def too_long(count: int, most: int) -> RowError:
+    """The error of a row of more tokens than it may have."""
+    return RowError(
+        "too long",
+        f"prompt, images and response take {count} tokens or more, and may take {most} (data.max_length, or the "
+        "model's context: its max_position_embeddings)",
+        remedy="Raise data.max_length where it is less than the context, lower model.image_size, or leave the row out; "
+        "nothing is cut",
+    )
+
+
+class _Ids:
+    """Token ids of a text that grows. What was fixed stays fixed: where the tokenizer would merge what is added with
+    what is there, it is tokenized by itself.
+
+    An end of turn cuts the text for the tokenizer, as every control token does: what is behind it is tokenized with
+    the end before it and nothing else, so that a conversation of many turns takes no longer than its length.
+    """
+
+    def __init__(self, tokenize: Callable[..., list[int]], text: str = "", ids: Sequence[int] = ()) -> None:
+        self._tokenize = tokenize
+        self._fixed: list[int] = []
+        """Up to the last end of turn."""
+        self._end = ""
+        self._text, self._ids = text, list(ids)
+        """Behind it."""
+
+    def __len__(self) -> int:
+        return len(self._fixed) + len(self._ids)
+
+    def all(self) -> list[int]:
+        return self._fixed + self._ids
+
+    def add(self, text: str, *, end: str = "") -> None:
+        """Adds a text, which closes with ``end`` if that is given: a control token."""
+        longer = self._text + text
+        whole = self._tokenize(self._end + longer, first=not self._fixed)[bool(self._end) :]
+        if whole[: len(self._ids)] != self._ids:
+            whole = self._ids + self._tokenize(text, first=False)
+        self._text, self._ids = longer, whole
+        if end:
+            self._fixed, self._end, self._text, self._ids = self._fixed + whole, end, "", []

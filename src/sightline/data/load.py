@@ -13,6 +13,7 @@ from sightline.data.readers.pictures import Pictures
 from sightline.data.readers.rows import Row, RowError, read_rows, rows_of
 from sightline.data.readers.trl import COLUMNS as TRL_COLUMNS
 from sightline.data.readers.trl import read_trl
+from sightline.data.readers.unread import check_unread
 from sightline.data.schema import group_from_json
 from sightline.data.validate import (
     Checks,
@@ -25,7 +26,7 @@ from sightline.data.validate import (
     check_needs,
     write_bad_rows,
 )
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError, RecipeError, shortened
 from sightline.recipes.load import nearest
 from sightline.recipes.schema import DatasetSpec, DataSpec, VisualSpec
 from sightline.relations.mismatched import mismatched
@@ -155,6 +156,7 @@ def _load(spec: DataSpec, rows: Iterator[Row], account: Account) -> list[Group]:
         found = f"none of {report.read - read_before} rows can be used{first}"
         raise DataError(found, source=spec.path, remedy="Correct the rows, or name another source")
     report.kept += len(kept)
+    report.with_pictures += sum(any(prompt.images for prompt in group.prompts) for _, group in kept)
     report.notes += source.notes()
     return [group for _, group in kept]
 
@@ -266,6 +268,9 @@ class _Source:
                 relate=relation in ("text", "mismatched"),
             )
             group = (read_llava if self.format == "llava" else read_trl)(record, reading)
+            facts = group.prompts[0].facts
+            left = {name: value for name, value in record.items() if name in facts and name != "facts"}
+            check_unread(left, pictures=sum(len(prompt.images) for prompt in group.prompts))
         if self.account.prompts_only:
             # rows are asked about their own picture; the prompts of a Group file are all questions
             prompts = group.prompts if self.format == "groups" else group.prompts[:1]
@@ -312,8 +317,8 @@ def _layout(record: dict[str, Any], spec: DataSpec) -> Format:
     if found is not None:
         return found
     raise RecipeError(
-        f"{spec.path}: found the columns {', '.join(record) or '(none)'}, which are no known layout. Expected "
-        f"'conversations' (LLaVA), 'prompts' (Group files), or one of {', '.join(sorted(TRL_COLUMNS))} (TRL). "
+        f"{spec.path}: found the columns {shortened(', '.join(record), 300) or '(none)'}, which are no known layout. "
+        f"Expected 'conversations' (LLaVA), 'prompts' (Group files), or one of {', '.join(sorted(TRL_COLUMNS))} (TRL). "
         "Rename columns with rename, or set format."
     )
 

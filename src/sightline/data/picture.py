@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from sightline.data.readers.rows import RowError
 from sightline.errors import DataError
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is missing, broken, cut off or beyond its limit of pixels."""
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for a file that is missing, broken, cut off or beyond its limit of pixels: each of its many
+decoders (AVIF, BLP, DDS, QOI, ...) fails in its own way on bytes that it does not expect."""
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _NO_RANGE = ("I", "F")
@@ -68,9 +88,10 @@ def check_mode(picture: Image.Image) -> None:
         raise DataError(found, remedy="Store it with 8 or 16 bits")
 
 
-def unreadable(path: str, error: Exception) -> DataError:
+def unreadable(path: str, error: Exception) -> RowError:
     """What to tell of a picture that Pillow refused with ``error``."""
     remedy = "Make it smaller" if isinstance(error, Image.DecompressionBombError) else "Restore the file"
     if isinstance(error, FileNotFoundError):
         remedy = "Put the file there"
-    return DataError(f"picture {path} cannot be read ({error})", remedy=f"{remedy}, or leave the row out")
+    found = f"picture {path} cannot be read ({error})"
+    return RowError("broken image", found, remedy=f"{remedy}, or leave the row out")

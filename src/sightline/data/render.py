@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 
-from sightline.data.encode import ChatEncoder, Encoded
+from sightline.data.encode import ChatEncoder, Encoded, too_long
 from sightline.data.picture import picture_size, read_picture
+from sightline.data.readers.rows import RowError
 from sightline.data.recent import Recent
+from sightline.data.template import text_of
 from sightline.errors import DataError
 from sightline.models.family import Family
-from sightline.models.vision_inputs import exact_size
+from sightline.models.limits import Limits
+from sightline.models.vision_inputs import exact_size, resized_pixels
 from sightline.recipes.schema import SegmentSpec
 from sightline.relations.segments import weigh_segments
 from sightline.types import Group, ImageInputs, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
+
+MOST_PIXELS = 2**25
+"""Of a picture between decoding and cutting: some 300 MB in an image processor. LLaVA-1.5 (336 pixels) reaches it at
+a ratio of 297 to 1, where what is left of the picture says nothing."""
 
 
 class Renderer:
@@ -26,6 +34,8 @@ class Renderer:
         processor: Any,
         family: Family,
         *,
+        limits: Limits | None = None,
+        max_length: int | None = None,
         cache_bytes: int = 512 * 2**20,
         segments: SegmentSpec | None = None,
     ) -> None:
@@ -33,6 +43,8 @@ class Renderer:
         Args:
             processor: transformers processor with a tokenizer, an image processor and a chat template.
             family: names the processor's image keys.
+            limits: of the model; None: its context is not known, and ids are checked against the tokenizer.
+            max_length: most tokens of a prompt plus response, where it is less than the model's context.
             cache_bytes: most memory for the pixels of recently used pictures.
             segments: weighs the tokens of compared answers by where they differ.
 
@@ -40,7 +52,10 @@ class Renderer:
             RecipeError: the processor has no chat template or no end-of-sequence token.
         """
         self.processor, self.family, self.tokenizer = processor, family, processor.tokenizer
-        self.encoder = ChatEncoder(processor)
+        self.limits = limits or Limits(vocabulary=len(self.tokenizer))
+        self._most = min(self.limits.context, max_length or sys.maxsize)
+        self.encoder = ChatEncoder(processor, longest=self._most)
+        self._longest = max(map(len, self.tokenizer.get_vocab()))
         self._exact = exact_size(processor)
         self._pictures: Recent[ImageInputs] = Recent(cache_bytes, _bytes)
         self._segments = segments
@@ -50,8 +65,10 @@ class Renderer:
         """Token ids and pixels of a group.
 
         Raises:
-            DataError: an unreadable picture, placeholders that do not match the pictures, an empty answer.
+            DataError: an unreadable picture, placeholders that do not match the pictures, an empty answer, control
+                tokens in a text, more tokens than the model's context has.
         """
+        self._named(group, self._check_characters, group)
         images: dict[str, int] = {}
         inputs: list[ImageInputs] = []
         for path in (path for prompt in group.prompts for path in prompt.images):
@@ -64,16 +81,24 @@ class Renderer:
             responses=tuple(self._named(group, self._response, group.prompts[r.prompt], r) for r in group.responses),
             images=tuple(inputs),
         )
+        prompts = [len(prompt.tokens) for prompt in rendered.prompts]
+        lengths = [prompts[response.prompt] + len(response.tokens) for response in rendered.responses]
+        self._named(group, self._check_length, max(lengths or prompts), self.limits.context)
         return rendered if self._segments is None else weigh_segments(rendered, self._segments)
 
-    def num_tokens(self, group: Group) -> int:
+    def num_tokens(self, group: Group, *, new: int = 0) -> int:
         """Tokens of the group's longest prompt plus response, placeholders counted. Decodes no picture: its
         size decides.
+
+        Args:
+            group: the group.
+            new: tokens that are still to be sampled behind.
 
         Raises:
             DataError: as ``render``, but for pictures whose content is broken; and tokens that do not spell their
                 text, because it was edited or another model wrote it.
         """
+        self._named(group, self._check_characters, group)
         for response in group.responses:
             self._named(group, self._check_spelling, response)
         lengths = []
@@ -82,7 +107,9 @@ class Renderer:
             encoded = self._named(group, self._encoded, prompt)
             lengths.append(len(encoded.ids) - len(prompt.images) + pictures)
         answers = [self._named(group, self._response, group.prompts[r.prompt], r) for r in group.responses]
-        return max([lengths[answer.prompt] + len(answer.tokens) for answer in answers] or lengths)
+        longest = new + max([lengths[answer.prompt] + len(answer.tokens) for answer in answers] or lengths)
+        self._named(group, self._check_length, longest, self._most)
+        return longest
 
     def image(self, path: str) -> ImageInputs:
         """Processor outputs of one picture; the most recent ones are kept."""
@@ -106,7 +133,20 @@ class Renderer:
         except DataError as error:
             if error.source or not group.source:
                 raise
-            raise DataError(error.found, source=group.source, remedy=error.remedy) from error
+            reason = error.reason if isinstance(error, RowError) else "malformed"
+            raise RowError(reason, error.found, source=group.source, remedy=error.remedy) from error
+
+    def _check_characters(self, group: Group) -> None:
+        """A text of megabytes is refused before it is tokenized, which takes half a minute: no token is longer than
+        the longest."""
+        texts = [sum(len(text_of(message)) for message in prompt.messages) for prompt in group.prompts]
+        most = max([texts[r.prompt] + len(r.text) * (r.tokens is None) for r in group.responses] or texts)
+        if most > self._longest * self._most:
+            self._check_length(most // self._longest, self._most)
+
+    def _check_length(self, length: int, most: int) -> None:
+        if length > most:
+            raise too_long(length, most)
 
     def _encoded(self, prompt: Prompt) -> Encoded:
         encoded = self.encoder.prompt(prompt.messages)
@@ -144,6 +184,11 @@ class Renderer:
     def _check_spelling(self, response: Response) -> None:
         if response.tokens is None:
             return
+        outside = next((token for token in response.tokens if token >= self.limits.vocabulary), None)
+        if outside is not None:
+            found = f"the tokens of an answer hold the id {outside}, and the model's vocabulary ends below "
+            found += str(self.limits.vocabulary)
+            raise RowError("malformed", found, remedy="Remove 'tokens' and what goes with them: another model's ids")
         if self.processor.image_token_id in response.tokens:
             found = f"the tokens of an answer hold the image placeholder {self.processor.image_token!r}"
             raise DataError(found, remedy="Remove 'tokens': an answer cannot hold a picture")
@@ -179,20 +224,26 @@ class Renderer:
         size = picture_size(path)
         self._check_size(path, size)
         try:
-            counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
+            return self._sizes.get(size, lambda: self._count_size(size))
         except ValueError as error:
             raise _refused(path, (size[1], size[0]), error) from error
+
+    def _count_size(self, size: tuple[int, int]) -> int:
+        counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
         return int(counted["num_image_tokens"][0])
 
     def _check_size(self, path: str, size: tuple[int, int]) -> None:
         if self._exact is not None and size != self._exact:
             wanted = f"it takes pictures of {self._exact[1]}x{self._exact[0]} as they are"
             raise _refused(path, (size[1], size[0]), wanted)
+        if (pixels := resized_pixels(self.processor, size)) > MOST_PIXELS:
+            wide = f"it is so thin that it would be enlarged to {pixels / 1e6:.0f} million pixels"
+            raise _refused(path, (size[1], size[0]), wide)
 
 
 def _refused(path: str, size: tuple[int, int], error: object) -> DataError:
     found = f"the image processor refuses picture {path} of {size[0]}x{size[1]} pixels ({error})"
-    return DataError(found, remedy="Resize the picture, or leave the row out")
+    return RowError("broken image", found, remedy="Resize or crop the picture, or leave the row out")
 
 
 def _bytes(image: ImageInputs) -> int:

@@ -8,14 +8,13 @@ Groups and pictures can be moved as a whole.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
-from sightline.data.readers.rows import parse_json
+from sightline.data.readers.rows import is_finite, parse_json
 from sightline.errors import DataError
 from sightline.files import replacing
 from sightline.recipes.load import nearest
@@ -181,7 +180,7 @@ def _list_of(kind: type) -> _Test:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is int or (type(value) is float and math.isfinite(value))
+    return type(value) in (int, float) and is_finite(value)
 
 
 def _is_weight(value: Any) -> bool:
@@ -330,7 +329,10 @@ def _group_of_line(line: bytes, source: str, resolve: Resolve) -> Group:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+    except (TypeError, ValueError):  # keys that are no text, or a list in itself
+        text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

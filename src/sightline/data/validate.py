@@ -72,6 +72,8 @@ class DataReport:
 
     read: int = 0
     kept: int = 0
+    with_pictures: int = 0
+    """Of those kept."""
     bad: list[BadRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What a person should know though it is no error."""
@@ -81,9 +83,10 @@ class DataReport:
         return dict(Counter(row.reason for row in self.bad).most_common())
 
     def summary(self) -> str:
-        """One line for the terminal: ``58 of 60 rows kept (missing image: 2)``."""
+        """One line for the terminal: ``58 of 60 rows kept (missing image: 2), 57 with pictures``."""
         reasons = ", ".join(f"{reason}: {count}" for reason, count in self.by_reason().items())
-        return f"{self.kept} of {self.read} rows kept" + (f" ({reasons})" if reasons else "")
+        told = f" ({reasons})" if reasons else ""
+        return f"{self.kept} of {self.read} rows kept{told}, {self.with_pictures} with pictures"
 
 
 def write_bad_rows(run_dir: Path, part: Part, report: DataReport) -> Path:
@@ -96,8 +99,23 @@ def write_bad_rows(run_dir: Path, part: Part, report: DataReport) -> Path:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["part"] != part]
     new = [json.dumps({"part": part, **vars(row)}, ensure_ascii=False) for row in report.bad]
-    replace_file(path, "".join(f"{line}\n" for line in kept + new))
+    replace_file(path, _lines(kept + new))
     return path
+
+
+def append_bad_row(run_dir: Path, row: BadRow) -> None:
+    """Adds a row that was left out while training to ``bad_rows.jsonl``, as part ``training``; a row stands there
+    once. Such lines stay when a resumed run lists its bad rows again."""
+    path = run_dir / BAD_ROWS
+    line = json.dumps({"part": "training", **vars(row)}, ensure_ascii=False)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if line not in lines:
+        replace_file(path, _lines([*lines, line]))
+
+
+def _lines(lines: Iterable[str]) -> str:
+    """A name of a file that is no UTF-8 comes as halves of characters, which no file takes."""
+    return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace").decode()
 
 
 class PictureFiles:
@@ -283,7 +301,7 @@ def check_needs(group: Group, needs: Needs) -> None:
     """
     if needs.comparisons and not group.edges:
         found = f"there is no comparison of answers, and {needs.algorithm} learns from nothing else"
-        raise RowError("no comparison", found, remedy=_COMPARE)
+        raise RowError("no comparison", found, remedy=_RELATE if needs.labels else _COMPARE)
     lacking = {
         "rewards": needs.rewards and any(response.reward is None for response in group.responses),
         "labels": needs.labels and any(response.label is None for response in group.responses),
@@ -295,6 +313,7 @@ def check_needs(group: Group, needs: Needs) -> None:
 
 
 _COMPARE = "Give the row chosen and rejected, make pairs with `sightline pairs`, or train with sft"
+_RELATE = "Set relation: mismatched on this source of rows: it puts an answer to another question beside each"
 _SCORE = {
     "rewards": "Score the answers with `sightline score`, or choose another algorithm",
     "labels": "Give each answer its label (relation: mismatched gives labels to rows with chosen and rejected), or "
@@ -302,8 +321,13 @@ _SCORE = {
 }
 
 
-def refuse_uncompared(groups: Iterable[Group], algorithm: str) -> None:
+def refuse_uncompared(groups: Iterable[Group], algorithm: str, *, labels: bool = False) -> None:
     """
+    Args:
+        groups: that are trained.
+        algorithm: its name.
+        labels: it learns from labelled answers, with one to another question beside each.
+
     Raises:
         DataError: names the group that has no comparison.
     """
@@ -312,5 +336,5 @@ def refuse_uncompared(groups: Iterable[Group], algorithm: str) -> None:
             raise DataError(
                 f"there is no comparison of answers, and {algorithm} learns from nothing else",
                 source=group.source or group.id,
-                remedy=_COMPARE,
+                remedy=_RELATE if labels else _COMPARE,
             )

@@ -122,6 +122,8 @@ def load_reference(path: Path) -> Reference:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         ends = {end: {name: float(value) for name, value in told[end].items()} for end in ("base", "reference")}
+        if not all(math.isfinite(value) for values in ends.values() for value in values.values()):
+            raise ValueError("a value is no finite number")
         return Reference(**{**told, **ends})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         shape = json.dumps(asdict(OVIP_7B))

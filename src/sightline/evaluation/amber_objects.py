@@ -58,7 +58,7 @@ class Judgement:
         unknown = [word for word in words if word not in self.relation]
         if unknown:
             raise DataError(
-                f"the annotated word {unknown[0]!r} is not in the relation table",
+                f"the annotated word {unknown[0]!r:.100} is not in the relation table",
                 remedy="annotations.json and relation.json must be of one release",
             )
         # associations come first, so "person" marks "woman" if woman lists person, even where person is annotated

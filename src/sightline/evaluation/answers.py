@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.data.readers.rows import RowError, parse_json
 from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.bench import Answer, Benchmark
-from sightline.evaluation.json_files import read_json
+from sightline.evaluation.submissions import answer_id, submitted_files
 from sightline.evaluation.tables import DOWNLOAD_AGAIN
 from sightline.files import replace_file
 
@@ -29,6 +30,8 @@ class StoredAnswer:
     """Tokens of the answer, end of turn included."""
     cut: bool = False
     """It reached the limit on new tokens."""
+    error: str = ""
+    """Why the question could not be answered (a broken picture, a prompt that is too long); its text is empty then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class AnswerFile:
     """All that changes an answer. Going on with other settings would mix two models, and is refused."""
 
     def start(self, *, overwrite: bool = False) -> list[StoredAnswer]:
-        """What is there already; a half-written last line is removed.
+        """What is there already; a half-written last line is removed, and so are questions that failed.
 
         Raises:
             CheckpointError: The file was made with other settings.
@@ -54,6 +57,9 @@ class AnswerFile:
             _drop_half_line(self.path)
         replace_file(self._settings_path, json.dumps(self.settings, indent=2) + "\n")
         stored = read_stored(self.path) if self.path.exists() else []
+        if any(one.error for one in stored):  # asked again: the picture may be mended
+            stored = [one for one in stored if not one.error]
+            replace_file(self.path, "".join(map(_line, stored)))
         twice = [id for id, count in Counter(one.answer.id for one in stored).items() if count > 1]
         if twice:
             raise DataError(
@@ -65,10 +71,7 @@ class AnswerFile:
 
     def append(self, answers: Iterable[StoredAnswer]) -> None:
         """Writes whole lines and forces them to the disk: what was paid for is kept."""
-        lines = "".join(
-            json.dumps({"id": one.answer.id, "text": one.answer.text, "tokens": one.tokens, "cut": one.cut}) + "\n"
-            for one in answers
-        )
+        lines = "".join(map(_line, answers))
         with self.path.open("a", encoding="utf-8") as file:
             file.write(lines)
             file.flush()
@@ -82,12 +85,27 @@ class AnswerFile:
         remedy = "Choose another --out, or pass --overwrite."
         if not self._settings_path.exists():
             raise CheckpointError(f"{self.path} exists, and {self._settings_path.name} beside it does not. {remedy}")
-        there = json.loads(self._settings_path.read_text(encoding="utf-8"))
+        try:
+            there = json.loads(self._settings_path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self._settings_path} is no JSON. {remedy}") from error
+        if not isinstance(there, dict):
+            raise CheckpointError(f"{self._settings_path} is no object of settings. {remedy}")
         here = json.loads(json.dumps(self.settings))
         names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         if names:
             changes = "; ".join(f"{name}: {there.get(name)} there, {here.get(name)} here" for name in names)
             raise CheckpointError(f"{self.path} was made with other settings ({changes}). {remedy}")
+
+
+def _line(one: StoredAnswer) -> str:
+    told = {"id": one.answer.id, "text": one.answer.text, "tokens": one.tokens, "cut": one.cut}
+    return json.dumps({**told, **({"error": one.error} if one.error else {})}) + "\n"
+
+
+def failed_answers(stored: Iterable[StoredAnswer]) -> dict[str, str]:
+    """Ids of the questions that could not be answered, with why."""
+    return {one.answer.id: one.error for one in stored if one.error}
 
 
 def read_stored(path: Path) -> list[StoredAnswer]:
@@ -99,7 +117,11 @@ def read_stored(path: Path) -> list[StoredAnswer]:
     stored = []
     for number, row in _rows(path):
         answer = _answer(row, f"{path}:{number}")
-        stored.append(StoredAnswer(answer=answer, tokens=row.get("tokens"), cut=bool(row.get("cut", False))))
+        tokens, error = row.get("tokens"), row.get("error") or ""
+        if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int)):
+            raise DataError(f"'tokens' is {tokens!r:.100}", source=f"{path}:{number}", remedy="Expected a whole number")
+        cut = row.get("cut") is True
+        stored.append(StoredAnswer(answer=answer, tokens=tokens, cut=cut, error=str(error)))
     return stored
 
 
@@ -114,7 +136,7 @@ def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
     if path.is_file() and not path.stat().st_size:
         raise DataError("the file is empty", source=str(path), remedy="Answer the benchmark first")
     if _is_ours(path):
-        return [stored.answer for stored in read_stored(path)]
+        return [stored.answer for file in submitted_files(path) for stored in read_stored(file)]
     try:
         return bench.read_export(path)
     except DataError as error:
@@ -130,11 +152,12 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether the first row has an id and a text; rows are lines, or items of a list."""
-    if path.is_dir():  # official submissions of several files
-        return False
+    """Whether the first row has an id and a text; rows are lines, or items of a list, of a file or of the first shard.
+
+    In a table they are no more than another submission.
+    """
     try:
-        row = next(iter(_values(path)), (0, None))[1]
+        row = next(iter(_values(submitted_files(path)[0])), (0, None))[1]
     except DataError:
         return False
     return isinstance(row, dict) and {"id", "text"} <= set(row)
@@ -153,33 +176,27 @@ def _values(path: Path) -> Iterator[tuple[int, Any]]:
         head = file.readline().removeprefix(codecs.BOM_UTF8).lstrip()
         file.seek(0)
         if head.startswith(b"["):
-            yield from enumerate(read_json(path), start=1)
+            yield from enumerate(_value(file.read(), str(path), "Correct the file"), start=1)
             return
         for number, line in enumerate(file, start=1):
             if line.removeprefix(codecs.BOM_UTF8).strip():
-                yield number, _value(line, f"{path}:{number}")
+                yield number, _value(line, f"{path}:{number}", "One JSON object per line")
 
 
-def _value(line: bytes, source: str) -> Any:
+def _value(text: bytes, source: str, expected: str) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
-        raise DataError(found, source=source, remedy="Save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"no JSON ({error.msg})", source=source, remedy="One JSON object per line") from error
+        return parse_json(text, expected)
+    except RowError as error:
+        raise DataError(error.found, source=source, remedy=error.remedy) from error
 
 
 def _answer(row: Mapping[str, Any], source: str) -> Answer:
     remedy = 'Write {"id": ..., "text": "..."}; no answer is an empty text'
     if not {"id", "text"} <= set(row):
-        raise DataError(f"found keys {', '.join(row)}", source=source, remedy=remedy)
-    id, text = row["id"], row["text"]
-    if not isinstance(text, str):
-        raise DataError(f"the text is {text!r}", source=source, remedy=remedy)
-    if isinstance(id, bool) or not isinstance(id, str | int):
-        raise DataError(f"the id is {id!r}", source=source, remedy="An id is a text or a whole number")
-    return Answer(id=str(id), text=text)
+        raise DataError(f"found keys {', '.join(row)}"[:200], source=source, remedy=remedy)
+    if not isinstance(row["text"], str):
+        raise DataError(f"the text is {row['text']!r:.100}", source=source, remedy=remedy)
+    return Answer(id=answer_id(row, "id", source), text=row["text"])
 
 
 def _drop_half_line(path: Path) -> None:
@@ -193,4 +210,6 @@ def _drop_half_line(path: Path) -> None:
 
 def read_stored_or_plain(path: Path, answers: Sequence[Answer]) -> list[StoredAnswer]:
     """The answers with their lengths where the file is ours, without otherwise."""
-    return read_stored(path) if _is_ours(path) else [StoredAnswer(answer=answer) for answer in answers]
+    if not _is_ours(path):
+        return [StoredAnswer(answer=answer) for answer in answers]
+    return [stored for file in submitted_files(path) for stored in read_stored(file)]

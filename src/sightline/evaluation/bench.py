@@ -24,6 +24,8 @@ OFFICIAL: Final = "official"
 """The default protocol: what the benchmark's own script prints."""
 NAMED_IDS: Final = 5
 """Ids that an error names."""
+NAMED_LENGTH: Final = 80
+"""Characters of each of them."""
 ANSWERS: Final = "answers"
 """Source in errors about answers whose file is not known here; who knows it puts it there."""
 
@@ -37,9 +39,9 @@ class Question:
     prompt: Prompt
     """Chat messages with bare image markers, and the paths of the pictures."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """Plain JSON. The harness reads ``max_new_tokens`` (the protocol's limit on the answer) and ``prompts`` (how
-    other protocols word the question, by name), ``category``, and ``protocols`` (names of those that grade it, where
-    not all do); what else stands here is the benchmark's own."""
+    """Plain JSON. The harness reads ``max_new_tokens`` (the protocol's limit on the answer), ``token_limits`` (of
+    protocols that have another, by name), ``prompts`` (how other protocols word the question, by name), ``category``,
+    and ``protocols`` (names of those that grade it, where not all do); what else stands here is the benchmark's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,8 @@ class JudgeRequest:
     images: Sequence[str] = ()
     """Paths of pictures that the last message shows."""
     temperature: float = 0.0
-    max_tokens: int = 1024
+    max_tokens: int | None = 1024
+    """The protocol's limit; None: it has none, and the judge thinks as long as it does."""
     attempt: int = 0
     """Raise it to be answered anew: part of the cache key."""
 
@@ -229,10 +232,10 @@ def check_options(bench: str, options: Mapping[str, Any], known: Iterable[str]) 
     DataError: An option that the benchmark does not have.
     """
     names = sorted(known)
-    unknown = sorted(set(options) - set(names))
+    unknown = sorted(map(str, set(options) - set(names)))
     if unknown:
         raise DataError(
-            f"unknown options {', '.join(unknown)}",
+            f"unknown options {_some(list(map(str, unknown)))}",
             source=bench,
             remedy=f"Known are {', '.join(names)}" if names else "It has none",
         )
@@ -273,4 +276,4 @@ def direction(metric: str, better: Mapping[str, Better] | None = None) -> Better
 
 
 def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED_IDS]) + (", ..." if len(ids) > NAMED_IDS else "")
+    return ", ".join(f"{id:.{NAMED_LENGTH}}" for id in ids[:NAMED_IDS]) + (", ..." if len(ids) > NAMED_IDS else "")

@@ -28,6 +28,8 @@ _PANDAS_MISSING: Final = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"}
     | {"<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 )
+_VLMEVAL_STATED: Final = re.compile(r"answer\s+is\s+\**([A-Z])\b\**", re.IGNORECASE)
+"""With "correct" before it or without: only the first such place counts."""
 _VLMEVAL_LAST_WORDS: Final = 5
 """The letter must stand in the last four words: index > number of words - 5."""
 
@@ -126,8 +128,9 @@ def lmms_leading_letter(answer: str) -> str:
 def vlmeval_option(answer: str, options: Mapping[str, str]) -> str:
     """VLMEvalKit's inference without a judge: "Z" for a refusal, "" where it cannot tell.
 
-    Exactly one option letter among the words, and within the last four of them; else exactly one option whose text
-    the answer contains, if the answer is at most twice as long as all options together.
+    Exactly one option letter among the words, and within the last four of them; else the letter of the first "answer
+    is X" in the raw answer (since 2026-06-17), if it is an option; else exactly one option whose text the answer
+    contains, if the answer is at most twice as long as all options together.
     """
     if "Failed to obtain answer via API" in answer:
         return ""
@@ -139,6 +142,9 @@ def vlmeval_option(answer: str, options: Mapping[str, str]) -> str:
         return named[0]
     if not named and "Z" in words:
         return "Z"
+    stated = _VLMEVAL_STATED.search(answer)
+    if stated and stated[1].upper() in options:
+        return stated[1].upper()
     lower = answer.lower()
     if len(lower) > 2 * sum(len(text) for text in options.values()):
         return ""

@@ -6,15 +6,15 @@ of 80 categories. A picture holds the categories of its boxes and those that its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark, Graded
-from sightline.evaluation.json_files import read_json
-from sightline.evaluation.tables import find_file
+from sightline.evaluation.json_files import read_json, read_text
+from sightline.evaluation.tables import DOWNLOAD_AGAIN, field, find_file, object_of, text_field
 from sightline.evaluation.words import Word, treebank_words
 
 _CHAIR_PAIRS: Final = (
@@ -86,10 +86,7 @@ def read_synonyms(path: Path, *, strip: bool) -> dict[str, str]:
     Raises:
         DataError: The file cannot be read or is empty.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
+    lines = read_text(path).splitlines()
     rows = [line.strip().split(", ") for line in lines if line.strip()]
     if not rows:
         raise DataError("is empty", source=str(path), remedy="Download the list of synonyms again")
@@ -133,14 +130,21 @@ class Annotations:
         """
         first = find_file(data, ("instances_*2014.json", "annotations/instances_*2014.json"), bench)
         self.folder = first.parent
-        self._instances = [read_json(path) for path in sorted(self.folder.glob("instances_*2014.json"))]
+        self._instances = _read_all(self.folder, "instances_*2014.json")
         find_file(self.folder, ("captions_*2014.json",), bench)
-        self._captions = [read_json(path) for path in sorted(self.folder.glob("captions_*2014.json"))]
+        self._captions = _read_all(self.folder, "captions_*2014.json")
 
     def file_names(self) -> dict[int, str]:
-        """Picture id to file name."""
-        files = [*self._instances, *self._captions]
-        return {image["id"]: image["file_name"] for file in files for image in file.get("images", ())}
+        """Picture id to file name.
+
+        Raises:
+            DataError: A picture has no id or no name.
+        """
+        return {
+            _number(image, "id", source): text_field(image, "file_name", source)
+            for path, file in (self._instances | self._captions).items()
+            for image, source in _listed(path, file, "images")
+        }
 
     def pictures(self, ids: Iterable[int], objects: ObjectList, *, source: str = "") -> dict[int, Picture]:
         """The pictures of these ids with what they hold.
@@ -161,23 +165,52 @@ class Annotations:
                 source=source or str(self.folder),
                 remedy="Add the annotation files of the part (train2014, val2014) that they are of",
             )
-        for box, category in self._boxes():
+        for box, category, source in self._boxes():
+            if box in found and category not in objects.categories:
+                remedy = "Take the synonyms that go with the annotations"
+                raise DataError(f"the category {category!r:.100} has no synonyms", source=source, remedy=remedy)
             if box in found:
                 found[box].add(objects.categories[category])
-        for row in self._rows(self._captions):
-            if row["image_id"] in found:
-                found[row["image_id"]].update(mention.category for mention in objects.mentions(row["caption"]))
+        for path, file in self._captions.items():
+            for row, source in _listed(path, file, "annotations"):
+                if (id := _number(row, "image_id", source)) in found:
+                    caption = text_field(row, "caption", source)
+                    found[id].update(mention.category for mention in objects.mentions(caption))
         return {id: Picture(file_name=names[id], objects=frozenset(held)) for id, held in found.items()}
 
-    def _boxes(self) -> Iterable[tuple[int, str]]:
-        for file in self._instances:
-            names = {category["id"]: category["name"] for category in file["categories"]}
-            for row in file["annotations"]:
-                yield row["image_id"], names[row["category_id"]]
+    def _boxes(self) -> Iterable[tuple[int, str, str]]:
+        """Picture, name of the category, and where it stands."""
+        for path, file in self._instances.items():
+            names = {
+                _number(one, "id", source): text_field(one, "name", source)
+                for one, source in _listed(path, file, "categories")
+            }
+            for row, source in _listed(path, file, "annotations"):
+                category = _number(row, "category_id", source)
+                if category not in names:
+                    raise DataError(f"there is no category {category}", source=source, remedy=DOWNLOAD_AGAIN)
+                yield _number(row, "image_id", source), names[category], source
 
-    @staticmethod
-    def _rows(files: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-        return (row for file in files for row in file["annotations"])
+
+def _read_all(folder: Path, pattern: str) -> dict[Path, dict[str, Any]]:
+    return {path: object_of(read_json(path), str(path)) for path in sorted(folder.glob(pattern))}
+
+
+def _listed(path: Path, file: Mapping[str, Any], name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects of a list of the file, with where each stands."""
+    listed = field(file, name, str(path))
+    if not isinstance(listed, list):
+        raise DataError(f"'{name}' is {listed!r:.100}", source=str(path), remedy=f"Expected a list. {DOWNLOAD_AGAIN}")
+    for number, one in enumerate(listed, start=1):
+        source = f"{path}: {name} {number}"
+        yield object_of(one, source), source
+
+
+def _number(row: Mapping[str, Any], name: str, source: str) -> int:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DataError(f"'{name}' is {value!r:.100}", source=source, remedy="Expected a whole number")
+    return value
 
 
 def grade_mentions(

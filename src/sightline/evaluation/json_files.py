@@ -26,9 +26,24 @@ def read_json(path: Path) -> Any:
     except UnicodeDecodeError as error:
         found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
         raise DataError(found, source=str(path), remedy="Save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        found = f"not JSON ({error})"
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits as well
+        found = "not JSON (nested too deeply)" if isinstance(error, RecursionError) else f"not JSON ({error})"
         raise DataError(found, source=str(path), remedy="Correct the file, or download it again") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        DataError: The file cannot be read, or is no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
+    except UnicodeDecodeError as error:
+        found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
+        raise DataError(found, source=str(path), remedy="Save the file as UTF-8") from error
 
 
 def write_json(path: Path, value: Any) -> None:

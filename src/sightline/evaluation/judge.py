@@ -10,52 +10,16 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest, check_options
 from sightline.evaluation.json_files import LONE_SURROGATES
+from sightline.evaluation.judges.base import Backend, Outcome, asked
+from sightline.evaluation.option_values import count_option, number_option
 from sightline.files import replace_file
-
-OnReply = Callable[[int, "Outcome"], None]
-"""Called with the number of a request and what came of it, from one thread at a time."""
-
-KINDS: Final = ("openai", "local", "replay")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """A reply and what it took."""
-
-    reply: JudgeReply
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    tries: int = 1
-
-
-class Backend(Protocol):
-    """Something that answers judge requests."""
-
-    @property
-    def name(self) -> str:
-        """Model and version."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """What a reply depends on beside name and request: address, weights, further parameters."""
-        ...
-
-    @property
-    def cached(self) -> bool:
-        """Whether its replies are worth keeping."""
-        ...
-
-    def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
-        """Answers all requests, in any order; a request that fails is reported as a reply without text."""
-        ...
 
 
 @dataclass(kw_only=True)
@@ -95,6 +59,7 @@ class JudgeClient:
         cache: Path | None = None,
         record: Path | None = None,
         prices: Prices | None = None,
+        max_tokens: int | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """
@@ -103,10 +68,11 @@ class JudgeClient:
             cache: Folder; None: nothing is kept.
             record: JSON-lines file of every reply by request id, to be replayed later.
             prices: To turn tokens into a cost.
+            max_tokens: Limit of replies to requests whose protocol sets none; None: none either.
             on_progress: Told (replies there, requests in all) of each call.
         """
         self.backend, self.cache, self.record = backend, cache, record
-        self.prices, self.on_progress = prices or Prices(), on_progress
+        self.prices, self.max_tokens, self.on_progress = prices or Prices(), max_tokens, on_progress
         self.usage = Usage()
         self.errors: list[str] = []
         """The first few failures, in words."""
@@ -121,14 +87,17 @@ class JudgeClient:
         Raises:
             DataError: The judge refuses all requests (a wrong key, address or model).
         """
-        keys = [self._key(request) for request in requests]
-        replies: dict[int, JudgeReply] = {}
+        if self.max_tokens is not None:
+            requests = [replace(one, max_tokens=one.max_tokens or self.max_tokens) for one in requests]
+        replies = self._without_picture(requests)
+        keys = ["" if index in replies else self._key(one) for index, one in enumerate(requests)]
+        self.usage.requests += len(requests)
         for index, key in enumerate(keys):
-            stored = self._stored(key)
+            stored = self._stored(key) if index not in replies else None
             if stored is not None:
                 replies[index] = stored
-        self.usage.requests += len(requests)
-        self.usage.cached += len(replies)
+                self.usage.cached += 1
+                self.usage.cut += stored.cut
         left = [index for index in range(len(requests)) if index not in replies]
 
         def note(number: int, outcome: Outcome) -> None:
@@ -151,6 +120,16 @@ class JudgeClient:
         cost = (tokens.prompt_tokens * self.prices.prompt + tokens.completion_tokens * self.prices.completion) / 1e6
         priced = {"cost": cost} if self.prices != Prices() else {}
         return {"name": self.name, **asdict(tokens), **priced, "errors": list(self.errors)}
+
+    def _without_picture(self, requests: Sequence[JudgeRequest]) -> dict[int, JudgeReply]:
+        """Failures of the requests whose pictures cannot be shown; a replay shows none."""
+        failed = {}
+        for index, request in enumerate(requests if self.backend.cached else ()):
+            missing = [path for path in request.images if not Path(path).is_file()]
+            if missing:
+                failed[index] = JudgeReply(text=None, error=f"picture {missing[0]} is missing")
+                self._count(request, Outcome(reply=failed[index]))
+        return failed
 
     def _count(self, request: JudgeRequest, outcome: Outcome) -> None:
         self.usage.prompt_tokens += outcome.prompt_tokens
@@ -176,9 +155,10 @@ class JudgeClient:
             return None
         try:
             stored = json.loads(self._path(key).read_text(encoding="utf-8"))
-            return JudgeReply(text=stored["text"], cut=stored["cut"])
-        except (ValueError, KeyError, TypeError):  # a damaged entry is asked for again
+            text, cut = stored["text"], stored["cut"]
+        except (ValueError, KeyError, TypeError, RecursionError):  # a damaged entry is asked for again
             return None
+        return JudgeReply(text=text, cut=cut) if isinstance(text, str) and isinstance(cut, bool) else None
 
     def _keep(self, key: str, reply: JudgeReply) -> None:
         if self.cache is None or reply.text is None or not self.backend.cached:
@@ -196,12 +176,6 @@ class JudgeClient:
                 told = {"id": request.id, "attempt": request.attempt, "judge": self.name}
                 line = {**told, "asked": asked(request), **asdict(reply)}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def asked(request: JudgeRequest) -> str:
-    """What a judge is asked, without pictures and parameters: a stored reply is to this question and no other."""
-    messages = [dict(message) for message in request.messages]
-    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cache_key(name: str, request: JudgeRequest, identity: str = "") -> str:
@@ -228,6 +202,7 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     "price_prompt": 0.0,
     "price_completion": 0.0,
     "parameters": None,
+    "max_tokens": None,
     "batch_size": 8,
     "dtype": "float32",
 }
@@ -249,7 +224,8 @@ def load_judge(
             ``options`` or the environment), ``http://...`` for its address, ``local:FOLDER`` for a transformers
             model, ``replay:FILE`` for stored replies.
         options: ``model``, ``url``, ``key``, ``timeout`` in seconds, ``tries``, ``workers``, ``price_prompt`` and
-            ``price_completion`` per million tokens, ``parameters`` (a mapping laid over the body of each request;
+            ``price_completion`` per million tokens, ``max_tokens`` of a reply where the protocol sets no limit,
+            ``parameters`` (a mapping laid over the body of each request;
             None takes a key out); local: ``batch_size``, ``dtype``.
         cache: See :class:`JudgeClient`.
         record: See :class:`JudgeClient`.
@@ -260,9 +236,13 @@ def load_judge(
     """
     check_options("judge", options or {}, _OPTIONS)
     chosen = dict(_OPTIONS) | dict(options or {})
-    prices = Prices(prompt=float(chosen["price_prompt"]), completion=float(chosen["price_completion"]))
+    price = [
+        number_option("judge", chosen, name, 0.0, least=0, most=1e9) for name in ("price_prompt", "price_completion")
+    ]
+    limit = None if chosen["max_tokens"] is None else count_option("judge", chosen, "max_tokens", 1)
+    prices = Prices(prompt=price[0], completion=price[1])
     backend = _backend(spec, chosen)
-    return JudgeClient(backend, cache=cache, record=record, prices=prices, on_progress=on_progress)
+    return JudgeClient(backend, cache=cache, record=record, prices=prices, max_tokens=limit, on_progress=on_progress)
 
 
 def _backend(spec: str, options: Mapping[str, Any]) -> Backend:
@@ -280,7 +260,8 @@ def _backend(spec: str, options: Mapping[str, Any]) -> Backend:
     if kind == "local":
         from sightline.evaluation.judges.local import local_judge
 
-        return local_judge(rest, dtype=options["dtype"], batch_size=int(options["batch_size"]))
+        size = count_option("judge", options, "batch_size", _OPTIONS["batch_size"])
+        return local_judge(rest, dtype=options["dtype"], batch_size=size)
     raise DataError(
         f"there is no judge {spec!r}", remedy="Write openai[:MODEL], http://ADDRESS, local:FOLDER or replay:FILE"
     )

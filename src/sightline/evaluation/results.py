@@ -102,6 +102,22 @@ def results_document(measured: Measured) -> dict[str, Any]:
     return {**lmms_eval_table([measured]), "sightline": _document(measured)}
 
 
+def results_path(folder: Path, protocol: str, *, there: bool = False) -> Path:
+    """Where the results of a protocol stand: ``results.json``, or where that is of another, ``results.PROTOCOL.json``.
+
+    Args:
+        folder: Of the benchmark.
+        protocol: Under which it was graded.
+        there: Only a file that exists will do; ``results.json`` where none is of this protocol.
+    """
+    first, own = folder / RESULTS, folder / f"results.{protocol}.json"
+    try:
+        found = json.loads(first.read_text(encoding="utf-8"))["sightline"]["protocol"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # there is none, or none that can be kept
+        return first
+    return first if found == protocol or (there and not own.is_file()) else own
+
+
 def graded_path(path: Path) -> Path:
     """Where the rows of a results file stand."""
     return path.with_name(f"{path.stem}.graded.jsonl")
@@ -121,12 +137,16 @@ def read_measured(path: Path) -> Measured:
         document = json.loads(path.read_text(encoding="utf-8"))["sightline"]
         with graded_path(path).open(encoding="utf-8") as file:
             graded = [Graded(**json.loads(line)) for line in file]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        return _measured(document, graded)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"is no whole result ({type(error).__name__}: {error})",
+            f"is no whole result ({type(error).__name__}: {error!s:.200})",
             source=str(path),
             remedy="Give a file that `sightline eval` wrote, with its .graded.jsonl beside it",
         ) from error
+
+
+def _measured(document: Mapping[str, Any], graded: Sequence[Graded]) -> Measured:
     figures = document["metrics"]
     result = Result(
         bench=document["bench"],

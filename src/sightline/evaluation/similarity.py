@@ -135,7 +135,8 @@ def read_relation(path: Path) -> dict[str, list[str]]:
         DataError: The file is missing or has another layout.
     """
     table = read_json(path)
-    if not isinstance(table, dict) or not all(isinstance(words, list) for words in table.values()):
+    lists = list(table.values()) if isinstance(table, dict) else [None]
+    if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
         raise DataError("is no object of word lists", source=str(path), remedy="Download relation.json again")
     return table
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -54,7 +55,7 @@ def write_sheet(path: Path, rows: Sequence[Mapping[str, str | int | float]]) -> 
 
 
 def read_sheet(path: Path) -> list[dict[str, str]]:
-    """The rows of the first sheet as text, under the names of its first row; empty cells are left out.
+    """The rows of the first sheet as text, under the names of its first row; empty cells are empty texts.
 
     Raises:
         DataError: It is no workbook.
@@ -63,13 +64,13 @@ def read_sheet(path: Path) -> list[dict[str, str]]:
         with zipfile.ZipFile(path) as book:
             shared = _shared_texts(book)
             sheet = ElementTree.fromstring(book.read("xl/worksheets/sheet1.xml"))
-    except (zipfile.BadZipFile, KeyError, ElementTree.ParseError, OSError) as error:
+            rows = [_row(row, shared) for row in sheet.iter(f"{{{_MAIN}}}row")]
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, IndexError, ElementTree.ParseError, OSError) as error:
         raise DataError(f"no workbook ({error})", source=str(path), remedy="Expected an .xlsx file") from error
-    rows = [_row(row, shared) for row in sheet.iter(f"{{{_MAIN}}}row")]
     if not rows:
         return []
     names = rows[0]
-    return [{names[place]: text for place, text in row.items() if place in names} for row in rows[1:] if row]
+    return [{name: row.get(place, "") for place, name in names.items()} for row in rows[1:] if row]
 
 
 def _cell(value: str | int | float) -> str:

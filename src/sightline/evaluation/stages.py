@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,19 @@ from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer
-from sightline.evaluation.bench import ANSWERS, Answer, Benchmark, Graded, Judge, Question, Result, check_protocol
+from sightline.evaluation.bench import (
+    ANSWERS,
+    Answer,
+    Benchmark,
+    Graded,
+    Judge,
+    JudgeReply,
+    JudgeRequest,
+    Question,
+    Result,
+    check_protocol,
+)
+from sightline.evaluation.formulas import evaluate
 from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts.engine import Progress, RolloutEngine
 from sightline.types import Group, Prompt
@@ -44,6 +57,12 @@ class AnswerSpec:
         values = {name: value for name, value in vars(self).items() if name != "batch_size"}
         return values if self.temperature else {**values, "seed": None, "top_p": None}
 
+    def limits(self, questions: Sequence[Question]) -> int | dict[str, int]:
+        """Most new tokens of the answers: one number, or by category where they differ."""
+        by_category = {str(one.meta.get("category", "")): self.limit(one) for one in questions}
+        every = {self.limit(one) for one in questions}
+        return every.pop() if len(every) == 1 else by_category
+
 
 def answer_questions(
     engine: RolloutEngine,
@@ -56,6 +75,8 @@ def answer_questions(
     on_progress: Progress | None = None,
 ) -> list[StoredAnswer]:
     """Answers what the file does not hold yet, batch by batch, each batch on disk before the next.
+
+    A question that the engine refuses fails alone: its answer is empty and says why, and it is asked again next time.
 
     Questions about one picture are generated together, so that the engine encodes it once. ``every``: all questions
     of the benchmark where ``questions`` are some of them; the file may hold answers to the others.
@@ -123,7 +144,12 @@ def _answer(engine: RolloutEngine, batch: Sequence[Question], spec: AnswerSpec) 
         batch_size=len(batch),
     )
     groups = [Group(prompts=(replace(question.prompt, id=question.id),)) for question in batch]
-    answered = engine.generate(groups, sampling, seed=spec.seed)
+    try:
+        answered = engine.generate(groups, sampling, seed=spec.seed)
+    except DataError as error:  # a broken picture, a prompt that is too long: of which question, shows each by itself
+        if len(batch) > 1:
+            return [one for question in batch for one in _answer(engine, [question], spec)]
+        return [StoredAnswer(answer=Answer(id=batch[0].id, text=""), error=str(error))]
     return [
         StoredAnswer(
             answer=Answer(id=question.id, text=group.responses[0].text),
@@ -149,6 +175,15 @@ def choose_questions(
         remedy = f"It has {', '.join(known)}" if known else "It has none"
         raise DataError(f"there is no category {unknown[0]!r}", source=bench, remedy=remedy)
     return [one for one in graded if not wanted or str(one.meta.get("category")) in wanted]
+
+
+def limited(questions: Sequence[Question], protocol: str | None) -> list[Question]:
+    """The questions with the protocol's limits on new tokens (``meta["token_limits"]``) in place of the default's."""
+    limits = [one.meta.get("token_limits", {}).get(protocol) for one in questions]
+    return [
+        one if limit is None else replace(one, meta={**one.meta, "max_new_tokens": limit})
+        for one, limit in zip(questions, limits, strict=True)
+    ]
 
 
 def wordings(questions: Iterable[Question]) -> Counter[str]:
@@ -197,6 +232,8 @@ class GradeSpec:
     judge: Judge | None = None
     source: str = ""
     """File of the answers, for errors."""
+    unanswered: Mapping[str, str] = field(default_factory=dict)
+    """Ids of questions that could not be answered, with why. They are in no figure."""
 
 
 def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec: GradeSpec) -> Result:
@@ -219,7 +256,75 @@ def grade_answers(bench: Benchmark, data: Path, answers: Sequence[Answer], spec:
             source=bench.name,
             remedy="Check the judge, and grade again: replies that are there are not asked for twice",
         )
-    return result
+    return leave_out(result, spec.unanswered) if spec.unanswered else result
+
+
+class _Asked(Exception):
+    """A judge would be asked now."""
+
+
+class _Listening:
+    """Stands for a judge that is not to be paid yet."""
+
+    name = "to be asked"
+
+    def ask(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply]:
+        raise _Asked
+
+
+def check_gradable(
+    bench: Benchmark, data: Path, questions: Sequence[Question], spec: GradeSpec, *, judged: bool
+) -> None:
+    """Grades empty answers as far as that goes without a judge: what is missing is said before anything is answered.
+
+    Args:
+        bench: Which benchmark.
+        data: Its data.
+        questions: Those that will be answered.
+        spec: How they will be graded; its judge is not asked.
+        judged: Whether there will be a judge.
+
+    Raises:
+        DataError: An option is unknown or wrong, a file that grading reads is missing or broken, or a judge is needed.
+    """
+    empty = [Answer(id=question.id, text="") for question in questions]
+    try:
+        bench.grade(data, empty, spec.protocol or bench.protocols[0], spec.options, _Listening() if judged else None)
+    except _Asked:
+        return
+    except DataError as error:
+        if error.source != ANSWERS:  # which answers there will be is known when they are there
+            raise
+
+
+def leave_out(result: Result, failed: Mapping[str, str]) -> Result:
+    """The result without the questions that could not be answered: its figures are the formulas of the others' counts.
+
+    Raises:
+        DataError: None could be answered.
+    """
+    kept = [row for row in result.graded if row.id not in failed]
+    first, why = next(iter(failed.items()))
+    told = f"{len(failed)} questions could not be answered (first: {first}: {why})"
+    if not kept:
+        raise DataError(f"all {told}", source=result.bench, remedy="Mend the pictures, or take a model that reads more")
+    metrics = {name: evaluate(result.formulas[name], kept) for name in result.metrics if name in result.formulas}
+    note = f"{told}: they are in no figure, and figures are those of the stored formulas, by category there are none"
+    return replace(
+        result,
+        metrics=metrics,
+        metrics_printed={name: _alike(value, result.metrics_printed.get(name, "")) for name, value in metrics.items()},
+        by_category={},
+        graded=kept,
+        notes=[*result.notes, note],
+        failures=result.failures + len(failed),
+    )
+
+
+def _alike(value: float, printed: str) -> str:
+    """The value with as many decimals as the script prints."""
+    decimals = re.fullmatch(r"-?\d+\.(\d{1,4})", printed)
+    return f"{value:.{len(decimals[1])}f}" if decimals else f"{value:.4f}"
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import base64
 import csv
 import io
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,17 +15,21 @@ from typing import Any, Final
 from sightline.data.readers.pictures import Pictures
 from sightline.data.readers.rows import RowError, read_rows
 from sightline.errors import DataError
-from sightline.evaluation.bench import Answer, Benchmark
+from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.files import replace_file
 from sightline.types import Prompt
 
 PICTURE_COLUMNS: Final = ("image", "images")
 """Columns that hold encoded pictures in parquet and TSV files."""
-_KINDS: Final = (".json", ".jsonl", ".parquet")
+KINDS: Final = (".json", ".jsonl", ".parquet")
+"""Endings of files of rows."""
+_SHOWN: Final = 300
+"""Characters of a list of names that a message quotes."""
 DOWNLOAD_AGAIN: Final = "Download the file again"
 """The remedy where a published file is broken."""
-_DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
+DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
+"""Endings of tables of text, and what stands between their cells."""
 _LONGEST_REFERENCE: Final = 64
 """A TSV of VLMEvalKit repeats a picture by the index of the row that holds it: a text this short is an index."""
 
@@ -65,16 +71,17 @@ def read_table(path: Path, *, pictures: bool = True) -> Iterator[dict[str, Any]]
     Raises:
         DataError: The file cannot be read; names file and row.
     """
-    delimiter = _DELIMITERS.get(path.suffix.lower())
-    rows = _records(path) if delimiter is None else _delimited(path, delimiter)
+    delimiter = DELIMITERS.get(path.suffix.lower())
+    rows = _records(path) if delimiter is None else _delimited(path)
     for row in rows:
         yield row if pictures else {name: _without_picture(name, value, delimiter) for name, value in row.items()}
 
 
-def read_tables(paths: Iterable[Path], *, pictures: bool = True) -> Iterator[dict[str, Any]]:
-    """The rows of several files (shards), one after another."""
+def read_tables(paths: Iterable[Path], *, pictures: bool = True) -> Iterator[tuple[dict[str, Any], str]]:
+    """The rows of several files (shards), one after another, with where each stands: ``file:row``."""
     for path in paths:
-        yield from read_table(path, pictures=pictures)
+        for number, row in enumerate(read_table(path, pictures=pictures), start=1):
+            yield row, f"{path}:{number}"
 
 
 def field(row: Mapping[str, Any], name: str, source: str) -> Any:
@@ -87,11 +94,79 @@ def field(row: Mapping[str, Any], name: str, source: str) -> Any:
         raise DataError(f"'{name}' is null", source=source, remedy="Fill it in; an empty text is a value")
     if name not in row:
         raise DataError(
-            f"has no '{name}'",
+            f"has no '{name:.100}'",
             source=source,
-            remedy=f"Found {', '.join(map(str, row))}; expected the layout of the official release",
+            remedy=f"Found {', '.join(map(str, row))[:_SHOWN]}; expected the layout of the official release",
         )
     return row[name]
+
+
+def text_field(row: Mapping[str, Any], name: str, source: str) -> str:
+    """A text that must be there; a number is taken as its digits.
+
+    Raises:
+        DataError: It is not there, or something else.
+    """
+    value = field(row, name, source)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"'{name}' is {value!r:.100}", source=source, remedy=f"Expected a text. {DOWNLOAD_AGAIN}")
+    return str(value)
+
+
+def texts_field(row: Mapping[str, Any], name: str, source: str) -> list[str]:
+    """A list of texts that must be there; numbers are taken as their digits.
+
+    Raises:
+        DataError: It is not there, or something else.
+    """
+    value = field(row, name, source)
+    if not isinstance(value, list):
+        raise DataError(
+            f"'{name}' is {value!r:.100}", source=source, remedy=f"Expected a list of texts. {DOWNLOAD_AGAIN}"
+        )
+    return [text_field({name: one}, name, source) for one in value]
+
+
+def optional_text(row: Mapping[str, Any], name: str, source: str) -> str:
+    """A text, or nothing where the column is missing or null.
+
+    Raises:
+        DataError: It is something else.
+    """
+    return "" if row.get(name) is None else text_field(row, name, source)
+
+
+def number_of(id: str) -> int:
+    """An id as the number that an official file wants.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not (id.isdecimal() and id.isascii() and len(id) < 19):
+        raise DataError(f"the id {id!r:.100} is no number, as the official format wants it")
+    return int(id)
+
+
+def object_of(value: Any, source: str) -> dict[str, Any]:
+    """An object of named columns.
+
+    Raises:
+        DataError: It is something else.
+    """
+    if not isinstance(value, dict):
+        raise DataError(f"is {value!r:.100}", source=source, remedy=f"Expected an object. {DOWNLOAD_AGAIN}")
+    return value
+
+
+def check_ids(ids: Sequence[str], source: str) -> None:
+    """Raises:
+    DataError: An id stands twice among the questions.
+    """
+    if len(set(ids)) < len(ids):
+        twice = next(id for id, count in Counter(ids).items() if count > 1)
+        raise DataError(f"the id {twice!r:.100} stands twice", source=source, remedy=DOWNLOAD_AGAIN)
 
 
 class PictureFiles:
@@ -113,7 +188,7 @@ class PictureFiles:
     def named(self, name: str) -> str:
         """The path of a picture by name, where it lies; where it lies nowhere, the official place."""
         for place in self._places:
-            if (place / name).is_file():
+            if is_file(place / name):
                 return str(place / name)
         return str(self._places[0] / name)
 
@@ -126,14 +201,15 @@ class PictureFiles:
         value = row.get("image")
         if isinstance(value, str) and Path(value).suffix and len(value) < 260:
             return self.named(value)
-        if not value:
+        if value is None or value in ("", b"", {}):
             return self.named(name)
         try:
             if not isinstance(value, str):
                 return self._embedded.path(value)
             return self._base64(value, str(row.get("index", "")), source)
-        except RowError as error:
-            raise DataError(error.found, source=source, remedy="Download the file again") from error
+        except (RowError, TypeError, ValueError) as error:
+            found = error.found if isinstance(error, RowError) else f"'image' is no picture ({error})"
+            raise DataError(found, source=source, remedy=DOWNLOAD_AGAIN) from error
         except OSError as error:
             raise DataError(
                 f"a picture cannot be written ({error.strerror})", source=source, remedy="Make the folder writable"
@@ -146,6 +222,14 @@ class PictureFiles:
             return self._by_index[value]
         self._by_index[index] = self._embedded.path({"bytes": base64.b64decode(value)})
         return self._by_index[index]
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file lies there; no name is too odd to be asked for."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
 
 
 def picture_prompt(id: str, text: str, images: Sequence[str], facts: Mapping[str, Any] | None = None) -> Prompt:
@@ -162,44 +246,6 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     replace_file(path, "".join(lines), errors=LONE_SURROGATES)
 
 
-def read_answers(path: Path, key: str, texts: Sequence[str]) -> list[Answer]:
-    """Answers from rows that hold an id under ``key`` and the text under the first of ``texts`` that is there.
-
-    Raises:
-        DataError: A row lacks one of them.
-    """
-    return [
-        Answer(id=answer_id(row, key, f"{path}:{number}"), text=answer_text(row, texts, f"{path}:{number}"))
-        for number, row in enumerate(read_table(path), start=1)
-    ]
-
-
-def answer_id(row: Mapping[str, Any], key: str, source: str) -> str:
-    """The id of a submitted row.
-
-    Raises:
-        DataError: There is none, or it is neither text nor a whole number.
-    """
-    id = field(row, key, source)
-    if isinstance(id, bool) or not isinstance(id, str | int):
-        raise DataError(f"'{key}' is {id!r}", source=source, remedy="An id is a text or a whole number")
-    return str(id)
-
-
-def answer_text(row: Mapping[str, Any], texts: Sequence[str], source: str) -> str:
-    """The answer of a submitted row, under the first of ``texts`` that is there; a number is taken as its digits.
-
-    Raises:
-        DataError: There is none, or it is no text.
-    """
-    there = [name for name in texts if name in row] or texts
-    name = next((name for name in there if row.get(name) is not None), there[0])
-    text = field(row, name, source)
-    if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise DataError(f"'{name}' is {text!r}", source=source, remedy="An answer is a text; no answer is an empty one")
-    return str(text)
-
-
 def _without_picture(name: str, value: Any, delimiter: str | None) -> Any:
     """In a TSV the column of pictures is text as well: base64."""
     encoded = isinstance(value, Mapping | list | bytes) or (isinstance(value, str) and delimiter is not None)
@@ -209,8 +255,8 @@ def _without_picture(name: str, value: Any, delimiter: str | None) -> Any:
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise DataError("no such file", source=str(path), remedy="Correct the path")
-    if path.suffix.lower() not in _KINDS:  # a name without one of these would be looked for on the hub
-        kinds = ", ".join((*_KINDS, *_DELIMITERS))
+    if path.suffix.lower() not in KINDS:  # a name without one of these would be looked for on the hub
+        kinds = ", ".join((*KINDS, *DELIMITERS))
         raise DataError(f"is named as none of {kinds}", source=str(path), remedy="Name the file as what it is")
     if path.suffix.lower() == ".json" and (whole := _whole_object(path)) is not None:
         yield whole
@@ -232,17 +278,33 @@ def _whole_object(path: Path) -> dict[str, Any] | None:
     """The object that a .json file is; None where it is a list, or lines of objects."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError):  # what is wrong is said where the rows are read
+    except (ValueError, RecursionError):  # what is wrong is said where the rows are read
         return None
     return content if isinstance(content, dict) else None
 
 
-def _delimited(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
+def read_cells(path: Path) -> list[dict[str, str]]:
+    """The rows of a .tsv or .csv file under the names of its first row, empty cells as empty texts.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
+    except UnicodeDecodeError as error:
+        found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
+        raise DataError(found, source=str(path), remedy="Save the file as UTF-8") from error
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # base64 pictures exceed the limit of 131,072
-    for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()], restval="")
+    try:
+        return [{name: value for name, value in row.items() if name is not None} for row in reader]
+    except csv.Error as error:
+        raise DataError(f"is no table ({error})", source=f"{path}:{reader.line_num}", remedy=DOWNLOAD_AGAIN) from error
+
+
+def _delimited(path: Path) -> Iterator[dict[str, Any]]:
+    for row in read_cells(path):
         # an empty cell is a missing value, as pandas reads it
-        yield {name: value for name, value in row.items() if name is not None and value not in (None, "")}
+        yield {name: value for name, value in row.items() if value}

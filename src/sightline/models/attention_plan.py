@@ -21,13 +21,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.models.varlen import Lengths
+from sightline.models.varlen import Lengths, kernel_takes
 from sightline.types import Batch
 
 Form = Literal["dense", "segments", "gather", "merge"]
@@ -194,6 +194,31 @@ def plan_attention(batch: Batch, form: Form) -> TreePlan:
         gather=gather,
         merge=merge,
     )
+
+
+def best_form(batch: Batch, text: Any, dtype: torch.dtype) -> Form:
+    """The form that a batch's device computes best.
+
+    Args:
+        batch: in layout ``packed`` or ``tree``.
+        text: the decoder's config.
+        dtype: of the hidden states; autocast's counts where it is on.
+    """
+    device = batch.tokens.device
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if not kernel_takes(device, dtype, size):
+        return "segments"
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))
+
+
+def has_windows(text: Any) -> bool:
+    """Whether a decoder of this config has layers with a sliding window."""
+    if getattr(text, "layer_types", None) is not None:
+        return "sliding_attention" in text.layer_types
+    return getattr(text, "sliding_window", None) is not None
 
 
 def cheaper_form(batch: Batch, *, key_bytes: int, windows: bool) -> Literal["gather", "merge"]:

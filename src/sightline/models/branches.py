@@ -164,7 +164,7 @@ def decoding(policy: Policy) -> Iterator[None]:
         for decoder in switched:
             decoder.set_attn_implementation(BRANCHES)
         # compiled layers run as they are: every token changes what a branch holds
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with torch.no_grad(), policy.autocast(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         for decoder, implementation in zip(switched, before, strict=True):

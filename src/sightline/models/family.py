@@ -35,6 +35,8 @@ class Family:
     """Concatenates the processor outputs of several images."""
     positions: PositionFn
     """(placeholder mask [L] bool, images in order of occurrence, model config) -> [L] or [3,L] rope positions."""
+    config_keys: tuple[tuple[str, ...], ...] = (("text_config",), ("vision_config",))
+    """What its config.json must have for its sizes to be known, one of each."""
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Prefixes of parameters that the forward never uses (frozen, or DDP would wait for them)."""
     row_inputs: Callable[[Tensor], dict[str, Tensor]] = lambda placeholders: {}

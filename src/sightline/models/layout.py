@@ -286,7 +286,9 @@ def _columns(responses: Sequence[Any], scored: Sequence[int]) -> dict[str, Any]:
 
 
 def _weights(response: Any, count: int) -> list[float]:
-    own = list(response.weights or ())
+    if response.weights is None:
+        return [1.0] * count
+    own = list(response.weights)
     if response.trained is not None and len(own) != sum(response.trained):  # one for each token, trained or not
         own = _of_trained(own, response.trained)
     return [1.0] * (count - len(own)) + own  # trained history comes first and weighs 1

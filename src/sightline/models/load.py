@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 from sightline.errors import RecipeError
+from sightline.models.adapters import check_kind, fingerprint
 from sightline.models.attention import TREE
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family, family_of
-from sightline.models.policy import PARTS, Policy, base_name
+from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
+from sightline.models.policy import Policy, base_name
+from sightline.models.precision import in_float32
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
+from sightline.models.weights import WEIGHED, check_adapter, check_layout, check_size, check_weights
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
 
 IMAGE_BACKEND = "pil"
@@ -45,6 +48,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         RecipeError: no model at ``spec.path``, or parts that cannot be trained as asked.
         UnsupportedError: a model family or layout that Sightline does not have.
     """
+    check_layout(spec.path)
     config = _read(AutoConfig, spec.path)
     family = family_of(config)
     family.check_layout(spec.layout)
@@ -53,24 +57,32 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         family.check_pictures(config, processor)
     except RecipeError as error:
         raise RecipeError(f"model.path {spec.path}: {error}") from error
-    model = _read(
+    check_size(spec.path, config, AutoModelForImageTextToText)
+    model, found = _read(
         AutoModelForImageTextToText,
         spec.path,
         dtype=getattr(torch, spec.dtype),
         attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
+        **WEIGHED,
     )
+    check_weights(spec.path, found, family.unused(config))
     if spec.gradient_checkpointing:
         checkpoint_activations(model)
     base = BaseModel.of(model, spec.path)
     if spec.adapter is not None:
+        check_kind(spec.adapter)
         base.check(spec.adapter)
     model = _with_adapter(model, family, spec, trainable)
     head = _score_head(config, spec, heads)
-    policy = Policy(model, processor, family, attention=spec.attention, score_head=head, base_model=base)
+    start = None if spec.adapter is None else fingerprint(model, BaseModel.of(model, spec.path).fingerprint)
+    policy = Policy(
+        model, processor, family, attention=spec.attention, score_head=head, base_model=base, start_adapter=start
+    )
     if not heads & {"logprobs", "entropy"}:
         _freeze_lm_head(policy)
     if not trainable:
         policy.requires_grad_(False)
+    policy.masters = in_float32(policy.model)
     return policy
 
 
@@ -130,9 +142,11 @@ def _template(path: str) -> str:
 
 def _read(loader: Any, path: str, **options: Any) -> Any:
     try:
-        return loader.from_pretrained(path, **options)
+        return loader.from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:  # ValueError: a folder without a model in it
         first = str(error).strip().splitlines()[0]
+        if "custom code" in first:
+            first = "it brings code of its own to run, and code from model folders is never run"
         if (Path(path) / "adapter_config.json").is_file():
             first = "it holds a PEFT adapter: name it as model.adapter or --adapter, and the model it was made for here"
         raise RecipeError(
@@ -155,12 +169,16 @@ def hide_loading_bars() -> None:
 
 
 def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) -> nn.Module:
-    modes = {part: getattr(spec.parts, part) for part in PARTS}
+    parts = spec.parts or PartsSpec()
+    modes = modes_of(parts)
     if spec.adapter is not None:
         wrapped = _adapted(model, spec.adapter, trainable)
+        tie_copies(wrapped)
+        modes = resolve(wrapped, family, spec) if trainable else modes
     elif trainable and "lora" in modes.values():
         with _without_old_names():
-            wrapped = get_peft_model(model, lora_config(model, family, spec.parts, spec.lora))
+            wrapped = get_peft_model(model, lora_config(model, family, parts, spec.lora or LoraSpec()))
+        tie_copies(wrapped)
     else:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(trainable and modes[family.part_of(name)] == "full")
@@ -168,7 +186,7 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
     unused = family.unused(model.config)
     for name, parameter in wrapped.named_parameters():
         plain = base_name(name)
-        frozen = modes[family.part_of(plain)] == "frozen" and spec.adapter is None
+        frozen = modes[family.part_of(plain)] == "frozen"
         if plain.startswith(unused) or frozen or not trainable:
             parameter.requires_grad_(False)
     if trainable and not any(parameter.requires_grad for parameter in wrapped.parameters()):
@@ -178,63 +196,23 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
 
 @contextmanager
 def _without_old_names() -> Iterator[None]:
-    """PEFT 0.21 asks for gradient checkpointing by its old name; gone when it asks by the new one."""
+    """PEFT 0.21 asks for gradient checkpointing by its old name; gone when it asks by the new one. And it warns of
+    tied embeddings, which ``tie_copies`` sees to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*", category=UserWarning)
         yield
 
 
 def _adapted(model: Any, adapter: str, trainable: bool) -> PeftModel:
     try:
         with _without_old_names():
-            return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: made for a model of other sizes
-        first = str(error).strip().splitlines()[0]
+            wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    except (KeyError, OSError, RuntimeError, ValueError) as error:  # KeyError: half a file; RuntimeError: other sizes
+        first = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
         raise RecipeError(
             f"no adapter could be loaded from model.adapter {adapter!r} ({first}). "
             "Give the folder of a PEFT adapter: the model folder of a LoRA run"
         ) from error
-
-
-def lora_config(model: nn.Module, family: Family, parts: PartsSpec, lora: LoraSpec) -> LoraConfig:
-    """A PEFT config whose targets are the linear layers of the parts in mode ``lora``.
-
-    Parts in mode ``full`` are trained as PEFT ``modules_to_save``: copies, so that switching the
-    adapter off gives back the untrained model.
-    """
-    modes = {part: getattr(parts, part) for part in PARTS}
-    patterns = [_targets(model, family, part, lora.targets) for part in PARTS if modes[part] == "lora"]
-    saved = [module for part in PARTS if modes[part] == "full" for module in _modules(model, family, part)]
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules="|".join(patterns),
-        modules_to_save=saved or None,
-    )
-
-
-def _targets(model: nn.Module, family: Family, part: str, targets: str) -> str:
-    """A regular expression for the full names of a part's linear layers."""
-    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and family.part_of(f"{n}.weight") == part]
-    linear = [name for name in linear if name != "lm_head"]
-    if targets != "all-linear" and part != "projector":
-        linear = [name for name in linear if ("attn" in name) == (targets == "attention")]
-    if not linear:
-        raise RecipeError(f"model.parts.{part} is lora and no linear layer matches model.lora.targets {targets!r}")
-    prefixes = {"language": (f"{family.language}.",), "projector": family.projector, "vision": family.vision}[part]
-    others = family.projector if part == "vision" else ()
-    barred = "".join(f"(?!{re.escape(other)})" for other in others)
-    start = "|".join(re.escape(prefix) for prefix in prefixes if any(name.startswith(prefix) for name in linear))
-    leaves = "|".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
-    middle = {"all-linear": r"(?:.*\.)?", "attention": r".*attn\.", "mlp": r"(?!.*attn\.)(?:.*\.)?"}
-    return f"{barred}(?:{start}){middle[targets if part != 'projector' else 'all-linear']}(?:{leaves})"
-
-
-def _modules(model: nn.Module, family: Family, part: str) -> list[str]:
-    """Module names of a part, as PEFT's ``modules_to_save`` takes them."""
-    if part == "language":
-        return [family.language, "lm_head"]
-    prefixes = family.projector if part == "projector" else family.vision
-    names = {name for name, _ in model.named_modules()}
-    return [prefix.rstrip(".") for prefix in prefixes if prefix.rstrip(".") in names]
+    check_adapter(wrapped, adapter)
+    return wrapped

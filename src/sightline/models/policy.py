@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +12,21 @@ from typing import Any, Literal
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sightline.errors import CheckpointError, UnsupportedError
+from sightline.models.adapters import POLICY, START, keep_reference, plain_linear, switched
 from sightline.models.attention import TREE
-from sightline.models.attention_plan import Form, TreePlan, cheaper_form, plan_attention
+from sightline.models.attention_plan import TreePlan, best_form, plan_attention
 from sightline.models.base_model import BaseModel
 from sightline.models.compiled import compile_layers
 from sightline.models.family import Family
+from sightline.models.precision import Masters, save_model
+from sightline.models.rope import steady_length
 from sightline.models.score_head import ScoreHead
-from sightline.models.varlen import kernel_takes
-from sightline.ops.logprobs import log_collision, selected_logprobs
+from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
@@ -47,6 +50,7 @@ class Policy(nn.Module):
         attention: Attention = "auto",
         score_head: ScoreHead | None = None,
         base_model: BaseModel | None = None,
+        start_adapter: str | None = None,
     ) -> None:
         """
         Args:
@@ -57,6 +61,7 @@ class Policy(nn.Module):
                 the batch suggest.
             score_head: for a reward model.
             base_model: what an adapter is saved with, so that it is not loaded onto another model.
+            start_adapter: fingerprint of the adapter that was loaded; None: none, or a new one, which changes nothing.
         """
         super().__init__()
         self.model: Any = model
@@ -65,6 +70,10 @@ class Policy(nn.Module):
         self.attention = attention
         self.score_head = score_head
         self.base_model = base_model
+        self.start_adapter = start_adapter
+        self._reference: str | None = None
+        self.masters: Masters | None = None
+        """Trained weights that are float32 in a bfloat16 model."""
         for decoder in decoders(self.language):  # any other would not see the plan, and let every token see every other
             decoder.set_attn_implementation(TREE)
 
@@ -145,7 +154,8 @@ class Policy(nn.Module):
             batch: on the device of the model.
             heads: what to compute: ``logprobs`` [N], ``entropy`` and ``collision`` [N] (no gradient), ``reward`` [R]
                 (score head).
-            reference: score with the adapters off and without gradient or dropout.
+            reference: score as training found the policy, without gradient or dropout: with its adapters off, or
+                with the adapter that it started from (:meth:`keep_reference`).
 
         Returns:
             Scores in float32; a head that was not asked for is None.
@@ -159,32 +169,47 @@ class Policy(nn.Module):
             what = "reference" if reference else "policy"
             raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
         logprobs = entropy = collision = score = None
-        with self.as_reference() if reference else nullcontext():
-            hidden = self.hidden(batch)
-            head = self.base.get_output_embeddings()
+        with self.autocast(), self.as_reference() if reference else nullcontext():
+            hidden = self._reached(self.hidden(batch))
             if heads & {"logprobs", "entropy"}:
-                logprobs, entropy = selected_logprobs(
-                    hidden[batch.source], head.weight, head.bias, batch.target, entropy="entropy" in heads
-                )
+                logprobs, entropy = self._logprobs(hidden[batch.source], batch.target, "entropy" in heads)
             if "collision" in heads:
-                collision = log_collision(hidden[batch.source], head.weight, head.bias)
+                collision = log_collision(self.base.get_output_embeddings(), hidden[batch.source])
             if "reward" in heads:
                 assert self.score_head is not None
                 score = self.score_head(hidden[batch.last])
         return Scores(logprobs=logprobs, entropy=entropy, collision=collision, reward=score)
 
+    def _logprobs(self, hidden: Tensor, target: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        head = self.base.get_output_embeddings()
+        if (linear := plain_linear(head)) is None:
+            return logprobs_through(head, hidden, target, entropy=entropy)
+        return selected_logprobs(hidden, linear.weight, linear.bias, target, entropy=entropy)
+
+    def keep_reference(self) -> None:
+        """Makes the adapter's switch give the policy as it is now: new adapters are switched off, and a loaded one
+        gives way to a frozen copy of it.
+
+        Raises:
+            UnsupportedError: no adapter.
+            RecipeError: one that is there only once, or something else is trained.
+        """
+        if not self.has_adapter:
+            raise _no_adapter()
+        low = self.masters is not None
+        self._reference = keep_reference(self.model, loaded=self.start_adapter is not None, in_float32=low)
+
     @contextmanager
     def as_reference(self) -> Iterator[None]:
-        """Adapters off, no gradient, no dropout; all restored on leaving."""
+        """The policy as training found it, no gradient, no dropout; all restored on leaving."""
         if not self.has_adapter:
-            raise UnsupportedError(
-                "reference by adapter was asked for and the model has none. "
-                "Set model.parts.language to lora, or reference to copy or cache"
-            )
+            raise _no_adapter()
+        if self.start_adapter is not None and self._reference is None:
+            raise UnsupportedError("the policy goes on from an adapter. Call keep_reference before training")
         training = self.training
         try:
             self.eval()
-            with torch.no_grad(), self.model.disable_adapter():
+            with torch.no_grad(), switched(self.model, self._reference):
                 yield
         finally:
             self.train(training)
@@ -193,8 +218,17 @@ class Policy(nn.Module):
         """Fills ``features`` where all vision parts are frozen, so that policy and reference share them."""
         if batch.layout == "rows" or not batch.vision or not self.sees_frozen:
             return batch
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             return batch.with_columns(features=self.image_features(batch))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Around all that computes: where some weights are bfloat16 and trained ones float32, bfloat16.
+
+        Casts are not kept: every weight is read once in a pass, and together they would be another model.
+        """
+        if self.masters is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.masters.dtype, cache_enabled=False)
 
     def image_features(self, batch: Batch) -> Tensor:
         """[sum(image_tokens), D]: one pass of the vision tower over the distinct images."""
@@ -204,7 +238,17 @@ class Policy(nn.Module):
         return features
 
     def hidden(self, batch: Batch) -> Tensor:
-        """[T,D]: last hidden states, after the final norm."""
+        """[T,D]: last hidden states, after the final norm.
+
+        Raises:
+            UnsupportedError: a row so long that its numbers would depend on the rows beside it.
+        """
+        limit = steady_length(self.config)
+        if limit is not None and int(batch.positions.max()) >= limit:
+            raise UnsupportedError(
+                f"a row has {int(batch.positions.max()) + 1} positions, and the rotary embedding of this model changes "
+                f"for all rows of a call once one is longer than {limit}. Leave out what is longer"
+            )
         return self._rows(batch) if batch.layout == "rows" else self._flat(batch)
 
     def _flat(self, batch: Batch) -> Tensor:
@@ -230,24 +274,11 @@ class Policy(nn.Module):
             batch: in layout ``packed`` or ``tree``.
             dtype: of the hidden states.
         """
-        form = self.form(batch, dtype)
+        form = best_form(batch, self.config.get_text_config(), dtype) if self.attention == "auto" else self.attention
         if form not in batch.plans:
             batch.plans[form] = plan_attention(batch, form)
         plan: TreePlan = batch.plans[form]
         return plan
-
-    def form(self, batch: Batch, dtype: torch.dtype) -> Form:
-        """The form of attention for a batch: the one asked for, or the one that its device computes best."""
-        if self.attention != "auto":
-            return self.attention
-        device, text = batch.tokens.device, self.config.get_text_config()
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
-        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        if not kernel_takes(device, dtype, size):
-            return "segments"
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))
 
     def _rows(self, batch: Batch) -> Tensor:
         """The model's own forward on right-padded rows: its positions, its masks, its merging of images."""
@@ -271,6 +302,16 @@ class Policy(nn.Module):
         )
         hidden: Tensor = output.last_hidden_state[kept]
         return hidden
+
+    def _reached(self, hidden: Tensor) -> Tensor:
+        """Hidden states that a gradient flows from. Where only projector or tower are trained, those of text alone
+        hang on nothing that is trained: a gradient of 0 then goes to the first trained parameter, so that there is a
+        backward pass, as the other ranks have one."""
+        first = next((parameter for parameter in self.model.parameters() if parameter.requires_grad), None)
+        if first is None or hidden.requires_grad or not torch.is_grad_enabled():
+            return hidden
+        own = first.to_local() if isinstance(first, DTensor) else first  # spread over the ranks: its own share
+        return hidden + own.reshape(-1)[:0].sum().to(hidden.dtype)
 
     @contextmanager
     def _company(self, features: Tensor) -> Iterator[None]:
@@ -321,7 +362,7 @@ class Policy(nn.Module):
             state: the tensors of ``state_dict()`` to write, where those of this module are not whole; None: its own.
         """
         own = None if state is None else {n.removeprefix(_MODEL): v for n, v in state.items() if n.startswith(_MODEL)}
-        self.model.save_pretrained(directory, state_dict=own)
+        save_model(self.model, directory, own, self.masters, adapter=POLICY if self.has_adapter else None)
         self.processor.save_pretrained(directory)
         if self.has_adapter and self.base_model is not None:
             self.base_model.save(directory)
@@ -329,19 +370,21 @@ class Policy(nn.Module):
             self.score_head.save(directory, None if state is None else state[f"{_HEAD}weight"])
 
 
+def _no_adapter() -> UnsupportedError:
+    return UnsupportedError(
+        "reference by adapter was asked for and the model has none. "
+        "Set model.parts.language to lora, or reference to copy or cache"
+    )
+
+
 def decoders(language: nn.Module) -> list[PreTrainedModel]:
     """The transformers models in a causal decoder: one saved whole by PEFT is there twice, each with its own config."""
     return [module for module in language.modules() if isinstance(module, PreTrainedModel)]
 
 
-def has_windows(text: Any) -> bool:
-    """Whether a decoder of this config has layers with a sliding window."""
-    if getattr(text, "layer_types", None) is not None:
-        return "sliding_attention" in text.layer_types
-    return getattr(text, "sliding_window", None) is not None
-
-
 def base_name(name: str) -> str:
     """A parameter's name in the transformers model, without what PEFT and wrappers put around it."""
     name = name.removeprefix("module.").removeprefix("base_model.model.")
-    return name.replace("modules_to_save.default.", "").replace("original_module.", "")
+    for held in (f"modules_to_save.{POLICY}.", f"modules_to_save.{START}.", "original_module."):
+        name = name.replace(held, "")
+    return name

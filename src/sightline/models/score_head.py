@@ -63,11 +63,17 @@ def load_score_head(folder: str | Path, hidden_size: int) -> ScoreHead:
     """The score head in a model or adapter folder.
 
     Raises:
-        CheckpointError: no head, one of another format, or one for another hidden size.
+        CheckpointError: no head, one of another format or of other tensors, or one for another hidden size.
     """
     path = Path(folder)
     settings = read_score_settings(path)
-    weight = load_file(path / WEIGHTS)[_KEY]
+    tensors = load_file(path / WEIGHTS)
+    if tensors.keys() != {_KEY}:
+        raise CheckpointError(
+            f"{path / WEIGHTS} holds {', '.join(sorted(tensors)) or 'nothing'}, where {_KEY} was expected. "
+            "Take the score head that a run with algorithm.name: reward_model wrote"
+        )
+    weight = tensors[_KEY]
     if weight.shape != (hidden_size,):
         raise CheckpointError(
             f"{path / WEIGHTS} is for a hidden size of {weight.shape[0]}, the model has {hidden_size}. "

@@ -116,3 +116,17 @@ def _crop(made: Any) -> tuple[int, int] | None:
 def _sides(size: Mapping[str, int]) -> tuple[int, int] | None:
     """Height and width, where a size gives both."""
     return (size["height"], size["width"]) if {"height", "width"} <= dict(size).keys() else None
+
+
+def resized_pixels(processor: Any, size: tuple[int, int]) -> int:
+    """Pixels of a picture of ``size`` (height, width) as the processor resizes it before it cuts it.
+
+    Only a shortest edge without a longest one knows no bound (LLaVA 1.5): the other side grows with the ratio. Tiles
+    (LLaVA-NeXT) and patches (Qwen-VL) have fixed grids or a most.
+    """
+    made = processor.image_processor
+    wanted = dict(made.size)
+    shortest, longest = wanted.get("shortest_edge"), wanted.get("longest_edge")
+    if not made.do_resize or shortest is None or longest is not None or hasattr(made, "image_grid_pinpoints"):
+        return 0
+    return int(shortest * shortest * max(size) / max(1, min(size)))

@@ -77,7 +77,7 @@ class Negatives:
         if spec.kind == "other":
             return self.others[path]
         if spec.kind == "blank":
-            size, dark = (_SMALL if spec.size == "small" else _opened(path).size), _white(path)
+            size, dark = (_SMALL if spec.size == "small" else opened(path).size), _white(path)
             name = "black" if dark else "blank"
             return self._kept(f"{name}-{size[0]}x{size[1]}.png", lambda: blank(size, dark=dark))
         if spec.kind == "crop":
@@ -92,7 +92,7 @@ class Negatives:
         name = hashlib.blake2b(f"{self.spec.kind}:{draw}:{content}".encode(), digest_size=16).hexdigest()
 
         def differing() -> Image.Image:
-            picture = _opened(path)
+            picture = opened(path)
             return unlike(make(picture, f"{self.spec.kind}:{draw}"), picture)
 
         return self._kept(f"{self.spec.kind}-{name}.png", differing)
@@ -181,13 +181,6 @@ def _without(messages: Sequence[Message], places: range) -> tuple[Message, ...]:
 
 def _generator(draw: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.blake2b(draw.encode(), digest_size=8).digest(), "big"))
-
-
-def _opened(path: str) -> Image.Image:
-    try:
-        return opened(path)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _unreadable(path, error) from error
 
 
 def _white(path: str) -> bool:

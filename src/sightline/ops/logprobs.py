@@ -8,11 +8,13 @@ kept instead, which saves a matrix product. Under a frozen head (LoRA) neither i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 CHUNK = 256
 """Tokens whose logits exist at one time."""
@@ -77,19 +79,50 @@ def selected_logprobs(
     return logprobs, entropies if entropy else None
 
 
-@torch.no_grad()
-def log_collision(hidden: Tensor, weight: Tensor, bias: Tensor | None, *, chunk: int = CHUNK) -> Tensor:
-    """``log Σ_v p(v)²`` under the softmax of ``hidden @ weight.T + bias``: the mean log-likelihood of its own samples,
-    up to the order of logarithm and mean. Without gradient; the logits of ``chunk`` tokens exist at one time.
+def logprobs_through(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor, *, entropy: bool = False, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor | None]:
+    """What ``selected_logprobs`` computes, for a head that is more than one matrix (an adapter, a quantised weight).
 
-    Args and types as in :func:`selected_logprobs`.
+    Args:
+        head: [c,D] hidden states to [c,V] logits. Called chunk by chunk, and again in the backward pass.
+
+    Other arguments, shapes and results as there.
+    """
+
+    def picked(part: Tensor, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits = head(part)
+        log_softmax = torch.log_softmax(logits.to(_float_dtype(logits.dtype)), dim=-1)
+        chosen = log_softmax.gather(-1, ids[:, None])[:, 0]
+        if not entropy:
+            return chosen, None
+        plain = log_softmax.detach()
+        return chosen, -(plain.exp() * plain).sum(-1)
+
+    found, keeps = [], not torch.is_grad_enabled()
+    for part, ids in zip(hidden.split(chunk), target.split(chunk), strict=True):
+        found.append(picked(part, ids) if keeps else checkpoint(picked, part, ids, use_reentrant=False))
+    entropies = [one for _, one in found if one is not None]
+    return torch.cat([one for one, _ in found]), torch.cat(entropies) if entropy else None
+
+
+@torch.no_grad()
+def log_collision(head: Callable[[Tensor], Tensor], hidden: Tensor, *, chunk: int = CHUNK) -> Tensor:
+    """``log Σ_v p(v)²`` under the softmax of ``head(hidden)``: the mean log-likelihood of its own samples, up to the
+    order of logarithm and mean. Without gradient; the logits of ``chunk`` tokens exist at one time.
+
+    Args:
+        head: [c,D] hidden states to [c,V] logits.
+        hidden: [N,D].
+        chunk: as in :func:`selected_logprobs`.
 
     Returns:
         [N], at most 0.
     """
     found = [hidden.new_empty(0, dtype=_float_dtype(hidden.dtype))]
     for part in hidden.split(chunk):
-        logits = _chunk_logits(part, weight, bias)
+        logits = head(part)
+        logits = logits.to(_float_dtype(logits.dtype))
         found.append(torch.logsumexp(2 * logits, -1) - 2 * torch.logsumexp(logits, -1))
     return torch.cat(found)
 

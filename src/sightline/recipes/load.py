@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
-from sightline.recipes.schema import DataSpec, LoraSpec, Mode, Recipe
+from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source, shortened
 from sightline.recipes.unread import unread_options
 from sightline.recipes.visual import visual_conflicts
@@ -86,11 +86,11 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
     name = recipe.algorithm["name"]
     needs = "ref_logprobs" in algorithm.needs
     if needs and recipe.reference == "none":
-        choices = "adapter (LoRA parts only), copy or cache"
+        choices = "adapter (with LoRA or model.adapter), copy or cache"
         raise RecipeError(
             f"{recipe.name}: {name} compares with a reference, found reference: none. Set it to {choices}."
         )
-    if not needs and recipe.reference != "none":
+    if not needs and recipe.reference not in ("none", "auto"):
         raise RecipeError(
             f"{recipe.name}: found reference: {recipe.reference}, but {name} with these fields reads no reference. "
             "Set reference: none."
@@ -127,6 +127,16 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
             f"{recipe.name}: relation: mismatched makes single labelled answers, which {name} does not read. "
             "Set relation: text, or algorithm.name: kto."
         )
+
+
+def with_reference(recipe: Recipe, algorithm: Algorithm) -> Recipe:
+    """The recipe with ``reference: auto`` decided, once it agrees with its algorithm (:func:`check_algorithm`)."""
+    check_algorithm(recipe, algorithm)
+    if recipe.reference != "auto":
+        return recipe
+    if "ref_logprobs" not in algorithm.needs:
+        return dataclasses.replace(recipe, reference="none")
+    return dataclasses.replace(recipe, reference="adapter" if _has_adapter(recipe) else "copy")
 
 
 def nearest(word: str, valid: Sequence[str]) -> str:
@@ -273,7 +283,7 @@ def _model_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     modes = _modes(recipe)
     if set(modes.values()) == {"frozen"}:
         found.append((("model", "parts"), "every part of the model is frozen. Train one: set it to lora or full."))
-    if recipe.model.lora != LoraSpec() and "lora" not in modes.values():
+    if recipe.model.lora not in (None, LoraSpec()) and "lora" not in modes.values():
         text = "found options of LoRA, but no part has mode lora. Remove them, or set a part of model.parts to lora."
         found.append((("model", "lora"), text))
     rates = {"projector": recipe.train.projector_learning_rate, "vision": recipe.train.vision_learning_rate}
@@ -286,27 +296,25 @@ def _model_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
 
 
 def _reference_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
-    modes = _modes(recipe)
     where: KeyPath = ("reference",)
     if recipe.reference == "cache" and recipe.online is not None:
         text = "found reference: cache with online, but fresh answers have no stored numbers. Use adapter or copy."
         return [(where, text)]
-    if recipe.reference != "adapter":
-        return []
-    full = [part for part, mode in modes.items() if mode == "full"]
-    if full:
+    if recipe.reference == "adapter" and not _has_adapter(recipe):
         text = (
-            f"reference: adapter is the same model with its adapters off, but model.parts trains {', '.join(full)} "
-            "in full, so the reference would move with the policy. Set those parts to lora or frozen, or use "
-            "reference: copy or cache."
+            "reference: adapter needs an adapter to switch, found no part with mode lora and no model.adapter. Set a "
+            "part to lora, or use reference: copy or cache."
         )
-        return [(where, text)]
-    if "lora" not in modes.values():
-        text = "reference: adapter needs an adapter to switch off, found no part with mode lora. Set one to lora."
         return [(where, text)]
     return []
 
 
+def _has_adapter(recipe: Recipe) -> bool:
+    return recipe.model.adapter is not None or "lora" in _modes(recipe).values()
+
+
 def _modes(recipe: Recipe) -> dict[str, Mode]:
-    parts = recipe.model.parts
+    if recipe.model.adapter is not None and recipe.model.parts is None:  # known when it is loaded
+        return {"language": "lora", "projector": "lora", "vision": "lora"}
+    parts = recipe.model.parts or PartsSpec()
     return {"language": parts.language, "projector": parts.projector, "vision": parts.vision}

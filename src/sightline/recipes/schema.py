@@ -28,6 +28,7 @@ class LoraSpec:
     rank: int = Field(default=16, ge=1, le=_MOST)
     alpha: float = Field(default=32, gt=0, le=1e6)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Drawn for all rows that are computed together: above 0, results depend on ``train.micro_batch_tokens``."""
     targets: Literal["all-linear", "attention", "mlp"] = "all-linear"
     """Which linear layers of a part get an adapter."""
 
@@ -48,21 +49,34 @@ class ModelSpec:
     path: str
     """Local folder, or hub name."""
     adapter: str | None = None
-    """Folder of a PEFT adapter to continue from."""
+    """Folder of a PEFT adapter to continue from: it trains as it is."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type the weights are loaded in. bfloat16 weights are trained as they are."""
+    """Type the weights are loaded in. What is trained is float32 in either, and with bfloat16 computed in bfloat16 and
+    saved in it (a whole model; adapters are saved in float32)."""
     layout: Literal["rows", "packed", "tree"] = "tree"
     attention: Literal["auto", "segments", "gather", "merge", "dense"] = "auto"
     """How ``packed`` and ``tree`` are computed: segment by segment; in one variable-length call over copied keys; in
     two calls whose results are merged; or with one dense mask. All give the same numbers. auto: ``gather`` or
     ``merge`` on a GPU in half precision, otherwise ``segments``."""
-    parts: PartsSpec = PartsSpec()
-    lora: LoraSpec = LoraSpec()
+    parts: PartsSpec | None = None
+    """None: with ``adapter``, the parts that it holds; otherwise language and projector in full. With ``adapter`` a
+    part may be what the adapter holds, or ``frozen``."""
+    lora: LoraSpec | None = None
+    """None: the defaults. With ``adapter``: what it was made with, or None."""
     gradient_checkpointing: bool = False
     image_size: dict[str, Annotated[int, Field(ge=1, le=_MOST)]] | None = None
     """Overrides the processor's ``size`` (for example ``{shortest_edge: 3136, longest_edge: 200704}``)."""
     chat_template: str | None = None
     """Path of a Jinja chat template; None: the processor's own."""
+
+    def __post_init__(self) -> None:
+        """Fills what the defaults say; what an adapter holds is known when it is loaded."""
+        if self.adapter is not None:
+            return
+        parts = self.parts or PartsSpec()
+        object.__setattr__(self, "parts", parts)
+        if self.lora is None and "lora" in (parts.language, parts.projector, parts.vision):
+            object.__setattr__(self, "lora", LoraSpec())
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -223,9 +237,11 @@ class TrainSpec:
     shuffle: bool = True
     log_every: int = Field(default=1, ge=1, le=_MOST)
     eval_every: int | None = Field(default=None, ge=1, le=_MOST)
-    save_every: int | None = Field(default=None, ge=1, le=_MOST)
-    """None: only at the end."""
+    save_every: int | None = Field(default=100, ge=1, le=_MOST)
+    """Optimizer steps between checkpoints, which a stopped run goes on from; there is one at the end as well. None:
+    only at the end."""
     keep_checkpoints: int = Field(default=2, ge=1, le=_MOST)
+    """How many of the newest stay."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Beside ``metrics.jsonl``, which is always written."""
     workers: int = Field(default=1, ge=0, le=_MOST)
@@ -314,9 +330,11 @@ class Recipe:
     model: ModelSpec
     algorithm: dict[str, Any]
     """``name`` (``sft``, ``dpo`` or ``package.module:Class``) and the fields of its dataclass."""
-    reference: Literal["none", "adapter", "copy", "cache"] = "none"
-    """Where reference log-probabilities come from: the same module with its adapters off, a frozen
-    copy, or numbers computed once before training and stored with a fingerprint."""
+    reference: Literal["auto", "none", "adapter", "copy", "cache"] = "auto"
+    """Where reference log-probabilities come from. ``adapter``: the same module with its new adapters off, or with a
+    frozen copy of ``model.adapter``; ``copy``: a frozen copy of the whole; ``cache``: numbers computed once before
+    training and stored with a fingerprint. auto: ``adapter`` with LoRA or ``model.adapter``, otherwise ``copy``; none
+    where the algorithm reads no reference."""
     data: DatasetSpec | None = None
     online: OnlineSpec | None = None
     """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""

@@ -129,11 +129,11 @@ def curves(result: Result) -> list[Curve]:
     rows = [row for row in result.graded if "margin" in row.counts]
     gaps, margin = [row.counts["gap"] for row in rows], [row.counts["margin"] for row in rows]
     unit = "tokens" if result.bench == preferences.BENCH else "words"
-    of_length = {"x_label": f"chosen minus rejected, {unit}"}
+    label = f"chosen minus rejected, {unit}"
     right = by_length(gaps, [float(value > 0) for value in margin])
     found = [
-        Curve(title="Accuracy by length difference", lines=[_binned("accuracy", right)], **of_length),
-        Curve(title="Margin by length difference", lines=[_binned("margin", by_length(gaps, margin))], **of_length),
+        Curve(title="Accuracy by length difference", lines=[_binned("accuracy", right)], x_label=label),
+        Curve(title="Margin by length difference", lines=[_binned("margin", by_length(gaps, margin))], x_label=label),
     ]
     return found if result.bench == preferences.BENCH else [*_reward_curves(result), *found]
 

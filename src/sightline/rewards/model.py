@@ -16,6 +16,7 @@ from sightline.data.render import Renderer
 from sightline.data.sampler import cost, plan_micro_batches
 from sightline.errors import CheckpointError, DataError, RecipeError
 from sightline.models.layout import lay_out
+from sightline.models.limits import Limits
 from sightline.models.load import load_policy, load_processor
 from sightline.models.policy import Policy
 from sightline.models.score_head import WEIGHTS, has_score_head, read_score_settings
@@ -46,7 +47,10 @@ class RewardModelScorer:
         settings = policy.score_head.settings
         reads = settings.reads if missing_facts is None else replace(settings.reads, missing_facts=missing_facts)  # type: ignore[arg-type]
         self.policy = policy.requires_grad_(False).eval()
-        self._read, self._renderer = Reader(reads), Renderer(policy.processor, policy.family)
+        self._read, self._renderer = (
+            Reader(reads),
+            Renderer(policy.processor, policy.family, limits=Limits.of(policy.config)),
+        )
         self._layout: LayoutName = settings.layout  # type: ignore[assignment]
         self._budget = batch_tokens
 
@@ -61,8 +65,8 @@ class RewardModelScorer:
     def rewards(self, groups: Sequence[Group]) -> list[Group]:
         """``reward`` of each group, in as few forward passes as ``batch_tokens`` allows.
 
-        A response with finish reason ``error`` or with a picture placeholder in its text cannot be judged and keeps
-        None; an empty one can.
+        A response with finish reason ``error`` or with a control token in its text (a picture placeholder, an end)
+        cannot be judged and keeps None; an empty one can.
         """
         judged = [self._judged(group) for group in groups]
         rendered = {index: self._rendered(group, judged[index]) for index, group in enumerate(groups) if judged[index]}
@@ -79,11 +83,11 @@ class RewardModelScorer:
 
     def _judged(self, group: Group) -> list[int]:
         """Responses that can be judged."""
-        image_token = self.policy.processor.image_token
+        template = self._renderer.encoder.template
         return [
             index
             for index, response in enumerate(group.responses)
-            if response.finish_reason != "error" and image_token not in response.text
+            if response.finish_reason != "error" and template.control_in(response.text) is None
         ]
 
     def _rendered(self, group: Group, judged: Sequence[int]) -> RenderedGroup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +15,10 @@ from torch import Tensor
 from sightline.data.render import Renderer
 from sightline.errors import DataError, RecipeError
 from sightline.models.branches import Branches, decoding, prefill, step
+from sightline.models.limits import Limits
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
+from sightline.models.rope import steady_length
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import Progress
@@ -44,11 +47,12 @@ class HFEngine:
             policy: samples with the weights and adapters that it has at each call.
             renderer: to share its cache of pictures; None: one of its own.
         """
-        self.policy = policy
-        self.renderer = renderer or Renderer(policy.processor, policy.family)
+        self.policy, self.limits = policy, Limits.of(policy.config)
+        self.renderer = renderer or Renderer(policy.processor, policy.family, limits=self.limits)
         self.tokenizer: Any = self.renderer.tokenizer
         self.forbidden = placeholder_ids(policy)
-        self.ends = end_ids(policy)
+        # what ends the answers of data ends a sample, whatever the generation config says
+        self.ends = sorted({*end_ids(policy), self.renderer.encoder.end_id})
 
     def generate(
         self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, on_progress: Progress | None = None
@@ -117,7 +121,7 @@ class HFEngine:
         return samples
 
     def _check_length(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec) -> None:
-        limit = self.policy.config.get_text_config().max_position_embeddings
+        limit = min(self.limits.context, steady_length(self.policy.config) or sys.maxsize)
         for group in groups:
             length = len(group.prompts[0].tokens)
             if length + sampling.max_new_tokens > limit:
@@ -180,6 +184,21 @@ def placeholder_ids(policy: Policy) -> list[int]:
     config = policy.config.to_dict()
     named = {value for key, value in config.items() if PLACEHOLDER_KEY.fullmatch(key) and value is not None}
     return sorted(named | {policy.processor.image_token_id})
+
+
+def unread_settings(policy: Policy) -> dict[str, Any]:
+    """What the model's generation config asks for and this engine does not do: all of it but the ids of tokens.
+
+    Sampling is as :class:`SamplingSpec` says, and penalties are not applied: log-probabilities are the policy's own.
+    """
+    given = policy.base.generation_config.to_diff_dict()
+    told = {name: value for name, value in given.items() if not name.endswith("_token_id") and name[0] != "_"}
+    plain = (str, int, float, bool, list)
+    return {
+        name: value if isinstance(value, plain) else str(value)
+        for name, value in told.items()
+        if name not in ("transformers_version", "use_cache") and value is not None
+    }
 
 
 def end_ids(policy: Policy) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from sightline.errors import DataError
+from sightline.models.control import control_tokens
 from sightline.models.text import TextModel, load_text_model
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
@@ -24,6 +25,7 @@ class TextEngine:
 
     def __init__(self, model: TextModel, *, name: str) -> None:
         self.model, self.name = model, name
+        self._control = control_tokens(model.tokenizer)
 
     def generate(
         self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, on_progress: Progress | None = None
@@ -31,7 +33,7 @@ class TextEngine:
         """See ``RolloutEngine.generate``; ``rollout_logprobs`` are left out.
 
         Raises:
-            DataError: A prompt shows pictures, or is too long for the model.
+            DataError: A prompt shows pictures, holds a control token, or is too long for the model.
         """
         answered: list[Group] = []
         for start in range(0, len(groups), sampling.batch_size):
@@ -49,6 +51,14 @@ class TextEngine:
                 "this model sees no pictures, and the prompt shows some",
                 source=self.name,
                 remedy="Take a vision-language model",
+            )
+        texts = [message["content"] for message in _messages(prompt)]
+        found = next((token for token in self._control if any(token in text for text in texts)), None)
+        if found is not None:
+            raise DataError(
+                f"prompt {group.id!r} contains {found!r}, which is no text to the tokenizer",
+                source=self.name,
+                remedy="Remove it, or spell it otherwise",
             )
         ids = self.model.encode(_messages(prompt))
         if len(ids) + sampling.max_new_tokens > self.model.longest:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,11 +20,22 @@ from sightline.data.augment import Reader, resolved
 from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
-from sightline.data.validate import BAD_ROWS, Checks, DataReport, Needs, Part, write_bad_rows
+from sightline.data.validate import (
+    BAD_ROWS,
+    Checks,
+    DataReport,
+    Needs,
+    Part,
+    append_bad_row,
+    as_bad_row,
+    write_bad_rows,
+)
+from sightline.errors import DataError
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import ScoreSettings
 from sightline.negatives.relate import VisualRelation, visual_relation
+from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
 from sightline.rewards.base import load_reward
 from sightline.rollouts.hf import HFEngine
@@ -36,14 +49,16 @@ from sightline.train.columns import (
     scored,
 )
 from sightline.train.lockstep import Lockstep
-from sightline.train.metrics import TrainProgress
 from sightline.train.online import OnlineSource
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
-from sightline.train.source import OfflineSource, Render, Source
+from sightline.train.source import OfflineSource, Rendering, Source
 from sightline.types import Batch, Group, RenderedGroup
 
 _log = logging.getLogger(__name__)
+
+NumTokens = Callable[[Group], int]
+"""Tokens of a group's longest prompt plus response."""
 
 _CHUNK = 64
 """Groups that are rendered together when reference numbers are computed ahead."""
@@ -75,10 +90,13 @@ def keep_settings(policy: Policy, recipe: Recipe) -> ReadsSpec | None:
     return reads
 
 
-def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: ReadsSpec | None = None) -> Rows:
-    """All rows of a recipe, for a reward model as it ``reads`` them. The main process reads first: pictures that
-    files embed are written out once."""
-    if not runtime.is_main:
+def load_rows(
+    recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: ReadsSpec | None = None, *, quiet: bool = True
+) -> Rows:
+    """All rows of a recipe, for a reward model as it ``reads`` them. Where reading writes files (pictures that the rows
+    embed, negatives), the main process reads first."""
+    in_turn, shown = _reading_writes(recipe), runtime.is_main and not quiet
+    if in_turn and not runtime.is_main:
         runtime.barrier()
     folder, account = Path(recipe.output_dir), dict[str, str]()
     parts: dict[Part, list[Group]] = {"train": [], "eval": []}
@@ -88,16 +106,25 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
         assert recipe.data is not None
         count = read.counting(renderer.num_tokens)
         visual = _Visual(folder=RunDirectory(path=folder).negatives, seed=recipe.seed)
-        groups, report = load_dataset_spec(
-            recipe.data, part, folder, count, seed=recipe.seed, visual=visual, needs=_needs(recipe)
-        )
+        with Progress(f"checking {part} rows:", None, shown=shown) as bar:
+            groups, report = load_dataset_spec(
+                recipe.data,
+                part,
+                folder,
+                _shown_by(bar, count),
+                seed=recipe.seed,
+                visual=visual,
+                needs=_needs(recipe),
+            )
         parts[part] = [read(group) for group in groups]
         compared[part] = [visual.before.get(group.id, group) for group in groups]
         account[part] = _told(part, report, folder, runtime)
     if recipe.online is not None:
-        parts["train"], report = _online_prompts(recipe, recipe.online, renderer)
+        count = partial(renderer.num_tokens, new=recipe.online.sampling.max_new_tokens)
+        with Progress("checking prompts:", None, shown=shown) as bar:
+            parts["train"], report = _online_prompts(recipe, recipe.online, _shown_by(bar, count))
         account["train"] = _told("train", report, folder, runtime)
-    if runtime.is_main:
+    if in_turn and runtime.is_main:
         runtime.barrier()
     return Rows(
         train=parts["train"],
@@ -107,14 +134,37 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
     )
 
 
-def _online_prompts(recipe: Recipe, online: OnlineSpec, renderer: Renderer) -> tuple[list[Group], DataReport]:
-    """The prompts that are sampled for. Where there is ``data``, its ``on_bad_row`` holds for them, and its
-    ``max_length`` with the longest answer that may come."""
+def _reading_writes(recipe: Recipe) -> bool:
+    """Whether reading may write files, so that processes must not do it at once: all but plain Group files may."""
+    data = recipe.data or DatasetSpec()
+    sources = [*data.train, *data.eval, *([] if recipe.online is None else [recipe.online.prompts])]
+    plain = all(
+        spec.format == "groups" and spec.visual is None and Path(spec.path).suffix in (".json", ".jsonl")
+        for spec in sources
+    )
+    return not plain or data.on_bad_row == "skip"
+
+
+def _shown_by(bar: Progress, num_tokens: NumTokens) -> NumTokens:
+    """Counts the rows that come by: each is measured once at least."""
+    seen: set[str] = set()
+
+    def measured(group: Group) -> int:
+        seen.add(group.source)
+        bar.update(len(seen))
+        return num_tokens(group)
+
+    return measured
+
+
+def _online_prompts(recipe: Recipe, online: OnlineSpec, num_tokens: NumTokens) -> tuple[list[Group], DataReport]:
+    """The prompts that are sampled for; ``num_tokens`` counts the longest answer that may come as well. Where there is
+    ``data``, its ``on_bad_row`` and ``max_length`` hold for them."""
     dataset, folder = recipe.data or DatasetSpec(max_length=sys.maxsize), Path(recipe.output_dir)
     account = Account(
         checks=Checks(
             max_length=dataset.max_length,
-            num_tokens=lambda group: renderer.num_tokens(group) + online.sampling.max_new_tokens,
+            num_tokens=num_tokens,
         ),
         on_bad_row=dataset.on_bad_row,
         cache_dir=folder / "images",
@@ -161,24 +211,41 @@ def _told(part: Part, report: DataReport, folder: Path, runtime: Runtime) -> str
     return account
 
 
+def build_rendering(recipe: Recipe, renderer: Renderer) -> Rendering:
+    """What renders the groups of a run. With ``on_bad_row: skip`` a picture that is seen to be damaged only when it is
+    decoded costs its row, which is listed with the others."""
+    if recipe.data is None or recipe.data.on_bad_row == "error":
+        return Rendering(renderer=renderer)
+    folder, number, writing = Path(recipe.output_dir), itertools.count(1), threading.Lock()
+
+    def leave_out(group: Group, error: DataError) -> None:
+        file, _, row = group.source.rpartition(":")
+        bad = as_bad_row(file, int(row), error)
+        with writing:  # threads render
+            append_bad_row(folder, bad)
+        _log.warning("%s left out while training, %d so far: %s", group.source, next(number), bad.error)
+
+    return Rendering(renderer=renderer, leave_out=leave_out)
+
+
 def build_source(
-    recipe: Recipe, runtime: Runtime, policy: Policy, renderer: Renderer, groups: Sequence[Group]
+    recipe: Recipe, runtime: Runtime, policy: Policy, render: Rendering, groups: Sequence[Group]
 ) -> Source:
     """Rows on disk, or rounds of sampling."""
     spec, online = recipe.train, recipe.online
     per_take = spec.batch_size * (online.steps_per_round if online is not None else 1)
     sampler = Sampler(size=len(groups), batch_size=per_take, seed=recipe.seed, shuffle=spec.shuffle)
     if online is None:
-        return OfflineSource(groups, renderer.render, sampler, world=runtime, workers=spec.workers)
+        return OfflineSource(groups, render, sampler, world=runtime, workers=spec.workers)
     run, visual = RunDirectory(path=Path(recipe.output_dir)), None
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
     return OnlineSource(
         prompts=groups,
-        engine=HFEngine(policy, renderer),
+        engine=HFEngine(policy, render.renderer),
         reward=load_reward(online.reward),
-        render=renderer.render,
+        render=render,
         spec=online,
         sampler=sampler,
         ranks=runtime,
@@ -191,8 +258,11 @@ def build_source(
 def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference | None:
     """Places the policy, and the frozen copy of it where that is the reference. The reference is taken of the policy
     as it is before: whole, and as training finds it."""
+    if recipe.train.mixed_precision == "bf16":
+        policy.leave_casts_to_autocast()
     reference: Reference | None = None
     if recipe.reference == "adapter":
+        policy.keep_reference()
         reference = AdapterReference(policy)
     elif recipe.reference == "copy":
         copy = policy.reference_copy()
@@ -201,7 +271,8 @@ def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference 
             copy.compile_layers()
         reference = CopyReference(copy)
     elif recipe.reference == "cache":
-        model = f"{fingerprint_weights(policy)}|{recipe.train.mixed_precision}"
+        start = "" if policy.start_adapter is None else f"|{policy.start_adapter}"
+        model = f"{fingerprint_weights(policy)}|{recipe.train.mixed_precision}{start}"
         reference = CachedReference(RunDirectory(path=Path(recipe.output_dir)).reference, model)
     runtime.place(policy)
     if recipe.train.compile:
@@ -214,7 +285,7 @@ def complete_cache(
     recipe: Recipe,
     runtime: Runtime,
     policy: Policy,
-    renderer: Renderer,
+    render: Rendering,
     rows: Rows,
     *,
     quiet: bool,
@@ -225,7 +296,7 @@ def complete_cache(
         return
     cache.load()
     layout, groups = recipe.model.layout, [*rows.train, *rows.held_out]
-    lockstep = Lockstep.of(runtime, renderer)
+    lockstep = Lockstep.of(runtime, render.renderer)
 
     def laid_out(some: Sequence[RenderedGroup]) -> Batch:
         return lay_out(some, layout, policy.family, policy.config)
@@ -234,7 +305,7 @@ def complete_cache(
         batches = [laid_out(some) for some in micros]
         if runtime.sharded:  # as many passes on every rank
             most = max(runtime.gather_objects(len(batches)))
-            batches += [laid_out([renderer.render(groups[0])])] * (most - len(batches))
+            batches += [laid_out(render.taken((), groups).groups)] * (most - len(batches))
         found = []
         for batch in lockstep.align(batches):
             on_device = batch.to(runtime.device)
@@ -243,18 +314,19 @@ def complete_cache(
         return iter(found[: len(micros)])
 
     mine = [share(groups, rank, runtime.size) for rank in (runtime.rank, 0)]
-    chunks = _chunks(mine[0], len(mine[1]), renderer.render, shown=runtime.is_main and not quiet)
+    chunks = _chunks(mine[0], len(mine[1]), render, shown=runtime.is_main and not quiet)
     fill_cache(cache, chunks, score, rank=runtime.rank, layout=layout, budget=recipe.train.micro_batch_tokens)
     runtime.barrier()
     cache.load()
 
 
-def _chunks(groups: Sequence[Group], most: int, render: Render, *, shown: bool) -> Iterator[list[RenderedGroup]]:
+def _chunks(groups: Sequence[Group], most: int, render: Rendering, *, shown: bool) -> Iterator[list[RenderedGroup]]:
     """Rendered groups, some at a time, with a progress bar: as many times as a rank with the ``most`` groups needs."""
-    with TrainProgress(title="reference", total=len(groups), done=0, shown=shown) as bar:
+    with Progress("reference", len(groups), shown=shown) as bar:
         for start in range(0, most, _CHUNK):
-            yield [render(group) for group in groups[start : start + _CHUNK]]
-            bar.update(min(start + _CHUNK, len(groups)), None)
+            made = [render(group) for group in groups[start : start + _CHUNK]]
+            yield [one for one in made if one is not None]
+            bar.update(min(start + _CHUNK, len(groups)))
 
 
 def facts_of(runtime: Runtime, policy: Policy, rows: Rows) -> dict[str, Any]:

@@ -4,7 +4,8 @@ reference, and under the policy before the step.
 The reference is the policy as it was when training began. Three ways to have it give the same numbers:
 
 =========  ==================================================  ===========================================
-adapter    the same module with its adapters off               no memory, one more forward; LoRA only
+adapter    the same module: its new adapters off, or a frozen  no memory but that of a loaded adapter, one
+           copy of the adapter it goes on from in their place  more forward; adapters only
 copy       a frozen copy of the module                         the weights twice, one more forward
 cache      numbers computed once and kept on disk              no forward while training; fixed rows only
 =========  ==================================================  ===========================================
@@ -52,7 +53,7 @@ class Reference(Protocol):
 
 
 class AdapterReference:
-    """The policy with its adapters off."""
+    """The policy with its adapters as training found them."""
 
     def __init__(self, policy: Scorer) -> None:
         self._policy = policy

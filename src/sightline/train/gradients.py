@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sightline.data.render import Renderer
 from sightline.errors import CheckpointError, DataError
 from sightline.models.layout import lay_out
+from sightline.models.limits import Limits
 from sightline.models.policy import Policy
 from sightline.types import Algorithm, Group, LayoutName
 
@@ -100,7 +101,7 @@ class GradientFeatures:
             policy.model.requires_grad_(False)
         self._parameters = [p for p in policy.parameters() if p.requires_grad]
         self._project = Projection(self._parameters, dimension=dimension, seed=seed)
-        self._renderer = Renderer(policy.processor, policy.family)
+        self._renderer = Renderer(policy.processor, policy.family, limits=Limits.of(policy.config))
         self.dimension = self._project.dimension
 
     def __call__(self, group: Group) -> Tensor:

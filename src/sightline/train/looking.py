@@ -23,7 +23,6 @@ from sightline.ops.reductions import segment_sum
 from sightline.train.passes import plan_passes
 from sightline.train.probe import Reading, first_pair, read_margins
 from sightline.train.session import Session
-from sightline.train.source import Taken
 from sightline.types import Batch, Group, Head
 
 _log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def begin(s: Session) -> None:
     if candidates is None:
         return
     s.looking.candidates = [group for group in candidates if group.id in kept] if kept else candidates
-    probe = s.looking.prepare()
+    probe = s.looking.prepare(s.render)
     s.looking.start = kept or (margins(s, probe) if probe else {})
     if s.runtime.is_main and probe:
         replace_file(s.run.looking, json.dumps(s.looking.start))
@@ -56,7 +55,10 @@ def look(s: Session) -> dict[str, float]:
     begin(s)
     if not s.looking.probe or s.looking.start is None:
         return {}
-    probe, found = s.looking.probe, margins(s, s.looking.probe)
+    found = margins(s, s.looking.probe)
+    probe = [group for group in s.looking.probe if group.id in found and group.id in s.looking.start]
+    if not probe:
+        return {}
     now, start = (np.array([row[group.id] for group in probe]) for row in (found, s.looking.start))
     reading = read_margins(now - start)
     s.looking.blind = s.looking.blind + 1 if reading.blind else 0
@@ -70,7 +72,7 @@ def look(s: Session) -> dict[str, float]:
 def margins(s: Session, probe: list[Group]) -> dict[str, list[float]]:
     """Margins of each group's comparisons under the policy as it is, by group id; over all ranks."""
     mine = share(probe, s.runtime.rank, s.runtime.size)
-    taken = Taken(groups=[s.render(group) for group in mine or probe[:1]])
+    taken = s.render.taken([s.render(group) for group in mine or probe[:1]], probe)
     head: Head = "logprobs" if "logprobs" in s.algorithm.heads else "reward"
     found: dict[str, list[float]] = {}
     mode = s.policy.training

@@ -19,7 +19,7 @@ from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
 from sightline.rewards.base import Reward, reward_groups
 from sightline.rollouts.engine import RolloutEngine
-from sightline.train.source import Render, Taken
+from sightline.train.source import Rendering, Taken
 from sightline.types import Group, Stat
 
 _log = logging.getLogger(__name__)
@@ -64,8 +64,8 @@ class OnlineSource:
     """Samples from the policy that is trained."""
     reward: Reward
     """Scores whole groups."""
-    render: Render
-    """Thread-safe."""
+    render: Rendering
+    """Leaves out, or refuses, prompts whose picture is damaged."""
     spec: OnlineSpec
     sampler: Sampler
     """Order of the prompts; its batch is a whole round. Its seed, with the number of the round, seeds the sampling."""
@@ -92,7 +92,8 @@ class OnlineSource:
             stats = self._sample_round(number)
         whole = self._buffer[place :: self.spec.steps_per_round] or [self._buffer[place % len(self._buffer)]]
         mine = share(whole, self.ranks.rank, self.ranks.size)
-        return Taken(groups=[self.render(group) for group in mine or whole[:1]], counted=bool(mine), stats=stats)
+        taken = self.render.taken([self.render(group) for group in mine or whole[:1]], self._buffer, counted=bool(mine))
+        return replace(taken, stats=stats)
 
     def steps(self, epochs: float) -> int:
         return self.sampler.steps(epochs) * self.spec.steps_per_round
@@ -124,17 +125,16 @@ class OnlineSource:
         stats: dict[str, Stat] = {}
         for attempt in range(ROUND_TRIES):
             indices = self.sampler.indices(number)
-            mine = [
-                replace(self.prompts[index], responses=(), edges=())
-                for index in share(indices, self.ranks.rank, self.ranks.size)
-            ]
+            asked = [self.prompts[index] for index in share(indices, self.ranks.rank, self.ranks.size)]
+            mine = [replace(prompt, responses=(), edges=()) for prompt in asked]
+            mine = [prompt for prompt in mine if self.render(prompt) is not None]
             with self.whole():
                 generated = self._generate(mine, number, attempt)
             sampled = [self._relate(group) for group in self._score(generated)]
             stats = self._stats(sampled)
             # rank r holds every size-th prompt from r on: dealing them back restores the order of the round
             parts = self.ranks.gather_objects(sampled)
-            dealt = [part[row] for row in range(len(parts[0])) for part in parts if row < len(part)]
+            dealt = [part[row] for row in range(max(map(len, parts))) for part in parts if row < len(part)]
             if self.ranks.rank == 0:
                 append_groups(self.samples, [one.scored for one in dealt if one.scored is not None])
             self._buffer = [one.trained for one in dealt if one.trained is not None]

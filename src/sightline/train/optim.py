@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from sightline.errors import RecipeError
 from sightline.recipes.schema import TrainSpec
 
 NamedParameters = Sequence[tuple[str, nn.Parameter]]
@@ -25,11 +26,20 @@ def parameter_groups(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> l
     Returns:
         Groups with ``params``, ``name`` (part, and whether it decays), ``lr``, ``base_lr`` and ``weight_decay``.
         A parameter with fewer than two axes never decays.
+
+    Raises:
+        RecipeError: a learning rate of a part that is not trained.
     """
     rates = {
         "projector": spec.projector_learning_rate or spec.learning_rate,
         "vision": spec.vision_learning_rate or spec.learning_rate,
     }
+    for part, given in (("projector", spec.projector_learning_rate), ("vision", spec.vision_learning_rate)):
+        if given is not None and not parts[part]:
+            raise RecipeError(
+                f"train.{part}_learning_rate is {given:g}, and nothing of the {part} is trained. Remove the rate, or "
+                "train the part: an adapter that is there trains what it holds"
+            )
     groups = []
     for part, named in parts.items():
         rate = rates.get(part, spec.learning_rate)

@@ -19,7 +19,7 @@ from torch import Tensor
 from sightline.data.render import Renderer
 from sightline.data.sampler import share
 from sightline.errors import RecipeError
-from sightline.evaluation.answers import AnswerFile, StoredAnswer
+from sightline.evaluation.answers import AnswerFile, StoredAnswer, failed_answers
 from sightline.evaluation.bench import Answer, Benchmark, Better, Question, Result, check_protocol, direction
 from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import length_facts, measure, write_measured
@@ -30,6 +30,7 @@ from sightline.evaluation.stages import (
     choose_questions,
     grade_answers,
     illustrate,
+    limited,
 )
 from sightline.files import replace_folder
 from sightline.models.policy import Policy
@@ -163,7 +164,8 @@ class Benchmarks:
     def grade(self, task: Task, stored: Sequence[StoredAnswer]) -> Result:
         """The figures of a whole set of answers."""
         answers = [one.answer for one in stored]
-        spec = GradeSpec(protocol=task.spec.protocol, options=task.spec.options)
+        failed = failed_answers(stored)
+        spec = GradeSpec(protocol=task.spec.protocol, options=task.spec.options, unanswered=failed)
         return illustrate(grade_answers(task.bench, Path(task.spec.data), answers, spec), task.questions, answers)
 
 
@@ -208,7 +210,8 @@ def _task(spec: BenchSpec) -> Task:
     protocol = spec.protocol
     if protocol is not None:
         check_protocol(bench, protocol)
-    questions = choose_questions(bench.questions(Path(spec.data)), bench.name, protocol, spec.only)
+    every = limited(bench.questions(Path(spec.data)), protocol)
+    questions = choose_questions(every, bench.name, protocol, spec.only)
     return Task(spec=spec, bench=bench, questions=questions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,17 @@ class Looking:
         """Whether there is anything to read: a model that is not shown pictures does not look at them."""
         return self.spec.every > 0 and (self.reads is None or self.reads.images == "keep")
 
-    def prepare(self) -> list[Group]:
-        """The probe: the same groups at every reading."""
+    def prepare(self, usable: Callable[[Group], object | None]) -> list[Group]:
+        """The probe: the same groups at every reading.
+
+        Args:
+            usable: gives None for a group whose picture turns out to be damaged.
+        """
         if self.probe is None:
             # a prompt that was sampled for in several rounds counts once
             pairs = {pair.id: pair for group in self.candidates if (pair := first_pair(group))}
             chosen = spread(list(pairs.values()), self.spec.groups)
+            chosen = [pair for pair in chosen if usable(pair) is not None]
             read = Reader(self.reads)
             self.probe = [read(group) for group in under_pictures(chosen, folder=self.folder, seed=self.seed)]
             self.candidates = ()

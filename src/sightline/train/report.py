@@ -96,7 +96,8 @@ def evaluate(s: Session) -> dict[str, float]:
     for start in range(0, len(s.held_out), size):
         chunk = s.held_out[start : start + size]
         mine = share(chunk, s.runtime.rank, s.runtime.size)
-        taken = Taken(groups=[s.render(group) for group in mine or chunk[:1]], counted=bool(mine))
+        made = [s.render(group) for group in mine or chunk[:1]]
+        taken = s.render.taken(made, s.held_out, counted=bool(mine))
         passes = plan_passes(s, taken)
         survey(s, passes)
         for one in passes:

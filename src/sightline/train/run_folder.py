@@ -144,12 +144,12 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
 def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     """Settings that differ and would change the numbers of a run that goes on.
 
-    ``name``, ``output_dir``, ``evaluation`` and what only concerns speed and logging may differ. The length
-    (``train.epochs``, ``train.max_steps``) may differ where the learning rate does not depend on it: ``constant``,
-    with a warm-up counted in steps.
+    ``name``, ``output_dir``, ``evaluation``, what only concerns speed and logging, and ``data.on_bad_row`` may differ:
+    a picture may be found damaged on the way. The length (``train.epochs``, ``train.max_steps``) may differ where the
+    learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
     """
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
-    free = {"name", "output_dir", *(f"train.{name}" for name in _FREE)}
+    free = {"name", "output_dir", "data.on_bad_row", *(f"train.{name}" for name in _FREE)}
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
     free |= {name for name in {**old, **new} if name.partition(".")[0] == "evaluation"}

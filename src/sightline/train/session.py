@@ -15,11 +15,22 @@ from sightline.data.render import Renderer
 from sightline.data.validate import refuse_uncompared
 from sightline.errors import CheckpointError
 from sightline.models.layout import lay_out
+from sightline.models.limits import Limits
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
-from sightline.recipes.load import check_algorithm
-from sightline.recipes.schema import Recipe
-from sightline.train.build import build_source, complete_cache, facts_of, keep_settings, load_rows, place_policy
+from sightline.models.rope import check_length
+from sightline.recipes.load import with_reference
+from sightline.recipes.schema import PartsSpec, Recipe
+from sightline.train.build import (
+    Rows,
+    build_rendering,
+    build_source,
+    complete_cache,
+    facts_of,
+    keep_settings,
+    load_rows,
+    place_policy,
+)
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
 from sightline.train.lockstep import Lockstep
@@ -29,7 +40,7 @@ from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
 from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
-from sightline.train.source import Render, Source
+from sightline.train.source import Rendering, Source
 from sightline.types import Algorithm, Batch, Group, LayoutName, RenderedGroup
 
 
@@ -47,7 +58,7 @@ class Session:
     optimizer: Optimizer
     schedule: Schedule
     source: Source
-    render: Render
+    render: Rendering
     held_out: Sequence[Group]
     columns: Columns
     lockstep: Lockstep
@@ -102,6 +113,7 @@ class Session:
                 progress={
                     "source": self.source.state(),
                     "base": self._base,
+                    "adapter": self.policy.start_adapter,
                     "tokens": self.tokens,
                     "seconds": self.seconds,
                 },
@@ -119,6 +131,12 @@ class Session:
             raise CheckpointError(
                 f"{self.recipe.model.path} holds other weights than when {folder} was made, and what is frozen and the "
                 "reference are taken from it. Bring the old model back, or start again with another output_dir."
+            )
+        start = self.policy.start_adapter
+        if checkpoint is not None and checkpoint.progress.get("adapter", start) != start:
+            raise CheckpointError(
+                f"{self.recipe.model.adapter} holds another adapter than when {folder} was made, and the reference is "
+                "taken from it. Bring the old adapter back, or start again with another output_dir."
             )
         self.source.restore(None if checkpoint is None else checkpoint.progress["source"])
         if self.runtime.is_main:
@@ -146,29 +164,29 @@ def open_session(
         recipe: what to run.
         resume: None: go on where the run directory holds the same run; True: go on or fail; False: start or fail.
         overwrite: remove the run that is there.
-        quiet: no progress bar while reference numbers are computed.
+        quiet: no progress while rows are checked and reference numbers are computed.
 
     Raises:
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
     """
     algorithm = build_algorithm(recipe.algorithm)
-    check_algorithm(recipe, algorithm)
+    recipe = with_reference(recipe, algorithm)
     run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
     checkpoint = runtime.gather_objects(checkpoint)[0]
     runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
-    policy = load_policy(recipe.model, heads=algorithm.heads)
+    policy = _policy(recipe, algorithm)
     reads = keep_settings(policy, recipe)
     reference = place_policy(recipe, runtime, policy)
     renderer = _renderer(recipe, policy)
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
-    rows = load_rows(recipe, runtime, renderer, reads)
+    rows = load_rows(recipe, runtime, renderer, reads, quiet=quiet)
     if algorithm.compares:
-        trained = rows.train if recipe.online is None else ()
-        refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"])
-    source = build_source(recipe, runtime, policy, renderer, rows.train)
+        _refuse_uncompared(recipe, algorithm, rows)
+    render = build_rendering(recipe, renderer)
+    source = build_source(recipe, runtime, policy, render, rows.train)
     try:
-        complete_cache(reference, recipe, runtime, policy, renderer, rows, quiet=quiet)
+        complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         if runtime.is_main:
             write_run(run, recipe, facts_of(runtime, policy, rows))
         model, optimizer = runtime.prepare(policy, build_optimizer(policy.parts(), recipe.train))
@@ -182,7 +200,7 @@ def open_session(
             optimizer=optimizer,
             schedule=Schedule.of(recipe.train, recipe.train.max_steps or source.steps(recipe.train.epochs)),
             source=source,
-            render=renderer.render,
+            render=render,
             held_out=rows.held_out,
             columns=Columns(algorithm.needs, reference, policy),
             lockstep=Lockstep.of(runtime, renderer),
@@ -199,13 +217,26 @@ def open_session(
         runtime.close()
 
 
+def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None:
+    trained = rows.train if recipe.online is None else ()
+    refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"], labels="labels" in algorithm.needs)
+
+
+def _policy(recipe: Recipe, algorithm: Algorithm) -> Policy:
+    policy = load_policy(recipe.model, heads=algorithm.heads)
+    if recipe.data is not None:
+        check_length(policy.config, recipe.data.max_length, "data.max_length")
+    return policy
+
+
 def _renderer(recipe: Recipe, policy: Policy) -> Renderer:
-    segments = None if recipe.data is None else recipe.data.segments
-    return Renderer(policy.processor, policy.family, segments=segments)
+    segments, max_length = (None, None) if recipe.data is None else (recipe.data.segments, recipe.data.max_length)
+    limits = Limits.of(policy.config)
+    return Renderer(policy.processor, policy.family, limits=limits, max_length=max_length, segments=segments)
 
 
 def _runtime(recipe: Recipe) -> Runtime:
-    parts, spec = recipe.model.parts, recipe.train
+    parts, spec = recipe.model.parts or PartsSpec(), recipe.train
     return Runtime(
         distribution=spec.distribution,
         mixed_precision=spec.mixed_precision,

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from sightline.errors import RecipeError, UnsupportedError
+from sightline.errors import UnsupportedError
 from sightline.models.policy import Policy
 
 _MESHES: dict[str, DeviceMesh] = {}
@@ -52,7 +52,6 @@ def shard(policy: Policy, mesh: DeviceMesh) -> None:
 
     Raises:
         UnsupportedError: a model without layers that could be told.
-        RecipeError: a unit trains parameters of several types.
     """
     units = policy.layers()
     if not units:
@@ -62,27 +61,12 @@ def shard(policy: Policy, mesh: DeviceMesh) -> None:
         )
     if policy.score_head is not None:
         units.append(policy.score_head)  # float32 in a model that may not be
-    owned = {id(parameter) for unit in units for parameter in unit.parameters()}
-    for unit in units:
-        _check_types(list(unit.named_parameters()))
-    _check_types([(name, parameter) for name, parameter in policy.named_parameters() if id(parameter) not in owned])
     for unit in units:
         fully_shard(unit, mesh=mesh)
     fully_shard(policy, mesh=mesh)
     register_fsdp_forward_method(policy, "encode")
     policy.register_forward_hook(_drop_rest)
     _start(policy)
-
-
-def _check_types(named: list[tuple[str, nn.Parameter]]) -> None:
-    """One message for the gradients of a unit: they must be of one type."""
-    trained = {parameter.dtype: name for name, parameter in named if parameter.requires_grad}
-    if len(trained) > 1:
-        found = ", ".join(f"{name} in {str(dtype).removeprefix('torch.')}" for dtype, name in trained.items())
-        raise RecipeError(
-            f"train.distribution: fsdp reduces the gradients of a layer together, and these differ in type: {found}. "
-            "Set model.dtype to float32, or train these parts in the same mode"
-        )
 
 
 def _drop_rest(policy: Policy, inputs: Any, output: Any) -> None:

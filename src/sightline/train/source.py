@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
-from sightline.errors import CheckpointError
+from sightline.errors import CheckpointError, DataError
 from sightline.types import Group, RenderedGroup, Stat, World
-
-Render = Callable[[Group], RenderedGroup]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +24,50 @@ class Taken:
     """False: run with weight 0."""
     stats: Mapping[str, Stat] = field(default_factory=dict)
     """This rank's part of what the source itself reports (rewards, lengths)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """Renders the groups of a run.
+
+    Rows are checked when they are read, but pictures are decoded only now: one that is seen to be damaged here, or is
+    gone, makes a bad row as any other, under the same policy. Thread-safe.
+    """
+
+    renderer: Renderer
+    leave_out: Callable[[Group, DataError], None] | None = None
+    """Told once of every group that is left out; None: the error ends the run."""
+    _left_out: set[tuple[Any, ...]] = field(default_factory=set)
+
+    def __call__(self, group: Group) -> RenderedGroup | None:
+        """The group as rendered; None: it is left out, now and from now on."""
+        key = (group.id, *(prompt.images for prompt in group.prompts))
+        if key in self._left_out:
+            return None
+        try:
+            return self.renderer.render(group)
+        except DataError as error:
+            if self.leave_out is None:
+                remedy = f"{error.remedy}. With data.on_bad_row: skip the run goes on from its last checkpoint"
+                raise DataError(error.found, source=error.source, remedy=remedy) from error
+            if key not in self._left_out:
+                self._left_out.add(key)
+                self.leave_out(group, error)
+            return None
+
+    def taken(self, made: Sequence[RenderedGroup | None], spare: Iterable[Group], *, counted: bool = True) -> Taken:
+        """Those groups that could be rendered; where there is none, the first of ``spare`` that can, for company.
+
+        Raises:
+            DataError: none at all.
+        """
+        whole = [one for one in made if one is not None]
+        if whole:
+            return Taken(groups=whole, counted=counted)
+        company = next((one for one in map(self, spare) if one is not None), None)
+        if company is None:
+            raise DataError("no row of the data can be rendered any more", remedy="Are the pictures still there?")
+        return Taken(groups=[company], counted=False)
 
 
 class Source(Protocol):
@@ -70,29 +113,33 @@ class OfflineSource:
     """
 
     def __init__(
-        self, groups: Sequence[Group], render: Render, sampler: Sampler, *, world: World, workers: int
+        self, groups: Sequence[Group], render: Rendering, sampler: Sampler, *, world: World, workers: int
     ) -> None:
         """
         Args:
             groups: the data set, the same on every rank.
-            render: thread-safe.
+            render: leaves out, or refuses, what cannot be rendered after all.
             sampler: order of the groups.
             world: this rank, and how many there are.
             workers: threads; 0: render when taken.
         """
         self._groups, self._render, self._sampler, self._world = groups, render, sampler, world
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="render") if workers else None
-        self._ahead: dict[int, list[Future[RenderedGroup]]] = {}
+        self._ahead: dict[int, list[Future[RenderedGroup | None]]] = {}
         self._fingerprint = fingerprint(groups)
 
     def take(self, step: int) -> Taken:
         counted = bool(self._mine(step))
+        company = (self._groups[index] for index in (*self._sampler.indices(step), *range(len(self._groups))))
+        return self._render.taken(self._made(step), company, counted=counted)
+
+    def _made(self, step: int) -> list[RenderedGroup | None]:
         if self._pool is None:
-            return Taken(groups=[self._render(group) for group in self._wanted(step)], counted=counted)
+            return [self._render(group) for group in self._wanted(step)]
         for soon in (step, step + 1):
             if soon not in self._ahead:
                 self._ahead[soon] = [self._pool.submit(self._render, group) for group in self._wanted(soon)]
-        return Taken(groups=[future.result() for future in self._ahead.pop(step)], counted=counted)
+        return [future.result() for future in self._ahead.pop(step)]
 
     def steps(self, epochs: float) -> int:
         return self._sampler.steps(epochs)

@@ -60,7 +60,8 @@ def grade(data, verdicts, protocol="official", same="different"):
         ("The answer is correct, not incorrect", "incorrect"),
         ("CORRECT", "correct"),
         ("unclear", "unclear"),
-        ("", "unclear"),
+        ("", None),
+        ("<think>", None),
     ],
 )
 def test_verdicts(reply, verdict):
@@ -83,6 +84,14 @@ def test_pairs_and_figures_are_right_where_all_their_questions_are(data):
     assert result.metrics_printed["question_acc"] == "71.4286"
     assert result.by_category["VD"]["pair_acc"] == pytest.approx(50)
     assert result.by_category["VS/map"]["question_acc"] == 100
+
+
+def test_a_reply_without_a_verdict_is_a_failure_and_stands_as_the_script_has_it(data):
+    result, _ = grade(data, ["correct"] * 3 + ["well", "unclear", "correct", None])
+    assert result.failures == 2 and len(result.graded) == 6
+    assert result.metrics["question_acc"] == pytest.approx(100 * 5 / 6)
+    assert "1 of 7 replies hold no verdict: taken for unclear, as the script does" in result.notes
+    assert result.graded[3].details["problem"] == "no verdict in 'well'" and "problem" not in result.graded[4].details
 
 
 def test_an_original_figure_of_the_visual_kind_is_not_forgiven(data):

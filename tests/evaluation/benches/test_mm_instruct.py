@@ -25,7 +25,7 @@ from sightline.evaluation.results import measure
         (" A\n", "A", "tie"),
         ("A.", "A", "loss"),  # the replies differ, and only the second is a letter
         ("A", "A.", "win"),
-        ("none", "none", "tie"),
+        ("none", "none", "ignored"),  # a tie of two texts that say nothing, to the script
         ("A.", "C", "ignored"),
         ("I prefer A", "B is worse", "ignored"),
     ],

@@ -97,14 +97,14 @@ def test_an_unreadable_rating_scores_zero_and_is_counted(data):
     result, _ = grade(data, [6] * 9 + ["?"])
     assert result.metrics["average_score"] == pytest.approx(5.4)
     assert result.failures == 1
-    assert any("1 replies hold no single rating" in note for note in result.notes)
+    assert any("1 of 10 replies hold no single rating: scored 0" in note for note in result.notes)
 
 
 def test_a_judge_that_did_not_reply_gives_no_score(data):
     result, _ = grade(data, [6] * 8 + [None, "?"])
     assert len(result.graded) == 9 and result.metrics["average_score"] == pytest.approx(48 / 9)
     assert result.failures == 2
-    assert any("1 answers got no reply" in note for note in result.notes)
+    assert any("1 of 10 requests got no reply" in note for note in result.notes)
 
 
 def test_the_judge_sees_labels_or_with_ovip_the_picture(data):

@@ -151,7 +151,7 @@ def test_an_unreadable_reply_is_asked_for_again(data):
 def test_what_stays_unreadable_is_left_out_and_counted(data):
     result, judge = judged(data, ["what?", fenced("bus"), None], attempts=2)
     assert result.failures == 2 and [row.id for row in result.graded] == ["12"]
-    assert any("no list for 2 answers" in note for note in result.notes)
+    assert any("1 of 3 replies hold no list of objects: left out" in note for note in result.notes)
     assert len(judge.requests) == 5
     assert result.metrics["object_hall"] == 0
 

@@ -82,11 +82,14 @@ def test_entailment_must_hold_both_ways(folder):
 
 def test_a_judge_that_says_nothing_is_a_failure(folder):
     def judge(request):
+        if request.id.startswith("vqa-2"):
+            return "neutral"
         return JudgeReply(text=None, error="timeout") if request.id == "vqa-1/back" else "neutral or entailment"
 
     result = grade(folder, ("no", "yes", "D", "x", "y"), judge)
-    assert result.failures == 2 and "perception_vqa" not in result.metrics
-    assert result.metrics["mean_accuracy"] == 1
+    assert [row.id for row in result.graded if "problem" in row.details] == ["vqa-1"] and result.failures == 1
+    with pytest.raises(DataError, match="none of 2 answers could be graded"):
+        grade(folder, ("no", "yes", "D", "x", "y"), lambda request: "neutral or entailment")
 
 
 def test_open_questions_need_a_judge_or_an_option(folder):

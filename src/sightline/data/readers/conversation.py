@@ -11,7 +11,10 @@ from typing import Any
 from sightline.data.readers.chat import PLACEHOLDER, Turn, check_order, messages_of, place_pictures
 from sightline.data.readers.pictures import Pictures
 from sightline.data.readers.rows import RowError
+from sightline.data.readers.unread import looks_like_picture, unread
 from sightline.types import Edge, Group, Prompt, Response
+
+_MOST_RANKED = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,14 @@ def answer_text(turn: Turn) -> str:
 
 
 def ranked(prompt: Prompt, answers: Sequence[str], reading: Reading) -> Group:
-    """A Group of answers ordered from best to worst, each better than all after it."""
+    """A Group of answers ordered from best to worst, each better than all after it.
+
+    Raises:
+        RowError: So many that their comparisons, one for each two, would fill the memory.
+    """
+    if len(answers) > _MOST_RANKED:
+        found = f"{len(answers)} answers are ranked, which makes {len(answers) * (len(answers) - 1) // 2} comparisons"
+        raise RowError("malformed", found, remedy=f"Rank {_MOST_RANKED} at most: it may be a text cut into characters")
     pairs = [(i, j) for i in range(len(answers)) for j in range(i + 1, len(answers))]
     edges = tuple(Edge(winner=i, loser=j) for i, j in pairs) if reading.relate else ()
     return Group(prompts=(prompt,), responses=tuple(Response(text=answer) for answer in answers), edges=edges)
@@ -118,6 +128,8 @@ def facts_of(row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
     if not isinstance(own, Mapping):
         raise RowError("malformed", f"'facts' is {own!r:.60}, expected an object")
     for name, value in facts.items():
+        if looks_like_picture(value) and not _is_json(value):
+            raise unread(name, value)
         if not _is_json(value):
             remedy = "Remove the column or store it as text"
             raise RowError("malformed", f"column '{name}' holds a {type(value).__name__}, no plain JSON", remedy=remedy)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
 from typing import Any
 
 from sightline.data.readers.chat import PLACEHOLDER, Picture, Turn, parse_turn, parse_turns
@@ -18,7 +17,7 @@ from sightline.data.readers.conversation import (
     split_answer,
     with_negative,
 )
-from sightline.data.readers.rows import RowError
+from sightline.data.readers.rows import RowError, is_finite
 from sightline.types import Group, Response
 
 _USED = frozenset({"id", "conversations", "image", "images", "chosen", "rejected", "score", "system"})
@@ -111,6 +110,6 @@ def _with_system(turns: list[Turn], row: Mapping[str, Any]) -> list[Turn]:
 
 def _score(row: Mapping[str, Any]) -> float | None:
     score = row.get("score")
-    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not isfinite(score)):
+    if score is not None and not is_finite(score):
         raise RowError("malformed", f"'score' is {score!r:.60}, expected a finite number")
     return score

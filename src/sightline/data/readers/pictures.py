@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sightline.data.picture import UNREADABLE, check_mode
 from sightline.data.readers.rows import RowError
 from sightline.errors import DataError
 from sightline.files import replace_file
 
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255
+"""Of Linux, in bytes."""
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
@@ -54,14 +56,11 @@ class Pictures:
         """
         if isinstance(value, Mapping):
             data = value.get("bytes")
-            return self._find(value.get("path")) if data is None else self._keep(data)
+            return self._find(value.get("path")) if data is None else self.path(_as_bytes(data))
         if isinstance(value, bytes):
             return self._keep(value)
         if isinstance(value, Image.Image):
-            buffer = io.BytesIO()
-            storable = value if value.mode in _PNG_MODES else _checked(value).convert("RGB")
-            storable.save(buffer, format="PNG")
-            return self._keep(buffer.getvalue())
+            return self._keep(_as_png(value))
         return self._find(value)
 
     def exists(self, value: str) -> bool:
@@ -69,7 +68,7 @@ class Pictures:
         return os.path.exists(self._joined(value))  # noqa: PTH110
 
     def _find(self, value: Any) -> str:
-        if not isinstance(value, str | os.PathLike) or not str(value).strip():
+        if not isinstance(value, str | os.PathLike) or not str(value).strip() or "\0" in str(value):
             found = f"a picture is given as {type(value).__name__} {value!r:.60}"
             raise RowError("missing image", found, remedy="Expected a path, bytes, {bytes, path}, or a PIL image")
         given = os.fspath(value)
@@ -80,6 +79,9 @@ class Pictures:
     def _look_for(self, given: str) -> str:
         if given.startswith(("http://", "https://", "data:")):
             raise RowError("missing image", f"picture '{given:.80}' is an address", remedy="Download it, give its path")
+        if len(given) > _LONGEST_PATH or len(Path(given).name.encode(errors="replace")) > _LONGEST_NAME:
+            found = f"a picture is given as a text of {len(given)} characters, '{given:.40}...', which no path is"
+            raise RowError("missing image", found, remedy="Give its path; base64 is not read: store the decoded bytes")
         path = self._joined(given)
         if not self.must_exist or os.path.isfile(path):  # noqa: PTH113
             return path
@@ -90,7 +92,7 @@ class Pictures:
                 remedy="Put the file there, or set image_dir to the folder that its path starts from",
             )
         by_name = str(Path(self.image_dir).absolute() / Path(given).name)
-        if not Path(by_name).is_file():
+        if not os.path.isfile(by_name):  # noqa: PTH113
             looked = path if path == by_name else f"{path} and {by_name}"
             absent = "" if Path(self.image_dir).is_dir() else f"; image_dir {self.image_dir} is no folder"
             raise RowError(
@@ -130,6 +132,31 @@ class Pictures:
         if not file.exists():
             replace_file(file, data)
         return str(file)
+
+
+def _as_bytes(data: Any) -> bytes:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise RowError(
+        "broken image",
+        f"the bytes of a picture are a {type(data).__name__}, {data!r:.40}",
+        remedy="Store the encoded file (PNG, JPEG, ...) as bytes; base64 is not decoded",
+    )
+
+
+def _as_png(picture: Image.Image) -> bytes:
+    """A picture in memory, upright: PNG files keep no EXIF orientation."""
+    buffer = io.BytesIO()
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        storable = upright if upright.mode in _PNG_MODES else _checked(upright).convert("RGB")
+        storable.save(buffer, format="PNG")
+    except DataError:
+        raise
+    except UNREADABLE as error:  # opened, and read only now
+        found = f"the picture in memory cannot be read ({error})"
+        raise RowError("broken image", found, remedy="Restore it, or leave the row out") from error
+    return buffer.getvalue()
 
 
 def _checked(picture: Image.Image) -> Image.Image:

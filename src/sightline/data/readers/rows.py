@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,14 @@ Reason = Literal[
     "broken image",
     "options",
     "too long",
+    "control token",
+    "unread image",
 ]
 """Why a row cannot be used: the heading it is counted under."""
 
 REASONS = get_args(Reason)
+
+_LARGEST = 3.4e38
 
 
 class RowError(DataError):
@@ -59,13 +64,18 @@ class Row:
         """The columns of the row.
 
         Raises:
-            RowError: The line is not a JSON object in UTF-8, or a key stands in it twice.
+            RowError: The line is not a JSON object in UTF-8, a key stands in it twice, or a text holds half of a
+                character.
         """
         content: Any = self.content
         if isinstance(content, bytes):
             content = parse_json(content, "Every line is one JSON object")
-        if isinstance(content, KeyTwice):
+        elif isinstance(content, KeyTwice):
             raise _stands_twice(content)
+        elif isinstance(content, NotText):
+            raise RowError("malformed", f"not UTF-8 text ({content.byte})", remedy="Store texts as UTF-8")
+        else:
+            check_characters(content)
         if not isinstance(content, Mapping):
             raise RowError("malformed", f"is a {type(content).__name__}, expected an object with named columns")
         return dict(content)
@@ -76,6 +86,13 @@ class KeyTwice:
     """Stands for a JSON object in which a key stands twice: a plain parser keeps the last value in silence."""
 
     key: str
+
+
+@dataclass(frozen=True)
+class NotText:
+    """Stands for a row of a table that cannot be read: a text in it is no UTF-8."""
+
+    byte: str
 
 
 def parse_json(text: bytes, expected: str) -> Any:
@@ -95,8 +112,8 @@ def parse_json(text: bytes, expected: str) -> Any:
         found = dict(pairs)
         if len(found) == len(pairs):
             return found
-        keys = [key for key, _ in pairs]
-        twice.append(KeyTwice(next(key for key in keys if keys.count(key) > 1)))
+        counts = Counter(key for key, _ in pairs)
+        twice.append(KeyTwice(next(key for key, count in counts.items() if count > 1)))
         return twice[-1]
 
     try:
@@ -109,9 +126,50 @@ def parse_json(text: bytes, expected: str) -> Any:
         raise RowError("malformed", "not JSON (nested too deeply)", remedy=expected) from error
     except ValueError as error:  # JSONDecodeError, or a whole number of thousands of digits
         raise RowError("malformed", f"not JSON ({error})", remedy=expected) from error
-    if twice and not isinstance(found, list):
+    if isinstance(found, list):  # of rows, which are looked at one by one
+        return found
+    if twice:
         raise _stands_twice(twice[0])
+    if b"\\u" in text:  # nothing else makes half a character in UTF-8
+        check_characters(found)
     return found
+
+
+def check_characters(content: Any) -> None:
+    """
+    Raises:
+        RowError: A key or a text holds half of a character (a lone surrogate): an emoji that was cut in two. No
+            tokenizer takes it and no file.
+    """
+    pending: list[tuple[str, Any]] = [("", content)]
+    while pending:
+        place, value = pending.pop()
+        if isinstance(value, str):
+            _check_whole(value, place)
+        elif isinstance(value, Mapping):
+            for key in value:
+                _check_whole(key, f"a key of {place}")
+            pending += [(f"{place}.{key}" if place else key, inner) for key, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            pending += [(f"{place}[{i}]", inner) for i, inner in enumerate(value) if not isinstance(inner, int | float)]
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number, and one that 32 bits hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+
+
+def _check_whole(text: Any, place: str) -> None:
+    if not isinstance(text, str):
+        raise RowError("malformed", f"{place!a} is {text!r:.40}, expected a text", remedy="Keys are texts")
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"half of a character ({text[error.start]!a}), as of an emoji that was cut in two"
+        remedy = "Write the whole character, or remove the half"
+        raise RowError("malformed", f"{place!a} holds {half}", remedy=remedy) from error
 
 
 def _stands_twice(twice: KeyTwice) -> RowError:
@@ -159,7 +217,7 @@ def _intact(rows: Callable[[], Iterator[Row]], path: str) -> Iterator[Row]:
 
     try:
         yield from rows()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"is damaged ({error})", source=path, remedy="Restore the file") from error
 
 
@@ -183,7 +241,7 @@ def _listed(text: bytes, path: str) -> list[Any]:
     return found
 
 
-def _parquet_records(path: str) -> Iterator[dict[str, Any]]:
+def _parquet_records(path: str) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -192,7 +250,17 @@ def _parquet_records(path: str) -> Iterator[dict[str, Any]]:
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"not a parquet file ({error})", source=path) from error
     for batch in table.iter_batches(batch_size=64):
-        yield from batch.to_pylist()
+        try:
+            yield from batch.to_pylist()
+        except UnicodeDecodeError:  # in one of them
+            yield from (_record_of(batch.slice(index, 1)) for index in range(batch.num_rows))
+
+
+def _record_of(row: Any) -> Any:
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return NotText(f"byte {error.object[error.start]:#04x}")
 
 
 def _saved_rows(path: str, split: str) -> Iterator[Row]:

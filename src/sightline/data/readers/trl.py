@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import isfinite
 from typing import Any
 
 from sightline.data.readers.chat import Turn, parse_turns, user_turn
@@ -22,7 +21,7 @@ from sightline.data.readers.conversation import (
     split_answer,
     with_negative,
 )
-from sightline.data.readers.rows import RowError
+from sightline.data.readers.rows import RowError, is_finite
 from sightline.types import Group, Response
 
 COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "completion", "messages"})
@@ -165,7 +164,7 @@ def _scores(row: Mapping[str, Any]) -> list[float] | None:
         found = f"found the scores {', '.join(name for name, _ in given)}, expected one of chosen and one of rejected"
         raise RowError("malformed", found, remedy="Give chosen_score and rejected_score, or neither")
     for name, score in given:
-        if isinstance(score, bool) or not isinstance(score, int | float) or not isfinite(score):
+        if not is_finite(score):
             raise RowError("malformed", f"{name!r} is {score!r:.60}, expected a finite number", remedy="Correct it")
     return [float(score) for _, score in given]
 

@@ -9,7 +9,7 @@ Options: ``extractor`` (``table``: built in, ``nltk``: exact, needs NLTK and its
 ``spacy``, or a table file written by :func:`sightline.evaluation.similarity.export_similarity`), ``threshold``
 (0.8) and ``spacy_model`` (en_core_web_lg).
 
-Descriptions may take 512 new tokens; the script sets no limit, OViP allows 384 and lmms-eval 2,048 (``--max-tokens``).
+Descriptions may take 512 new tokens, for the script sets no limit; under OViP 384, under lmms-eval 2,048.
 """
 
 from __future__ import annotations
@@ -34,11 +34,20 @@ from sightline.evaluation.bench import (
     check_protocol,
     match_ids,
 )
-from sightline.evaluation.json_files import write_json
+from sightline.evaluation.json_files import read_text, write_json
 from sightline.evaluation.nouns import Extractor, nltk_extractor, nltk_name, table_extractor
 from sightline.evaluation.option_values import number_option, text_option
 from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD, load_similarity, read_relation, vocabulary
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_answers, read_table
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
+    PictureFiles,
+    find_file,
+    picture_prompt,
+    read_table,
+    text_field,
+    texts_field,
+)
 from sightline.evaluation.yes_no import vlmeval_yes_no
 
 GENERATIVE: Final = "generative"
@@ -108,12 +117,18 @@ class Amber:
         path = find_file(data, ("annotations.json", "data/annotations.json"), self)
         by_id = {}
         for number, row in enumerate(read_table(path), start=1):
-            generative = field(row, "type", f"{path}:{number}") == GENERATIVE
-            for name in ("truth", "hallu") if generative else ("truth",):
-                field(row, name, f"{path}:{number}")
-            by_id[str(field(row, "id", f"{path}:{number}"))] = row
+            source = f"{path}:{number}"
+            id, kind = _id(row, source), text_field(row, "type", source)
+            told = (
+                {name: texts_field(row, name, source) for name in ("truth", "hallu")}
+                if kind == GENERATIVE
+                else {"truth": text_field(row, "truth", source)}
+            )
+            if id in by_id:
+                raise DataError(f"the id {id} stands twice", source=source, remedy=DOWNLOAD_AGAIN)
+            by_id[id] = {"id": id, "type": kind, **told}
         queries = self._queries(path.parent)
-        alone = sorted(by_id.keys() ^ {str(query["id"]) for query in queries}, key=int)
+        alone = sorted(by_id.keys() ^ {query["id"] for query in queries}, key=int)
         if alone:
             missing = "question" if alone[0] in by_id else "annotation"
             raise DataError(f"id {alone[0]} has no {missing}", source=str(path), remedy="Take all files of one release")
@@ -126,9 +141,9 @@ class Amber:
         rows = []
         for path in paths:
             for number, row in enumerate(read_table(path), start=1):
-                for name in ("id", "image", "query"):
-                    field(row, name, f"{path}:{number}")
-                rows.append(row)
+                source = f"{path}:{number}"
+                told = {name: text_field(row, name, source) for name in ("image", "query")}
+                rows.append({"id": _id(row, source), **told})
         return sorted(rows, key=lambda row: int(row["id"]))
 
     def _question(self, query: Mapping[str, Any], row: Mapping[str, Any], pictures: PictureFiles) -> Question:
@@ -143,6 +158,7 @@ class Amber:
             meta={
                 "category": _part(row),
                 "max_new_tokens": _DESCRIPTION_TOKENS if described else _YES_NO_TOKENS,
+                "token_limits": {"ovip": 384, "lmms-eval": 2048} if described else {},
                 "prompts": others,
                 "protocols": [name for name in self.protocols if _part(row) in _graded_parts(name)],
             },
@@ -159,6 +175,13 @@ class _Rows:
     folder: Path
     by_id: Mapping[str, Mapping[str, Any]]
     queries: Sequence[Mapping[str, Any]]
+
+
+def _id(row: Mapping[str, Any], source: str) -> str:
+    id = text_field(row, "id", source)
+    if not (id.isdecimal() and id.isascii() and len(id) < 10):
+        raise DataError(f"'id' is {id!r:.100}", source=source, remedy="Expected a number, as 1 to 15220")
+    return id
 
 
 def _part(row: Mapping[str, Any]) -> str:
@@ -209,7 +232,11 @@ class _Grader:
         self._tools = self._tools or self._load()
         extract, judgement = self._tools
         truth, likely = row["truth"], row["hallu"]
-        found = judgement.judge(extract(answer.text), truth, likely)
+        try:
+            found = judgement.judge(extract(answer.text), truth, likely)
+        except DataError as error:
+            source = f"{self.rows.folder / 'annotations.json'}: id {answer.id}"
+            raise DataError(error.found, source=source, remedy=error.remedy) from error
         wrong = len(found.hallucinated)
         return Graded(
             id=answer.id,
@@ -237,7 +264,7 @@ class _Grader:
 
     def _load(self) -> tuple[Extractor, Judgement]:
         relation = read_relation(find_file(self.rows.folder, ("relation.json",), BENCH))
-        safe = find_file(self.rows.folder, ("safe_words.txt",), BENCH).read_text(encoding="utf-8").split("\n")
+        safe = read_text(find_file(self.rows.folder, ("safe_words.txt",), BENCH)).split("\n")
         kind = text_option(BENCH.name, self.options, "similarity", "none")
         idle = {"none": ("threshold", "spacy_model"), "spacy": ()}.get(kind, ("spacy_model",))
         unread = [name for name in idle if name in self.options]

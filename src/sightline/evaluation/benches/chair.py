@@ -2,7 +2,7 @@
 
 ``official`` follows ``utils/chair.py`` of LisaAnne/Hallucination, its singulariser's losses included (bus, tie; see
 :func:`sightline.evaluation.nouns.chair_forms`), and gives fractions. ``lmms-eval`` reduces words by WordNet, adds the
-recall of objects and gives percent. Descriptions may take 512 new tokens here and 2,048 there (``--max-tokens``).
+recall of objects and gives percent. Descriptions may take 512 new tokens here and 2,048 there.
 
 Which pictures are described is not part of CHAIR. ``questions`` takes those that ``image_ids.json`` lists (a JSON list
 beside the annotations), otherwise 500 drawn with seed 0; ``grade`` insists on the list if there is one, and otherwise
@@ -44,14 +44,8 @@ from sightline.evaluation.coco import (
 from sightline.evaluation.json_files import read_json, write_json
 from sightline.evaluation.nouns import chair_forms, load_nltk, nltk_name, place, wordnet_forms
 from sightline.evaluation.option_values import text_option
-from sightline.evaluation.tables import (
-    PictureFiles,
-    answer_id,
-    answer_text,
-    find_file,
-    picture_prompt,
-    read_table,
-)
+from sightline.evaluation.submissions import answers_of, submitted_rows
+from sightline.evaluation.tables import PictureFiles, find_file, picture_prompt
 
 PROMPT: Final = "Please describe this image in detail."
 SAMPLE: Final = 500
@@ -87,7 +81,7 @@ class Chair:
         if missing:
             raise DataError(f"image_ids.json lists {missing[0]}, which has no annotation", source=str(data))
         pictures = PictureFiles(data, ("val2014", "train2014", "images", "."))
-        meta = {"max_new_tokens": _MAX_NEW_TOKENS}
+        meta = {"max_new_tokens": _MAX_NEW_TOKENS, "token_limits": {"lmms-eval": 2048}}
         return [
             Question(id=str(id), prompt=picture_prompt(f"chair-{id}", PROMPT, [pictures.named(names[id])]), meta=meta)
             for id in ids
@@ -131,16 +125,13 @@ class Chair:
 
     def read_export(self, path: Path) -> list[Answer]:
         """Reads the official caption file, or rows of ``image_id`` and ``caption`` as COCO results are."""
-        rows: list[Any] = list(read_table(path))
-        if len(rows) == 1 and isinstance(rows[0].get("imgToEval"), dict):
-            rows = list(rows[0]["imgToEval"].values())
-        answers = []
-        for number, row in enumerate(rows, start=1):
-            source = f"{path}:{number}"
+        rows: list[tuple[Any, str]] = list(submitted_rows(path))
+        if len(rows) == 1 and isinstance(rows[0][0].get("imgToEval"), dict):
+            rows = [(row, f"{path}: imgToEval {key}") for key, row in rows[0][0]["imgToEval"].items()]
+        for row, source in rows:
             if not isinstance(row, dict):
                 raise DataError("is no object", source=source, remedy='Expected {"image_id": ..., "caption": ...}')
-            answers.append(Answer(id=answer_id(row, "image_id", source), text=answer_text(row, ("caption",), source)))
-        return answers
+        return answers_of(rows, "image_id", ("caption",))
 
     def _listed(self, data: Path) -> list[int] | None:
         path = data / "image_ids.json"

@@ -21,13 +21,16 @@ from sightline.evaluation.choices import (
     ovip_equal,
 )
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
+from sightline.evaluation.submissions import read_answers
 from sightline.evaluation.tables import (
     PictureFiles,
-    field,
+    check_ids,
     find_files,
+    optional_text,
     picture_prompt,
-    read_answers,
     read_tables,
+    text_field,
+    texts_field,
     write_lines,
 )
 
@@ -77,12 +80,18 @@ class CVBench:
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
+        rows, matched = told.graded(rows, matched)
         graded = []
         for row, answer in zip(rows, matched, strict=True):
             hit, read = _hit(row, answer.text, protocol, told)
             counts = counted([_source(row)], hit)
             graded.append(grade_row(row, answer.text, hit, read, **counts))
         by_source = accuracies(graded, [_source(row) for row in rows])
+        if lost := [name for name in SOURCES if name not in by_source]:
+            found = (
+                f"the judge gave a letter for no answer of {', '.join(lost)}, and the figures need all three sources"
+            )
+            raise DataError(found, source=self.name, remedy="Check the judge, or grade without one")
         metrics, formulas = _figures({name: by_source[name]["accuracy"] for name in SOURCES})
         if protocol == "lmms-eval":
             metrics = {"accuracy": accuracy(graded), "weighted_accuracy": metrics["accuracy"], **_parts(metrics)}
@@ -128,23 +137,22 @@ class CVBench:
             files = find_files(data, _BOTH_PARTS, self)
         images = PictureFiles(data, ("img", "images", "."))
         rows = []
-        for number, row in enumerate(read_tables(files, pictures=pictures), start=1):
-            source = f"{files[0]}:{number}"
-            name = row.get("image") if isinstance(row.get("image"), str) else row.get("filename", "")
-            choices = [str(choice) for choice in field(row, "choices", source)]
-            truth = str(field(row, "answer", source))
+        for row, source in read_tables(files, pictures=pictures):
+            name = row["image"] if isinstance(row.get("image"), str) else optional_text(row, "filename", source)
+            choices = texts_field(row, "choices", source)
+            truth = text_field(row, "answer", source)
             if len(truth) != 3 or not 0 <= ord(truth[1]) - ord("A") < len(choices):
-                raise DataError(f"answer {truth!r} is no letter of {len(choices)} choices", source=source)
+                raise DataError(f"answer {truth!r:.100} is no letter of {len(choices)} choices", source=source)
             rows.append(
                 Row(
-                    id=str(field(row, "idx", source)),
-                    text=str(field(row, "prompt", source)),
+                    id=text_field(row, "idx", source),
+                    text=text_field(row, "prompt", source),
                     truth=truth,
-                    category=str(field(row, "task", source)),
-                    cluster=str(row.get("source_filename") or name),
-                    image=images.of_row(row, str(name), source) if pictures else "",
+                    category=text_field(row, "task", source),
+                    cluster=optional_text(row, "source_filename", source) or name,
+                    image=images.of_row(row, name, source) if pictures else "",
                     options={chr(ord("A") + place): choice for place, choice in enumerate(choices)},
-                    extra={"source": str(field(row, "source", source))},
+                    extra={"source": text_field(row, "source", source)},
                 )
             )
         missing = [name for name in SOURCES if name not in {_source(row) for row in rows}]
@@ -152,6 +160,7 @@ class CVBench:
             raise DataError(
                 f"has no rows of {', '.join(missing)}", source=str(files[0]), remedy="All three sources are needed"
             )
+        check_ids([row.id for row in rows], str(files[0]))
         return rows
 
 

@@ -4,7 +4,8 @@ Questions come in pairs on similar figures (or with and without one) and in sets
 right where all its questions are. ``official`` follows ``evaluation.py`` of tianyi-lab/HallusionBench: a judge
 compares the answer with the true statement, and the script's diagnosis follows: the bias to yes, the consistency on
 a figure, and whether language or vision is at fault (:mod:`sightline.evaluation.attribution`), for which the judge is
-asked as well whether two answers say the same where that decides. ``lmms-eval`` takes the questions with a figure and
+asked as well whether two answers say the same where that decides. A reply without a verdict is a failure; the scripts
+take it for "unclear", and so it stands in the figures. ``lmms-eval`` takes the questions with a figure and
 computes three accuracies; ``vlmevalkit`` does so too, and reads yes or no without a judge.
 
 Options: ``template`` (a rubric file; it may name ``question``, ``reference`` and ``answer``), ``same_template`` (one
@@ -34,14 +35,24 @@ from sightline.evaluation.bench import (
 )
 from sightline.evaluation.hallusion_figures import BETTER, FORMULAS, count_wholes, figures, pair_faults, printed
 from sightline.evaluation.json_files import write_json
-from sightline.evaluation.rubric import load_rubric
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_table
+from sightline.evaluation.rubric import Rubric, load_rubric
+from sightline.evaluation.submissions import answer_id, read_answers
+from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
+    PictureFiles,
+    find_file,
+    optional_text,
+    picture_prompt,
+    read_table,
+    text_field,
+)
+from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 from sightline.evaluation.yes_no import vlmeval_yes_no
 
 _KEYS: Final = ("category", "subcategory", "set_id", "figure_id", "question_id")
 _OPTIONS: Final = {"official": ("template", "same_template"), "lmms-eval": ("template",), "vlmevalkit": ()}
+_COLUMNS: Final = ("visual_input", "question", "gt_answer", "gt_answer_details")
 _MAX_NEW_TOKENS: Final = 128
-_JUDGE_TOKENS: Final = 16
 _TRUTH: Final = {"0": "no", "1": "yes"}
 _LABELS: Final = (*_TRUTH, "2")
 """The script's third value is "uncertain"; its arithmetic of yes takes it as the number it is."""
@@ -84,29 +95,32 @@ class HallusionBench:
             rows = {id: row for id, row in rows.items() if id not in text_only}
             answers = [answer for answer in answers if answer.id not in text_only]
         matched = match_ids(list(rows), answers)
-        notes, failed = [f"{len(rows)} questions"], dict[str, str]()
+        notes = [f"{len(rows)} questions"]
+        problems: dict[str, str] = {}
+        verdicts: dict[str, Verdict]
         if protocol == "vlmevalkit":
             verdicts = {answer.id: _by_word(answer.text, str(rows[answer.id]["gt_answer"])) for answer in matched}
         else:
-            judge = need_judge(self.name, judge)
-            verdicts, failed = _ask(judge, matched, rows, options)
-            notes.append(f"judge {judge.name}, rubric {load_rubric(self.name, options.get('template')).source}")
-        if failed:
-            id = next(iter(failed))
-            notes.append(
-                f"the judge did not reply to {len(failed)} answers, which are left out (first: {id}: {failed[id]})"
-            )
+            judge, rubric = need_judge(self.name, judge), load_rubric(self.name, options.get("template"))
+            told = _ask(judge, matched, rows, rubric)
+            need_verdicts(self.name, told)
+            verdicts = {one.id: one.verdict or "unclear" for one in told if not one.silent}
+            problems = {one.id: one.problem for one in told if one.problem}
+            unread = "taken for unclear, as the script does"
+            notes += [f"judge {judge.name}, rubric {rubric.source}", *verdict_notes(told, unread=unread)]
         faults: dict[str, Fault] = {}
         if protocol == "official" and judge is not None:
             faults, note = _faults(judge, {one.id: one.text for one in matched}, rows, verdicts, options)
             notes += note
         graded = [
-            _grade(one, rows[one.id], verdicts[one.id], faults.get(one.id, "")) for one in matched if one.id in verdicts
+            _grade(one, rows[one.id], verdicts[one.id], faults.get(one.id, ""), problems.get(one.id, ""))
+            for one in matched
+            if one.id in verdicts
         ]
         if protocol == "official":
             pairs = ", ".join(f"{name} {count}" for name, count in pair_faults(graded).items())
             notes.append(f"wrong pairs by fault: {pairs}")
-        return _result(graded, protocol, notes, len(failed))
+        return _result(graded, protocol, notes, len(problems))
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """``HallusionBench_result.json``: the rows with ``model_prediction`` added."""
@@ -115,22 +129,22 @@ class HallusionBench:
         write_json(path, [{**rows[answer.id], "model_prediction": answer.text} for answer in matched])
 
     def read_export(self, path: Path) -> list[Answer]:
-        return [
-            Answer(id=_id(row, f"{path}:{number}"), text=str(field(row, "model_prediction", f"{path}:{number}")))
-            for number, row in enumerate(read_table(path), start=1)
-        ]
+        return read_answers(path, _id, ("model_prediction",))
 
     def _rows(self, data: Path) -> dict[str, dict[str, Any]]:
         path = find_file(data, ("HallusionBench.json", "*/HallusionBench.json"), self)
         rows = {}
         for number, row in enumerate(read_table(path), start=1):
-            for name in ("visual_input", "question", "gt_answer", "gt_answer_details"):
-                field(row, name, f"{path}:{number}")
-            if str(row["gt_answer"]) not in _LABELS:
-                raise DataError(
-                    f"gt_answer is {row['gt_answer']!r}", source=f"{path}:{number}", remedy="Expected 0 (no) or 1"
-                )
-            rows[_id(row, f"{path}:{number}")] = row
+            source = f"{path}:{number}"
+            told = {name: text_field(row, name, source) for name in (*_KEYS, *_COLUMNS)}
+            if told["gt_answer"] not in _LABELS:
+                found = f"gt_answer is {told['gt_answer']!r:.100}"
+                raise DataError(found, source=source, remedy="Expected 0 (no) or 1")
+            optional_text(row, "filename", source)
+            id = _id(row, source)
+            if id in rows:
+                raise DataError(f"the id {id:.100} stands twice", source=source, remedy=DOWNLOAD_AGAIN)
+            rows[id] = {**row, **told}
         return rows
 
 
@@ -138,7 +152,7 @@ BENCH: Final = HallusionBench()
 
 
 def _id(row: Mapping[str, Any], source: str) -> str:
-    return "_".join(str(field(row, key, source)) for key in _KEYS)
+    return "_".join(answer_id(row, key, source) for key in _KEYS)
 
 
 def _has_figure(row: Mapping[str, Any]) -> bool:
@@ -154,12 +168,17 @@ def _figure(row: Mapping[str, Any], pictures: PictureFiles) -> list[str]:
     return [pictures.named(str(name).removeprefix("./"))]
 
 
-def read_verdict(reply: str) -> Verdict:
-    """What the judge says: ``incorrect`` before ``correct`` wherever they stand, anything else is unclear."""
+def read_verdict(reply: str) -> Verdict | None:
+    """What the judge says: ``incorrect`` before ``correct`` before ``unclear``, wherever they stand; None for none."""
     text = reply.lower()
-    if "incorrect" in text:
-        return "incorrect"
-    return "correct" if "correct" in text else "unclear"
+    verdicts: tuple[Verdict, ...] = ("incorrect", "correct", "unclear")
+    return next((verdict for verdict in verdicts if verdict in text), None)
+
+
+def read_same(reply: str) -> bool | None:
+    """Whether two answers say the same: ``same`` wherever it stands, or else ``different``; None for neither."""
+    text = reply.lower()
+    return True if "same" in text else False if "different" in text else None
 
 
 def _by_word(answer: str, label: str) -> Verdict:
@@ -167,23 +186,14 @@ def _by_word(answer: str, label: str) -> Verdict:
 
 
 def _ask(
-    judge: Judge, answers: Sequence[Answer], rows: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]
-) -> tuple[dict[str, Verdict], dict[str, str]]:
-    """Verdicts by id, and for each answer without a reply why."""
-    rubric = load_rubric("hallusionbench", options.get("template"))
+    judge: Judge, answers: Sequence[Answer], rows: Mapping[str, Mapping[str, Any]], rubric: Rubric
+) -> list[Said[Verdict]]:
     requests = []
     for answer in answers:
         row = rows[answer.id]
         values = {"question": row["question"], "reference": row["gt_answer_details"], "answer": answer.text}
-        requests.append(JudgeRequest(id=answer.id, messages=rubric.messages(values), max_tokens=_JUDGE_TOKENS))
-    verdicts: dict[str, Verdict] = {}
-    failed = {}
-    for answer, reply in zip(answers, judge.ask(requests), strict=True):
-        if reply.text is None:
-            failed[answer.id] = reply.error or "no reply"
-        else:
-            verdicts[answer.id] = read_verdict(reply.text)
-    return verdicts, failed
+        requests.append(JudgeRequest(id=answer.id, messages=rubric.messages(values), max_tokens=None))
+    return ask(judge, requests, read_verdict)
 
 
 def _faults(
@@ -202,16 +212,17 @@ def _faults(
         JudgeRequest(
             id=f"{id}/same",
             messages=rubric.messages({"answer": texts[id], "original": texts[originals[_pair(rows[id])]]}),
-            max_tokens=_JUDGE_TOKENS,
+            max_tokens=None,
         )
         for id in asked
     ]
-    for id, reply in zip(asked, judge.ask(requests) if requests else [], strict=True):
-        if reply.text is not None:
-            judged[id] = replace(judged[id], same="same" in reply.text.lower())
+    told = ask(judge, requests, read_same)
+    for id, one in zip(asked, told, strict=True):
+        judged[id] = replace(judged[id], same=one.verdict)
     found = {id: name for id, one in judged.items() if (name := fault(one)) is not None}
     unknown = sum(name == "unknown" for name in found.values())
     notes = [f"{len(asked)} pairs of answers compared, rubric {rubric.source}"] if asked else []
+    notes += verdict_notes(told, unread="not attributed")
     if unknown:
         notes.append(f"{unknown} wrong answers are not attributed: verdict on the original or comparison missing")
     return found, notes
@@ -241,7 +252,7 @@ def _pair(row: Mapping[str, Any]) -> str:
     return f"{_front(row)}_{row['question_id']}"
 
 
-def _grade(answer: Answer, row: Mapping[str, Any], verdict: Verdict, fault: str) -> Graded:
+def _grade(answer: Answer, row: Mapping[str, Any], verdict: Verdict, fault: str, problem: str) -> Graded:
     # without a figure it is right not to know
     no_figure = row["category"] == "VS" and not _edited(row)
     right = verdict == "correct" or (verdict == "unclear" and no_figure)
@@ -270,6 +281,7 @@ def _grade(answer: Answer, row: Mapping[str, Any], verdict: Verdict, fault: str)
             "no_figure": no_figure,
             "verdict": verdict,
             **({"fault": fault} if fault else {}),
+            **({"problem": problem} if problem else {}),
             "error": 1 - float(right),
         },
     )

@@ -19,7 +19,6 @@ from sightline.evaluation.bench import (
     Answer,
     Graded,
     Judge,
-    JudgeReply,
     JudgeRequest,
     Question,
     Result,
@@ -30,18 +29,27 @@ from sightline.evaluation.bench import (
 )
 from sightline.evaluation.json_files import read_json
 from sightline.evaluation.rubric import load_rubric
+from sightline.evaluation.submissions import answer_id, read_answers
 from sightline.evaluation.tables import (
     PictureFiles,
+    check_ids,
     field,
     find_file,
+    number_of,
+    object_of,
     picture_prompt,
-    read_answers,
     read_table,
+    text_field,
+    texts_field,
     write_lines,
 )
+from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 
 _OPTIONS: Final = ("template", "rule", "context")
 _SYSTEM: Final = "You are a helpful and precise assistant for checking the quality of the answer."
+_JUDGE_TOKENS: Final = 1024
+"""The script's limit."""
+_WANTED: Final = "two scores on the first line"
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 UNREAD: Final = (-1.0, -1.0)
 """What the official scripts put in place of scores that they cannot read."""
@@ -148,22 +156,21 @@ class LLaVABench:
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
         messages, wording = self._wording(data, rows, matched, options)
-        replies = judge.ask(
-            [
-                JudgeRequest(id=row.id, messages=message, temperature=0.2, max_tokens=1024)
-                for row, message in zip(rows, messages, strict=True)
-            ]
-        )
-        graded = []
-        for row, answer, reply in zip(rows, matched, replies, strict=True):
-            scores = None if reply.text is None else self._parse(protocol)(reply.text)
-            graded.append(_graded(row, answer.text, reply, scores, protocol))
-        failed = sum("problem" in row.details for row in graded)
-        silent = sum(row.details.get("review") is None for row in graded)
-        notes = [f"{self.layout.title}, {len(rows)} questions; judge {judge.name}, wording {wording}"]
-        if failed:
-            kept = f"{failed - silent} unread reviews stay in the means as -1" if protocol != "lmms-eval" else ""
-            notes.append(f"{failed} reviews failed, {silent} of them without a reply{'; ' + kept if kept else ''}")
+        requests = [
+            JudgeRequest(id=row.id, messages=message, temperature=0.2, max_tokens=_JUDGE_TOKENS)
+            for row, message in zip(rows, messages, strict=True)
+        ]
+        told = ask(judge, requests, self._read(protocol), wanted=_WANTED)
+        need_verdicts(self.name, told)
+        kept = protocol != "lmms-eval"
+        graded = [
+            _graded(row, answer.text, one, kept=kept) for row, answer, one in zip(rows, matched, told, strict=True)
+        ]
+        unread = "they stay in the means as -1, as in the script" if kept else "left out"
+        notes = [
+            f"{self.layout.title}, {len(rows)} questions; judge {judge.name}, wording {wording}",
+            *verdict_notes(told, wanted=_WANTED, unread=unread),
+        ]
         metrics, by_category = _figures(graded, rounded=protocol != "vlmevalkit")
         return Result(
             bench=self.name,
@@ -176,7 +183,7 @@ class LLaVABench:
             by_category=by_category,
             graded=graded,
             notes=notes,
-            failures=failed,
+            failures=sum(one.verdict is None for one in told),
             formulas=_formulas(list(by_category)),
             better={"reference_score": "neither"},
         )
@@ -188,7 +195,12 @@ class LLaVABench:
             path,
             (
                 # the script stops where answer_id is missing
-                {"question_id": int(row.id), "prompt": row.text, "text": answer.text, "answer_id": f"answer-{row.id}"}
+                {
+                    "question_id": number_of(row.id),
+                    "prompt": row.text,
+                    "text": answer.text,
+                    "answer_id": f"answer-{row.id}",
+                }
                 for row, answer in zip(rows, match_ids([row.id for row in rows], answers), strict=True)
             ),
         )
@@ -197,31 +209,41 @@ class LLaVABench:
         """Reads that file."""
         return read_answers(path, "question_id", ("text",))
 
-    def _parse(self, protocol: str) -> Callable[[str], tuple[float, float]]:
-        return self.layout.parse_lmms if protocol == "lmms-eval" else parse_official
+    def _read(self, protocol: str) -> Callable[[str], tuple[float, float] | None]:
+        parse = self.layout.parse_lmms if protocol == "lmms-eval" else parse_official
+
+        def read(review: str) -> tuple[float, float] | None:
+            scores = parse(review)
+            return None if scores == UNREAD or not all(map(math.isfinite, scores)) else scores
+
+        return read
 
     def _rows(self, data: Path) -> list[Row]:
         layout = self.layout
         questions = find_file(data, (layout.questions,), self)
         references = find_file(data, (layout.references,), self)
-        by_id = {str(row.get("question_id")): str(row.get("text", "")) for row in read_table(references)}
+        by_id = {
+            answer_id(row, "question_id", f"{references}:{number}"): text_field(row, "text", f"{references}:{number}")
+            for number, row in enumerate(read_table(references), start=1)
+        }
         images = PictureFiles(data, ("images", "val2014", "."))
         rows = []
         for number, row in enumerate(read_table(questions), start=1):
             source = f"{questions}:{number}"
-            id, image = str(field(row, "question_id", source)), str(field(row, "image", source))
+            id, image = text_field(row, "question_id", source), text_field(row, "image", source)
             if id not in by_id:
-                raise DataError(f"question {id} has no reference answer in {references.name}", source=source)
+                raise DataError(f"question {id:.100} has no reference answer in {references.name}", source=source)
             rows.append(
                 Row(
                     id=id,
-                    text=str(field(row, "text", source)),
+                    text=text_field(row, "text", source),
                     truth=by_id[id],
-                    category=str(field(row, "category", source)),
+                    category=text_field(row, "category", source),
                     cluster=image,
                     image=_picture(images, image, layout.pictures),
                 )
             )
+        check_ids([row.id for row in rows], str(questions))
         return rows
 
     def _wording(
@@ -230,7 +252,10 @@ class LLaVABench:
         """The messages to the judge, and where their wording comes from."""
         layout = self.layout
         file = Path(options["context"]) if "context" in options else find_file(data, (layout.context,), self)
-        contexts = {str(row.get("image")): _context(row, f"{file}") for row in read_table(file)}
+        contexts = {
+            text_field(row, "image", f"{file}:{number}"): _context(row, f"{file}:{number}")
+            for number, row in enumerate(read_table(file), start=1)
+        }
         missing = [row.image for row in rows if row.cluster not in contexts]
         if missing:
             raise DataError(f"has no context for {len(missing)} pictures", source=str(file))
@@ -239,7 +264,9 @@ class LLaVABench:
             rules = read_json(rule)
             messages = []
             for row, answer in zip(rows, answers, strict=True):
-                entry = field(rules, f"{layout.rule}{row.category}", str(rule))
+                name = f"{layout.rule}{row.category}"
+                entry = object_of(field(object_of(rules, str(rule)), name, str(rule)), f"{rule}: {name}")
+                entry = {part: text_field(entry, part, f"{rule}: {name}") for part in ("role", "prompt")}
                 messages.append(_official_messages(entry, contexts[row.cluster], row, answer.text))
             return messages, str(rule)
         if "rule" in options:
@@ -261,10 +288,14 @@ def _picture(images: PictureFiles, name: str, prefix: str) -> str:
 def _context(row: Mapping[str, Any], source: str) -> str:
     """What the judge is told of a picture: captions, and for COCO the boxes."""
     if "captions" in row:
-        boxes = "\n".join(f"{one['category']}: {one['bbox']}" for one in field(row, "instances", source))
-        return "\n".join(row["captions"]) + "\n\n" + boxes
-    caption = field(row, "caption", source)
-    return "\n".join(caption) if isinstance(caption, list) else str(caption)
+        captions, instances = texts_field(row, "captions", source), field(row, "instances", source)
+        if not isinstance(instances, list):
+            raise DataError(f"'instances' is {instances!r:.100}", source=source, remedy="Expected a list of boxes")
+        found = [object_of(one, source) for one in instances]
+        boxes = "\n".join(f"{text_field(one, 'category', source)}: {field(one, 'bbox', source)}" for one in found)
+        return "\n".join(captions) + "\n\n" + boxes
+    several = isinstance(row.get("caption"), list)
+    return "\n".join(texts_field(row, "caption", source)) if several else text_field(row, "caption", source)
 
 
 def _official_messages(rule: Mapping[str, Any], context: str, row: Row, answer: str) -> list[dict[str, str]]:
@@ -278,19 +309,19 @@ def _official_messages(rule: Mapping[str, Any], context: str, row: Row, answer: 
     return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": content}]
 
 
-def _graded(row: Row, answer: str, reply: JudgeReply, scores: tuple[float, float] | None, protocol: str) -> Graded:
+def _graded(row: Row, answer: str, told: Said[tuple[float, float]], *, kept: bool) -> Graded:
+    """``kept``: an unread review has the scores that the script puts in their place."""
     details: dict[str, Any] = {
         "answer": answer,
         "question": row.text,
         "truth": row.truth,
         "category": row.category,
-        "review": reply.text,
+        "review": told.reply.text,
+        **({"problem": told.problem} if told.problem else {}),
     }
-    scores = UNREAD if scores is None else scores
+    scores = told.verdict or UNREAD
     counts: dict[str, float] = {}
-    if scores == UNREAD:
-        details["problem"] = reply.error or "the first line of the review holds no two scores"
-    if scores != UNREAD or (reply.text is not None and protocol != "lmms-eval"):
+    if told.verdict is not None or (told.unread and kept):
         names = ("all", column(row.category))
         counts = {f"{name}_reference": scores[0] for name in names} | {f"{name}_model": scores[1] for name in names}
         counts |= {f"{name}_reviews": 1.0 for name in names}
@@ -310,8 +341,6 @@ def _figures(graded: Sequence[Graded], *, rounded: bool) -> tuple[dict[str, floa
         relative = model / reference * 100 if reference else math.nan
         return {"score": relative, "model_score": 10 * model, "reference_score": 10 * reference}
 
-    if not any("all_reviews" in row.counts for row in graded):
-        raise DataError("the judge gave no review that can be used", source="llava_bench", remedy="See its errors")
     names = dict.fromkeys(str(row.details["category"]) for row in graded)
     scored = [name for name in sorted(names) if any(f"{column(name)}_reviews" in row.counts for row in graded)]
     return figures("all"), {name: figures(column(name)) for name in scored}

@@ -17,7 +17,6 @@ from sightline.evaluation.bench import (
     Answer,
     Graded,
     Judge,
-    JudgeReply,
     JudgeRequest,
     Question,
     Result,
@@ -27,31 +26,36 @@ from sightline.evaluation.bench import (
     need_judge,
 )
 from sightline.evaluation.rubric import load_rubric
+from sightline.evaluation.submissions import read_answers
 from sightline.evaluation.tables import (
     PictureFiles,
-    field,
+    check_ids,
     find_file,
+    number_of,
+    optional_text,
     picture_prompt,
-    read_answers,
     read_table,
+    text_field,
     write_lines,
 )
+from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 
 Verdict = Literal["win", "loss", "tie", "ignored"]
 _QUESTIONS: Final = ("MM-Instruct-Eval-question.json", "*question*.json*")
 _OPTIONS: Final = ("baseline", "template", "text_only")
 _DEFAULT_BASELINE: Final = "llava-v1.5-13b"
+_LETTERS: Final = ("A", "B", "C")
 _COUNT_NAMES: Final[dict[Verdict, str]] = {"win": "wins", "loss": "losses", "tie": "ties", "ignored": "ignored"}
 
 
 def verdict(first: str, second: str) -> Verdict:
     """What two replies say about the model, whose answer is A in the first order and B in the second.
 
-    As the official script: equal replies are a tie whatever they say (A/A is position bias), and one clear letter is
-    enough, so A and then C is a win.
+    As the official script: equal letters are a tie (A/A is position bias), and one clear letter is enough, so A and
+    then C is a win. Where neither is a letter nothing was said, though the script takes two equal texts for a tie.
     """
     first, second = first.strip(), second.strip()
-    if first == second:
+    if first == second and first in _LETTERS:
         return "tie"
     if first == "A" or second == "B":
         return "win"
@@ -111,15 +115,18 @@ class MMInstruct:
                         messages=rubric.messages(values),
                         images=() if text_only else (row.image,),
                         temperature=0.2,
+                        max_tokens=None,
                     )
                 )
-        replies = judge.ask(requests)
+        told = ask(judge, requests, _letter, wanted="letter")
+        need_verdicts(self.name, told, each=2)
         graded = [
             _graded(row, answer.text, first, second)
-            for row, answer, first, second in zip(rows, matched, replies[0::2], replies[1::2], strict=True)
+            for row, answer, first, second in zip(rows, matched, told[0::2], told[1::2], strict=True)
         ]
         notes = [
             f"judge {judge.name}, wording {rubric.source}, baseline {name}",
+            *verdict_notes(told, wanted="letter", unread="the other order decides, if it has one"),
             *(["unofficial: the judge reads the caption and sees no picture"] if text_only else []),
         ]
         return _result(graded, notes)
@@ -130,7 +137,7 @@ class MMInstruct:
         write_lines(
             path,
             (
-                {"question_id": int(row.id), "prompt": row.text, "text": answer.text}
+                {"question_id": number_of(row.id), "prompt": row.text, "text": answer.text}
                 for row, answer in zip(rows, match_ids([row.id for row in rows], answers), strict=True)
             ),
         )
@@ -157,32 +164,38 @@ class MMInstruct:
         rows = []
         for number, row in enumerate(read_table(file), start=1):
             source = f"{file}:{number}"
-            image = str(field(row, "image", source))
+            image = text_field(row, "image", source)
             rows.append(
                 Row(
-                    id=str(field(row, "question_id", source)),
-                    text=str(field(row, "text", source)),
+                    id=text_field(row, "question_id", source),
+                    text=text_field(row, "text", source),
                     truth="",
-                    category=str(row.get("category", "")),
+                    category=optional_text(row, "category", source),
                     cluster=image,
                     image=images.named(image),
-                    extra={"caption": str(row.get("caption", ""))},
+                    extra={"caption": optional_text(row, "caption", source)},
                 )
             )
+        check_ids([row.id for row in rows], str(file))
         return rows
 
 
-def _graded(row: Row, answer: str, first: JudgeReply, second: JudgeReply) -> Graded:
+def _letter(reply: str) -> str | None:
+    return reply.strip() if reply.strip() in _LETTERS else None
+
+
+def _graded(row: Row, answer: str, first: Said[str], second: Said[str]) -> Graded:
     details: dict[str, Any] = {
         "answer": answer,
         "question": row.text,
         "category": row.category,
-        "replies": [first.text, second.text],
+        "replies": [first.reply.text, second.reply.text],
     }
-    if first.text is None or second.text is None:
-        details["problem"] = first.error or second.error
+    if first.problem or second.problem:
+        details["problem"] = first.problem or second.problem
+    if first.silent or second.silent:
         return Graded(id=row.id, cluster=row.cluster, details=details)
-    found = verdict(first.text, second.text)
+    found = verdict(first.verdict or "", second.verdict or "")
     if found == "ignored":
         details["problem"] = "neither reply is a letter that decides"
     return Graded(
@@ -210,7 +223,7 @@ def _result(graded: Sequence[Graded], notes: list[str]) -> Result:
         metrics=metrics | rates,
         metrics_printed=printed | {name: f"{value:.2f}" for name, value in rates.items()},
         graded=graded,
-        notes=[*notes, *([f"{failures} questions without a verdict are left out"] if failures else [])],
+        notes=[*notes, *([f"{failures} questions lack a verdict in one order or both"] if failures else [])],
         failures=failures,
         formulas={
             **{name: name for name in ("wins", "losses", "ties")},

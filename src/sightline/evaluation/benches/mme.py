@@ -15,7 +15,8 @@ from typing import Any, Final
 from sightline.errors import DataError
 from sightline.evaluation.accuracy import Row, column, grade_row
 from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
-from sightline.evaluation.tables import PictureFiles, field, find_files, picture_prompt, read_tables
+from sightline.evaluation.json_files import read_text
+from sightline.evaluation.tables import PictureFiles, find_files, picture_prompt, read_tables, text_field
 from sightline.evaluation.yes_no import vlmeval_yes_no
 from sightline.files import replace_file
 
@@ -114,7 +115,7 @@ class MME:
         for file in sorted(path.glob("*.txt")):
             seen: dict[str, int] = {}
             # split("\n"), not splitlines(): an answer may hold other line ends of Unicode
-            for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+            for number, line in enumerate(read_text(file).split("\n"), start=1):
                 if not line:
                     continue
                 cells = line.split("\t")
@@ -138,7 +139,7 @@ class MME:
         odd = [name for name, count in asked.items() if count != 2]
         if odd or not rows:
             raise DataError(
-                f"{len(odd)} pictures have not two questions ({', '.join(odd[:5])})",
+                f"{len(odd)} pictures have not two questions ({', '.join(f'{one:.100}' for one in odd[:5])})",
                 source=f"{self.name}: {data}",
                 remedy="MME grades pairs: take the files as released",
             )
@@ -149,15 +150,14 @@ class MME:
         images = PictureFiles(data)
         rows: list[Row] = []
         seen: dict[tuple[str, str], int] = {}
-        for number, row in enumerate(read_tables(files, pictures=pictures), start=1):
-            source = f"{files[0]}:{number}"
-            task = str(field(row, "category", source))
-            named = row.get("question_id", row.get("image_path"))
-            name = Path(str(named if named is not None else field(row, "question_id", source))).name
+        for row, source in read_tables(files, pictures=pictures):
+            task = text_field(row, "category", source)
+            by_path = row.get("question_id") is None and row.get("image_path") is not None
+            name = Path(text_field(row, "image_path" if by_path else "question_id", source)).name
             seen[task, name] = seen.get((task, name), 0) + 1
             image = images.of_row(row, f"{task}/{name}", source) if pictures else ""
-            truth = str(field(row, "answer", source))
-            rows.append(_row(task, name, seen[task, name], (str(field(row, "question", source)), truth), image))
+            truth = text_field(row, "answer", source)
+            rows.append(_row(task, name, seen[task, name], (text_field(row, "question", source), truth), image))
         return rows
 
 
@@ -244,7 +244,8 @@ def _release_rows(folders: Sequence[Path]) -> list[Row]:
             found = [place / f"{file.stem}{end}" for place in places for end in _PICTURES]
             image = next((path for path in found if path.is_file()), found[0])
             # split("\n"), not splitlines(): a question may hold other line ends of Unicode
-            lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+            text = read_text(file).removeprefix("\ufeff")
+            lines = [line for line in text.split("\n") if line.strip()]
             for number, line in enumerate(lines, start=1):
                 question, _, truth = line.partition("\t")
                 rows.append(_row(folder.name, image.name, number, (question, truth), str(image)))
@@ -255,7 +256,9 @@ def _row(task: str, picture: str, number: int, question: tuple[str, str], image:
     text, truth = question[0].strip(), question[1].strip()
     if truth.lower() not in ("yes", "no") or task not in TASKS:
         raise DataError(
-            f"truth {truth!r} of task {task!r}", source=f"mme: {task}/{picture}", remedy="Expected Yes or No"
+            f"truth {truth!r:.100} of task {task!r:.100}",
+            source=f"mme: {task}/{picture:.100}",
+            remedy="Expected Yes or No",
         )
     return Row(
         id=_id(task, picture, number),

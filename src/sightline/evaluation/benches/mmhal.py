@@ -4,7 +4,7 @@ A rating below 3 says that the answer hallucinates. ``official`` follows ``eval_
 ``rlaif-v`` and ``ovip`` remove "Assistant:" from answers and add an informativeness, each its own; ``ovip`` shows the
 judge the picture instead of its labels, reads ``**rating**: n`` as well, and has percentages. All three scripts give
 a reply without exactly one rating the score 0: that is in the figures, and counted as a failure. A judge that did
-not reply at all gives no score.
+not reply at all gives no score (:mod:`sightline.evaluation.verdicts`).
 
 Option: ``template`` (a rubric file; it may name ``image_content``, ``question``, ``reference`` and ``answer``).
 """
@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.errors import DataError
 from sightline.evaluation.bench import (
     Answer,
     Graded,
     Judge,
-    JudgeReply,
     JudgeRequest,
     Question,
     Result,
@@ -30,7 +30,17 @@ from sightline.evaluation.bench import (
 )
 from sightline.evaluation.json_files import write_json
 from sightline.evaluation.rubric import Rubric, load_rubric
-from sightline.evaluation.tables import PictureFiles, field, find_file, picture_prompt, read_answers, read_table
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
+    PictureFiles,
+    find_file,
+    picture_prompt,
+    read_table,
+    text_field,
+    texts_field,
+)
+from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 
 TYPES: Final = (
     "attribute",
@@ -44,12 +54,13 @@ TYPES: Final = (
 )
 """Types of question, in the order in which they take turns."""
 _FILES: Final = ("response_template.json", "mmhal-bench_answer_template.json", "*/response_template.json")
+_TEXTS: Final = ("question", "gt_answer", "question_type", "image_src")
 _HIGHEST: Final = 6
 _CLEAN: Final = 3
 """Lowest rating without hallucination."""
 _COLUMNS: Final = ("score", "hallucinated", "informative_thirds", "informative")
-_MAX_NEW_TOKENS: Final = 512
-_JUDGE_TOKENS: Final = 512
+_MAX_NEW_TOKENS: Final = 1024
+_WANTED: Final = "single rating"
 
 
 class MMHal:
@@ -70,7 +81,11 @@ class MMHal:
                 prompt=picture_prompt(
                     f"mmhal-{id}", row["question"], [_picture(row, pictures)], {"answer": row["gt_answer"]}
                 ),
-                meta={"category": row["question_type"], "max_new_tokens": _MAX_NEW_TOKENS},
+                meta={
+                    "category": row["question_type"],
+                    "max_new_tokens": _MAX_NEW_TOKENS,
+                    "token_limits": {"ovip": 384},
+                },
             )
             for id, row in self._rows(data).items()
         ]
@@ -87,15 +102,17 @@ class MMHal:
             matched = [Answer(id=one.id, text=one.text.replace("Assistant:", "").strip()) for one in matched]
         rubric = load_rubric("mmhal_picture" if protocol == "ovip" else "mmhal", options.get("template"))
         pictures = PictureFiles(data, ("images", "image", ".")) if protocol == "ovip" else None
-        replies = judge.ask([_request(answer, rows[answer.id], rubric, pictures) for answer in matched])
-        graded: list[Graded] = []
-        failures: dict[str, str] = {}
-        for answer, reply in zip(matched, replies, strict=True):
-            one, failure = _grade(answer, rows[answer.id], reply, protocol)
-            graded += [one] if one else []
-            failures |= {answer.id: failure} if failure else {}
-        notes = [f"judge {judge.name}, rubric {rubric.source}", *_notes(failures, len(matched) - len(graded))]
-        return _result(graded, protocol, notes, len(failures))
+        requests = [_request(answer, rows[answer.id], rubric, pictures) for answer in matched]
+        told = ask(judge, requests, lambda text: read_rating(text, starred=protocol == "ovip"), wanted=_WANTED)
+        need_verdicts(self.name, told)
+        graded = [
+            _grade(answer, rows[answer.id], one) for answer, one in zip(matched, told, strict=True) if not one.silent
+        ]
+        notes = [
+            f"judge {judge.name}, rubric {rubric.source}",
+            *verdict_notes(told, wanted=_WANTED, unread="scored 0, as the script does"),
+        ]
+        return _result(graded, protocol, notes, sum(one.verdict is None for one in told))
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """The template with ``model_answer`` filled in, in the order of the questions."""
@@ -110,9 +127,12 @@ class MMHal:
         path = find_file(data, _FILES, self)
         rows = {}
         for number, row in enumerate(read_table(path), start=1):
-            for name in ("question", "gt_answer", "question_type", "image_content", "image_src"):
-                field(row, name, f"{path}:{number}")
-            rows[str(field(row, "image_id", f"{path}:{number}"))] = row
+            source = f"{path}:{number}"
+            texts = {name: text_field(row, name, source) for name in _TEXTS}
+            id, labels = text_field(row, "image_id", source), texts_field(row, "image_content", source)
+            if id in rows:
+                raise DataError(f"the id {id:.100} stands twice", source=source, remedy=DOWNLOAD_AGAIN)
+            rows[id] = {**row, **texts, "image_content": labels}
         return rows
 
 
@@ -146,17 +166,11 @@ def _request(answer: Answer, row: Mapping[str, Any], rubric: Rubric, pictures: P
         "answer": answer.text,
     }
     images = [_picture(row, pictures)] if pictures else []
-    return JudgeRequest(id=answer.id, messages=rubric.messages(values), images=images, max_tokens=_JUDGE_TOKENS)
+    return JudgeRequest(id=answer.id, messages=rubric.messages(values), images=images, max_tokens=None)
 
 
-def _grade(
-    answer: Answer, row: Mapping[str, Any], reply: JudgeReply, protocol: str
-) -> tuple[Graded | None, str | None]:
-    """The graded answer and what failed; without any reply there is no grade."""
-    if reply.text is None:
-        return None, reply.error or "no reply"
-    rating = read_rating(reply.text, starred=protocol == "ovip")
-    score = rating or 0
+def _grade(answer: Answer, row: Mapping[str, Any], told: Said[int]) -> Graded:
+    score = told.verdict or 0  # 0 as well where the reply is unread
     kind = row["question_type"]
     hallucinated = float(score < _CLEAN)
     counts = {
@@ -173,24 +187,12 @@ def _grade(
         "question": row["question"],
         "truth": row["gt_answer"],
         "category": kind,
-        "rating": rating,
-        "judge": reply.text,
+        "rating": told.verdict,
+        "judge": told.reply.text,
         "error": _HIGHEST - score,
+        **({"problem": told.problem} if told.problem else {}),
     }
-    graded = Graded(id=answer.id, cluster=answer.id, counts=counts, details=details)
-    return graded, None if rating is not None else f"no single rating in {reply.text[-60:]!r}"
-
-
-def _notes(failures: Mapping[str, str], left_out: int) -> list[str]:
-    notes = []
-    if unread := len(failures) - left_out:
-        notes.append(f"{unread} replies hold no single rating: scored 0, as the script does")
-    if left_out:
-        notes.append(f"{left_out} answers got no reply and are in no figure (the script would ask for ever)")
-    if failures:
-        id = next(iter(failures))
-        notes.append(f"first failure: {id}: {failures[id]}")
-    return notes
+    return Graded(id=answer.id, cluster=answer.id, counts=counts, details=details)
 
 
 def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], failures: int) -> Result:

@@ -35,15 +35,18 @@ from sightline.evaluation.choices import (
     vlmeval_prompt,
 )
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
-from sightline.evaluation.spreadsheet import read_sheet, write_sheet
+from sightline.evaluation.spreadsheet import write_sheet
 from sightline.evaluation.statistics import ANSWERS
+from sightline.evaluation.submissions import read_answers
 from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
     PictureFiles,
-    field,
+    check_ids,
     find_files,
+    optional_text,
     picture_prompt,
-    read_answers,
     read_tables,
+    text_field,
     write_lines,
 )
 from sightline.evaluation.yes_no import cambrian_word
@@ -118,20 +121,21 @@ class MMStar:
         """
         check_protocol(self, protocol)
         check_options(self.name, options, _OPTIONS)
-        rows = self._rows(data)
+        rows = every = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
+        rows, matched = told.graded(rows, matched)
         graded = _grade(rows, matched, protocol, told)
         score = _figure(protocol)
         metrics = {"accuracy": score(graded)}
         formulas = {"accuracy": _formula(rows, protocol)}
         if "without_image" in options:
-            blind = _grade_file(rows, options["without_image"], protocol)
+            blind = _alike(graded, _grade_file(every, options["without_image"], protocol))
             graded = _beside(graded, blind, "blind")
             metrics["multi_modal_gain"] = metrics["accuracy"] - score(blind)
             formulas["multi_modal_gain"] = f"{formulas['accuracy']} - {_of('blind', formulas['accuracy'])}"
             if "llm_base" in options:
-                base = _grade_file(rows, options["llm_base"], protocol)
+                base = _alike(graded, _grade_file(every, options["llm_base"], protocol))
                 graded = _beside(graded, base, "base")
                 metrics["leakage"] = max(0.0, score(blind) - score(base))
                 if metrics["leakage"]:  # cut at 0 it is no formula of counts
@@ -179,42 +183,39 @@ class MMStar:
 
     def read_export(self, path: Path) -> list[Answer]:
         """Reads a submission (.xlsx, .jsonl, .tsv), also one that the official tools wrote."""
-        if path.suffix != ".xlsx":
-            return read_answers(path, "index", ("prediction", "response"))
-        return [
-            Answer(id=str(field(row, "index", f"{path}:{number}")), text=row.get("prediction", ""))
-            for number, row in enumerate(read_sheet(path), start=2)
-        ]
+        return read_answers(path, "index", ("prediction", "response"))
 
     def _rows(self, data: Path, *, pictures: bool = False) -> list[Row]:
         files = find_files(data, _FILES, self)
         images = PictureFiles(data)
         rows = []
-        for number, row in enumerate(read_tables(files, pictures=pictures), start=1):
-            source = f"{files[0]}:{number}"
-            id = str(field(row, "index", source))
-            text = asked = str(field(row, "question", source))
-            given = {letter: str(row[letter]) for letter in LETTERS if row.get(letter) is not None}
+        for row, source in read_tables(files, pictures=pictures):
+            id = text_field(row, "index", source)
+            text = asked = text_field(row, "question", source)
+            given = {letter: text_field(row, letter, source) for letter in LETTERS if row.get(letter) is not None}
             if given and not inline_options(text):
                 text += "\nOptions: " + ", ".join(f"{letter}: {option}" for letter, option in given.items())
-            truth = str(field(row, "answer", source)).strip()
+            truth = text_field(row, "answer", source).strip()
             if truth.upper() not in tuple(LETTERS):
-                raise DataError(f"answer {truth!r} is no letter of {LETTERS}", source=source)
+                raise DataError(f"answer {truth!r:.100} is no letter of {LETTERS}", source=source)
             rows.append(
                 Row(
                     id=id,
                     text=text,
                     truth=truth,
-                    category=str(field(row, "category", source)),
+                    category=text_field(row, "category", source),
                     image=images.of_row(row, f"{id}.jpg", source) if pictures else "",
                     options=vlmeval_options(given or inline_options(text)),
                     extra={
-                        "axis": str(field(row, "l2_category", source)),
-                        "bench": row.get("bench", ""),
+                        "axis": text_field(row, "l2_category", source),
+                        "bench": optional_text(row, "bench", source),
                         "question": without_options(asked),
                     },
                 )
             )
+        check_ids([row.id for row in rows], str(files[0]))
+        if not rows:
+            raise DataError("holds no questions", source=str(files[0]), remedy=DOWNLOAD_AGAIN)
         return rows
 
 
@@ -260,6 +261,12 @@ def _grade(rows: Sequence[Row], answers: Sequence[Answer], protocol: str, told: 
         hit, read = _hit(row, answer.text, protocol, told)
         graded.append(grade_row(row, answer.text, hit, read, **counted([_axis(row)], hit)))
     return graded
+
+
+def _alike(graded: Sequence[Graded], other: Sequence[Graded]) -> list[Graded]:
+    """The rows of another model to the questions that were graded."""
+    ids = {row.id for row in graded}
+    return [row for row in other if row.id in ids]
 
 
 def _beside(graded: Sequence[Graded], other: Sequence[Graded], name: str) -> list[Graded]:

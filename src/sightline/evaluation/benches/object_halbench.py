@@ -13,7 +13,6 @@ Options: ``template`` (a rubric file with ``{{question}}`` and ``{{answer}}``), 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections import Counter
@@ -44,8 +43,10 @@ from sightline.evaluation.coco import (
 )
 from sightline.evaluation.nouns import load_spacy, wordnet_forms
 from sightline.evaluation.option_values import count_option, text_option
-from sightline.evaluation.rubric import load_rubric
-from sightline.evaluation.tables import field, find_file, picture_prompt, read_answers, read_table, write_lines
+from sightline.evaluation.rubric import Rubric, load_rubric
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import check_ids, find_file, picture_prompt, read_table, text_field, write_lines
+from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
 from sightline.evaluation.words import Word, treebank_words
 from sightline.files import replace_file
 
@@ -53,6 +54,7 @@ _SYNONYMS: Final = ("synonyms_refine.txt", "eval/data/synonyms_refine.txt", "dat
 _SHORT: Final = 3
 """An answer of so many words or fewer names no object; no judge is asked."""
 _ATTEMPTS: Final = 3
+_WANTED: Final = "list of objects"
 _MAX_NEW_TOKENS: Final = 1024
 _SPACY_MODEL: Final = "en_core_web_trf"
 _FENCE: Final = re.compile(r"```json\n(.*?)\n```", re.DOTALL)
@@ -84,12 +86,13 @@ class ObjectHalBench:
         """300 questions; the pictures inside the file are written to ``images`` beside it."""
         path = find_file(data, ("obj_halbench_300_with_image.jsonl", "*/obj_halbench_300_with_image.jsonl"), self)
         questions = []
+        meta = {"max_new_tokens": _MAX_NEW_TOKENS, "token_limits": {"ovip": 384}}
         for number, row in enumerate(read_table(path), start=1):
             source = f"{path}:{number}"
-            id, text = str(field(row, "image_id", source)), field(row, "question", source)
-            image = _written(field(row, "image", source), path.parent / "images" / f"{id}.jpg", source)
+            id, text = _coco_id(row, source), text_field(row, "question", source)
+            image = _written(text_field(row, "image", source), path.parent / "images" / f"{id}.jpg", source)
             prompt = picture_prompt(f"object_halbench-{id}", text, [image])
-            questions.append(Question(id=id, prompt=prompt, meta={"max_new_tokens": _MAX_NEW_TOKENS}))
+            questions.append(Question(id=id, prompt=prompt, meta=meta))
         return questions
 
     def grade(
@@ -104,16 +107,17 @@ class ObjectHalBench:
         objects = ObjectList(categories=categories, pairs=pairs, forms=wordnet_forms(tokens_of([*categories, *pairs])))
         pictures = Annotations(data, self).pictures([int(answer.id) for answer in matched], objects)
         notes: list[str] = []
-        failed: dict[str, str] = {}
+        failed: set[str] = set()
         if protocol == "judge-free":
             mentions = {answer.id: objects.mentions(answer.text) for answer in matched}
         else:
             lemmatizer = text_option(self.name, options, "lemmatizer", "table", ("table", "spacy"))
             reduce = _reducer(objects, lemmatizer)  # before the judge is paid
-            asking = _Asking(need_judge(self.name, judge), protocol, options, texts)
-            lists = asking.object_lists(matched)
-            failed = asking.failed
-            notes = [*asking.notes, f"lemmatizer {lemmatizer}"]
+            judge = need_judge(self.name, judge)
+            lists, told, rubric = _object_lists(judge, protocol, options, matched, texts)
+            failed = {one.id for one in told if one.verdict is None}
+            notes = [f"judge {judge.name}, rubric {rubric.source}", f"lemmatizer {lemmatizer}"]
+            notes += verdict_notes(told, wanted=_WANTED)
             mentions = {
                 answer.id: objects.listed(_placed(answer.text, _distinct(lists[answer.id], reduce)))
                 for answer in matched
@@ -126,7 +130,7 @@ class ObjectHalBench:
             for answer in matched
             if answer.id not in failed
         ]
-        return _result(graded, protocol, notes, failed)
+        return _result(graded, protocol, notes, len(failed))
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """JSON lines with ``image_id``, ``question`` and ``answer``, as the scripts read them."""
@@ -146,10 +150,18 @@ class ObjectHalBench:
         """Picture id to question, without its picture."""
         path = find_file(data, ("obj_halbench_300_with_image.jsonl", "*/obj_halbench_300_with_image.jsonl"), self)
         rows = [(row, f"{path}:{number}") for number, row in enumerate(read_table(path), start=1)]
-        return {str(field(row, "image_id", source)): field(row, "question", source) for row, source in rows}
+        check_ids([_coco_id(row, source) for row, source in rows], str(path))
+        return {_coco_id(row, source): text_field(row, "question", source) for row, source in rows}
 
 
 BENCH: Final = ObjectHalBench()
+
+
+def _coco_id(row: Mapping[str, Any], source: str) -> str:
+    id = text_field(row, "image_id", source)
+    if not (id.isdecimal() and id.isascii() and len(id) < 19):
+        raise DataError(f"'image_id' is {id!r:.100}", source=source, remedy="Expected a COCO picture id, as 391895")
+    return id
 
 
 def _cleaned(answer: Answer) -> Answer:
@@ -162,7 +174,7 @@ def _written(encoded: str, path: Path, source: str) -> str:
         try:
             content = base64.b64decode(encoded, validate=True)
             replace_file(path, content)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error is one, letters beyond ASCII are another
             raise DataError("its picture is no base64", source=source, remedy="Download the file again") from error
         except OSError as error:
             remedy = "Make the folder writable, it receives the pictures"
@@ -175,45 +187,28 @@ def _written(encoded: str, path: Path, source: str) -> str:
 # --- the judge --------------------------------------------------------------------------------
 
 
-class _Asking:
-    """Lists of objects from the judge, asked again while a reply cannot be read."""
-
-    def __init__(self, judge: Judge, protocol: str, options: Mapping[str, Any], questions: Mapping[str, str]) -> None:
-        self.judge, self.questions = judge, questions
-        self.rubric = load_rubric("object_halbench", options.get("template"))
-        self.attempts = count_option("object_halbench", options, "attempts", _ATTEMPTS)
-        self.read = read_object_list if protocol == "official" else read_object_list_ovip
-        self.temperature = 0.2 if protocol == "official" else 0.0
-        self.failed: dict[str, str] = {}
-        """Id to why there is no list."""
-        self.notes = [f"judge {judge.name}, rubric {self.rubric.source}"]
-
-    def object_lists(self, answers: Sequence[Answer]) -> dict[str, list[str]]:
-        """Objects by id; those that failed are not in it."""
-        found: dict[str, list[str]] = {answer.id: [] for answer in answers if _is_short(answer)}
-        left = [answer for answer in answers if not _is_short(answer)]
-        for attempt in range(self.attempts):
-            left = self._round(left, attempt, found) if left else []
-        return found
-
-    def _round(self, answers: Sequence[Answer], attempt: int, found: dict[str, list[str]]) -> list[Answer]:
-        replies = self.judge.ask([self._request(answer, attempt) for answer in answers])
-        left = []
-        for answer, reply in zip(answers, replies, strict=True):
-            objects = None if reply.text is None else self.read(reply.text)
-            if objects is None:
-                self.failed.setdefault(answer.id, reply.error or f"no list of objects in {reply.text!r}")
-                left.append(answer)
-            else:
-                self.failed.pop(answer.id, None)
-                found[answer.id] = objects
-        return left
-
-    def _request(self, answer: Answer, attempt: int) -> JudgeRequest:
-        messages = self.rubric.messages({"question": self.questions[answer.id], "answer": answer.text})
-        return JudgeRequest(
-            id=answer.id, messages=messages, temperature=self.temperature, max_tokens=512, attempt=attempt
+def _object_lists(
+    judge: Judge, protocol: str, options: Mapping[str, Any], answers: Sequence[Answer], questions: Mapping[str, str]
+) -> tuple[dict[str, list[str]], list[Said[list[str]]], Rubric]:
+    """Objects by id, where there is a list, and what the judge was asked, again while a reply could not be read."""
+    rubric = load_rubric("object_halbench", options.get("template"))
+    attempts = count_option("object_halbench", options, "attempts", _ATTEMPTS)
+    official = protocol == "official"
+    requests = [
+        JudgeRequest(
+            id=answer.id,
+            messages=rubric.messages({"question": questions[answer.id], "answer": answer.text}),
+            temperature=0.2 if official else 0.0,
+            max_tokens=None,
         )
+        for answer in answers
+        if not _is_short(answer)
+    ]
+    read = read_object_list if official else read_object_list_ovip
+    told = ask(judge, requests, read, wanted=_WANTED, attempts=attempts)
+    need_verdicts("object_halbench", told)
+    found: dict[str, list[str]] = {answer.id: [] for answer in answers if _is_short(answer)}
+    return found | {one.id: one.verdict for one in told if one.verdict is not None}, told, rubric
 
 
 def _is_short(answer: Answer) -> bool:
@@ -244,7 +239,7 @@ def _strings(text: str) -> list[str] | None:
     """What the scripts walk through, whatever it is: items, but also the keys of an object or the letters of a text."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return [str(item) for item in value] if isinstance(value, list | dict | str) else None
 
@@ -305,7 +300,7 @@ def _reduce_by_spacy(phrase: str, objects: ObjectList, model: Any) -> list[str]:
 # --- figures ----------------------------------------------------------------------------------
 
 
-def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], failed: Mapping[str, str]) -> Result:
+def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], failures: int) -> Result:
     sums: Counter[str] = Counter()
     for row in graded:
         sums.update(row.counts)
@@ -329,11 +324,6 @@ def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], faile
         text, found = f"({formulas['object_correct']})", f"({formulas['object_recall']})"
         formulas["f1"] = f"2 * {text} * {found} / ({text} + {found})"
     more = [f"{len(graded)} answers, {sums['responses_with_objects']:.0f} of them name a COCO object"]
-    if failed:
-        first = next(iter(failed))
-        more.append(
-            f"the judge gave no list for {len(failed)} answers, which are left out (first: {first}: {failed[first]})"
-        )
     return Result(
         bench="object_halbench",
         protocol=protocol,
@@ -341,7 +331,7 @@ def _result(graded: Sequence[Graded], protocol: str, notes: Sequence[str], faile
         metrics_printed={name: f"{value:.2f}" for name, value in metrics.items()},
         graded=graded,
         notes=[*notes, *more],
-        failures=len(failed),
+        failures=failures,
         formulas=formulas,
         better={"chair_s": "lower"},
     )

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from sightline.errors import DataError
+from sightline.evaluation import pope_answers
 from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
 from sightline.evaluation.option_values import names_option
+from sightline.evaluation.submissions import answer_id
 from sightline.evaluation.tables import (
     PictureFiles,
-    answer_id,
-    answer_text,
-    field,
+    check_ids,
     find_files,
     picture_prompt,
     read_table,
+    text_field,
     write_lines,
 )
 from sightline.evaluation.yes_no import (
@@ -40,7 +41,8 @@ from sightline.evaluation.yes_no import (
 INSTRUCTION: Final = "Answer the question using a single word or phrase."
 SOURCES: Final = ("coco", "aokvqa", "gqa")
 """Where pictures and objects come from: the first part of a file's name."""
-_FILES: Final = ("*_pope_*.json", "output/*/*_pope_*.json", "*_pope_*.jsonl")
+_FILES: Final = ("*_pope_*.json", "output/*/*_pope_*.json", "coco/*_pope_*.json", "*_pope_*.jsonl")
+"""As released, as LLaVA keeps them, and as lines that are named so."""
 _FIGURES: Final = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 _COLUMNS: Final = ("tp", "fp", "tn", "fn", "said_yes", "label_yes", "asked")
 _MAX_NEW_TOKENS: Final = 16
@@ -74,7 +76,9 @@ class Pope:
     ) -> Result:
         check_protocol(self, protocol)
         check_options(self.name, options, ("files",))
-        files = _chosen(self._files(data), names_option(self.name, options, "files"))
+        every = self._files(data)
+        answers = pope_answers.placed(answers, every, data)
+        files = _chosen(every, names_option(self.name, options, "files"))
         rows = {_id(stem, row): row for stem, rows in files.items() for row in rows}
         graded = [_grade(answer, rows[answer.id], protocol) for answer in match_ids(list(rows), answers)]
         by_file = {stem: _pooled(_of_files(graded, [stem]), protocol) for stem in files}
@@ -107,7 +111,9 @@ class Pope:
         A path without suffix is a folder with one file for each question file, in the order of its questions. A
         question file that is answered must be answered whole.
         """
-        rows = {_id(stem, row): (stem, row) for stem, rows in self._files(data).items() for row in rows}
+        files = self._files(data)
+        answers = pope_answers.placed(answers, files, data)
+        rows = {_id(stem, row): (stem, row) for stem, rows in files.items() for row in rows}
         answered = {rows[answer.id][0] for answer in answers if answer.id in rows}
         matched = match_ids([id for id, (stem, _) in rows.items() if stem in answered], answers)
         by_id = {answer.id: answer for answer in matched}
@@ -124,13 +130,17 @@ class Pope:
             write_lines(path / f"{stem}.jsonl", part)
 
     def read_export(self, path: Path) -> list[Answer]:
-        """Reads the file or folder that ``export`` writes, or LLaVA's answer files (``question_id``, ``text``)."""
-        files = sorted(path.glob("*.json*")) if path.is_dir() else [path]
-        return [_answer(row, file, number) for file in files for number, row in enumerate(read_table(file), start=1)]
+        """Reads what ``export`` writes, a file or a folder, and the files of the official tools.
+
+        POPE's own are ``question`` and ``answer`` in the order of the question file that they are named after; LLaVA's
+        are ``question_id`` and ``text``, one file for each question file, or one for all of ``llava_pope_test.jsonl``.
+        :meth:`grade` finds their questions.
+        """
+        return pope_answers.read(path)
 
     def _files(self, data: Path) -> dict[str, list[dict[str, Any]]]:
         paths = sorted(find_files(data, _FILES, self), key=lambda path: (_rank(path.stem), path.stem))
-        return {path.stem: _rows(path) for path in paths}
+        return {path.stem: _rows(path) for path in paths if path.name != pope_answers.LLAVA_QUESTIONS}
 
 
 BENCH: Final = Pope()
@@ -139,8 +149,10 @@ BENCH: Final = Pope()
 def _rows(path: Path) -> list[dict[str, Any]]:
     rows = list(read_table(path))
     for number, row in enumerate(rows, start=1):
-        for name in ("question_id", "image", "text", "label"):
-            field(row, name, f"{path}:{number}")
+        answer_id(row, "question_id", f"{path}:{number}")
+        for name in ("image", "text", "label"):
+            row[name] = text_field(row, name, f"{path}:{number}")
+    check_ids([str(row["question_id"]) for row in rows], str(path))
     return rows
 
 
@@ -262,13 +274,9 @@ def _notes(graded: Sequence[Graded], protocol: str) -> list[str]:
     notes = []
     if not any(row.details["read_as"] == "yes" for row in graded):
         notes.append("no answer is yes: precision is not defined and shown as 0 (the official script stops)")
+    if protocol == "official" and all(vlmeval_yes_no(row.details["answer"]) == "unknown" for row in graded):
+        notes.append("no answer holds yes or no: the script takes them for yes, so these figures say nothing")
     lost = [row.id for row in graded if row.details["read_as"] not in ("yes", "no")]
     if lost:
         notes.append(f"{len(lost)} answers are neither yes nor no under protocol {protocol} and count as wrong")
     return notes
-
-
-def _answer(row: Mapping[str, Any], file: Path, number: int) -> Answer:
-    source = f"{file}:{number}"
-    stem, text = str(row.get("split", file.stem)), answer_text(row, ("answer", "text"), source)
-    return Answer(id=f"{stem}/{answer_id(row, 'question_id', source)}", text=text)

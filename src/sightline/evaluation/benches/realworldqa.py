@@ -15,13 +15,15 @@ from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracies, ac
 from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
 from sightline.evaluation.choices import cambrian_word, lmms_letter, ovip_equal, vlmeval_options, vlmeval_prompt
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
+from sightline.evaluation.submissions import answer_id, read_answers
 from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
     PictureFiles,
-    field,
+    check_ids,
     find_files,
     picture_prompt,
-    read_answers,
     read_tables,
+    text_field,
     write_lines,
 )
 
@@ -50,7 +52,7 @@ class RealWorldQA:
             Question(
                 id=row.id,
                 prompt=picture_prompt(row.id, row.text, [row.image], {"answer": row.truth}),
-                meta={"category": row.category, "max_new_tokens": 128},
+                meta={"category": row.category, "max_new_tokens": 128, "token_limits": {"lmms-eval": 16}},
             )
             for row in self._rows(data, pictures=True)
         ]
@@ -73,6 +75,7 @@ class RealWorldQA:
             )
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
+        rows, matched = told.graded(rows, matched)
         graded = [
             grade_row(row, answer.text, _hit(row, answer.text, protocol, told))
             for row, answer in zip(rows, matched, strict=True)
@@ -111,23 +114,28 @@ class RealWorldQA:
         files = find_files(data, _FILES, self)
         images = PictureFiles(data)
         rows = []
-        for number, row in enumerate(read_tables(files, pictures=pictures), start=1):
-            source = f"{files[0]}:{number}"
+        for number, (row, source) in enumerate(read_tables(files, pictures=pictures), start=1):
             # the hub dataset has no ids; S-VCO numbers its rows from 1
-            id = str(row.get("question_id", row.get("index", number)))
-            text = str(row["text"] if "text" in row else field(row, "question", source))
-            given = vlmeval_options({letter: str(row[letter]) for letter in LETTERS if row.get(letter) is not None})
+            key = next((name for name in ("question_id", "index") if name in row), None)
+            id = str(number) if key is None else answer_id(row, key, source)
+            text = text_field(row, "text" if "text" in row else "question", source)
+            given = vlmeval_options(
+                {letter: text_field(row, letter, source) for letter in LETTERS if row.get(letter) is not None}
+            )
             by_letter = bool(given) or _BY_LETTER in text.lower()
             rows.append(
                 Row(
                     id=id,
                     text=vlmeval_prompt(text, given) if given else text,
-                    truth=str(field(row, "answer", source)),
+                    truth=text_field(row, "answer", source),
                     category="letter" if by_letter else "short answer",
                     image=images.of_row(row, f"{id}.webp", source) if pictures else "",
                     options=given or None,
                 )
             )
+        check_ids([row.id for row in rows], str(files[0]))
+        if not rows:
+            raise DataError("holds no questions", source=str(files[0]), remedy=DOWNLOAD_AGAIN)
         return rows
 
 

@@ -24,18 +24,12 @@ from sightline.evaluation.bench import (
     check_options,
     check_protocol,
     match_ids,
-    need_judge,
 )
 from sightline.evaluation.choices import ANSWER_WITH_LETTER, ovip_hit
 from sightline.evaluation.rubric import load_rubric
-from sightline.evaluation.tables import (
-    PictureFiles,
-    field,
-    find_file,
-    picture_prompt,
-    read_table,
-    write_lines,
-)
+from sightline.evaluation.submissions import answer_id, read_answers
+from sightline.evaluation.tables import PictureFiles, find_file, picture_prompt, read_table, text_field, write_lines
+from sightline.evaluation.verdicts import ask, need_verdicts, verdict_notes
 
 Open = Literal["nli", "relation", "skip"]
 TASKS: Final = {"Yes/No": "yn", "Multichoice": "mcq", "VQA": "vqa"}
@@ -94,9 +88,9 @@ class Reefknot:
             for row, answer in zip(rows, matched, strict=True)
             if not (how == "skip" and _task(row) == "vqa")
         ]
-        told = self._entailed(pairs, options, judge) if how == "nli" else {}
+        told, notes = self._entailed(pairs, options, judge) if how == "nli" else ({}, [])
         graded = [_graded(row, answer.text, told) for row, answer in pairs]
-        return self._result(graded, how, judge)
+        return self._result(graded, how, judge, notes)
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """The answer file that OViP's scorer reads, JSON lines.
@@ -122,17 +116,16 @@ class Reefknot:
 
     def read_export(self, path: Path) -> list[Answer]:
         """Reads that file; rows without ``question_id`` are counted by task, in the order of the question files."""
-        answers = []
         seen: dict[str, int] = {}
-        for number, row in enumerate(read_table(path), start=1):
-            source = f"{path}:{number}"
-            id = row.get("question_id")
-            if id is None:
-                task = TASKS.get(str(row.get("type", row.get("task_type"))), "")
-                seen[task] = seen.get(task, 0) + 1
-                id = f"{task}-{seen[task]}"
-            answers.append(Answer(id=str(id), text=str(field(row, "text", source))))
-        return answers
+
+        def id(row: Mapping[str, Any], source: str) -> str:
+            if row.get("question_id") is not None:
+                return answer_id(row, "question_id", source)
+            task = TASKS.get(str(row.get("type", row.get("task_type"))), "")
+            seen[task] = seen.get(task, 0) + 1
+            return f"{task}-{seen[task]}"
+
+        return read_answers(path, id, ("text",))
 
     def _rows(self, data: Path) -> list[Row]:
         images = PictureFiles(data, ("VG_100K", "VG_100K_2", "images", "."))
@@ -141,17 +134,17 @@ class Reefknot:
             file = find_file(data, (f"{stem}.jsonl", f"Dataset/{stem}.jsonl", f"{stem}*.jsonl"), self)
             for number, row in enumerate(read_table(file), start=1):
                 source = f"{file}:{number}"
-                image = str(field(row, "image_id", source))
-                relation = str(field(row, "relation_type", source))
+                image = text_field(row, "image_id", source)
+                relation = text_field(row, "relation_type", source)
                 if relation not in RELATIONS or row.get("type") != kind:
-                    found = f"type {row.get('type')!r}, relation_type {relation!r}"
+                    found = f"type {row.get('type')!r:.100}, relation_type {relation!r:.100}"
                     raise DataError(found, source=source, remedy=f"Expected {kind!r} and one of {RELATIONS}")
-                text = str(field(row, "query_prompt", source)).strip()
+                text = text_field(row, "query_prompt", source).strip()
                 rows.append(
                     Row(
                         id=f"{TASKS[kind]}-{number}",
                         text=f"{text}\n{ANSWER_WITH_LETTER}" if kind == "Multichoice" else text,
-                        truth=str(field(row, "label", source)),
+                        truth=text_field(row, "label", source),
                         category=f"{relation}_{TASKS[kind]}",
                         cluster=image,
                         image=images.named(f"{image}.jpg"),
@@ -162,11 +155,11 @@ class Reefknot:
 
     def _entailed(
         self, pairs: Sequence[tuple[Row, Answer]], options: Mapping[str, Any], judge: Judge | None
-    ) -> dict[str, bool | None]:
-        """By id, whether label and answer entail each other; None where the judge did not say."""
+    ) -> tuple[dict[str, bool | None], list[str]]:
+        """By id, whether label and answer entail each other, None where the judge did not say; and notes."""
         asked = [(row, answer) for row, answer in pairs if _task(row) == "vqa"]
         if not asked:
-            return {}
+            return {}, []
         if judge is None:
             raise DataError(
                 "its open questions need a judge of entailment, and none was given",
@@ -176,21 +169,20 @@ class Reefknot:
         rubric = load_rubric("reefknot", options.get("template"))
         requests = [
             JudgeRequest(
-                id=f"{row.id}/{way}", messages=rubric.messages({"premise": left, "hypothesis": right}), max_tokens=16
+                id=f"{row.id}/{way}", messages=rubric.messages({"premise": left, "hypothesis": right}), max_tokens=None
             )
             for row, answer in asked
             for way, left, right in (("forward", row.truth, answer.text), ("back", answer.text, row.truth))
         ]
-        labels = [
-            None if reply.text is None else _label(reply.text) for reply in need_judge(self.name, judge).ask(requests)
-        ]
+        told = ask(judge, requests, _label, wanted="label")
+        need_verdicts(self.name, told, each=2)
         found: dict[str, bool | None] = {}
-        for (row, _), forward, back in zip(asked, labels[0::2], labels[1::2], strict=True):
-            unknown = forward is None or back is None
-            found[row.id] = None if unknown else forward == back == "entailment"
-        return found
+        for (row, _), forward, back in zip(asked, told[0::2], told[1::2], strict=True):
+            unknown = forward.verdict is None or back.verdict is None
+            found[row.id] = None if unknown else forward.verdict == back.verdict == "entailment"
+        return found, verdict_notes(told, wanted="label", unread="their questions are left out")
 
-    def _result(self, graded: Sequence[Graded], how: str, judge: Judge | None) -> Result:
+    def _result(self, graded: Sequence[Graded], how: str, judge: Judge | None, notes: Sequence[str]) -> Result:
         names = [f"{relation}_{task}" for relation in RELATIONS for task in TASKS.values()]
         sums = {
             name: [sum(row.counts.get(f"{name}_{what}", 0) for row in graded) for what in ("correct", "asked")]
@@ -216,7 +208,11 @@ class Reefknot:
                 for name, value in plain.items()
             },
             graded=graded,
-            notes=[open_note, *([f"{failures} open questions without a verdict are left out"] if failures else [])],
+            notes=[
+                open_note,
+                *notes,
+                *([f"{failures} open questions without a verdict are left out"] if failures else []),
+            ],
             failures=failures,
             formulas={name: f"{name}_correct / ({_EMPTY} + {name}_asked)" for name in plain}
             | {"mean_accuracy": mean_of_ratios(plain)},

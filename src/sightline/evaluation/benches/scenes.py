@@ -23,6 +23,9 @@ from sightline.evaluation.bench import (
     check_protocol,
     match_answers,
 )
+from sightline.evaluation.json_files import read_json
+from sightline.evaluation.submissions import read_answers
+from sightline.evaluation.tables import object_of
 from sightline.files import replace_file
 from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts.engine import Progress, RolloutEngine
@@ -31,6 +34,8 @@ from sightline.scenes.world import Scenes
 from sightline.types import Group, Prompt, Response
 
 SETTINGS: Final = "scenes.json"
+_MOST: Final = 1_000_000
+"""Largest number of a setting that can be meant."""
 _KINDS: Final = {"caption": "captions", "presence": "presence questions"}
 
 
@@ -87,13 +92,7 @@ class ScenesBench:
 
     def read_export(self, path: Path) -> list[Answer]:
         """What ``export`` writes."""
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            return [Answer(id=row["id"], text=row["response"]) for row in rows]
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                "is no JSON list of objects with id and response", source=str(path), remedy="Write it with eval export"
-            ) from error
+        return read_answers(path, "id", ("response",))
 
 
 BENCH = ScenesBench()
@@ -130,8 +129,13 @@ def _settings(data: Path) -> dict[str, int]:
     settings, path = {"seed": 0, "scenes": 300, "questions": 4}, data / SETTINGS
     if not path.exists():
         return settings
-    given = json.loads(path.read_text(encoding="utf-8"))
+    given = object_of(read_json(path), str(path))
     check_options(str(path), given, settings)
+    for name, value in given.items():
+        least = 1 if name == "scenes" else 0
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
+            remedy = f"Give a whole number from {least} to {_MOST:,}"
+            raise DataError(f"'{name}' is {value!r:.100}", source=str(path), remedy=remedy)
     return settings | given
 
 

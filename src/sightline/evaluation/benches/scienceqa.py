@@ -19,13 +19,19 @@ from sightline.evaluation.bench import Answer, Judge, Question, Result, check_op
 from sightline.evaluation.choices import ANSWER_WITH_LETTER, cambrian_tail, vlmeval_options, vlmeval_prompt
 from sightline.evaluation.json_files import read_json
 from sightline.evaluation.option_match import NOTHING, OptionMatch, match_options
+from sightline.evaluation.submissions import read_answers
 from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
     PictureFiles,
+    check_ids,
     field,
     find_files,
+    object_of,
+    optional_text,
     picture_prompt,
-    read_answers,
     read_tables,
+    text_field,
+    texts_field,
     write_lines,
 )
 
@@ -72,6 +78,7 @@ class ScienceQA:
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING
+        rows, matched = told.graded(rows, matched)
         graded = []
         for row, answer in zip(rows, matched, strict=True):
             hit, read = _hit(row, answer.text, protocol, told)
@@ -119,16 +126,19 @@ class ScienceQA:
         files = find_files(data, _FILES, self)
         images = PictureFiles(data, ("images/test", "images", "sci_qa_images", "sci_qa_test_image", "."))
         rows = []
-        for number, row in enumerate(read_tables(files, pictures=pictures), start=1):
-            source = f"{files[0]}:{number}"
+        for number, (row, source) in enumerate(read_tables(files, pictures=pictures), start=1):
             if "conversations" in row:
-                rows.append(_conversation_row(row, images.named(str(field(row, "image", source))), source))
+                rows.append(_conversation_row(row, images.named(text_field(row, "image", source)), source))
                 continue
             if row.get("image") is None:
                 continue
-            id = str(row.get("id", row.get("question_id", number)))
+            key = next((name for name in ("id", "question_id") if name in row), None)
+            id = str(number) if key is None else text_field(row, key, source)
             image = images.of_row(row, f"{id}/image.png", source) if pictures else ""
             rows.append(_problem_row(id, row, image, source))
+        check_ids([row.id for row in rows], str(files[0]))
+        if not rows:
+            raise DataError("holds no question with a picture", source=str(files[0]), remedy=DOWNLOAD_AGAIN)
         return rows
 
 
@@ -175,48 +185,57 @@ def _plain(text: str) -> str:
 
 def _release_rows(release: Path) -> list[Row]:
     """Rows of the authors' release: the test split, questions with a picture."""
-    problems = read_json(release)
+    problems = object_of(read_json(release), str(release))
     splits = release.with_name("pid_splits.json")
     if not splits.is_file():
         raise DataError("is missing", source=str(splits), remedy="It is part of the release of ScienceQA")
     rows = []
-    for id in field(read_json(splits), "test", str(splits)):
-        source = f"{release}: problem {id}"
-        problem = field(problems, id, str(release))
-        if problem.get("image"):
-            rows.append(_problem_row(id, problem, str(release.parent / "images/test" / id / problem["image"]), source))
+    tested = texts_field(object_of(read_json(splits), str(splits)), "test", str(splits))
+    check_ids(tested, str(splits))
+    for id in tested:
+        source = f"{release}: problem {id:.100}"
+        problem = object_of(field(problems, id, str(release)), source)
+        if name := optional_text(problem, "image", source):
+            rows.append(_problem_row(id, problem, str(release.parent / "images/test" / id / name), source))
+    if not rows:
+        raise DataError("holds no test question with a picture", source=str(release), remedy=DOWNLOAD_AGAIN)
     return rows
 
 
 def _problem_row(id: str, problem: Mapping[str, Any], image: str, source: str) -> Row:
     """A row with question, choices, index of the answer and hint; asked as LLaVA does."""
-    choices = [str(choice) for choice in field(problem, "choices", source)]
-    answer = int(field(problem, "answer", source))
+    choices = texts_field(problem, "choices", source)
+    answer = field(problem, "answer", source)
+    if isinstance(answer, bool) or not isinstance(answer, int):
+        raise DataError(f"'answer' is {answer!r:.100}", source=source, remedy="Expected the index of a choice")
     if not 0 <= answer < min(len(choices), len(LETTERS)):
         raise DataError(f"answer {answer} is no index of {len(choices)} choices", source=source)
     options = dict(zip(LETTERS, choices, strict=False))
-    hint = f"Context: {problem['hint']}\n" if problem.get("hint") else ""
+    told = optional_text(problem, "hint", source)
+    hint, asked = f"Context: {told}\n" if told else "", text_field(problem, "question", source)
     listed = "\n".join(f"{letter}. {choice}" for letter, choice in options.items())
     return Row(
         id=id,
-        text=f"{hint}{field(problem, 'question', source)}\n{listed}\n{ANSWER_WITH_LETTER}",
+        text=f"{hint}{asked}\n{listed}\n{ANSWER_WITH_LETTER}",
         truth=LETTERS[answer],
-        category=str(problem.get("subject", "")),
+        category=optional_text(problem, "subject", source),
         image=image,
         options=options,
-        extra={"question": str(problem["question"]), "hint": str(problem.get("hint") or "")},
+        extra={"question": asked, "hint": told},
     )
 
 
 def _conversation_row(row: Mapping[str, Any], image: str, source: str) -> Row:
     """A row of Vision-LLM-Alignment: the question as one human turn, the letter as ``label``."""
     turns = field(row, "conversations", source)
-    text = str(turns[0]["value"])
+    if not isinstance(turns, list) or not turns:
+        raise DataError(f"'conversations' is {turns!r:.100}", source=source, remedy="Expected a list of turns")
+    text = text_field(object_of(turns[0], source), "value", source)
     options = dict(_BRACKETED.findall(text.partition("Options:")[2]))
-    truth = str(field(row, "label", source)).strip()
+    truth = text_field(row, "label", source).strip()
     if truth not in options:
-        raise DataError(f"label {truth!r} is none of the options {', '.join(options)}", source=source)
-    return Row(id=str(field(row, "id", source)), text=text, truth=truth, image=image, options=options)
+        raise DataError(f"label {truth!r:.100} is none of the options {', '.join(options)}", source=source)
+    return Row(id=text_field(row, "id", source), text=text, truth=truth, image=image, options=options)
 
 
 BENCH: Final = ScienceQA()

@@ -18,14 +18,17 @@ import numpy as np
 from sightline.errors import DataError
 from sightline.evaluation.accuracy import ACCURACY, PERCENT, Row, accuracy, grade_row
 from sightline.evaluation.bench import Answer, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.submissions import answer_id, answers_of, submitted_rows
 from sightline.evaluation.tables import (
+    DOWNLOAD_AGAIN,
     PictureFiles,
-    field,
+    check_ids,
     find_files,
+    optional_text,
     picture_prompt,
-    read_answers,
-    read_table,
     read_tables,
+    text_field,
+    texts_field,
     write_lines,
 )
 from sightline.evaluation.vqa import match_scores, normalize, normalize_vlmeval, vqa_score
@@ -147,68 +150,78 @@ class TextVQA:
         A file that LLaVA itself wrote names picture and question only: its answers get the id
         ``picture|question``, which :meth:`grade` knows as well.
         """
-        rows = list(read_table(path))
-        if rows and "answer" in rows[0]:
-            return read_answers(path, "question_id", ("answer",))
-        if rows and "textvqa_id" in rows[0]:
-            return read_answers(path, "textvqa_id", ("text",))
-        return [
-            Answer(
-                id=f"{field(row, 'question_id', f'{path}:{number}')}|{asked_question(str(row.get('prompt', '')))}",
-                text=str(field(row, "text", f"{path}:{number}")),
-            )
-            for number, row in enumerate(rows, start=1)
-        ]
+        rows = list(submitted_rows(path))
+        if rows and "answer" in rows[0][0]:
+            return answers_of(rows, "question_id", ("answer",))
+        if rows and "textvqa_id" in rows[0][0]:
+            return answers_of(rows, "textvqa_id", ("text",))
+        return answers_of(rows, _picture_and_question, ("text",), repeats=True)
 
-    def _prompts(self, data: Path) -> dict[tuple[str, str], str]:
+    def _prompts(self, data: Path) -> dict[str, str]:
         """LLaVA's prompts by picture and question; empty without its file."""
         root = data if data.is_dir() else data.parent
         found = next((files for pattern in _PROMPTS if (files := sorted(root.glob(pattern)))), [])
         return {
-            (str(row.get("question_id")), asked_question(str(row.get("text", "")))): str(row["text"])
-            for row in read_tables(found[:1])
+            (_picture_and_question(row, source, "text")): text_field(row, "text", source)
+            for row, source in read_tables(found[:1])
         }
 
     def _rows(self, data: Path, *, pictures: bool = False) -> list[Row]:
         files = find_files(data, _FILES, self)
         images = PictureFiles(data, ("train_images", "train_val_images/train_images", "images", "."))
         rows = []
-        for number, row in enumerate(_records(files, pictures=pictures), start=1):
-            source = f"{files[0]}:{number}"
-            humans = [str(answer) for answer in field(row, "answers", source)]
+        for row, source in _records(files, pictures=pictures):
+            humans = texts_field(row, "answers", source)
             if len(humans) != HUMANS:
                 raise DataError(f"has {len(humans)} answers, expected {HUMANS}", source=source)
-            image = str(field(row, "image_id", source))
+            image = text_field(row, "image_id", source)
             rows.append(
                 Row(
-                    id=str(field(row, "question_id", source)),
-                    text=str(field(row, "question", source)),
+                    id=text_field(row, "question_id", source),
+                    text=text_field(row, "question", source),
                     truth=max(humans, key=humans.count),
                     cluster=image,
                     image=images.of_row(row, f"{image}.jpg", source) if pictures else "",
                     extra={"humans": humans},
                 )
             )
+        check_ids([row.id for row in rows], str(files[0]))
+        if not rows:
+            raise DataError("holds no questions", source=str(files[0]), remedy=DOWNLOAD_AGAIN)
         return rows
 
 
-def _records(files: Sequence[Path], *, pictures: bool) -> Iterator[dict[str, Any]]:
-    """The list ``data`` of the official JSON file, or the rows of parquet files."""
-    for path in files:
-        for row in read_table(path, pictures=pictures):
-            nested = row.get("data")
-            yield from nested if isinstance(nested, list) else [row]
+def _records(files: Sequence[Path], *, pictures: bool) -> Iterator[tuple[dict[str, Any], str]]:
+    """The list ``data`` of the official JSON file, or the rows of parquet files, with where each stands."""
+    for row, source in read_tables(files, pictures=pictures):
+        nested = row.get("data")
+        if not isinstance(nested, list):
+            yield row, source
+            continue
+        for number, record in enumerate(nested, start=1):
+            place = f"{source.rpartition(':')[0]}:{number}"
+            if not isinstance(record, dict):
+                raise DataError(f"is a {type(record).__name__}", source=place, remedy="Expected an object")
+            yield record, place
+
+
+def _picture_and_question(row: Mapping[str, Any], source: str, column: str = "prompt") -> str:
+    try:
+        asked = asked_question(optional_text(row, column, source))
+    except DataError as error:
+        raise DataError(error.found, source=source, remedy=error.remedy) from error
+    return f"{answer_id(row, 'question_id', source)}|{asked}"
 
 
 def _humans(row: Row) -> list[str]:
     return list((row.extra or {})["humans"])
 
 
-def _key(row: Row) -> tuple[str, str]:
-    return row.cluster, row.text.lower()
+def _key(row: Row) -> str:
+    return f"{row.cluster}|{row.text.lower()}"
 
 
-def _prompt(row: Row, prompts: Mapping[tuple[str, str], str]) -> str:
+def _prompt(row: Row, prompts: Mapping[str, str]) -> str:
     return prompts.get(_key(row), f"{row.text.capitalize()}\n{SHORT_ANSWER}")
 
 
@@ -230,7 +243,7 @@ def _with_ids(rows: Sequence[Row], answers: Sequence[Answer]) -> list[Answer]:
     """Answers of a file that LLaVA wrote, under the ids of their questions; one asked twice is told by the order."""
     ids: dict[str, list[str]] = {}
     for row in rows:
-        ids.setdefault("|".join(_key(row)), []).append(row.id)
+        ids.setdefault(_key(row), []).append(row.id)
     return [
         Answer(id=left.pop(0) if (left := ids.get(answer.id)) else answer.id, text=answer.text) for answer in answers
     ]

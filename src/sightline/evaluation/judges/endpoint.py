@@ -10,20 +10,19 @@ import mimetypes
 import random
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
-from sightline.evaluation.judge import OnReply, Outcome
+from sightline.evaluation.judges.base import OnReply, Outcome
+from sightline.evaluation.judges.http import HttpReply, TooLarge, post
 
 URL_NAMES: Final = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_API_URL")
 """Environment names for the address that users of the SDK, VLMEvalKit and lmms-eval know, in this order."""
@@ -31,13 +30,14 @@ MODEL_NAMES: Final = ("LOCAL_LLM", "MODEL_VERSION")
 KEY_NAME: Final = "OPENAI_API_KEY"
 DEFAULT_URL: Final = "https://api.openai.com/v1"
 _PATH: Final = "/chat/completions"
-_REFUSED: Final = (401, 402, 403, 404)
-"""Wrong key, empty account, wrong address or model: every request would fail."""
+_REFUSED: Final = (401, 402, 404)
+"""Wrong key, empty account, wrong address or model: every request would fail. A 403 may be of one request (filters)."""
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
 _AGAIN: Final = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+_LONGEST: Final = 1e6
+"""Largest number of seconds, tries or workers that can be meant."""
 PATIENCE: Final = 16
 """Failed requests, none having been answered before, after which the judge counts as away."""
-_LARGEST: Final = 16 << 20
-"""Most bytes of a reply."""
 
 
 class _Retryable(Exception):
@@ -58,7 +58,7 @@ class EndpointBackend:
     """Base address, or the full one of chat completions."""
     key: str = field(default="", repr=False)
     timeout: float = 120.0
-    """Seconds until a try counts as failed."""
+    """Seconds until a try counts as failed: connection, headers and body together."""
     tries: int = 6
     """Tries of a request in all."""
     workers: int = 8
@@ -78,11 +78,11 @@ class EndpointBackend:
 
     @property
     def identity(self) -> str:
-        """See ``judge.Backend``."""
+        """See ``judges.base.Backend``."""
         return json.dumps([self.url.removesuffix(_PATH).rstrip("/"), dict(self.parameters)], sort_keys=True)
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
-        """See ``judge.Backend``.
+        """See ``judges.base.Backend``.
 
         Raises:
             DataError: The endpoint refuses the key, the address or the model, or answers none of the first
@@ -119,7 +119,7 @@ class EndpointBackend:
             if not answered and failed >= PATIENCE:
                 raise DataError(
                     f"the judge answered none of {failed} requests ({outcome.reply.error})",
-                    source=self.url,
+                    source=shown_url(self.url),
                     remedy="Check that it runs, and its address, model and parameters; replies that are there are kept",
                 )
 
@@ -144,31 +144,35 @@ class EndpointBackend:
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         address = self.url if self.url.endswith(_PATH) else self.url.rstrip("/") + _PATH
-        sent = urllib.request.Request(address, data=body, headers=headers)
-        deadline = time.monotonic() + self.timeout
         try:
-            with urllib.request.urlopen(sent, timeout=self.timeout) as answer:
-                content = _whole(answer, deadline)
-        except urllib.error.HTTPError as error:
-            return self._refused(error, number)
-        except (urllib.error.URLError, HTTPException, OSError) as error:
-            raise _Retryable(f"{type(error).__name__}: {error}") from error
-        return _outcome(content, number)
+            reply = post(address, body, headers, seconds=self.timeout)
+        except (HTTPException, OSError, TooLarge) as error:
+            raise _Retryable(self._hidden(f"{type(error).__name__}: {error}")) from error
+        return _outcome(reply.body, number) if reply.status < 300 else self._refused(reply, number)
 
-    def _refused(self, error: urllib.error.HTTPError, number: int) -> Outcome:
-        said = ""
-        with error, contextlib.suppress(OSError, HTTPException):  # the connection may end before the reason does
-            said = error.read(300).decode("utf-8", "replace")
-        if error.code in _REFUSED:
+    def _refused(self, reply: HttpReply, number: int) -> Outcome:
+        said = self._hidden(reply.body.decode("utf-8", "replace"))
+        if reply.status in _REDIRECTS:
+            place = urllib.parse.urlsplit(reply.headers.get("Location", "")).netloc.rpartition("@")[2]
             raise DataError(
-                f"the judge answered {error.code}: {said}",
-                source=self.url,
+                f"the judge answered {reply.status}, a redirect to {place or 'another path'}",
+                source=shown_url(self.url),
+                remedy="It is not followed, for the key would go with it: give the judge its own address",
+            )
+        if reply.status in _REFUSED:
+            raise DataError(
+                f"the judge answered {reply.status}: {said}",
+                source=shown_url(self.url),
                 remedy="Correct the key, the address or the model of the judge",
             )
-        message = f"HTTP {error.code}: {said}"
-        if error.code not in _AGAIN:
+        message = f"HTTP {reply.status}: {said}"
+        if reply.status not in _AGAIN:
             return Outcome(reply=JudgeReply(text=None, error=message), tries=number)
-        raise _Retryable(message, _retry_after(error.headers.get("Retry-After")))
+        raise _Retryable(message, _retry_after(reply.headers.get("Retry-After")))
+
+    def _hidden(self, text: str) -> str:
+        """Without the key: a server may say what it was sent."""
+        return text.replace(self.key, "***") if self.key else text
 
     def _pause(self) -> None:
         with self._lock:
@@ -191,23 +195,25 @@ def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) ->
     Raises:
         DataError: No model is named, or the hosted service has no key.
     """
-    url = options["url"] or next((environment[name] for name in URL_NAMES if environment.get(name)), DEFAULT_URL)
-    model = options["model"] or next((environment[name] for name in MODEL_NAMES if environment.get(name)), "")
-    key = options["key"] or environment.get(KEY_NAME, "")
+    url = _named(options, "url") or next(
+        (environment[name] for name in URL_NAMES if environment.get(name)), DEFAULT_URL
+    )
+    model = _named(options, "model") or next((environment[name] for name in MODEL_NAMES if environment.get(name)), "")
+    key = _key(options["key"] or environment.get(KEY_NAME, ""))
     if not model:
         raise DataError("the judge has no model", remedy=f"Write --judge openai:MODEL, or set {MODEL_NAMES[1]}")
     if not key and url == DEFAULT_URL:
         raise DataError("the judge has no key", source=url, remedy=f"Set {KEY_NAME}, or give the judge an address")
     if not urllib.parse.urlsplit(url).hostname or not url.startswith(("http://", "https://")):
-        raise DataError("is no address of a judge", source=url, remedy="Write http://HOST:PORT/v1")
+        raise DataError("is no address of a judge", source=shown_url(url), remedy="Write http://HOST:PORT/v1")
     parameters = options["parameters"] or {}
-    if not isinstance(parameters, Mapping):
+    if not isinstance(parameters, Mapping) or not _is_json(parameters):
         remedy = "Write --judge-option 'parameters={seed: 1}'"
         raise DataError(f"the judge option parameters is {parameters!r}", remedy=remedy)
     return EndpointBackend(
         name=str(model),
         url=url,
-        key=str(key),
+        key=key,
         timeout=float(_positive(options, "timeout")),
         tries=int(_positive(options, "tries")),
         workers=int(_positive(options, "workers")),
@@ -215,11 +221,52 @@ def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) ->
     )
 
 
+def _key(given: Any) -> str:
+    """The key without the blanks and line ends around it.
+
+    Raises:
+        DataError: It cannot be sent in a header; does not show it.
+    """
+    key = str(given).strip()
+    wrong = next((place for place, sign in enumerate(key, start=1) if not "!" <= sign <= "~"), None)
+    if wrong is not None or isinstance(given, list | dict):
+        where = "is no text" if wrong is None else f"has a line end, a blank or a letter beyond ASCII as sign {wrong}"
+        raise DataError(
+            f"the judge's key {where}", remedy=f"Correct {KEY_NAME} or the judge option key (not shown here)"
+        )
+    return key
+
+
+def shown_url(url: str) -> str:
+    """An address without what may be secret in it: user, password and query.
+
+    >>> shown_url("https://me:secret@host/v1?key=secret")
+    'https://host/v1'
+    """
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 def _positive(options: Mapping[str, Any], name: str) -> float:
     value = options[name]
-    if not isinstance(value, (int, float)) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _LONGEST:
         raise DataError(f"the judge option {name} is {value!r}", remedy="Give a number above 0")
     return value
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _named(options: Mapping[str, Any], name: str) -> str:
+    value = options[name]
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise DataError(f"the judge option {name} is {value!r}", remedy="Give a text")
+    return str(value).strip()
 
 
 def _collect(running: dict[Future[Outcome], int], done: Iterable[Future[Outcome]], on_reply: OnReply) -> list[Outcome]:
@@ -256,27 +303,13 @@ def _data_uri(path: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(Path(path).read_bytes()).decode('ascii')}"
 
 
-def _whole(answer: HTTPResponse, deadline: float) -> bytes:
-    """The body, however slowly it comes, until the deadline."""
-    content = bytearray()
-    while piece := answer.read1(1 << 16):
-        content += piece
-        if time.monotonic() > deadline:
-            raise TimeoutError("timed out within the reply")
-        if len(content) > _LARGEST:
-            raise _Retryable(f"the reply has more than {_LARGEST} bytes")
-    if answer.length:
-        raise IncompleteRead(bytes(content), answer.length)
-    return bytes(content)
-
-
 def _outcome(content: bytes, number: int) -> Outcome:
     """The reply in a body; one that cannot be read, or holds no text, is tried again."""
     try:
         body = json.loads(content)
         choice = body["choices"][0]
         text = _text(choice["message"]["content"])
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _Retryable(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
     if not text.strip():
         why = choice.get("finish_reason")

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
-from sightline.evaluation.judge import OnReply, Outcome
+from sightline.evaluation.judges.base import OnReply, Outcome
 from sightline.evaluation.weights import fingerprint_files
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import RolloutEngine
 from sightline.types import Group, Prompt
+
+MOST_TOKENS: Final = 2048
+"""Of a reply where the protocol sets no limit: room to think, and an end to a model that does not stop."""
 
 
 class LocalBackend:
@@ -21,22 +25,31 @@ class LocalBackend:
     cached = True
 
     def __init__(
-        self, load: Callable[[], RolloutEngine], *, name: str, batch_size: int = 8, identity: str = ""
+        self,
+        load: Callable[[], RolloutEngine],
+        *,
+        name: str,
+        batch_size: int = 8,
+        identity: str = "",
+        longest: int = MOST_TOKENS,
     ) -> None:
         """
         Args:
             load: Gives what generates; called when the first request comes.
             name: Model, as written into results and part of the cache key.
             batch_size: Requests generated together.
-            identity: See ``judge.Backend``.
+            identity: See ``judges.base.Backend``.
+            longest: Most tokens of a reply to a request that sets no limit.
         """
         self.load, self.name, self.batch_size, self.identity = load, name, batch_size, identity
+        self.longest = longest
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
-        """See ``judge.Backend``. Another attempt draws other random numbers; at temperature 0 it changes nothing."""
+        """See ``base.Backend``. Another attempt draws other random numbers; at temperature 0 it changes nothing."""
         kinds: dict[tuple[float, int, int], list[int]] = {}
         for index, request in enumerate(requests):
-            kinds.setdefault((request.temperature, request.max_tokens, request.attempt), []).append(index)
+            limit = request.max_tokens or self.longest
+            kinds.setdefault((request.temperature, limit, request.attempt), []).append(index)
         for (temperature, max_tokens, attempt), indices in kinds.items():
             sampling = SamplingSpec(n=1, temperature=temperature, max_new_tokens=max_tokens, batch_size=self.batch_size)
             for start in range(0, len(indices), self.batch_size):
@@ -61,13 +74,19 @@ def local_judge(path: str, *, dtype: str, batch_size: int) -> LocalBackend:
     Raises:
         RecipeError: There is no such model.
     """
-    from sightline.models.text import sees_pictures
+    from sightline.models.text import context_length, sees_pictures
     from sightline.recipes.load import check_spec
 
     spec = check_spec(ModelSpec, "judge options", path=path, dtype=dtype)
     sees_pictures(path)  # that there is no model is said now, not when the answers are there
     identity = f"{dtype} {fingerprint_files(path)}"
-    return LocalBackend(functools.partial(_engine, spec), name=path, batch_size=batch_size, identity=identity)
+    return LocalBackend(
+        functools.partial(_engine, spec),
+        name=path,
+        batch_size=batch_size,
+        identity=identity,
+        longest=min(MOST_TOKENS, context_length(path) // 2),  # the other half is for what it is asked
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sightline.data.readers.rows import RowError, parse_json
 from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
-from sightline.evaluation.judge import OnReply, Outcome, asked
+from sightline.evaluation.judges.base import OnReply, Outcome, asked
 
 
 class ReplayBackend:
@@ -32,21 +32,16 @@ class ReplayBackend:
         self._replies: dict[tuple[str, int], JudgeReply] = {}
         self._asked: dict[tuple[str, int], str] = {}
         judges: dict[str, None] = {}
-        for number, row in _rows(path):
-            if "id" not in row or not isinstance(row.get("text"), (str, type(None))):
-                raise DataError(
-                    f"found keys {', '.join(row)}", source=f"{path}:{number}", remedy='Write {"id": ..., "text": ...}'
-                )
+        for row, source in _rows(path):
+            key, reply = _reply(row, source)
             judges[str(row.get("judge", "unknown"))] = None
-            reply = JudgeReply(text=row.get("text"), error=row.get("error", ""), cut=bool(row.get("cut", False)))
-            key = (str(row["id"]), int(row.get("attempt", 0)))
             if reply.text is not None or key not in self._replies:
                 self._replies[key] = reply
                 self._asked[key] = str(row.get("asked", ""))
         self.name = "+".join(judges) or "unknown"
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
-        """See ``judge.Backend``."""
+        """See ``judges.base.Backend``."""
         for number, request in enumerate(requests):
             on_reply(number, Outcome(reply=self._stored(request)))
 
@@ -59,20 +54,38 @@ class ReplayBackend:
         return self._replies[key]
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def _reply(row: Mapping[str, Any], source: str) -> tuple[tuple[str, int], JudgeReply]:
+    """Request id and attempt of a stored line, and its reply."""
+    id, text, attempt = row.get("id"), row.get("text"), row.get("attempt", 0)
+    remedy = 'Write {"id": ..., "text": ...}'
+    if "id" not in row:
+        raise DataError(f"found keys {', '.join(map(str, row))}", source=source, remedy=remedy)
+    if isinstance(id, bool) or not isinstance(id, str | int):
+        raise DataError(f"the id is {id!r:.100}", source=source, remedy="An id is a text or a whole number")
+    if not isinstance(text, str | None):
+        raise DataError(f"the text is {text!r:.100}", source=source, remedy="A reply is a text; null where it failed")
+    if isinstance(attempt, bool) or not isinstance(attempt, int):
+        raise DataError(f"the attempt is {attempt!r:.100}", source=source, remedy="Attempts are counted from 0")
+    error, cut = row.get("error") or "", row.get("cut", False)
+    return (str(id), attempt), JudgeReply(text=text, error=str(error), cut=cut is True)
+
+
+def _rows(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
     try:
-        # split("\n"), not splitlines(): a reply may hold other line ends of Unicode
-        lines = path.read_text(encoding="utf-8").split("\n")
+        # split(b"\n"), not splitlines(): a reply may hold other line ends of Unicode
+        lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise DataError(
             f"cannot be read ({error.strerror})", source=str(path), remedy="Give --judge replay:FILE"
         ) from error
-    rows = []
     for number, line in enumerate(lines, start=1):
+        source = f"{path}:{number}"
+        if not line.strip():
+            continue
         try:
-            row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as error:
-            raise DataError("is no JSON", source=f"{path}:{number}", remedy="One JSON object per line") from error
-        if row is not None:
-            rows.append((number, row))
-    return rows
+            row = parse_json(line, "One JSON object per line")
+        except RowError as error:
+            raise DataError(f"is {error.found}", source=source, remedy=error.remedy) from error
+        if not isinstance(row, dict):
+            raise DataError(f"is a {type(row).__name__}", source=source, remedy="One JSON object per line")
+        yield row, source

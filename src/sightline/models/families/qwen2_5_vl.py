@@ -44,5 +44,6 @@ QWEN2_5_VL = Family(
     join=join_images,
     positions=mrope_positions,
     check_pictures=check_patches,
+    config_keys=(("text_config", "hidden_size"), ("vision_config",)),  # older ones have the text's sizes at the top
     row_inputs=lambda placeholders: {"mm_token_type_ids": placeholders.to(torch.int32)},
 )

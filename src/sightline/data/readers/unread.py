@@ -1,0 +1,69 @@
+"""Columns that look like pictures or videos and are not read: such rows would train blind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+from sightline.data.readers.rows import RowError
+
+_PICTURE = re.compile(
+    r"(?:images?|imgs?|pictures?|pics?|photos?)"
+    r"(?:[_-]?(?:paths?|files?|file_?names?|names?|urls?|uris?|bytes|base64|b64|data))?",
+    re.IGNORECASE,
+)
+"""Names of columns with the picture of a row, beside ``image`` and ``images``."""
+_ANOTHER = re.compile(
+    r"videos?(?:_?(?:paths?|files?|urls?))?|images?_?\d+|(?:chosen|rejected|negative)_images?", re.IGNORECASE
+)
+"""Names of columns with what a row has beside its picture: never read where they are left over."""
+_FILE = re.compile(
+    r"(?:data:(?:image|video)/.*|/9j/4.{60,}|iVBORw0KGgo.{60,}"  # the last two: base64 of a JPEG and a PNG
+    r"|[^\n]{1,1000}\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|heic|qoi|dds|mp4|avi|mov|mkv|webm)(?:\?[^\n]*)?)",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*", b"MM\x00*")
+"""How the files of pictures begin."""
+
+
+def check_unread(columns: Mapping[str, Any], *, pictures: int) -> None:
+    """
+    Args:
+        columns: What a reader did not use of a row.
+        pictures: How many pictures it did find. A path beside the picture itself is only a note.
+
+    Raises:
+        RowError: Names a column that seems to hold a picture or a video.
+    """
+    for name, value in columns.items():
+        named = _ANOTHER.fullmatch(name) or (not pictures and _PICTURE.fullmatch(name))
+        if (named and _holds_something(value)) or (not pictures and looks_like_picture(value)):
+            raise unread(name, value)
+
+
+def looks_like_picture(value: Any) -> bool:
+    """Whether a value is a picture or a video, or names one."""
+    if isinstance(value, str):
+        return _FILE.fullmatch(value.strip()) is not None
+    if isinstance(value, Mapping):
+        return any(map(looks_like_picture, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(looks_like_picture, value[:8]))
+    return isinstance(value, Image.Image) or (isinstance(value, bytes) and value.startswith(_MAGIC))
+
+
+def unread(name: str, value: Any) -> RowError:
+    """The error of a column that would be passed over."""
+    return RowError(
+        "unread image",
+        f"column '{name}' looks like a picture or a video and is not read: {value!r:.60}",
+        remedy=f"Rename it (rename: {{{name}: images}}), remove it, or put what is only a note under 'facts'. Videos "
+        "are not read",
+    )
+
+
+def _holds_something(value: Any) -> bool:
+    return not isinstance(value, bool | int | float) and bool(value)
