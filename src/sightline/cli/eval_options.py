@@ -231,10 +231,12 @@ def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
     """A against B for the terminal: both values, and the difference with its interval; ``words``: verdicts are spelled
     out, otherwise signs fit beside long names."""
     caption = None if words else "✓ better  ✗ worse  ≈ no clear change  • changed"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
+    padding = (0, 1) if words else (0, 0, 0, 1)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, caption=caption, caption_justify="left")
     table.add_column("metric", no_wrap=True)
-    for title in ("A", "B", "B - A", "95 % interval"):
+    for title in ("A", "B", "B - A"):
         table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=words)  # what gives way where names are long
     table.add_column("", no_wrap=True)
     for row in rows:
         assert row.after is not None and row.difference is not None
