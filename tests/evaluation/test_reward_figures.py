@@ -118,7 +118,10 @@ def test_labels_are_gold_and_given_comparisons_stay() -> None:
     answers = tuple(Response(text=text, label=label) for text, label in (("x", False), ("y", True), ("z", None)))
     assert with_comparisons(Group(prompts=(prompt,), responses=answers)).edges == (Edge(winner=1, loser=0),)
     given = group("a", ["x", "y"], [1.0, 0.0], [(1, 0)])
-    assert with_comparisons(given) is given
+    assert with_comparisons(given) == given
+    picture = Edge(winner=0, loser=1, kind="image")
+    assert with_comparisons(replace(given, edges=(*given.edges, picture))) == given
+    assert with_comparisons(replace(given, edges=(picture,))).edges == (Edge(winner=0, loser=1),)  # as gold says
 
 
 def test_bins_of_length_hold_equally_many_and_keep_ties_together() -> None:

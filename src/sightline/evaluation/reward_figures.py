@@ -64,10 +64,10 @@ class Bin:
 
 
 def with_comparisons(group: Group) -> Group:
-    """The group, with every better over every worse answer where its rewards or labels say so and it compares none."""
-    if group.edges:
-        return group
-    return replace(group, edges=ranked(gold_rewards(group)).edges)
+    """The group with its comparisons of answers; where it has none, with every better over every worse answer as its
+    rewards or labels say."""
+    edges = tuple(edge for edge in group.edges if edge.kind == "text")
+    return replace(group, edges=edges or ranked(gold_rewards(group)).edges)
 
 
 def gold_rewards(group: Group) -> Group:
@@ -82,20 +82,17 @@ def reward_result(gold: Sequence[Group], scored: Sequence[Group]) -> Result:
     """The figures of one reward model.
 
     Args:
-        gold: groups with comparisons of answers, and for the best-of-n curve with rewards or labels of their own.
+        gold: groups of :func:`with_comparisons`, and for the best-of-n curve with rewards or labels of their own.
         scored: the same groups, their rewards given by the model; None where it cannot judge an answer.
     """
-    pairs = [
-        _graded(group, edge) for group in scored for edge in group.edges if edge.kind == "text" and _judged(group, edge)
-    ]
-    edges = sum(edge.kind == "text" for group in scored for edge in group.edges)
+    pairs = [_graded(group, edge) for group in scored for edge in group.edges if _judged(group, edge)]
     curves, points = _curve_rows(gold, scored)
     graded, formulas = [*pairs, *curves], {**_FORMULAS, **points}
     values = {name: evaluate(expression, graded) for name, expression in formulas.items()}
     if pairs:
         values[ECE] = expected_calibration_error(reliability(margins(pairs)))
     known = {name: value for name, value in values.items() if not math.isnan(value)}
-    left_out = edges - len(pairs)
+    left_out = sum(len(group.edges) for group in scored) - len(pairs)
     return Result(
         bench=BENCH,
         protocol=PROTOCOL,
