@@ -297,11 +297,28 @@ def read_cells(path: Path) -> list[dict[str, str]]:
         found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
         raise DataError(found, source=str(path), remedy="Save the file as UTF-8") from error
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # base64 pictures exceed the limit of 131,072
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()], restval="")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()])
     try:
-        return [{name: value for name, value in row.items() if name is not None} for row in reader]
+        rows = [row for row in reader if row]
     except csv.Error as error:
         raise DataError(f"is no table ({error})", source=f"{path}:{reader.line_num}", remedy=DOWNLOAD_AGAIN) from error
+    names = rows[0] if rows else []
+    check_columns(names, str(path))
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(names):  # cells would be lost, or stand under another name
+            found = f"has {len(row)} cells, and the first row {len(names)}"
+            remedy = "Quote cells that hold a tab, a comma or a line end; an empty cell stands as well"
+            raise DataError(found, source=f"{path}:{number}", remedy=remedy)
+    return [dict(zip(names, row, strict=True)) for row in rows[1:]]
+
+
+def check_columns(names: Sequence[str], source: str) -> None:
+    """Raises:
+    DataError: A name stands over two columns of a table.
+    """
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise DataError(f"two columns are named {twice!r:.100}", source=source, remedy="Keep one")
 
 
 def _delimited(path: Path) -> Iterator[dict[str, Any]]:
