@@ -435,6 +435,8 @@ def test_a_record_replays_for_the_same_words_only_and_not_from_the_cache(tmp_pat
     [
         ({"url": "localhost:8000"}, "localhost:8000: is no address of a judge. Write http"),
         ({"url": "http://x", "tries": 0}, "the judge option tries is 0. Give a number above 0"),
+        ({"url": "http://x", "tries": 0.5}, "the judge option tries is 0.5. Give a whole number above 0"),
+        ({"url": "http://x", "workers": 2.5}, "the judge option workers is 2.5. Give a whole number above 0"),
         ({"url": "http://x", "workers": "many"}, "the judge option workers is 'many'"),
         ({"url": "http://x", "parameters": 1}, "the judge option parameters is 1. Write --judge-option"),
     ],

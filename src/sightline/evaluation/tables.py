@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ DOWNLOAD_AGAIN: Final = "Download the file again"
 """The remedy where a published file is broken."""
 DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
 """Endings of tables of text, and what stands between their cells."""
+_SHARD: Final = re.compile(r"(.*)-(\d{1,6})-of-(\d{1,6})")
 _LONGEST_REFERENCE: Final = 64
 """A TSV of VLMEvalKit repeats a picture by the index of the row that holds it: a text this short is an index."""
 
@@ -50,10 +52,24 @@ def find_files(data: Path, patterns: Sequence[str], bench: Benchmark) -> list[Pa
     for pattern in patterns:
         found = sorted(path for path in data.glob(pattern) if path.is_file())
         if found:
+            _check_shards(found)
             return found
     raise DataError(
         f"found none of {', '.join(patterns)}", source=f"{bench.name}: {data}", remedy=f"Needed: {bench.needs}"
     )
+
+
+def _check_shards(paths: Sequence[Path]) -> None:
+    """
+    Raises:
+        DataError: Shards say how many they are (``test-00000-of-00002``), and some are missing.
+    """
+    places = [match for path in paths if (match := _SHARD.fullmatch(path.stem))]
+    for name, total in dict.fromkeys((place[1], place[3]) for place in places):
+        there = {int(place[2]) for place in places if (place[1], place[3]) == (name, total)}
+        if missing := sorted(set(range(int(total))) - there):
+            found = f"{name}-{missing[0]:05}-of-{total} is missing, and others of these {int(total)} files are there"
+            raise DataError(found, source=str(paths[0].parent), remedy="Download all of them")
 
 
 def find_file(data: Path, patterns: Sequence[str], bench: Benchmark) -> Path:

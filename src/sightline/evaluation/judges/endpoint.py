@@ -215,8 +215,8 @@ def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) ->
         url=url,
         key=key,
         timeout=float(_positive(options, "timeout")),
-        tries=int(_positive(options, "tries")),
-        workers=int(_positive(options, "workers")),
+        tries=_count(options, "tries"),
+        workers=_count(options, "workers"),
         parameters=parameters,
     )
 
@@ -251,6 +251,13 @@ def _positive(options: Mapping[str, Any], name: str) -> float:
     value = options[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _LONGEST:
         raise DataError(f"the judge option {name} is {value!r}", remedy="Give a number above 0")
+    return value
+
+
+def _count(options: Mapping[str, Any], name: str) -> int:
+    value = _positive(options, name)
+    if not isinstance(value, int):
+        raise DataError(f"the judge option {name} is {value!r}", remedy="Give a whole number above 0")
     return value
 
 
