@@ -90,6 +90,7 @@ class Reefknot:
         how = str(options.get("open", "nli"))
         if how not in ("nli", "relation", "skip"):
             raise DataError(f"option open is {how!r}", source=self.name, remedy="Choose nli, relation or skip")
+        check_options(self.name, options, _OPTIONS if how == "nli" else _OPTIONS[:1])
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], _placed(rows, answers))
         pairs = [
