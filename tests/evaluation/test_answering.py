@@ -118,6 +118,17 @@ def test_a_benchmark_whose_answers_are_of_other_settings_does_not_stop_the_other
     assert (tmp_path / "out/realworldqa/results.json").exists()
 
 
+def test_figures_of_overwritten_answers_go_with_them(run, slices, command, tmp_path):
+    """They stood in the summary beside figures of the new answers."""
+    slices.pope()
+    assert run(*command("pope"), "--protocol", "lmms-eval")[0] == 0
+    assert run(*command("pope"))[0] == 0
+    summary = tmp_path / "out/results.json"
+    assert set(json.loads(summary.read_text())["results"]) == {"pope_official", "pope_lmms_eval"}
+    assert run(*command("pope"), "--overwrite")[0] == 0
+    assert set(json.loads(summary.read_text())["results"]) == {"pope_official"}
+
+
 @pytest.mark.parametrize("content", ["", "[", "[1]", "null", "[" * 5000])
 def test_broken_settings_beside_answers_are_refused(content, tmp_path):
     file = AnswerFile(path=tmp_path / "a.jsonl")

@@ -229,6 +229,9 @@ def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping
     limits = evaluation.spec.limits(task.questions)
     settings = {**settings, "max_new_tokens": limits, "questions": _fingerprint(task.questions)}
     file = AnswerFile(path=evaluation.out / task.bench.name / "answers.jsonl", settings=settings)
+    if overwrite:  # figures of the answers that go, under whatever protocol, are figures of nothing
+        for stale in file.path.parent.glob("results*.json*"):
+            stale.unlink()
     try:
         with Progress(task.bench.name, len(task.asked)) as bar:
             answers = answer_questions(
