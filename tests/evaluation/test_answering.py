@@ -93,7 +93,7 @@ def test_one_broken_picture_and_one_long_prompt_fail_their_questions(run, slices
     code, _, err = run(*command("pope", "realworldqa"))
     told = " ".join(err.split())
     assert code == 0 and "pope: 2 of 6 questions could not be answered" in told
-    assert "realworldqa: 1 of 3 questions could not be answered" in told and "exceeds the model's" in told
+    assert "realworldqa: 1 of 3 questions could not be answered" in told and "max_position_embeddings" in told
     results = json.loads((tmp_path / "out/pope/results.json").read_text())
     assert results["sightline"]["failures"] == 2 and results["n-samples"]["pope_official"]["effective"] == 4
     stored = tmp_path / "out/pope/answers.jsonl"
