@@ -373,14 +373,16 @@ def test_answers_to_scenes_are_graded_and_exported_where_they_were_asked(run, ti
 def test_an_interrupt_says_how_to_go_on(run, tiny, world, tmp_path, monkeypatch):
     def interrupted(engine, questions, file, *_, **__):
         if written:
-            file.path.parent.mkdir(parents=True)
-            file.path.touch()
+            file.append([StoredAnswer(answer=Answer(id="a", text="b"))])
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sightline.cli.eval_run.answer_questions", interrupted)
-    for written, told in ((False, "No answer was written yet"), (True, "The answers so far are in")):
+    written = []
+    for told in ("No answer was written yet", "The answers so far are in"):
         code, _, err = run("eval", "run", "scenes", "--model", tiny["llava"], "--data", world, "-o", tmp_path / "out")
         assert code == 130 and f"Stopped. {told}" in err
+        (tmp_path / "out/scenes").mkdir(exist_ok=True)
+        written.append(True)
     assert "goes on from there" in " ".join(err.split())
 
 
