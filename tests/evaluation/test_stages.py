@@ -381,7 +381,7 @@ def test_an_interrupt_says_how_to_go_on(run, tiny, world, tmp_path, monkeypatch)
     for told in ("No answer was written yet", "The answers so far are in"):
         code, _, err = run("eval", "run", "scenes", "--model", tiny["llava"], "--data", world, "-o", tmp_path / "out")
         assert code == 130 and f"Stopped. {told}" in err
-        (tmp_path / "out/scenes").mkdir(exist_ok=True)
+        (tmp_path / "out/scenes").mkdir(parents=True, exist_ok=True)
         written.append(True)
     assert "goes on from there" in " ".join(err.split())
 
