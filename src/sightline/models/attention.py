@@ -18,10 +18,13 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from sightline.errors import UnsupportedError
 from sightline.models.attention_plan import TreePlan, hidden
 from sightline.models.tree_ops import gather_attention, merge_attention
 from sightline.models.varlen import Sight
 
+_MORE = ("softcap", "s_aux")
+"""What attention of some models takes beside queries, keys and values: a bound of scores, a sink."""
 TREE = "sightline_tree"
 """Name of the attention implementation that decoders are switched to."""
 
@@ -42,7 +45,15 @@ def tree_attention(
 
     Returns:
         [1,T,H,d] and no attention weights.
+
+    Raises:
+        UnsupportedError: attention that takes more than queries, keys and values.
     """
+    if found := [name for name in _MORE if kwargs.get(name) is not None]:
+        raise UnsupportedError(
+            f"the attention of this language model takes {found[0]!r}, which is not computed here, so that its numbers "
+            "would be others. Take a model with another language model (llama, mistral, qwen2, qwen3)"
+        )
     if tree_plan is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
