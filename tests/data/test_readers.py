@@ -112,6 +112,49 @@ def test_images_go_before_the_text_of_the_first_user_turn() -> None:
     assert messages[3] == user(text("two"))
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "completion": "a"},
+        {"prompt": turns("q"), "chosen": "a", "rejected": "b"},
+        {"chosen": turns("q", "a"), "rejected": turns("q", "b")},
+        {"messages": turns("q", "a")},
+        {"messages": [{"role": "system", "content": "Be brief."}, *turns("q", "a")]},
+        {"conversations": llava("q", "a")},
+        {"conversations": [{"from": "system", "value": "Be brief."}, *llava("q", "a")]},
+    ],
+)
+def test_a_system_column_is_a_turn_of_every_layout(row: dict[str, Any]) -> None:
+    (group,) = read({**row, "system": "Be brief."})
+    assert group.prompts[0].messages == ({"role": "system", "content": [text("Be brief.")]}, user(text("q")))
+    assert not group.prompts[0].facts
+
+
+@pytest.mark.parametrize(
+    "row", [{"messages": [{"role": "system", "content": "Rhyme."}, *turns("q", "a")]}, {"conversations": [
+        {"from": "system", "value": "Rhyme."}, *llava("q", "a")]}],
+)  # fmt: skip
+def test_a_system_column_beside_another_system_turn_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="another system turn"):
+        read({**row, "system": "Be brief."})
+
+
+@pytest.mark.parametrize("column", [{"history": [["b", "c"]]}, {"tools": "[{}]"}, {"audios": ["a.wav"]}])
+@pytest.mark.parametrize("row", [{"prompt": "q", "completion": "a"}, {"conversations": llava("q", "a")}])
+def test_columns_that_others_let_the_model_read_are_refused(row: dict[str, Any], column: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=f"column '{next(iter(column))}' cannot be honoured"):
+        read({**row, **column})
+    (group,) = read({**row, "tools": "[]", "history": []})  # nothing in them
+    assert len(group.prompts[0].messages) == 1
+
+
+@pytest.mark.parametrize("place", ["<image 1>", "<IMAGE>", "<img>", "<|image_1|>", "<|image_pad|>", "<ImageHere>"])
+def test_places_of_pictures_that_are_written_otherwise_are_refused(place: str) -> None:
+    with pytest.raises(DataError, match="looks like the place of one"):
+        read({"prompt": f"what is in {place}?", "completion": "a", "images": ["a.png"]})
+    assert read({"prompt": f"what is {place} in HTML?", "completion": "a"})  # no picture: it is text
+
+
 def test_typed_parts_fix_the_places_of_images() -> None:
     (group,) = read(
         {"messages": [user(text("this"), IMAGE, text("or"), IMAGE), assistant("this")], "images": ["a", "b"]}

@@ -8,13 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sightline.data.readers.chat import PLACEHOLDER, Turn, check_order, messages_of, place_pictures
+from sightline.data.readers.chat import PLACEHOLDER, Turn, check_order, messages_of, parse_turn, place_pictures
 from sightline.data.readers.pictures import Pictures
 from sightline.data.readers.rows import RowError
 from sightline.data.readers.unread import looks_like_picture, unread
 from sightline.types import Edge, Group, Prompt, Response
 
 _MOST_RANKED = 200
+_UNSAID = {
+    "tools": "tool calls are not rendered",
+    "history": "earlier turns are read in the conversation itself",
+    "audio": "nothing here hears",
+    "audios": "nothing here hears",
+}
+"""Columns that other programs make part of what the model reads, and why they would be passed over."""
+_EMPTY = ("[]", "{}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,33 @@ def build_prompt(
         images=tuple(reading.pictures.path(picture) for picture in ordered),
         facts=facts,
     )
+
+
+def check_said(row: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        RowError: A column belongs to what the model should read, and would be kept as a mere fact.
+    """
+    for name, why in _UNSAID.items():
+        if row.get(name) and row[name] not in _EMPTY:
+            remedy = "Write it as messages, or remove the column; under another name it is kept as a fact"
+            raise RowError("malformed", f"column '{name}' cannot be honoured: {why}", remedy=remedy)
+
+
+def with_system(turns: list[Turn], row: Mapping[str, Any]) -> list[Turn]:
+    """The turns behind the system turn that a column ``system`` gives.
+
+    Raises:
+        RowError: The conversation has another.
+    """
+    system = row.get("system")
+    if not system:
+        return turns
+    first = parse_turn({"role": "system", "content": system}, "system")
+    if turns and turns[0].role == "system" and turns[0].text != first.text:
+        found = "found a column 'system' and another system turn in the conversation"
+        raise RowError("malformed", found, remedy="Keep one")
+    return turns if turns and turns[0].role == "system" else [first, *turns]
 
 
 def split_answer(turns: Sequence[Turn]) -> tuple[list[Turn], str | None]:

@@ -1,7 +1,7 @@
 """Rows as TRL's dataset types name them: ``prompt``, ``chosen``, ``rejected``, ``completion``, ``messages``.
 
-Each type as plain strings or as conversations, with ``image`` or ``images`` beside it. A plain prompt
-becomes one user turn: vision-language models are trained through their chat template.
+Each type as plain strings or as conversations, with ``image`` or ``images``, and perhaps ``system``, beside it. A plain
+prompt becomes one user turn: vision-language models are trained through their chat template.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from sightline.data.readers.conversation import (
     answer_text,
     as_list,
     build_prompt,
+    check_said,
     facts_of,
     ranked,
     split_answer,
     with_negative,
+    with_system,
 )
 from sightline.data.readers.rows import RowError, is_finite
 from sightline.types import Group, Response
@@ -27,13 +29,12 @@ from sightline.types import Group, Response
 COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "completion", "messages"})
 """Columns of which at least one makes a row a TRL row; ``question`` is RLAIF-V's name for ``prompt``."""
 
-_USED = COLUMNS | {"id", "image", "images", "label"}
+_USED = COLUMNS | {"id", "image", "images", "label", "system"}
 _NEGATIVE = frozenset({"rejected_image", "rejected_images"})
 """The picture that the chosen answer is not about, or a list with one for each picture of the prompt."""
 _SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
 """Rewards of the two answers of a preference: what a reward model's margin is made of."""
 _REFUSED = {
-    "tools": "tool calls are not rendered",
     "chat_template_kwargs": "template options belong into the chat template",
     "completions": "stepwise supervision is not read",
 }
@@ -54,6 +55,7 @@ def read_trl(row: Mapping[str, Any], reading: Reading) -> Group:
 
 
 def _check_columns(row: Mapping[str, Any]) -> None:
+    check_said(row)
     for name, why in _REFUSED.items():
         if row.get(name):
             raise RowError("malformed", f"column '{name}' cannot be honoured: {why}", remedy="Remove the column")
@@ -90,7 +92,7 @@ def _facts(row: Mapping[str, Any], *, label_is_fact: bool = True) -> dict[str, A
 
 
 def _conversation(row: Mapping[str, Any], reading: Reading) -> Group:
-    turns = parse_turns(row["messages"], "messages")
+    turns = with_system(parse_turns(row["messages"], "messages"), row)
     return _supervised(turns, row, reading, _facts(row))
 
 
@@ -105,6 +107,7 @@ def _completion(row: Mapping[str, Any], reading: Reading) -> Group:
     turns = _prompt_turns(row)
     if not turns:
         raise RowError("malformed", "missing column 'prompt'", remedy=f"Found {', '.join(row)}; use rename")
+    turns = with_system(turns, row)
     if row.get("completion") is None:
         return Group(prompts=(build_prompt(turns, _pictures(row), reading, _facts(row)),))
     whole = turns + _answer_turns(row, "completion")
@@ -130,6 +133,7 @@ def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
             raise RowError(
                 "malformed", "chosen and rejected share no first turn and there is no 'prompt'", remedy=remedy
             )
+    prompt = with_system(prompt, row)
     for name, turns in (("chosen", chosen), ("rejected", rejected)):
         if len(turns) != 1:
             found = f"'{name}' has {len(turns)} turns after the shared prompt, expected one answer"
