@@ -15,7 +15,6 @@ from sightline.recipes.schema import ModelSpec
 _OPTIONS: dict[str, dict[str, object]] = {
     "falcon_h1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8},
     "gpt_oss": {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8},
-    "gemma2": {"head_dim": 8},
     "qwen3": {"head_dim": 8},
 }
 
@@ -40,8 +39,7 @@ def with_language(kind: str, model: Path, folder: Path) -> Path:
     [
         ("falcon_h1", "read each other"),  # recurrent beside attention: what an answer is sees the one before it
         ("stablelm", "read each other"),  # does not hand on who sees whom: every token sees every other
-        ("gemma2", "softcap"),
-        ("gpt_oss", "s_aux"),  # sinks, in no layout
+        ("gpt_oss", "sinks"),  # in no layout
     ],
 )
 def test_text_models_that_would_be_computed_otherwise_are_refused(
