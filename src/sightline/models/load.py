@@ -19,6 +19,7 @@ from sightline.errors import RecipeError
 from sightline.models.adapters import check_kind, fingerprint
 from sightline.models.attention import TREE
 from sightline.models.base_model import BaseModel
+from sightline.models.decoder import check_decoder
 from sightline.models.family import Family, family_of
 from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
 from sightline.models.policy import Policy, base_name
@@ -66,6 +67,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         **WEIGHED,
     )
     check_weights(spec.path, found, family.unused(config))
+    check_decoder(Policy(model, processor, family), spec.path)
     if spec.gradient_checkpointing:
         checkpoint_activations(model)
     base = BaseModel.of(model, spec.path)

@@ -34,7 +34,6 @@ _NEGATIVE = frozenset({"rejected_image", "rejected_images"})
 _SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
 """Rewards of the two answers of a preference: what a reward model's margin is made of."""
 _REFUSED = {
-    "tools": "tool calls are not rendered",
     "chat_template_kwargs": "template options belong into the chat template",
     "completions": "stepwise supervision is not read",
 }
