@@ -192,6 +192,7 @@ def test_what_cannot_be_laid_beside_is_refused(roles: Policy, tiny: dict[str, Pa
 def test_roles_share_a_quantised_base(tiny: dict[str, Path], reward: Path, batch: Batch) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantize)")
     policy = stirred(loaded(tiny["llava"], quantization="nf4", gradient_checkpointing=True), 1).train()
+    batch = batch.to(policy.device)
     start = scored(policy, batch)
     add_adapter(policy.model, "reference", "default", trained=False)
     add_adapter(policy.model, "value", reward, trained=True)

@@ -42,7 +42,7 @@ def batch_of(policy: Policy, pictures: list[str], layout: LayoutName = "tree") -
     groups = corner_groups(pictures)
     if policy.family.prefix_rule == "full":  # which cannot train history
         groups = groups[:5]
-    return lay_out([renderer.render(one) for one in groups], layout, policy.family, policy.config)
+    return lay_out([renderer.render(one) for one in groups], layout, policy.family, policy.config).to(policy.device)
 
 
 def stirred(policy: Policy) -> Policy:
@@ -70,7 +70,7 @@ def dequantised(policy: Policy) -> Policy:
 
 
 def plain(layer: nn.Module) -> nn.Linear:
-    made = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    made = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device=layer.weight.device)
     if isinstance(layer, bnb.nn.Linear4bit):
         weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     else:
@@ -86,7 +86,7 @@ def plain(layer: nn.Module) -> nn.Linear:
 def gradients(policy: Policy, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     policy.zero_grad(set_to_none=True)
     logprobs = policy(batch).logprobs
-    (logprobs * torch.linspace(-1, 1, logprobs.shape[0])).sum().backward()
+    (logprobs * torch.linspace(-1, 1, logprobs.shape[0], device=logprobs.device)).sum().backward()
     found = {n: p.grad for n, p in policy.model.named_parameters() if p.requires_grad and p.grad is not None}
     return logprobs.detach(), found
 
@@ -203,7 +203,8 @@ def test_an_adapter_trained_on_quantised_weights_is_one_of_the_plain_model(
     policy.save(tmp_path / "adapter")
     batch = batch_of(policy, pictures)
     again = ModelSpec(path=str(tiny["llava"]), adapter=str(tmp_path / "adapter"))
-    plain_base, low = load_policy(again), load_policy(replace(again, quantization="nf4"))
+    low = load_policy(replace(again, quantization="nf4"))
+    plain_base = load_policy(again).to(low.device)
     held = {n: p for n, p in policy.trainable_state().items()}
     for other in (plain_base, low):
         assert other.trainable_state().keys() == held.keys()

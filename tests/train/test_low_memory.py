@@ -133,6 +133,34 @@ def test_a_reward_model_scores_on_the_weights_it_was_trained_on(wide: Path, tmp_
     assert scorer.policy.model.is_loaded_in_4bit
 
 
+@needs_bitsandbytes
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: there is nothing to page")
+@pytest.mark.parametrize("kind", ["paged_adamw", "paged_adamw_8bit"])
+def test_moments_that_were_loaded_are_paged_again_and_go_on_exactly(kind: str) -> None:
+    def started() -> tuple[nn.Parameter, Any]:
+        weight = nn.Parameter(torch.linspace(-1, 1, 400 * 400, device="cuda").reshape(400, 400))
+        named = {"language": [("w", weight)], "projector": [], "vision": []}
+        return weight, build_optimizer(named, TrainSpec(optimizer=kind, learning_rate=1e-2))  # type: ignore[arg-type]
+
+    def step(weight: nn.Parameter, optimizer: Any, number: int) -> None:
+        weight.grad = torch.sin(weight.detach() * (number + 2))
+        optimizer.step()
+
+    whole, own = started()
+    for number in range(2):
+        step(whole, own, number)
+    again, other = started()
+    with torch.no_grad():
+        again.copy_(whole)
+    other.load_state_dict(own.state_dict())
+    optim.page_again(other)
+    assert other.state[again]["state1"].is_paged and other.state[again]["state2"].is_paged
+    for number in (2, 3):
+        step(whole, own, number)
+        step(again, other, number)
+    assert torch.equal(whole, again)
+
+
 def test_bitsandbytes_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim, "find_spec", lambda name: None)
     named = {"language": [("w", nn.Parameter(torch.ones(2, 2)))], "projector": [], "vision": []}

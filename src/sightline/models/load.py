@@ -38,7 +38,7 @@ _LOGPROBS: frozenset[str] = frozenset({"logprobs"})
 
 
 def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str] = _LOGPROBS) -> Policy:
-    """Loads the policy that a recipe asks for.
+    """Loads the policy that a recipe asks for, into main memory; a quantised one onto the GPU where there is one.
 
     Args:
         spec: path, dtype, quantisation, layout, parts, LoRA.

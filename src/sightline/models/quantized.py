@@ -48,7 +48,8 @@ def check_quantization(spec: ModelSpec, config: Any) -> None:
 def quantise(model: Any, family: Family, spec: ModelSpec) -> None:
     """Replaces the linear layers of the decoder in place; does nothing where the recipe asks for nothing.
 
-    Weights go to the GPU one by one where there is one, and are quantised there.
+    Where there is a GPU, weights go there one by one and are quantised there, and the rest follows: layers of 8 bits
+    cannot be moved afterwards (``Module.to`` leaves their scales behind).
 
     Args:
         model: as loaded, without adapters.
@@ -67,6 +68,7 @@ def quantise(model: Any, family: Family, spec: ModelSpec) -> None:
     for name in names:
         parent, leaf = name.rsplit(".", 1)
         setattr(model.get_submodule(parent), leaf, make(model.get_submodule(name), spec, device))
+    model.to(device)
     # PEFT then makes adapters for such layers
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = spec.quantization == "nf4", spec.quantization == "int8"
     # the other kind's layers say on every call that they compute in 16 bits
