@@ -1,4 +1,4 @@
-"""Several named adapters on one base: the roles of PPO, each switched to exactly, trained by itself, saved by itself."""
+"""Several named adapters on one base, the roles of PPO: each is switched to exactly, trained and saved by itself."""
 
 from __future__ import annotations
 

@@ -89,9 +89,7 @@ def expected_names(policy: Policy, plain: nn.Module, modes: dict[str, str]) -> d
     return {part: {n for n in every[mode] if family.part_of(f"{n}.") == part} for part, mode in modes.items()}
 
 
-def check_combination(
-    path: Path, modes: dict[str, str], batch: Batch, folder: Path, lora: LoraSpec = RANK
-) -> None:
+def check_combination(path: Path, modes: dict[str, str], batch: Batch, folder: Path, lora: LoraSpec = RANK) -> None:
     torch.manual_seed(0)
     policy = load_policy(ModelSpec(path=str(path), parts=PartsSpec(**modes), lora=lora))  # type: ignore[arg-type]
     plain = AutoModelForImageTextToText.from_pretrained(path)

@@ -88,7 +88,9 @@ def test_llava_orpo_from_rows_to_an_adapter(
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3]
     assert all(record["grad_norm"] > 0 for record in records)
-    assert all({"nll_loss", "log_odds_ratio", "rewards/accuracies", "logps/chosen"} <= set(record) for record in records)
+    assert all(
+        {"nll_loss", "log_odds_ratio", "rewards/accuracies", "logps/chosen"} <= set(record) for record in records
+    )
     (bad,) = map(json.loads, (folder / "bad_rows.jsonl").read_text().splitlines())
     assert bad["row"] == 5
     assert bool(list(folder.rglob("*.wandb"))) == tracked

@@ -174,9 +174,15 @@ def test_bitsandbytes_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch
         (["model.parts.language=full"], "weights in so few bits cannot be trained in full"),
         (["model.parts.language=frozen"], "what is trained on quantised weights is saved as an adapter"),
         (["train.distribution=fsdp"], "fsdp, which spreads no quantised weights"),
-        (["model.quantization=none", "train.distribution=fsdp", "train.optimizer=adamw_8bit"], "keeps its moments whole"),
+        (
+            ["model.quantization=none", "train.distribution=fsdp", "train.optimizer=adamw_8bit"],
+            "keeps its moments whole",
+        ),
         (["model.quantization=int8", "model.double_quant=false"], "double_quant is an option of quantization: nf4"),
-        (["model.quantization=none", "model.compute_dtype=bfloat16"], "compute_dtype is an option of quantization: nf4"),
+        (
+            ["model.quantization=none", "model.compute_dtype=bfloat16"],
+            "compute_dtype is an option of quantization: nf4",
+        ),
         (["model.quantization=nf5"], "Did you mean 'nf4'"),
         (["train.optimizer=adam_8bit"], "Did you mean 'adamw_8bit'"),
     ],

@@ -187,8 +187,7 @@ def lay_copy(model: PeftModel, source: str, name: str) -> list[str]:
         config.init_lora_weights = True  # others (PiSSA, LoftQ) change the weights below, and all is overwritten here
     with others_kept(model):
         model.add_adapter(name, config)
-        unmade = _copy(model, source, name)
-    return unmade
+        return _copy(model, source, name)
 
 
 @contextmanager

@@ -1,5 +1,5 @@
-"""Several adapters on one base: policy, reference, value and reward of PPO share its memory, each with an adapter of its
-own that is trained or frozen apart from the others, and switched to exactly (``adapters.switched``).
+"""Several adapters on one base: policy, reference, value and reward of PPO share its memory, each with an adapter of
+its own that is trained or frozen apart from the others, and switched to exactly (``adapters.switched``).
 
 >>> add_adapter(policy.model, "reference", "default", trained=False)      # doctest: +SKIP
 >>> add_adapter(policy.model, "value", "runs/reward/model", trained=True)  # doctest: +SKIP
@@ -111,8 +111,8 @@ def _check_name(model: PeftModel, name: str) -> None:
     steps = {step for path, _ in model.named_parameters() for step in path.split(".")}
     if name in steps or name in model.peft_config or not name.isidentifier():
         raise RecipeError(
-            f"an adapter cannot be called {name!r}: the model has a module or an adapter of this name, or it is no word "
-            f"(adapters: {', '.join(model.peft_config)}). Choose another, such as {name}_role"
+            f"an adapter cannot be called {name!r}: the model has a module or an adapter of this name, or it is no "
+            f"word (adapters: {', '.join(model.peft_config)}). Choose another, such as {name}_role"
         )
 
 

@@ -95,6 +95,7 @@ def keep_gradients(model: nn.Module) -> None:
     On a CPU with AVX512-BF16 a forward pass in eval mode without gradient repacks their weights for good, into a
     layout that has no backward pass: gradients behind it are 0, without a word.
     """
+    layer: Any
     for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False

@@ -84,9 +84,7 @@ def keep_settings(policy: Policy, recipe: Recipe) -> ReadsSpec | None:
         return None
     given = None if recipe.data is None else recipe.data.reads
     reads, model = resolved(given or ReadsSpec()), recipe.model
-    policy.score_head.settings = ScoreSettings(
-        reads=reads, **{name: vars(model)[name] for name in LOADED_WITH}
-    )
+    policy.score_head.settings = ScoreSettings(reads=reads, **{name: vars(model)[name] for name in LOADED_WITH})
     return reads
 
 
