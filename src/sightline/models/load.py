@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.utils import logging
 
 from sightline.errors import RecipeError
-from sightline.models.adapters import check_kind, fingerprint, recomputed_as_now
+from sightline.models.adapters import check_kind, fingerprint
 from sightline.models.attention import TREE
 from sightline.models.base_model import BaseModel
 from sightline.models.family import Family, family_of
@@ -165,11 +164,11 @@ def _read(loader: Any, path: str, **options: Any) -> Any:
         ) from error
 
 
-def checkpoint_activations(model: Any) -> None:
-    """Recompute activations in the backward pass, under the adapter of the forward pass; the method has a new name
-    since transformers 5.2x."""
+def checkpoint_activations(model: Any, contexts: Callable[[], Any] | None = None) -> None:
+    """Recompute activations in the backward pass, in the contexts that ``torch.utils.checkpoint`` takes (not in
+    compiled layers); the method has a new name since transformers 5.2x."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False, "context_fn": partial(recomputed_as_now, model)})
+    enable({"use_reentrant": False} if contexts is None else {"use_reentrant": False, "context_fn": contexts})
 
 
 def hide_loading_bars() -> None:

@@ -9,6 +9,7 @@ its own that is trained or frozen apart from the others, and switched to exactly
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,8 +18,9 @@ from torch import nn
 
 from sightline.errors import RecipeError
 from sightline.files import replace_folder
-from sightline.models.adapters import POLICY, check_kind, lay_copy, others_kept
+from sightline.models.adapters import POLICY, check_kind, lay_copy, others_kept, recomputed_as_now
 from sightline.models.base_model import BaseModel
+from sightline.models.load import checkpoint_activations
 from sightline.models.weights import check_adapter
 
 
@@ -54,6 +56,9 @@ def add_adapter(
     if not here:
         check_adapter(model, str(source), name)
     train_adapter(model, name, trained)
+    base = model.get_base_model()
+    if base.is_gradient_checkpointing:
+        checkpoint_activations(base, partial(recomputed_as_now, base))
 
 
 def train_adapter(model: PeftModel, name: str, trained: bool) -> None:
