@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sightline.models.family import Family, family_of
 from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
 from sightline.models.policy import Policy, base_name
 from sightline.models.precision import in_float32
+from sightline.models.quantized import check_quantization, keep_gradients, quantise
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
 from sightline.models.weights import WEIGHED, check_adapter, check_layout, check_size, check_weights
@@ -37,10 +38,10 @@ _LOGPROBS: frozenset[str] = frozenset({"logprobs"})
 
 
 def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str] = _LOGPROBS) -> Policy:
-    """Loads the policy that a recipe asks for.
+    """Loads the policy that a recipe asks for, into main memory; a quantised one onto the GPU where there is one.
 
     Args:
-        spec: path, dtype, layout, parts, LoRA.
+        spec: path, dtype, quantisation, layout, parts, LoRA.
         trainable: False freezes everything (sampling, evaluation).
         heads: what the policy will be asked for. With ``reward`` it gets a score head: the one in
             ``spec.adapter`` or ``spec.path``, or a new one. Without ``logprobs`` the LM head is not trained.
@@ -48,11 +49,13 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     Raises:
         RecipeError: no model at ``spec.path``, or parts that cannot be trained as asked.
         UnsupportedError: a model family or layout that Sightline does not have.
+        MissingExtra: quantised weights without bitsandbytes.
     """
     check_layout(spec.path)
     config = _read(AutoConfig, spec.path)
     family = family_of(config)
     family.check_layout(spec.layout)
+    check_quantization(spec, config)
     processor = load_processor(spec)
     try:
         family.check_pictures(config, processor)
@@ -74,6 +77,8 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     if spec.adapter is not None:
         check_kind(spec.adapter)
         base.check(spec.adapter)
+    quantise(model, family, spec)
+    keep_gradients(model)
     model = _with_adapter(model, family, spec, trainable)
     head = _score_head(config, spec, heads)
     start = None if spec.adapter is None else fingerprint(model, BaseModel.of(model, spec.path).fingerprint)
@@ -161,10 +166,11 @@ def _read(loader: Any, path: str, **options: Any) -> Any:
         ) from error
 
 
-def checkpoint_activations(model: Any) -> None:
-    """Recompute activations in the backward pass; the method has a new name since transformers 5.2x."""
+def checkpoint_activations(model: Any, contexts: Callable[[], Any] | None = None) -> None:
+    """Recompute activations in the backward pass, in the contexts that ``torch.utils.checkpoint`` takes (not in
+    compiled layers); the method has a new name since transformers 5.2x."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+    enable({"use_reentrant": False} if contexts is None else {"use_reentrant": False, "context_fn": contexts})
 
 
 def hide_loading_bars() -> None:

@@ -19,7 +19,7 @@ from sightline.models.layout import lay_out
 from sightline.models.limits import Limits
 from sightline.models.load import load_policy, load_processor
 from sightline.models.policy import Policy
-from sightline.models.score_head import WEIGHTS, has_score_head, read_score_settings
+from sightline.models.score_head import LOADED_WITH, WEIGHTS, has_score_head, read_score_settings
 from sightline.recipes.schema import ModelSpec
 from sightline.types import Group, Head, LayoutName, RenderedGroup, Response
 
@@ -139,7 +139,7 @@ def reward_model_spec(path: str | Path) -> ModelSpec:
     """
     folder = model_folder(path)
     settings = read_score_settings(folder)
-    options: Mapping[str, Any] = {name: vars(settings)[name] for name in ("dtype", "layout", "attention")}
+    options: Mapping[str, Any] = {name: vars(settings)[name] for name in LOADED_WITH}
     adapter = folder / "adapter_config.json"
     if not adapter.is_file():
         return ModelSpec(path=str(folder), **options)
