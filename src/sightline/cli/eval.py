@@ -75,7 +75,7 @@ EarlierRun = Annotated[Path | None, typer.Option(help="--out of an earlier run, 
 
 def run(
     benches: Annotated[list[str], typer.Argument(metavar="BENCH...", help="Names of benchmarks.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Folder or hub name of the model.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Folder or hub name of the model; a run directory; an adapter.", show_default=False)],
     adapter: Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.", show_default=False)] = None,
     data: DataOption = None,
     out: OutOption = None,
@@ -112,13 +112,15 @@ def run(
     """
     from sightline.cli.eval_run import Evaluation, answer_all, check_earlier, default_out, grade_all
     from sightline.evaluation.stages import AnswerSpec
+    from sightline.models.locate import located
     from sightline.recipes.load import check_spec
     from sightline.recipes.schema import ModelSpec
 
     spec = AnswerSpec(max_new_tokens=max_tokens, batch_size=batch_size, temperature=temperature, top_p=top_p, seed=seed)
+    chosen = located(check_spec(ModelSpec, "model options", path=model, adapter=adapter, dtype=dtype))
     evaluation = Evaluation(
-        out=out or default_out(model, adapter),
-        model=check_spec(ModelSpec, "model options", path=model, adapter=adapter, dtype=dtype),
+        out=out or default_out(chosen.path, chosen.adapter),
+        model=chosen,
         spec=spec,
         data=data or [],
         prompts=prompts or [],
