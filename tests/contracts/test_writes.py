@@ -18,6 +18,8 @@ INSIDE = {
     "models/base_model.py": {"save"},
     "data/schema.py": {"write_groups"},
     "train/columns.py": {"save"},
+    "train/export.py": {"write", "_save"},
+    "models/reload.py": {"read_fresh", "answer_request"},
 }
 """Functions that write below a name that ``replacing`` or ``replace_folder`` gave them."""
 WRITERS = {"write_text", "write_bytes", "save_file", "save_pretrained"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import train_runs
-from command_line import sightline
 
+from command_line import sightline
 from sightline.data.schema import read_groups
 from sightline.errors import RecipeError
 from sightline.models.load import load_policy
@@ -71,7 +71,10 @@ def test_what_cannot_be_found_is_said(runs: dict[str, Path], tmp_path: Path) -> 
         load_policy(ModelSpec(path=str(run)))
     lone = tmp_path / "lone"
     lone.mkdir()
-    for values, told in (({}, "names no base_model"), ({"base_model_name_or_path": "/gone"}, "there is no such folder")):
+    for values, told in (
+        ({}, "names no base_model"),
+        ({"base_model_name_or_path": "/gone"}, "there is no such folder"),
+    ):
         (lone / "adapter_config.json").write_text(json.dumps(values))
         with pytest.raises(RecipeError, match=told):
             of(lone)

@@ -43,8 +43,8 @@ def located(spec: ModelSpec, *, trainable: bool = False) -> ModelSpec:
         )
     if trainable:
         raise RecipeError(
-            f"model.path {spec.path} is an adapter for {base}, where a model was expected. Set model.path to {base} and "
-            f"model.adapter to {folder}, to train it on; or merge it first: sightline merge {spec.path} -o MERGED"
+            f"model.path {spec.path} is an adapter for {base}, where a model was expected. Set model.path to {base} "
+            f"and model.adapter to {folder}, to train it on; or merge it first: sightline merge {spec.path} -o MERGED"
         )
     return replace(spec, path=base, adapter=str(folder), parts=None, lora=None)
 
@@ -104,6 +104,6 @@ def base_of(adapter: Path) -> str:
 
 
 def processor_folder(spec: ModelSpec) -> str:
-    """Where the processor is read: an adapter's own, since it was trained with its sizes and template, or the model's."""
+    """Where the processor is read: an adapter's own, whose sizes and template it was trained with, or the model's."""
     own = spec.adapter is not None and any((Path(spec.adapter) / name).is_file() for name in _PROCESSOR)
     return str(spec.adapter) if own else spec.path
