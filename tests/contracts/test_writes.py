@@ -12,6 +12,7 @@ INSIDE = {
     "train/periodic_eval.py": {"write"},
     "train/run_folder.py": {"mark_model"},
     "models/assemble.py": {"write"},
+    "models/llava_parts.py": {"write"},
     "models/policy.py": {"save"},
     "models/precision.py": {"save_model"},
     "models/score_head.py": {"save"},

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +14,7 @@ from sightline.algorithms.registry import build_algorithm
 from sightline.data.load import Account, load_groups
 from sightline.data.template import ChatTemplate
 from sightline.errors import CheckpointError, DataError, RecipeError
-from sightline.files import leftovers, replace_folder
+from sightline.files import cleared, replace_folder
 from sightline.models.export import Expected, Verified, merge, verify
 from sightline.models.load import load_policy
 from sightline.models.locate import is_adapter, is_run, located
@@ -117,7 +114,7 @@ def export(
     policy, spec = trained.policy, trained.spec
     adapter = policy.has_adapter and not merged
     verified: list[Verified] = []
-    with tempfile.TemporaryDirectory() as scratch, _cleared(out):
+    with tempfile.TemporaryDirectory() as scratch, cleared(out):
         rows, whose = probe_rows(trained, Path(scratch))
         base = spec.path if adapter else None
         expected = Expected.of(policy, rows, dtype=spec.dtype, base=base, merging=merged and policy.has_adapter)
@@ -141,16 +138,6 @@ def _save(policy: Policy, model: Any, folder: Path, *, merged: bool) -> None:
     policy.processor.save_pretrained(folder)
     if policy.score_head is not None:
         policy.score_head.save(folder)
-
-
-@contextmanager
-def _cleared(out: Path) -> Iterator[None]:
-    """What was written aside goes where the block fails."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(leftovers(out.resolve())[0], ignore_errors=True)
-        raise
 
 
 # --- rows to verify on ---
