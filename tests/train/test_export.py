@@ -16,14 +16,17 @@ from transformers import AutoModelForImageTextToText
 
 from command_line import sightline
 from sightline.data.readers.rows import RowError
+from sightline.data.schema import read_groups
 from sightline.models import export as exporting
 from sightline.models import reload
 from sightline.models.hub import HubError, push
 from sightline.models.load import load_policy
-from sightline.recipes.schema import ModelSpec
+from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
+from sightline.rewards.model import load_reward_model
 from sightline.train import export as writing
 from sightline.train.export import open_trained
 from sightline.train.loop import train
+from tiny_models import save_tiny
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,31 @@ def test_an_adapter_is_exported_as_it_is(runs: dict[str, Path], tmp_path: Path, 
     assert bare.code == 0, bare.err
     assert "in 3 rows with 3 pictures" in bare.err and "Not known." in (tmp_path / "b" / "README.md").read_text()
     assert load_file(tmp_path / "b" / "model.safetensors").popitem()[1].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_adapters_with_parts_in_full_are_merged_in_bfloat16(tmp_path: Path, in_process: None, tied: bool) -> None:
+    """Copies of whole modules, of tied embeddings too, trained in float32 over a model in bfloat16."""
+    base = save_tiny("qwen2_5_vl", tmp_path / "base", tied=tied)
+    modes = {"language": "full", "projector": "lora"} if tied else {"language": "lora", "projector": "full"}
+    model = ModelSpec(path=str(base), dtype="bfloat16", parts=PartsSpec(**modes), lora=LoraSpec(rank=4))  # type: ignore[arg-type]
+    run = train(train_runs.recipe(base, tmp_path / "run", model=model, max_steps=3), quiet=True).run_dir
+    done = sightline("merge", run, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    assert merged.dtype == torch.bfloat16
+    assert (merged.lm_head.weight is merged.get_input_embeddings().weight) == tied
+
+
+def test_a_merged_reward_model_scores_as_before(tiny: dict[str, Path], tmp_path: Path, in_process: None) -> None:
+    options = {"responses": 2, "algorithm": {"name": "reward_model"}, "reference": "none", "max_steps": 3}
+    recipe = train_runs.recipe(tiny["llava"], tmp_path / "run", model=train_runs.lora(tiny["llava"]), **options)
+    run = train(recipe, quiet=True).run_dir
+    assert sightline("merge", run, "-o", tmp_path / "out").code == 0
+    rows = list(read_groups(Path(recipe.data.train[0].path)))
+    before, after = (load_reward_model(folder).rewards(rows) for folder in (run, tmp_path / "out"))
+    scores = [[response.reward for group in groups for response in group.responses] for groups in (before, after)]
+    assert len(set(scores[0])) > 1 and scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
 def _spoil_tower(save: Any) -> Any:

@@ -117,10 +117,10 @@ def _config(source: Path) -> dict[str, Any]:
         ) from error
     kind = config.get("model_type")
     if config.get("text_config") or kind not in _TEXT or not (_OF_LLAVA & config.keys()):
+        other = " with text_config" if "text_config" in config else ""
         raise UnsupportedError(
-            f"{source}: its config.json has model_type {kind!r}"
-            f"{' with text_config' if 'text_config' in config else ''}, where the layout of LLaVA's own code was expected "
-            f"({', '.join(_TEXT)}, with mm_vision_tower). A folder in the layout of transformers needs no conversion"
+            f"{source}: its config.json has model_type {kind!r}{other}, where the layout of LLaVA's own code was "
+            f"expected ({', '.join(_TEXT)}, with mm_vision_tower). A folder in the layout of transformers needs no conversion"
         )
     known = set(_TEXT[kind][0]().to_dict()) | _OLD_TEXT | _OF_LLAVA | _OF_TRAINING
     unknown = sorted(key for key, value in config.items() if key not in known and value not in (None, False))
