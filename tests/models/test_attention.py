@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import pytest
@@ -124,6 +124,10 @@ def test_blocks_and_windows_mean_what_the_models_mean() -> None:
     places = torch.arange(4)
     assert plan.visible(places, places, 0).int().tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
     assert plan.visible(places, places, 2).int().tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    for whole, first in ((False, [1, 1, 1, 0]), (True, [1, 1, 1, 0])):  # a prompt of three and an answer, window 2
+        batch = replace(Tree(parents=[-1], lengths=[4], blocks=((0, 0, 3),)).batch(), whole=whole)
+        seen = plan_attention(batch, "dense").visible(places, places, 2).int().tolist()
+        assert seen == [first, [1, 1, 1, 0], [whole, 1, 1, 0], [0, 0, 1, 1]]
 
 
 def test_plan_fields_are_those_of_tree_batches_elsewhere() -> None:

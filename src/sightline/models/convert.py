@@ -120,7 +120,7 @@ def _config(source: Path) -> dict[str, Any]:
         other = " with text_config" if "text_config" in config else ""
         raise UnsupportedError(
             f"{source}: its config.json has model_type {kind!r}{other}, where the layout of LLaVA's own code was "
-            f"expected ({', '.join(_TEXT)}, with mm_vision_tower). A folder in the layout of transformers needs no conversion"
+            f"expected ({', '.join(_TEXT)}, with mm_vision_tower). A folder in the layout of transformers needs none"
         )
     known = set(_TEXT[kind][0]().to_dict()) | _OLD_TEXT | _OF_LLAVA | _OF_TRAINING
     unknown = sorted(key for key, value in config.items() if key not in known and value not in (None, False))

@@ -86,6 +86,12 @@ def whole_checkpoints(run_dir: Path) -> dict[int, Path]:
     return {int(path.name.rpartition("-")[2]): path for path in _folders(run_dir) if _is_whole(path)}
 
 
+def newest_step(run_dir: Path) -> int | None:
+    """Step of the newest checkpoint, by its name alone: nothing of it is read."""
+    folders = _folders(run_dir)
+    return int(folders[-1].name.removeprefix("step-")) if folders else None
+
+
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Reads a checkpoint, tensors on the CPU.
 

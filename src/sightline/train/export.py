@@ -67,7 +67,7 @@ def open_trained(source: Path, *, step: int | None = None, dtype: Dtype | None =
             what = "an adapter" if is_adapter(source) else "neither a run directory nor an adapter"
             expected = "a run directory was expected (--step is of a run)" if step else "one of the two was expected"
             raise RecipeError(f"{source} is {what}, where {expected}. Name the output_dir of a training run")
-        return _saved(ModelSpec(path=str(source), dtype=dtype or "float32"), None, None)
+        return _saved(ModelSpec(path=str(source), dtype=dtype or "float32", layout="rows"), None, None)
     recipe = load_recipe(RunDirectory(path=source).recipe)
     model = replace(recipe.model, dtype=dtype or recipe.model.dtype)
     found = whole_checkpoints(source)
