@@ -43,7 +43,7 @@ class Reading:
     ids: tuple[Tensor, ...]
     """Per row, token ids [T] as the processor made them."""
     logprobs: tuple[Tensor, ...]
-    """Per row [T-1]: of every token after the first, float32."""
+    """Per row [T-1]: of every token after the first that the LM head can write, float32."""
     weights: Mapping[str, str]
     """Fingerprint of every tensor, vision tower included, at the precision of bfloat16."""
 
@@ -58,7 +58,9 @@ def read_model(model: Any, processor: Any, rows: Sequence[ProbeRow]) -> Reading:
         logits = model(**given, use_cache=False).logits[0, :-1].float()
         tokens = inputs["input_ids"][0]
         ids.append(tokens.cpu())
-        logprobs.append(logits.log_softmax(-1).gather(1, tokens[1:, None])[:, 0].cpu())
+        predicted = tokens[1:] < logits.shape[-1]  # Mllama's head has no row for its image token
+        found = logits[predicted].log_softmax(-1).gather(1, tokens[1:][predicted, None])
+        logprobs.append(found[:, 0].cpu())
     return Reading(ids=tuple(ids), logprobs=tuple(logprobs), weights=weights_of(model))
 
 

@@ -184,7 +184,8 @@ def load_engine(spec: ModelSpec, device: str | None = None) -> HFEngine:
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without that kind of device
         first = str(error).strip().splitlines()[0]
         raise RecipeError(f"device {place!r} cannot be used ({first}). Write cpu, cuda or cuda:NUMBER") from error
-    return HFEngine(load_policy(spec, trainable=False).to(place))
+    asked = replace(spec, layout="rows")  # every family has it, and the engine lays out nothing
+    return HFEngine(load_policy(asked, trainable=False).to(place))
 
 
 class _Growing:
