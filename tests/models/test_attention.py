@@ -141,11 +141,11 @@ def test_plan_fields_are_those_of_tree_batches_elsewhere() -> None:
 
 def test_the_form_follows_what_would_be_copied() -> None:
     comb = Tree(parents=[-1, *[0] * 8], lengths=[600, *[100] * 8]).batch()  # 4,800 tokens are copied
-    assert cheaper_form(comb, key_bytes=2**14, windows=False) == "merge"  # 75 MiB
-    assert cheaper_form(comb, key_bytes=2**11, windows=False) == "gather"
-    assert cheaper_form(comb, key_bytes=2**14, windows=True) == "gather"
+    assert cheaper_form(comb, key_bytes=2**17, windows=False) == "merge"  # 600 MiB
+    assert cheaper_form(comb, key_bytes=2**14, windows=False) == "gather"
+    assert cheaper_form(comb, key_bytes=2**17, windows=True) == "gather"
     blocked = Tree(parents=[-1, *[0] * 8], lengths=[600, *[100] * 8], blocks=((0, 4, 500),)).batch()
-    assert cheaper_form(blocked, key_bytes=2**14, windows=False) == "gather"
+    assert cheaper_form(blocked, key_bytes=2**17, windows=False) == "gather"
 
 
 def test_copies_are_summed_in_float32() -> None:

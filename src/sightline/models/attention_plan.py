@@ -237,8 +237,8 @@ def has_windows(text: Any) -> bool:
 def cheaper_form(batch: Batch, *, key_bytes: int, windows: bool) -> Literal["gather", "merge"]:
     """Which of the forms without masks a batch should take on a GPU.
 
-    ``merge`` costs a second call and a join, ``gather`` a copy of every key on every path, in both passes: it wins
-    where that is small (``benchmarks.gpu`` has the figures).
+    ``merge`` costs a second call and a join, ``gather`` a copy of every key on every path, in both passes. It was
+    faster wherever it was measured (docs/performance.md), and stays the choice until its copies would take much memory.
 
     Args:
         batch: in layout ``packed`` or ``tree``.
@@ -255,7 +255,7 @@ def cheaper_form(batch: Batch, *, key_bytes: int, windows: bool) -> Literal["gat
     return "merge" if copied * key_bytes > MERGE_ABOVE else "gather"
 
 
-MERGE_ABOVE = 64 * 2**20
+MERGE_ABOVE = 512 * 2**20
 """Bytes of copied keys and values per layer."""
 
 

@@ -20,6 +20,7 @@ from sightline.data.readers.conversation import (
     ranked,
     split_answer,
     with_negative,
+    with_system,
 )
 from sightline.data.readers.rows import RowError, is_finite
 from sightline.types import Group, Response
@@ -27,7 +28,7 @@ from sightline.types import Group, Response
 COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "completion", "messages"})
 """Columns of which at least one makes a row a TRL row; ``question`` is RLAIF-V's name for ``prompt``."""
 
-_USED = COLUMNS | {"id", "image", "images", "label"}
+_USED = COLUMNS | {"id", "image", "images", "label", "system"}
 _NEGATIVE = frozenset({"rejected_image", "rejected_images"})
 """The picture that the chosen answer is not about, or a list with one for each picture of the prompt."""
 _SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
@@ -47,6 +48,10 @@ def read_trl(row: Mapping[str, Any], reading: Reading) -> Group:
     """
     _check_columns(row)
     if row.get("messages") is not None:
+        beside = next((name for name in sorted(COLUMNS - {"messages"}) if row.get(name) is not None), None)
+        if beside is not None:
+            remedy = "Keep one; any other name is kept as a fact for rewards and graders"
+            raise RowError("malformed", f"found 'messages' and '{beside}'", remedy=remedy)
         return _conversation(row, reading)
     if row.get("chosen") is not None or row.get("rejected") is not None:
         return _preference(row, reading)
@@ -95,7 +100,7 @@ def _conversation(row: Mapping[str, Any], reading: Reading) -> Group:
 
 
 def _supervised(turns: list[Turn], row: Mapping[str, Any], reading: Reading, facts: dict[str, Any]) -> Group:
-    history, answer = split_answer(turns)
+    history, answer = split_answer(with_system(turns, row))
     trains = reading.train_history and answer is not None
     prompt = build_prompt(history, _pictures(row), reading, facts, train_history=trains)
     return Group(prompts=(prompt,), responses=() if answer is None else (Response(text=answer),))
@@ -106,7 +111,7 @@ def _completion(row: Mapping[str, Any], reading: Reading) -> Group:
     if not turns:
         raise RowError("malformed", "missing column 'prompt'", remedy=f"Found {', '.join(row)}; use rename")
     if row.get("completion") is None:
-        return Group(prompts=(build_prompt(turns, _pictures(row), reading, _facts(row)),))
+        return Group(prompts=(build_prompt(with_system(turns, row), _pictures(row), reading, _facts(row)),))
     whole = turns + _answer_turns(row, "completion")
     if row.get("label") is None:
         return _supervised(whole, row, reading, _facts(row))
@@ -114,7 +119,7 @@ def _completion(row: Mapping[str, Any], reading: Reading) -> Group:
     if not isinstance(label, bool):
         remedy = "In rows with a completion, label says whether it is desirable; rename another column away"
         raise RowError("malformed", f"'label' is {label!r:.60}, expected true or false", remedy=remedy)
-    history, answer = split_answer(whole)
+    history, answer = split_answer(with_system(whole, row))
     prompt = build_prompt(history, _pictures(row), reading, _facts(row, label_is_fact=False))
     return Group(prompts=(prompt,), responses=() if answer is None else (Response(text=answer, label=label),))
 
@@ -130,6 +135,7 @@ def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
             raise RowError(
                 "malformed", "chosen and rejected share no first turn and there is no 'prompt'", remedy=remedy
             )
+    prompt = with_system(prompt, row)
     for name, turns in (("chosen", chosen), ("rejected", rejected)):
         if len(turns) != 1:
             found = f"'{name}' has {len(turns)} turns after the shared prompt, expected one answer"
