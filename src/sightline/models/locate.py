@@ -50,8 +50,9 @@ def located(spec: ModelSpec, *, trainable: bool = False) -> ModelSpec:
 
 
 def is_run(path: str | Path) -> bool:
-    """Whether a folder is a run directory."""
-    return (Path(path) / RECIPE).is_file()
+    """Whether a folder is a run directory, and not a model that has a recipe beside it."""
+    folder = Path(path)
+    return (folder / RECIPE).is_file() and not (folder / "config.json").is_file() and not is_adapter(folder)
 
 
 def is_adapter(path: str | Path) -> bool:
