@@ -21,6 +21,7 @@ from sightline.models.attention import TREE
 from sightline.models.base_model import BaseModel
 from sightline.models.decoder import check_decoder
 from sightline.models.family import Family, family_of
+from sightline.models.locate import located, processor_folder
 from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
 from sightline.models.policy import Policy, base_name
 from sightline.models.precision import in_float32
@@ -41,7 +42,8 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     """Loads the policy that a recipe asks for, into main memory; a quantised one onto the GPU where there is one.
 
     Args:
-        spec: path, dtype, quantisation, layout, parts, LoRA.
+        spec: path, dtype, quantisation, layout, parts, LoRA. The path may be a run directory or an adapter
+            (``models.locate``).
         trainable: False freezes everything (sampling, evaluation).
         heads: what the policy will be asked for. With ``reward`` it gets a score head: the one in
             ``spec.adapter`` or ``spec.path``, or a new one. Without ``logprobs`` the LM head is not trained.
@@ -51,6 +53,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         UnsupportedError: a model family or layout that Sightline does not have.
         MissingExtra: quantised weights without bitsandbytes.
     """
+    spec = located(spec, trainable=trainable)
     check_layout(spec.path)
     config = _read(AutoConfig, spec.path)
     family = family_of(config)
@@ -112,12 +115,13 @@ def _freeze_lm_head(policy: Policy) -> None:
 
 def load_processor(spec: ModelSpec) -> Any:
     """The processor of a model, with the recipe's image size and chat template."""
-    processor = _read(AutoProcessor, spec.path)
+    folder = processor_folder(spec)
+    processor = _read(AutoProcessor, folder)
     if not hasattr(processor, "image_processor"):
         raise RecipeError(
-            f"{spec.path} holds a tokenizer and no image processor. Add its preprocessor or processor config"
+            f"{folder} holds a tokenizer and no image processor. Add its preprocessor or processor config"
         )
-    processor.image_processor = _read(AutoImageProcessor, spec.path, backend=IMAGE_BACKEND)
+    processor.image_processor = _read(AutoImageProcessor, folder, backend=IMAGE_BACKEND)
     if spec.image_size is not None:
         _resize(processor, spec.image_size, spec.path)
     if spec.chat_template is not None:
@@ -159,8 +163,6 @@ def _read(loader: Any, path: str, **options: Any) -> Any:
         first = str(error).strip().splitlines()[0]
         if "custom code" in first:
             first = "it brings code of its own to run, and code from model folders is never run"
-        if (Path(path) / "adapter_config.json").is_file():
-            first = "it holds a PEFT adapter: name it as model.adapter or --adapter, and the model it was made for here"
         raise RecipeError(
             f"no model could be loaded from model.path {path!r} ({first}). Give a local folder or a hub name"
         ) from error

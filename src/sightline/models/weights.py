@@ -32,8 +32,7 @@ are missing are named when the rest is loaded."""
 _ORIGINAL = ("mm_vision_tower", "mm_projector_type", "mm_hidden_size")
 """Entries of the configs that LLaVA's own code writes."""
 _CONVERT = (
-    "Convert it to the layout of transformers (convert_llava_weights_to_hf.py, which comes with it), or take a folder "
-    "that has been converted"
+    "Convert it (sightline convert FOLDER --vision-tower TOWER -o OUT), or take a folder in the layout of transformers"
 )
 
 
