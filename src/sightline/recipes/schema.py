@@ -120,7 +120,9 @@ class DataSpec:
 
     path: str
     """A .json, .jsonl or .parquet file, a folder written by ``datasets``, or a datasets name."""
-    format: Literal["auto", "groups", "trl", "llava"] = "auto"
+    format: Literal[
+        "auto", "groups", "trl", "llava", "povid", "llava_rlhf", "rlhf_v", "vlfeedback", "swift", "alpaca"
+    ] = "auto"
     """Layout of the rows; ``auto`` looks at the columns of the first row."""
     split: str = "train"
     """Split of a datasets name or folder."""
@@ -132,8 +134,9 @@ class DataSpec:
     """First rows only."""
     train_on: Literal["all", "last"] = "all"
     """Multi-turn supervised rows: train every assistant turn, or the last."""
-    relation: Literal["text", "options", "mismatched", "none"] = "text"
-    """``text``: chosen over rejected in every row that has both; ``options``: the letter of the right
+    relation: Literal["text", "best_worst", "options", "mismatched", "none"] = "text"
+    """``text``: chosen over rejected in every row that has both, of ranked or rated answers each over all that are
+    worse; ``best_worst``: of these the best answer over the worst, and no others; ``options``: the letter of the right
     option over a wrong one, from a question that lists (A), (B), ...; ``mismatched``: single answers, each desirable
     or not, with an answer to another question of the source beside them (KTO); ``none``: no edges."""
     visual: VisualSpec | None = None
