@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
+from PIL import Image
 
 from sightline.data.load import Account, groups_from_records
 from sightline.data.readers.layouts import LAYOUTS
@@ -129,9 +132,7 @@ def test_a_preference_of_every_layout_is_the_same_group(name: str) -> None:
 
 
 def test_recipes_name_every_layout() -> None:
-    annotation = DataSpec.__dataclass_fields__["format"].type
-    names = eval(annotation, {"Literal": __import__("typing").Literal}) if isinstance(annotation, str) else annotation
-    assert set(get_args(names)) == {"auto", *LAYOUTS}
+    assert set(get_args(get_type_hints(DataSpec)["format"])) == {"auto", *LAYOUTS}
 
 
 # --- POVID, CSR, RLHF-V, LLaVA-RLHF ----------------------------------------------------------------
@@ -317,3 +318,50 @@ def test_history_and_system_come_before_the_question() -> None:
 def test_wrong_rows_are_named(row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=rf"^rows, row 1 \(counted from 1\): .*({message})"):
         read(row)
+
+
+# --- pictures as texts ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a picture ü.png"
+    Image.new("RGB", (8, 6), "red").save(path)
+    return path
+
+
+def encoded(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()
+
+
+@pytest.mark.parametrize("form", ["data", "base64", "lines", "bytes", "file"])
+def test_a_picture_as_a_text_is_the_file_that_it_encodes(picture: Path, tmp_path: Path, form: str) -> None:
+    text = encoded(picture)
+    value: Any = {
+        "data": f"data:image/png;base64,{text}",
+        "base64": text,
+        "lines": "\n".join(text[i : i + 20] for i in range(0, len(text), 20)),
+        "bytes": {"bytes": text},
+        "file": picture.as_uri(),
+    }[form]
+    (group,) = read({"prompt": "?", "image": value}, account=Account(cache_dir=tmp_path / "cache"))
+    (path,) = group.prompts[0].images
+    assert Path(path).read_bytes() == picture.read_bytes()
+    assert (Path(path) == picture) == (form == "file")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("data:image/png;base64,AAA", "is no base64"),
+        ("data:image/png;base64,AAAA", "the 3 bytes of the picture are no image"),
+        ("data:text/plain,hello", "is no data:image/...;base64"),
+        ("file://host/a.png", "is no address of a local file"),
+        ("file:a.png", "is no address of a local file"),
+        ("file:///gone.png", "picture '/gone.png' is missing"),
+        ("https://host/a.png", "is an address. Fetch such pictures first: sightline data fetch"),
+    ],
+)
+def test_addresses_that_lead_nowhere(value: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read({"prompt": "?", "image": value}, account=Account(cache_dir=tmp_path))
