@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 from sightline.data.readers.conversation import Reading
 from sightline.data.readers.layouts import LAYOUTS, recognised
 from sightline.data.readers.pictures import Pictures
-from sightline.data.readers.rows import Row, RowError, read_rows, rows_of
+from sightline.data.readers.rows import Row, RowError, rows_of
+from sightline.data.readers.sources import folder_of, read_rows
 from sightline.data.readers.unread import check_unread
 from sightline.data.schema import group_from_json
 from sightline.data.validate import (
@@ -186,11 +187,9 @@ class _Source:
 
     def __init__(self, spec: DataSpec, account: Account) -> None:
         self.spec, self.account = spec, account
-        path = Path(spec.path)
-        folder = str(path if path.is_dir() else path.parent) if path.exists() else None
         self.pictures = Pictures(
             image_dir=spec.image_dir,
-            data_dir=folder,
+            data_dir=folder_of(spec.path),
             cache_dir=account.cache_dir,
             must_exist=account.checks.images,
         )
