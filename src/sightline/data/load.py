@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sightline.data.readers.conversation import Reading
+from sightline.data.readers.factory import Entry, read_entry
 from sightline.data.readers.layouts import LAYOUTS, recognised
 from sightline.data.readers.pictures import Pictures
 from sightline.data.readers.rows import Row, RowError, rows_of
 from sightline.data.readers.sources import folder_of, read_rows
 from sightline.data.readers.unread import check_unread
+from sightline.data.readers.where import taken
 from sightline.data.schema import group_from_json
 from sightline.data.validate import (
     Checks,
@@ -126,7 +129,16 @@ def load_groups(spec: DataSpec, account: Account | None = None) -> list[Group]:
         DataError: A bad row (``on_bad_row: error``), with file, row and remedy; or no usable row at all.
         RecipeError: The layout of the rows is not recognised, or ``rename`` names a column that is not there.
     """
-    return _load(spec, read_rows(spec.path, split=spec.split, limit=spec.limit), account or Account())
+    entry = None if spec.entry is None else read_entry(spec.path, spec.entry)
+    if entry is not None:
+        if spec.format not in ("auto", entry.layout):
+            found = f"{spec.path}: entry '{spec.entry}' has the layout {entry.layout}, and format is {spec.format}"
+            raise RecipeError(f"{found}. Remove format.")
+        spec = replace(spec, path=entry.path)
+    rows = read_rows(spec.path, split=spec.split, limit=None if spec.where else spec.limit)
+    if spec.where:
+        rows = itertools.islice(taken(rows, spec.where, spec.path), spec.limit)
+    return _load(spec, rows, account or Account(), entry)
 
 
 def groups_from_records(
@@ -139,9 +151,9 @@ def groups_from_records(
     return _load(spec, rows_of(records, spec.path), account or Account())
 
 
-def _load(spec: DataSpec, rows: Iterator[Row], account: Account) -> list[Group]:
+def _load(spec: DataSpec, rows: Iterator[Row], account: Account, entry: Entry | None = None) -> list[Group]:
     report = account.report
-    source = _Source(spec, account)
+    source = _Source(spec, account, entry)
     bad_before, read_before = len(report.bad), report.read
     kept = list(_each(source.group, ((replace(row, content=b""), row) for row in _counted(rows, report)), account))
     if not account.prompts_only:
@@ -185,8 +197,8 @@ def _each(
 class _Source:
     """One source while it is read: its layout is settled by its first readable row."""
 
-    def __init__(self, spec: DataSpec, account: Account) -> None:
-        self.spec, self.account = spec, account
+    def __init__(self, spec: DataSpec, account: Account, entry: Entry | None) -> None:
+        self.spec, self.account, self.entry = spec, account, entry
         self.pictures = Pictures(
             image_dir=spec.image_dir,
             data_dir=folder_of(spec.path),
@@ -206,7 +218,9 @@ class _Source:
                 raise RowError("malformed", f"rename turns '{old}' into '{new}', which is there already")
             if old in record:
                 record[new] = record.pop(old)
-        if self.format is None:
+        if self.entry is not None:
+            record, self.format = self.entry.row(record), self.entry.layout
+        elif self.format is None:
             self.format = _layout(record, self.spec)
         else:
             self._check_layout(record)

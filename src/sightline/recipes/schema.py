@@ -119,7 +119,10 @@ class DataSpec:
     """One source of rows."""
 
     path: str
-    """A .json, .jsonl or .parquet file, a folder written by ``datasets``, or a datasets name."""
+    """A .json, .jsonl, .csv, .tsv (each also .gz or .zst), .parquet or .tar file, a glob of such files, a folder of
+    shards or one written by ``datasets``, or a datasets name. With ``entry``: a ``dataset_info.json``."""
+    entry: str | None = None
+    """Name of an entry in the ``dataset_info.json`` (LLaMA-Factory) that ``path`` names; None: ``path`` holds rows."""
     format: Literal[
         "auto", "groups", "trl", "llava", "povid", "llava_rlhf", "rlhf_v", "vlfeedback", "swift", "alpaca"
     ] = "auto"
@@ -130,8 +133,10 @@ class DataSpec:
     """Folder that relative image paths start from; None: the folder of the file."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Column renames, old to new (``question: prompt``)."""
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Rows of a subset only: column to the values that are taken (``origin_dataset: [COCO, OpenImages]``)."""
     limit: int | None = Field(default=None, ge=1, le=_MOST)
-    """First rows only."""
+    """First rows only, of those that ``where`` takes."""
     train_on: Literal["all", "last"] = "all"
     """Multi-turn supervised rows: train every assistant turn, or the last."""
     relation: Literal["text", "best_worst", "options", "mismatched", "none"] = "text"
