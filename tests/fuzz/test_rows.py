@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import copy
+import csv
+import gzip
+import io
 import json
 import os
 import random
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -296,6 +300,101 @@ def test_a_damaged_table_is_told_about(folder: Path) -> None:
         assert report.kept == len(groups) and report.read == report.kept + len(report.bad)
         outcomes.add("some rows" if report.bad else "all rows")
     assert outcomes == {"refused", "some rows", "all rows"}
+
+
+CELLS = {
+    "id": "1",
+    "messages": json.dumps(turns("<image>What?", "A lamp.")),
+    "rejected_response": "A cat.",
+    "images": '["0.png"]',
+}
+
+
+def cells(rng: random.Random) -> list[str]:
+    """A row of a table with a cell too many, too few, or another one."""
+    row = [*CELLS.values()]
+    for _ in range(rng.choice((1, 1, 2))):
+        place, kind = rng.randrange(len(row)), rng.randrange(6)
+        if kind == 0:
+            del row[place]
+        elif kind == 1:
+            row.insert(place, rng.choice(("", "x", "[]", "0.png")))
+        elif kind == 2 and row[place]:
+            cut = rng.randrange(len(row[place]))
+            row[place] = row[place][:cut] + rng.choice('{}[]",:x ') + row[place][cut + rng.randrange(2) :]
+        else:
+            junk = rng.choice([value for value in JUNK if isinstance(value, str | list | dict)])
+            text = junk if isinstance(junk, str) else json.dumps(junk)
+            row[place] = text.encode(errors="replace").decode().replace("\x00", "0")
+    return row
+
+
+def test_damaged_cells_are_bad_rows(folder: Path, rendering: Any) -> None:
+    rng, (renderer, use) = random.Random("cells"), rendering
+    with (folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([[*CELLS], [*CELLS.values()], *(cells(rng) for _ in range(ROWS)), [*CELLS.values()]])
+    spec = DatasetSpec(train=(DataSpec(path=str(folder / "rows.csv")),), on_bad_row="skip", max_length=2000)
+    groups, report = load_dataset_spec(spec, "train", folder / "run", renderer.num_tokens)
+    check(groups, report, use)
+    damaged = {bad.row for bad in report.bad}
+    assert report.read == ROWS + 2 and not damaged & {1, ROWS + 2} and len(damaged) > ROWS // 4
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl.gz", "rows.tar"])
+def test_a_damaged_file_is_told_about(folder: Path, name: str) -> None:
+    rng, path = random.Random(name), folder / name
+    rows = [{"prompt": f"What {i}?", "chosen": "a", "rejected": "b é", "image": "0.png"} for i in range(20)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if name.endswith(".csv"):
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([[*rows[0]], *([*row.values()] for row in rows)])
+    elif name.endswith(".gz"):
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        with tarfile.open(path, "w") as tar:
+            for i, row in enumerate(rows):
+                member = tarfile.TarInfo(f"{i:03}.json")
+                data = json.dumps(row).encode()
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    whole, refused = path.read_bytes(), 0
+    spec = DatasetSpec(train=(DataSpec(path=str(path), image_dir=str(folder)),), on_bad_row="skip")
+    for _ in range(ROWS // 3):
+        data = bytearray(whole)
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        if rng.random() < 0.1:
+            del data[rng.randrange(len(data)) :]
+        path.write_bytes(data)
+        try:
+            groups, report = load_dataset_spec(spec, "train", folder / "run", None)
+        except SightlineError as error:
+            refused += 1
+            assert str(path) in str(error) and len(str(error)) < SCREEN
+            continue
+        assert report.kept == len(groups) and report.read == report.kept + len(report.bad)
+        assert all(len(bad.error) < SCREEN for bad in report.bad)
+    assert refused
+
+
+@pytest.mark.parametrize("formatting", ["alpaca", "sharegpt"])
+def test_damaged_rows_of_an_entry_are_bad_rows(folder: Path, rendering: Any, formatting: str) -> None:
+    rng, (renderer, use) = random.Random(formatting), rendering
+    columns = {"prompt": "ask", "messages": "talk", "chosen": "good", "rejected": "bad", "images": "pictures"}
+    entry = {"file_name": "rows.jsonl", "formatting": formatting, "ranking": True, "columns": columns}
+    (folder / "dataset_info.json").write_text(json.dumps({"mine": entry}))
+    row = {"ask": "What?", "talk": llava("<image>What?"), "pictures": ["0.png"]}
+    row |= {"good": "A lamp.", "bad": {"from": "gpt", "value": "A cat."} if formatting == "sharegpt" else "A cat."}
+    del row["talk" if formatting == "alpaca" else "ask"]
+    whole = json.dumps(row).encode()
+    rows = [whole, *(line(damage(row, rng, JUNK), rng) for _ in range(ROWS)), whole]
+    (folder / "rows.jsonl").write_bytes(b"\n".join(rows))
+    source = DataSpec(path=str(folder / "dataset_info.json"), entry="mine")
+    spec = DatasetSpec(train=(source,), on_bad_row="skip", max_length=2000)
+    groups, report = load_dataset_spec(spec, "train", folder / "run", renderer.num_tokens)
+    check(groups, report, use)
+    damaged = {bad.row for bad in report.bad}
+    assert not damaged & {1, ROWS + 2} and len(damaged) > ROWS // 4
 
 
 def test_a_damaged_group_file_names_its_line(folder: Path) -> None:

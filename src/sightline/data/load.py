@@ -52,6 +52,10 @@ class Account:
     on_bad_row: OnBadRow = "error"
     cache_dir: Path | None = None
     """Folder that pictures which live in memory are written to."""
+    fetched: Callable[[str], str] | None = None
+    """Path of the picture at an http or https address; None: addresses are refused."""
+    unfetched: Mapping[str, str] = field(default_factory=dict)
+    """Why the picture at an address could not be fetched."""
     seed: int = 0
     """Draws the wrong option for ``relation: options``, and the answer for ``mismatched``."""
     prompts_only: bool = False
@@ -204,6 +208,8 @@ class _Source:
             data_dir=folder_of(spec.path),
             cache_dir=account.cache_dir,
             must_exist=account.checks.images,
+            fetched=account.fetched,
+            unfetched=account.unfetched,
         )
         self.format: str | None = None
         self.left_out: Counter[str] = Counter()

@@ -37,7 +37,14 @@ class Pictures:
     """
 
     def __init__(
-        self, *, image_dir: str | None, data_dir: str | None, cache_dir: Path | None, must_exist: bool
+        self,
+        *,
+        image_dir: str | None,
+        data_dir: str | None,
+        cache_dir: Path | None,
+        must_exist: bool,
+        fetched: Callable[[str], str] | None = None,
+        unfetched: Mapping[str, str] | None = None,
     ) -> None:
         """
         Args:
@@ -45,12 +52,13 @@ class Pictures:
             data_dir: Folder of the data file; None: rows that have none.
             cache_dir: Where pictures that live in memory are written, named by their content.
             must_exist: False: a missing file is not looked for.
+            fetched: Path of the picture at an address (http, https); None: addresses are refused.
+            unfetched: Why the picture at an address could not be fetched.
         """
         self.image_dir, self.data_dir, self.cache_dir, self.must_exist = image_dir, data_dir, cache_dir, must_exist
         self.found_by_name: dict[str, str] = {}
         """Files found by their bare name, and the path that rows give for each."""
-        self.fetched: Callable[[str], str] | None = None
-        """Path of the picture at an address (http, https) that was fetched; None: addresses are refused."""
+        self.fetched, self.unfetched = fetched, unfetched or {}
         self._known: dict[str, str] = {}
 
     def path(self, value: Any) -> str:
@@ -89,6 +97,9 @@ class Pictures:
 
     def _look_for(self, given: str) -> str:
         if given.lower().startswith(("http://", "https://")):
+            if given in self.unfetched:
+                found = f"picture '{given:.200}' could not be fetched ({self.unfetched[given]})"
+                raise RowError("missing image", found, remedy="Run the command again, or skip such rows")
             if self.fetched is not None:
                 return self.fetched(given)
             remedy = "Fetch such pictures first: sightline data fetch ROWS -o OUT.jsonl"
