@@ -23,7 +23,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	@$(PIP) install -c constraints.txt -e '.[bench]'
 	@touch $@
 
-demo: setup ## Align a tiny model on this machine and write report.html (under 6 minutes)
+demo: setup ## Align a tiny model on this machine and write report.html (a few minutes)
 	@HF_HUB_OFFLINE=1 $(BIN)/sightline demo
 
 # One thread per process: tiny models gain nothing from a second, and processes that share cores lose.

@@ -37,7 +37,7 @@ WINDOWED = frozenset(FORMS) - {"merge"}
 
 def _planned(name: PlanForm, batch: Batch, window: int | None) -> Attend:
     plan, module = plan_attention(batch, name), torch.nn.Module()
-    return lambda q, k, v: tree_attention(module, q, k, v, None, plan, window)[0]
+    return lambda q, k, v: tree_attention(module, q, k, v, None, plan, sliding_window=window)[0]
 
 
 def windowed_mask(batch: Batch, dtype: torch.dtype, window: int | None) -> Tensor:

@@ -71,14 +71,44 @@ def test_a_full_disk_is_one_message_and_other_failures_are_not_hidden(run, recip
         cli.main()
 
 
-def test_an_interrupted_run_says_how_it_goes_on(run, recipe, monkeypatch):
+@pytest.mark.parametrize(
+    ("checkpoints", "flags", "said"),
+    [
+        (
+            [],
+            [],
+            "The same command starts from the beginning: there is no checkpoint yet (the first comes",
+        ),
+        ([], ["train.save_every=null"], "there is no checkpoint yet (train.save_every is off)"),
+        ([], ["train.save_every=7"], "(the first comes after step 7)"),
+        (
+            ["step-00000100", "step-00000200", "step-00000300.tmp"],
+            [],
+            "The same command goes on from step 200, the",
+        ),
+        (["step-00000100"], ["--overwrite"], "The same command without --overwrite goes on from step 100, the last"),
+    ],
+)
+def test_an_interrupted_run_says_what_is_there_to_go_on_from(
+    run, recipe, tmp_path, monkeypatch, checkpoints, flags, said
+):
     def stop(*_, **__):
+        for name in checkpoints:
+            (tmp_path / "run/checkpoints" / name).mkdir(parents=True)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sightline.train.loop.train", stop)
-    code, _, err = run("train", recipe)
+    code, _, err = run("train", recipe, *flags)
     assert code == 130
-    assert "Stopped. The same command goes on from the last checkpoint in" in err and "Traceback" not in err
+    assert "Stopped. " in err and said in err
+    assert "Traceback" not in err
+
+
+def test_a_reward_is_asked_for_and_its_kinds_are_listed(run, tmp_path):
+    code, _, err = run("score", tmp_path / "groups.jsonl", "-o", tmp_path / "scored.jsonl")
+    assert code == 2 and err.count("\n") == 1
+    assert err.startswith("error: found no --reward, expected what scores the answers. Give the run directory of a ")
+    assert "package.module:Name" in err and "scenes" in err
 
 
 def test_show_prints_the_resolved_recipe(run, recipe, tmp_path):
@@ -135,7 +165,7 @@ def test_an_id_that_stands_twice_is_refused(run, prompts, tmp_path):
     twice = tmp_path / "twice.jsonl"
     group = next(read_groups(prompts))
     write_groups(twice, [group, group])
-    code, _, err = run("score", twice, "-o", tmp_path / "scored.jsonl")
+    code, _, err = run("score", twice, "--reward", "scenes", "-o", tmp_path / "scored.jsonl")
     assert code == 2 and f"the id '{group.id}' stands twice" in err
 
 
@@ -145,7 +175,7 @@ def test_from_samples_to_a_trained_model_and_its_report(run, tiny, prompts, reci
     code, _, err = run("pairs", samples, "-o", paired)
     assert code == 2 and "Run `sightline score` first" in err
 
-    assert "10 groups scored, mean reward" in run("score", samples, "-o", scored)[2]
+    assert "10 groups scored, mean reward" in run("score", samples, "--reward", "scenes", "-o", scored)[2]
     groups = list(read_groups(scored))
     assert all(response.reward is not None for group in groups for response in group.responses)
     # A random model's answers all score alike: give the first of each pair the higher reward.

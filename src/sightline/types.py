@@ -121,6 +121,9 @@ class ImageInputs:
     (``pixel_values`` [1,3,H,W] or [patches,dim], ``image_sizes`` [1,2], ``image_grid_thw`` [1,3])."""
     num_tokens: int
     """Placeholder tokens it takes in the sequence, equal to its rows of vision features."""
+    expansion: tuple[int, ...] = ()
+    """All ids it takes in the sequence, where other tokens stand between the placeholders (tiles, rows, borders);
+    empty: the placeholders alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +239,9 @@ class Batch:
     block: Tensor | None = None
     """[T] long: tokens of equal value >= 0 see each other, whatever their order (pictures of Gemma 3, prefixes of
     PaliGemma); None: there are none. A block lies in one segment."""
+    whole: bool = False
+    """Whether tokens of a block see all of it under a sliding window as well (PaliGemma), or no farther back than the
+    window (Gemma 3)."""
     blocked: tuple[int, ...] = ()
     """Segments that hold a block."""
     plans: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src/sightline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"types", "errors", "files"}
+GROUND = {"types", "errors", "files", "progress"}
 CORE = GROUND | {"ops", "recipes"}
 MIDDLE = CORE | {"models", "data", "relations", "scenes"}
 OUTER = MIDDLE | {"rollouts", "rewards", "negatives", "evaluation"}
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "types": set(),
     "errors": set(),
     "files": {"errors"},
+    "progress": set(),
     "ops": GROUND,
     "recipes": GROUND,
     "algorithms": GROUND | {"ops"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,21 @@ def test_length_from_the_size_of_a_picture_is_the_length_rendered(
         longest = len(rendered.prompts[0].tokens) + max(len(response.tokens) for response in rendered.responses)
         assert renderer.num_tokens(group) == longest
         assert len(rendered.images) == 1
+
+
+def test_the_processor_is_asked_once_about_each_size(tiny: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:
+    renderer, asked = renderer_of(tiny["qwen2_5_vl"]), []
+    count = renderer.processor._get_num_multimodal_tokens
+
+    def counting(image_sizes: Any) -> Any:
+        asked.append(image_sizes[0])
+        return count(image_sizes=image_sizes)
+
+    monkeypatch.setattr(renderer.processor, "_get_num_multimodal_tokens", counting)
+    for index in range(6):
+        Image.new("RGB", [(64, 64), (96, 64)][index % 2], (index, 9, 9)).save(tmp_path / f"{index}.png")
+    numbers = [renderer.image_tokens(str(tmp_path / f"{index}.png")) for index in range(6)]
+    assert asked == [(64, 64), (64, 96)] and numbers == numbers[:2] * 3 and numbers[0] != numbers[1]
 
 
 def test_an_answer_ends_its_turn_and_is_cut_there(tiny: dict[str, Path]) -> None:

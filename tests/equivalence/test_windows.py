@@ -67,7 +67,7 @@ def test_sampling_looks_back_no_farther_than_the_window(windowed: Path, pictures
         rendered = renderer.render(group)
         ids = torch.tensor([[*rendered.prompts[0].tokens, *response.tokens]])
         vision = policy.family.join([image.tensors for image in rendered.images])
-        extra = policy.family.row_inputs(ids == policy.processor.image_token_id)
+        extra = policy.family.row_inputs(ids == policy.processor.image_token_id, ids < 0, vision)
         with torch.no_grad():
             logits = policy.base(input_ids=ids, **vision, **extra).logits[0]
         logits[:, list(engine.forbidden)] = -torch.inf

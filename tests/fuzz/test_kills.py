@@ -144,11 +144,11 @@ def test_a_model_from_nothing_is_there_as_a_whole(tmp_path):
 
 def test_a_demo_that_dies_ends_as_if_it_had_not(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "QUICK", SMALL)
-    changes = killed(lambda: demo.run_demo(out=tmp_path / "whole", quick=True), tmp_path / "whole") - 1
+    changes = killed(lambda: demo.run_stages(seed=0, out=tmp_path / "whole", quick=True), tmp_path / "whole") - 1
     for at in points(changes, 1, seed=2):
         out = tmp_path / str(at)
-        killed(lambda out=out: demo.run_demo(out=out, quick=True), out, at=at)
-        killed(lambda out=out: demo.run_demo(out=out, quick=True), out)
+        killed(lambda out=out: demo.run_stages(seed=0, out=out, quick=True), out, at=at)
+        killed(lambda out=out: demo.run_stages(seed=0, out=out, quick=True), out)
         same_answers(tmp_path / "whole", out, "before/answers.jsonl", "after/answers.jsonl")
 
 

@@ -96,7 +96,7 @@ def peft_logprobs(model: Any, policy: Policy, rows: Batch) -> Tensor:
     marks = torch.zeros_like(rows.tokens, dtype=torch.bool)
     marks[rows.placeholder] = True
     pictures[kept] = marks
-    extra = policy.family.row_inputs(pictures)
+    extra = policy.family.row_inputs(pictures, pictures, rows.vision)
     logits = model(input_ids=ids, attention_mask=kept.long(), use_cache=False, **rows.vision, **extra).logits
     return torch.log_softmax(logits[kept][rows.source], -1).gather(-1, rows.target[:, None])[:, 0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import pytest
@@ -124,6 +124,10 @@ def test_blocks_and_windows_mean_what_the_models_mean() -> None:
     places = torch.arange(4)
     assert plan.visible(places, places, 0).int().tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
     assert plan.visible(places, places, 2).int().tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    for whole, first in ((False, [1, 1, 1, 0]), (True, [1, 1, 1, 0])):  # a prompt of three and an answer, window 2
+        batch = replace(Tree(parents=[-1], lengths=[4], blocks=((0, 0, 3),)).batch(), whole=whole)
+        seen = plan_attention(batch, "dense").visible(places, places, 2).int().tolist()
+        assert seen == [first, [1, 1, 1, 0], [whole, 1, 1, 0], [0, 0, 1, 1]]
 
 
 def test_plan_fields_are_those_of_tree_batches_elsewhere() -> None:
@@ -137,11 +141,11 @@ def test_plan_fields_are_those_of_tree_batches_elsewhere() -> None:
 
 def test_the_form_follows_what_would_be_copied() -> None:
     comb = Tree(parents=[-1, *[0] * 8], lengths=[600, *[100] * 8]).batch()  # 4,800 tokens are copied
-    assert cheaper_form(comb, key_bytes=2**14, windows=False) == "merge"  # 75 MiB
-    assert cheaper_form(comb, key_bytes=2**11, windows=False) == "gather"
-    assert cheaper_form(comb, key_bytes=2**14, windows=True) == "gather"
+    assert cheaper_form(comb, key_bytes=2**17, windows=False) == "merge"  # 600 MiB
+    assert cheaper_form(comb, key_bytes=2**14, windows=False) == "gather"
+    assert cheaper_form(comb, key_bytes=2**17, windows=True) == "gather"
     blocked = Tree(parents=[-1, *[0] * 8], lengths=[600, *[100] * 8], blocks=((0, 4, 500),)).batch()
-    assert cheaper_form(blocked, key_bytes=2**14, windows=False) == "gather"
+    assert cheaper_form(blocked, key_bytes=2**17, windows=False) == "gather"
 
 
 def test_copies_are_summed_in_float32() -> None:

@@ -186,7 +186,7 @@ def test_scores_are_those_of_the_plain_forward(tiny: dict[str, Path], pictures: 
         own = policy(lay_out([group], "rows", policy.family, policy.config)).logprobs
         ids = torch.tensor([[*group.prompts[0].tokens, *group.responses[1].tokens]])
         vision = policy.family.join([group.images[0].tensors])
-        extra = policy.family.row_inputs(ids == policy.processor.image_token_id)
+        extra = policy.family.row_inputs(ids == policy.processor.image_token_id, ids < 0, {})
         logits = policy.base(input_ids=ids, **vision, **extra).logits[0]
     start = len(group.prompts[0].tokens)
     expected = torch.log_softmax(logits[start - 1 : -1], -1).gather(1, ids[0, start:, None])[:, 0]

@@ -1,5 +1,6 @@
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,25 @@ def test_ticks_are_round_and_cover_the_values():
 def test_tiny_and_negative_values_are_labelled():
     _, texts = drawn(curve([-2e-6, 1e-5]))
     assert "1e−5" in texts and "−5e−6" in texts and "0" in texts
+
+
+@pytest.mark.parametrize(
+    ("high", "labels"),
+    [
+        (1.5e-5, ["0", "5e−6", "1e−5", "1.5e−5"]),  # rounded to one digit the last would read 2e-5
+        (1.5e-3, ["0", "0.0005", "0.001", "0.0015"]),
+        (2.5e6, ["0", "5e5", "1e6", "1.5e6", "2e6", "2.5e6"]),
+    ],
+)
+def test_the_labels_of_an_axis_are_exact_and_written_alike(high, labels):
+    _, texts = drawn(curve([0.0, high], x=[1, 2]))
+    assert [text for text in texts if text not in ("nats", "optimizer step")][: len(labels)] == labels
+
+
+def test_an_exact_series_has_no_running_mean():
+    rates = [min(1.0, i / 100) for i in range(200)]
+    (points,), _ = drawn(replace(curve(rates), noisy=False))
+    assert len(points) == 200 and min(y for _, y in points) == points[150][1] == points[100][1]
 
 
 def test_a_constant_series_is_drawn_in_the_middle():

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from sightline.evaluation.statistics import Interval
-from sightline.report.table import Row, number, table_json, terminal_table
+from sightline.report.table import Row, measured, number, table_json, terminal_table
 
 NAN = float("nan")
 
@@ -33,6 +33,8 @@ def row(low, high, *, better="lower", **changed):
         (0.1, 0.2, "higher", "better"),
         (-0.1, 0.2, "lower", "no clear change"),
         (-0.2, 0.0, "lower", "no clear change"),
+        (1e-17, 0.2, "higher", "no clear change"),
+        (0.0002, 0.014, "higher", "better"),
         (0.1, 0.2, "neither", "changed"),
         (NAN, NAN, "lower", ""),
     ],
@@ -51,13 +53,26 @@ def test_nothing_to_compare_has_no_verdict():
         (0.625, "percent", False, "62.5"),
         (0.625, "percent", True, "+62.5"),
         (-0.0312, "percent", True, "−3.1"),
-        (-0.0001, "percent", True, "0.0"),
+        (-0.0001, "percent", True, "−0.01"),
+        (0.00046, "percent", True, "+0.05"),
+        (0.0006, "percent", True, "+0.1"),
+        (-0.0001, "percent", False, "0.0"),
+        (1e-17, "percent", True, "0.0"),
+        (0.0, "percent", True, "0.0"),
+        (-0.0004, "fraction", True, "−0.0004"),
         (21.94, "number", False, "21.9"),
         (NAN, "percent", True, "–"),
     ],
 )
 def test_numbers_are_written_for_people(value, unit, signed, text):
     assert number(value, unit, signed=signed) == text
+
+
+@pytest.mark.parametrize("low", [0.0, 1e-17, 1.1e-6, 0.00002, 0.0003, 0.00049, 0.0005, 0.01])
+def test_a_verdict_can_be_read_off_the_interval_that_is_shown(low):
+    one = row(low, 0.014, better="higher")
+    shown = re.search(r"\[(.*),", measured(one.difference, one.unit, signed=True)).group(1)
+    assert (one.verdict == "better") == (float(shown) > 0)
 
 
 def test_terminal_table_holds_the_figures():

@@ -71,7 +71,7 @@ def own_generation(engine, group, **options):
     placeholders = torch.zeros_like(ids, dtype=torch.bool)
     placeholders[0, list(prompt.placeholders)] = True
     pixels = policy.family.join([rendered.images[index].tensors for index in prompt.images])
-    extra = policy.family.row_inputs(placeholders)
+    extra = policy.family.row_inputs(placeholders, placeholders, pixels)
     output = policy.base.eval().generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, **pixels, **extra, **options
     )

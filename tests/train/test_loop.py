@@ -18,7 +18,7 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.load import dump_recipe
 from sightline.recipes.schema import DatasetSpec, ModelSpec, PartsSpec
-from sightline.train.checkpoint import latest
+from sightline.train.checkpoint import latest, newest_step
 from sightline.train.loop import fit, train, train_step
 from sightline.train.metrics import read_metrics
 from sightline.train.run_folder import model_step
@@ -196,6 +196,27 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tiny, tmp_path, kind):
     if kind == "online":
         samples = [Path(r.output_dir, "samples.jsonl").read_text().replace(r.output_dir, "") for r in (whole, broken)]
         assert samples[0].replace("whole", "broken") == samples[1]
+
+
+def test_a_run_that_says_nothing_of_checkpoints_goes_on_where_it_was_stopped(tiny, tmp_path):
+    """Ctrl-C in a run of the default settings: the last hundred steps are lost at most."""
+    recipe = train_runs.recipe(tiny["llava"], tmp_path, size=2, batch_size=1, max_steps=105, log_every=1)
+
+    def stop(record):
+        if record["step"] == 103:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, quiet=True, on_log=stop)
+    assert newest_step(tmp_path / "run") == 100
+    assert train(recipe, quiet=True).resumed_from == 100
+
+
+def test_a_log_shows_how_far_rows_and_steps_are(tiny, tmp_path, capsys):
+    train(train_runs.recipe(tiny["llava"], tmp_path, size=5, max_steps=2, log_every=1))
+    out, err = capsys.readouterr()
+    assert out == "" and "checking train rows: 5, 0:0" in err
+    assert "\ntest: step 2/2, loss " in err
 
 
 def test_a_finished_run_has_nothing_left_to_do(tiny, tmp_path):

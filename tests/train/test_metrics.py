@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from sightline.train.metrics import Meter, MetricsFile, TrainProgress, read_metrics
+from sightline.train.metrics import Meter, MetricsFile, figures_of, read_metrics
 from sightline.types import Stat
 
 
@@ -68,13 +68,7 @@ def test_a_run_that_was_killed_while_it_wrote_can_be_read(tmp_path):
     assert read_metrics(path) == [{"step": 1, "loss": 2.5}]
 
 
-def test_the_bar_is_on_stderr(capsys):
-    """Results are on stdout: `sightline train ... | cat` and `2>/dev/null` keep them apart."""
-    with TrainProgress(title="run", total=4, done=1, shown=True) as bar:
-        bar.update(3, {"step": 3, "loss": 2.5, "rewards/accuracies": 0.75})
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "run" in err and "3/4" in err and "loss 2.500  accuracy 0.750" in err
-    with TrainProgress(title="run", total=4, done=1, shown=False) as bar:
-        bar.update(3, None)
-    assert capsys.readouterr() == ("", "")
+def test_progress_shows_the_figures_that_matter():
+    record = {"step": 3, "loss": 2.5, "rewards/accuracies": 0.75, "grad_norm": 9.0}
+    assert figures_of(record) == "loss 2.500  accuracy 0.750"
+    assert figures_of({"step": 3, "bench/pope/f1": 0.5}) == ""

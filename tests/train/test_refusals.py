@@ -141,3 +141,20 @@ def test_prompts_of_an_online_run_are_bad_rows_like_others(tiny: dict[str, Path]
     train(replace(made, data=DatasetSpec(max_length=128, on_bad_row="skip")), quiet=True)
     bad = [json.loads(line) for line in (tmp_path / "run" / "bad_rows.jsonl").read_text().splitlines()]
     assert [(row["row"], row["reason"]) for row in bad] == [(2, "placeholders"), (3, "too long")]
+
+
+def test_labelled_rows_without_a_relation_are_told_which_they_need(tiny, tmp_path):
+    rows = tmp_path / "labelled.jsonl"
+    rows.write_text(json.dumps({"prompt": "What is it?", "completion": "a cat", "label": True}) + "\n")
+    run = train_runs.recipe(
+        tiny["llava"],
+        tmp_path,
+        algorithm={"name": "kto"},
+        reference="copy",
+        data=DatasetSpec(train=(DataSpec(path=str(rows)),)),
+    )
+    with pytest.raises(
+        DataError, match=r"kto learns from nothing else\. Set relation: mismatched on this source"
+    ) as told:
+        train(run, quiet=True)
+    assert "sft" not in str(told.value) and "pairs" not in str(told.value)

@@ -69,7 +69,7 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
             model,
             folder / "from",
             responses=2,
-            model=replace(train_runs.lora(model), adapter=str(adapter(model, folder / "adapter"))),
+            model=ModelSpec(path=str(model), adapter=str(adapter(model, folder / "adapter"))),
             reference="adapter",
         ),
         "cache": train_runs.recipe(model, folder / "cache", responses=2, reference="cache"),

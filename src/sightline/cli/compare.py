@@ -38,6 +38,7 @@ def compare(
     Example: `sightline compare --methods dpo,orpo,kto --seeds 0,1 --out runs/compare`
     """
     from sightline.cli.console import out as console
+    from sightline.cli.console import say
     from sightline.demo.league import LeagueSize, all_methods, run_league
     from sightline.report.league import terminal_table
 
@@ -45,7 +46,11 @@ def compare(
         console.print("\n".join(all_methods()))
         return
     size = LeagueSize(steps=steps, overrides=tuple(overrides or ()))
-    league = run_league(seeds=_numbers(seeds), methods=_listed(methods), out=out, bases=base or (), size=size)
+    try:
+        league = run_league(seeds=_numbers(seeds), methods=_listed(methods), out=out, bases=base or (), size=size)
+    except KeyboardInterrupt:
+        say(f"Stopped. The same command does again what was not finished in {out}.")
+        raise
     console.print(terminal_table(league.standings))
     console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
     if league.failed:

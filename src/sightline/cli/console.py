@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from sightline.errors import SightlineError
@@ -37,9 +36,3 @@ def show_messages(*, quiet: bool = False) -> None:
     if not any(isinstance(handler, _OnStderr) for handler in logger.handlers):
         logger.addHandler(_OnStderr())
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
-
-
-def progress_bar() -> Progress:
-    """A bar on stderr with the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err)

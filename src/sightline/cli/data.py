@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sightline.cli.console import progress_bar, say
+from sightline.cli.console import say
 from sightline.errors import RecipeError
+from sightline.progress import Progress
 from sightline.recipes.schema import DataSpec
 
 if TYPE_CHECKING:
@@ -88,9 +89,8 @@ def fetch(
     load_groups(spec, looking)
     missing = sum(not path.is_file() for path in cache.wanted.values())
     limits = Limits(most_bytes=int(max_megabytes * 1e6), seconds=timeout, workers=workers)
-    with progress_bar() as bar:
-        task = bar.add_task("pictures", total=missing)
-        faults = cache.fetch(limits, lambda: bar.advance(task))
+    with Progress("pictures", missing) as bar:
+        faults = cache.fetch(limits, bar.update)
     say(f"{missing - len(faults)} of {missing} pictures fetched, {len(cache.wanted) - missing} were there")
     _write(spec, out, replace(_account(out, on_bad_row), fetched=cache.path, unfetched=faults))
 

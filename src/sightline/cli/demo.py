@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sightline.cli.console import say
+
 
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed is another world, model and run.")] = 0,
@@ -25,4 +27,8 @@ def demo(
     """
     from sightline.demo import run_demo
 
-    run_demo(seed=seed, out=out, quick=quick)
+    try:
+        run_demo(seed=seed, out=out, quick=quick)
+    except KeyboardInterrupt:
+        say("Stopped. The same command goes on from what is whole.")
+        raise

@@ -108,7 +108,7 @@ def run(
     without the model (`eval grade`). Writes answers.jsonl and results.json for each benchmark,
     and report.html. The benchmark `scenes` is drawn and needs no data.
 
-    Example: `sightline eval run amber pope --model runs/dpo/model --data benchmarks -o eval/dpo --against eval/base`
+    Example: `sightline eval run amber pope --model runs/dpo/model --data eval_data -o eval/dpo --against eval/base`
     """
     from sightline.cli.eval_run import Evaluation, answer_all, check_earlier, default_out, grade_all
     from sightline.evaluation.stages import AnswerSpec

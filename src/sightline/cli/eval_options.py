@@ -15,7 +15,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sightline.cli.console import out, progress_bar, say
+from sightline.cli.console import out, say
 from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.benches import check_name, load_bench
@@ -23,6 +23,7 @@ from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.results import Measured, length_words
 from sightline.files import replace_file
+from sightline.progress import Progress
 from sightline.report.table import SIGNS, Row, bounds, number
 
 STDOUT: Final = Path("-")
@@ -160,14 +161,13 @@ def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[
         yield None
         return
     record = None if spec.startswith("replay:") else folder / "judge.jsonl"
-    with progress_bar() as bar:
-        task = bar.add_task("judging", total=None, visible=False)
+    with Progress("judging", None) as bar:
         client = load_judge(
             spec,
             judge_options(options),
             cache=folder / "judge_cache",
             record=record,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            on_progress=lambda done, total: bar.update(done, total=total),
         )
         try:
             yield client

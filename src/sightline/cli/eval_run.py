@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from sightline.cli.console import out, print_error, progress_bar, say
+from sightline.cli.console import out, print_error, say
 from sightline.cli.eval_options import (
     check_judge,
     check_owners,
@@ -53,6 +53,7 @@ from sightline.evaluation.stages import (
 )
 from sightline.evaluation.weights import fingerprint_files
 from sightline.files import replace_file
+from sightline.progress import Progress
 from sightline.recipes.schema import ModelSpec
 
 _SHOWN: Final = 5
@@ -229,8 +230,7 @@ def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping
     settings = {**settings, "max_new_tokens": limits, "questions": _fingerprint(task.questions)}
     file = AnswerFile(path=evaluation.out / task.bench.name / "answers.jsonl", settings=settings)
     try:
-        with progress_bar() as bar:
-            shown = bar.add_task(task.bench.name, total=len(task.asked))
+        with Progress(task.bench.name, len(task.asked)) as bar:
             answers = answer_questions(
                 engine,
                 task.asked,
@@ -238,11 +238,12 @@ def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping
                 evaluation.spec,
                 overwrite=overwrite,
                 every=task.questions,
-                on_progress=lambda done, _: bar.update(shown, completed=done),
+                on_progress=lambda done, _: bar.update(done),
             )
-            bar.update(shown, completed=len(answers))
+            bar.update(len(answers))
     except KeyboardInterrupt:
-        say(f"Stopped. The answers so far are in {file.path}: the same command goes on from there.")
+        there = f"The answers so far are in {file.path}: the same command goes on from there."
+        say(f"Stopped. {there if file.path.exists() else 'No answer was written yet: the same command starts again.'}")
         raise
     failed = failed_answers(answers)
     if failed:

@@ -88,8 +88,11 @@ def score(
     groups: GroupFile,
     out: Out,
     reward: Annotated[
-        str, typer.Option(help="scenes, the run directory of a reward model, or package.module:Name.")
-    ] = "scenes",
+        str | None,
+        typer.Option(
+            help="scenes, the run directory of a reward model, or package.module:Name. Required.", show_default=False
+        ),
+    ] = None,
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Reward model: most tokens of one forward pass. Changes no score.")
     ] = 8192,
@@ -110,6 +113,11 @@ def score(
 
     Example: `sightline score samples.jsonl --reward runs/reward_model -o scored.jsonl`
     """
+    if reward is None:
+        raise RecipeError(
+            "found no --reward, expected what scores the answers. Give the run directory of a reward model, "
+            "package.module:Name of a reward of your own, or scenes where the pictures are those of the built-in world."
+        )
     from sightline.data.schema import read_groups
     from sightline.rewards.base import reward_groups
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sightline.cli.console import progress_bar, say
+from sightline.cli.console import say
 from sightline.errors import CheckpointError, RecipeError
 from sightline.files import read_settings, replace_file
+from sightline.progress import Progress
 from sightline.recipes.schema import DataSpec, ReadsSpec
 
 if TYPE_CHECKING:
@@ -122,9 +123,8 @@ def _vectors(path: Path, groups: Sequence[Group], feature: GradientFeatures | No
 
     if feature is None:
         return torch.empty(len(groups), 0)
-    with progress_bar() as bar:
-        task = bar.add_task(f"gradients of the {path.stem}", total=len(groups))
-        return kept_features(path, groups, feature, feature.dimension, lambda done: bar.update(task, completed=done))
+    with Progress(f"gradients of the {path.stem}", len(groups)) as bar:
+        return kept_features(path, groups, feature, feature.dimension, bar.update)
 
 
 def _check_features(folder: Path, made: dict[str, Any], overwrite: bool) -> None:

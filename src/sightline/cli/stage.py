@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sightline.cli.console import progress_bar, say
+from sightline.cli.console import say
 from sightline.data.schema import append_groups, complete_lines, read_groups
 from sightline.errors import CheckpointError, DataError
 from sightline.files import read_settings, replace_file
+from sightline.progress import Progress
 from sightline.types import Group
 
 Work = Callable[[Sequence[Group]], list[Group]]
@@ -43,12 +44,16 @@ class Stage:
         replace_file(self._settings_file, json.dumps(self.settings, indent=2) + "\n")
         if len(left) < len(groups):
             say(f"{len(groups) - len(left)} of {len(groups)} are in {self.out} already, {len(left)} are left.")
-        with progress_bar() as bar:
-            task = bar.add_task(title, total=len(groups), completed=len(groups) - len(left))
-            for start in range(0, len(left), chunk):
-                some = left[start : start + chunk]
-                append_groups(self.out, work(some))
-                bar.advance(task, len(some))
+        there = len(groups) - len(left)
+        try:
+            with Progress(title, len(groups), done=there) as bar:
+                for start in range(0, len(left), chunk):
+                    some = left[start : start + chunk]
+                    append_groups(self.out, work(some))
+                    bar.update(there + start + len(some))
+        except KeyboardInterrupt:
+            say(f"Stopped. The same command goes on after what is in {self.out}.")
+            raise
         return len(left)
 
     @property

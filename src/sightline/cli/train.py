@@ -12,6 +12,7 @@ import typer
 from sightline.cli.console import out, say, show_messages
 from sightline.recipes.describe import describe_recipe, field_docs
 from sightline.recipes.load import dump_recipe, load_recipe, with_reference
+from sightline.recipes.schema import Recipe
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.", show_default=False)]
 Overrides = Annotated[
@@ -52,7 +53,7 @@ def train(
     try:
         result = run(resolved, resume=resume, overwrite=overwrite, quiet=quiet, on_log=logged.append)
     except KeyboardInterrupt:
-        say(f"Stopped. The same command goes on from the last checkpoint in {resolved.output_dir}.")
+        say(_how_it_goes_on(resolved, overwrite=overwrite))
         raise
     if result.steps == result.resumed_from:
         say(f"{result.run_dir} has all its {result.steps} steps. Choose another output_dir, or pass --overwrite.")
@@ -60,6 +61,19 @@ def train(
     elif logged:
         say(f"{result.steps} steps done. Model: {result.model_dir}")
         say(f"Report: {report_run(result.run_dir)}")
+
+
+def _how_it_goes_on(recipe: Recipe, *, overwrite: bool) -> str:
+    """What is there for a run that was stopped."""
+    from sightline.train.checkpoint import newest_step
+
+    step = newest_step(Path(recipe.output_dir))
+    command = "The same command without --overwrite" if overwrite else "The same command"
+    if step is not None:
+        return f"Stopped. {command} goes on from step {step}, the last checkpoint in {recipe.output_dir}."
+    every = recipe.train.save_every
+    when = f"the first comes after step {every}" if every else "train.save_every is off"
+    return f"Stopped. {command} starts from the beginning: there is no checkpoint yet ({when})."
 
 
 def show(

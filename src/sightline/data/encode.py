@@ -28,10 +28,13 @@ class ChatEncoder:
     Recent results are kept: rows come again in every epoch.
     """
 
-    def __init__(self, processor: Any, *, longest: int = sys.maxsize, keep_ids: int = 2**22) -> None:
+    def __init__(
+        self, processor: Any, *, around: tuple[str, str] = ("", ""), longest: int = sys.maxsize, keep_ids: int = 2**22
+    ) -> None:
         """
         Args:
             processor: transformers processor with a tokenizer and a chat template.
+            around: text that the processor writes before and after every picture.
             longest: most ids of a prompt, one per picture. Where spans are trained a conversation is written and
                 tokenized again for each of them: one that is too long anyway is refused before that.
             keep_ids: most token ids that are remembered.
@@ -40,7 +43,7 @@ class ChatEncoder:
             RecipeError: the processor has no usable chat template or no end-of-sequence token.
         """
         self.tokenizer, self._longest = processor.tokenizer, longest
-        self.template = ChatTemplate(processor)
+        self.template = ChatTemplate(processor, around=around)
         self._recent: Recent[Encoded] = Recent(keep_ids, lambda encoded: len(encoded.ids) + 16)
 
     @property

@@ -48,8 +48,8 @@ class Cache:
         name = hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
         return str(self.wanted.setdefault(address, self.folder.absolute() / f"{name}{suffix}"))
 
-    def fetch(self, limits: Limits, done: Callable[[], None] = lambda: None) -> dict[str, str]:
-        """Fetches what is wanted and not there.
+    def fetch(self, limits: Limits, done: Callable[[int], None]) -> dict[str, str]:
+        """Fetches what is wanted and not there; ``done`` is told how many of these are through.
 
         Returns:
             For each address that gave no picture, why.
@@ -58,8 +58,8 @@ class Cache:
         with ThreadPoolExecutor(limits.workers) as pool:
             faults: dict[str, str] = {}
             found = pool.map(lambda one: _fetched(one[0], one[1], limits), missing)
-            for (address, _), fault in zip(missing, found, strict=True):
-                done()
+            for count, ((address, _), fault) in enumerate(zip(missing, found, strict=True), start=1):
+                done(count)
                 if fault:
                     faults[address] = fault
         return faults

@@ -52,9 +52,10 @@ class Renderer:
             RecipeError: the processor has no chat template or no end-of-sequence token.
         """
         self.processor, self.family, self.tokenizer = processor, family, processor.tokenizer
+        self.placeholder = family.placeholder(processor)
         self.limits = limits or Limits(vocabulary=len(self.tokenizer))
         self._most = min(self.limits.context, max_length or sys.maxsize)
-        self.encoder = ChatEncoder(processor, longest=self._most)
+        self.encoder = ChatEncoder(processor, around=family.around, longest=self._most)
         self._longest = max(map(len, self.tokenizer.get_vocab()))
         self._exact = exact_size(processor)
         self._pictures: Recent[ImageInputs] = Recent(cache_bytes, _bytes)
@@ -116,7 +117,7 @@ class Renderer:
         return self._pictures.get(path, lambda: self._read_image(path))
 
     def image_tokens(self, path: str) -> int:
-        """Placeholder tokens of one picture, from its size alone."""
+        """Tokens of one picture, from its size alone."""
         return self._sizes.get(path, lambda: self._count_image(path))
 
     def white_image(self) -> ImageInputs:
@@ -170,9 +171,10 @@ class Renderer:
             if token != image_id:
                 tokens.append(token)
                 continue
-            count = next(remaining).num_tokens
-            placeholders.extend(range(len(tokens), len(tokens) + count))
-            tokens.extend([image_id] * count)
+            image = next(remaining)
+            expansion = image.expansion or (self.placeholder,) * image.num_tokens
+            placeholders.extend(len(tokens) + n for n, id in enumerate(expansion) if id == self.placeholder)
+            tokens.extend(expansion)
         place.append(len(tokens))
         return RenderedPrompt(
             tokens=tuple(tokens),
@@ -213,21 +215,26 @@ class Renderer:
     def _processed(self, path: str, picture: Image.Image) -> ImageInputs:
         self._check_size(path, (picture.height, picture.width))
         try:
-            made = self.processor.image_processor(images=[picture], return_tensors="pt")
+            # as the processor's own call does it: some hand their image processor options of theirs
+            options = self.processor._merge_kwargs(return_tensors="pt")["images_kwargs"]
+            made, (text,) = self.processor._process_images([picture], **options)
         except ValueError as error:
             raise _refused(path, picture.size, error) from error
         tensors = {key: made[key] for key in self.family.image_keys}
-        expansion = self.processor.replace_image_token(made, 0)
-        return ImageInputs(key=path, tensors=tensors, num_tokens=expansion.count(self.processor.image_token))
+        before, after = self.family.around
+        ids = self.tokenizer(text.removeprefix(before).removesuffix(after), add_special_tokens=False).input_ids
+        count = ids.count(self.placeholder)
+        return ImageInputs(
+            key=path, tensors=tensors, num_tokens=count, expansion=() if count == len(ids) else tuple(ids)
+        )
 
     def _count_image(self, path: str) -> int:
         size = picture_size(path)
         self._check_size(path, size)
         try:
-            counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])  # as vLLM asks it
+            return self._sizes.get(size, lambda: self.family.count(self.processor, size))
         except ValueError as error:
             raise _refused(path, (size[1], size[0]), error) from error
-        return int(counted["num_image_tokens"][0])
 
     def _check_size(self, path: str, size: tuple[int, int]) -> None:
         if self._exact is not None and size != self._exact:

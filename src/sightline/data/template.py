@@ -46,15 +46,16 @@ class _Frame(NamedTuple):
 class ChatTemplate:
     """Writes conversations with a processor's chat template. Thread-safe."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, *, around: tuple[str, str] = ("", "")) -> None:
         """
         Args:
             processor: transformers processor with a tokenizer and a chat template.
+            around: text that the processor writes before and after every picture.
 
         Raises:
             RecipeError: no chat template, one that leaves out what is said, or no end-of-sequence token.
         """
-        self.processor, tokenizer = processor, processor.tokenizer
+        self.processor, tokenizer, self.around = processor, processor.tokenizer, around
         self.source = processor.chat_template or tokenizer.chat_template
         if not self.source:
             raise RecipeError("the processor has no chat template. Set model.chat_template to a Jinja file")
@@ -227,11 +228,11 @@ class ChatTemplate:
         return False
 
     def _written(self, messages: list[dict[str, Any]], *, generation: bool) -> str:
-        return str(
-            self.processor.apply_chat_template(
-                messages, chat_template=self.source, tokenize=False, add_generation_prompt=generation
-            )
+        text = self.processor.apply_chat_template(
+            messages, chat_template=self.source, tokenize=False, add_generation_prompt=generation
         )
+        mark = self.processor.image_token
+        return str(text).replace(mark, mark.join(self.around))
 
 
 def text_of(message: Mapping[str, Any]) -> str:

@@ -309,7 +309,7 @@ def check_needs(group: Group, needs: Needs) -> None:
     """
     if needs.comparisons and not group.edges:
         found = f"there is no comparison of answers, and {needs.algorithm} learns from nothing else"
-        raise RowError("no comparison", found, remedy=_COMPARE)
+        raise RowError("no comparison", found, remedy=_RELATE if needs.labels else _COMPARE)
     lacking = {
         "rewards": needs.rewards and any(response.reward is None for response in group.responses),
         "labels": needs.labels and any(response.label is None for response in group.responses),
@@ -321,6 +321,7 @@ def check_needs(group: Group, needs: Needs) -> None:
 
 
 _COMPARE = "Give the row chosen and rejected, make pairs with `sightline pairs`, or train with sft"
+_RELATE = "Set relation: mismatched on this source of rows: it puts an answer to another question beside each"
 _SCORE = {
     "rewards": "Score the answers with `sightline score`, or choose another algorithm",
     "labels": "Give each answer its label (relation: mismatched gives labels to rows with chosen and rejected), or "
@@ -328,8 +329,13 @@ _SCORE = {
 }
 
 
-def refuse_uncompared(groups: Iterable[Group], algorithm: str) -> None:
+def refuse_uncompared(groups: Iterable[Group], algorithm: str, *, labels: bool = False) -> None:
     """
+    Args:
+        groups: that are trained.
+        algorithm: its name.
+        labels: it learns from labelled answers, with one to another question beside each.
+
     Raises:
         DataError: names the group that has no comparison.
     """
@@ -338,5 +344,5 @@ def refuse_uncompared(groups: Iterable[Group], algorithm: str) -> None:
             raise DataError(
                 f"there is no comparison of answers, and {algorithm} learns from nothing else",
                 source=group.source or group.id,
-                remedy=_COMPARE,
+                remedy=_RELATE if labels else _COMPARE,
             )

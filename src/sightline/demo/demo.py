@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sightline import __version__
+from sightline.data.sampler import share
 from sightline.data.schema import read_groups, write_groups
-from sightline.errors import CheckpointError
 from sightline.evaluation.benches.scenes import answer_greedily, held_out_prompts
-from sightline.files import read_settings, replace_file
+from sightline.files import replace_file
 from sightline.models.assemble import TinyLlava
 from sightline.models.load import hide_loading_bars
+from sightline.progress import Progress
 from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import ModelSpec, Recipe
 from sightline.report.page import write_report
@@ -31,6 +31,7 @@ from sightline.scenes.language import Kind
 from sightline.scenes.world import Scenes
 from sightline.train.loop import train
 from sightline.train.metrics import read_metrics
+from sightline.train.runtime import Runtime
 from sightline.types import Group
 
 
@@ -44,7 +45,7 @@ class DemoSize:
     """Questions about each, beside a caption."""
     prompts: int = 2_560
     """Drawings to sample answers about."""
-    presence: int = 6
+    presence: int = 2
     """Yes/no questions about each of these, beside a caption."""
     held_out: int = 400
     """Drawings to evaluate on."""
@@ -57,76 +58,70 @@ QUICK = DemoSize(scenes=320, prompts=64, held_out=24, overrides=("train.max_step
 """Shows that everything runs; too short to learn anything."""
 
 
-def run_demo(*, seed: int = 0, out: Path | None = None, quick: bool = False) -> dict[str, object]:
-    """Runs all stages; goes on where an earlier call with the same seed and folder was broken off.
-
-    Writes ``report.html``, ``results.json``, the Group files under ``data``, the answers under ``before`` and
-    ``after``, and a run directory for each training.
-
-    Args:
-        seed: of the world, the model and the runs.
-        out: folder for everything; None: ``runs/demo``, with the seed behind it where that is not 0.
-        quick: a few steps of each stage.
-
-    Returns:
-        What ``results.json`` holds.
-
-    Raises:
-        CheckpointError: the folder holds another demo.
-    """
+def run_stages(*, seed: int, out: Path, quick: bool = False) -> None:
+    """All stages of a demo, as one of the processes that share them; see ``launch.run_demo``."""
     began = time.monotonic()
     hide_loading_bars()
-    torch.set_num_threads(1)  # the model is so small that a second thread mostly waits
-    out = out or Path("runs/demo" if seed == 0 else f"runs/demo-{seed}")
-    claim(out, {"seed": seed, "quick": quick})
-    size = QUICK if quick else FULL
-    console, progress = Console(), Console(stderr=True)
-    world = Scenes(seed=seed)
+    torch.set_num_threads(1)
+    runtime, size, world = Runtime(), QUICK if quick else FULL, Scenes(seed=seed)
+    console, progress = Console(quiet=not runtime.is_main), Console(stderr=True, quiet=not runtime.is_main)
     progress.rule("[bold]1. A world, and a model that learns to see it")
-    exam = draw(world, size, out)
-    if not (out / "base" / "config.json").exists():
+    exam = draw(world, size, out, runtime)
+    if runtime.is_main and not (out / "base" / "config.json").exists():
         TinyLlava().build(out / "base", world.vocabulary(), seed=seed)
+    runtime.barrier()
     train(recipe_of("sft", seed, out, size))
-    before = answers(out / "sft" / "model", exam, out / "before", "exam before")
+    before = answers(out / "sft" / "model", exam, out / "before", "exam before", runtime)
     progress.rule("[bold]2. It answers, is scored against the facts, and is aligned")
     train(recipe_of("dpo", seed, out, size))
-    after = answers(out / "dpo" / "model", exam, out / "after", "exam after")
+    after = answers(out / "dpo" / "model", exam, out / "after", "exam after", runtime)
+    if not runtime.is_main:
+        return
     rows = scenes_table(world.grade(before), world.grade(after))
     results = write_results(rows, seed, size, out, time.monotonic() - began)
     page = report(world, rows, (before, after), out, results)
     progress.rule("[bold]3. Before and after, on held-out scenes")
     console.print(terminal_table(rows))
     console.print(f"Report: {page}", soft_wrap=True)
-    return results
 
 
-def claim(out: Path, settings: dict[str, object]) -> None:
-    """Notes in ``demo.json`` which demo a folder holds, so that two are never mixed."""
-    file = out / "demo.json"
-    if file.exists() and (found := read_settings(file)) != settings:
-        raise CheckpointError(
-            f"{out} holds a demo with {found}, asked for was {settings}. Choose another folder with --out"
-        )
-    replace_file(file, json.dumps(settings) + "\n")
+def draw(world: Scenes, size: DemoSize, out: Path, runtime: Runtime) -> list[Group]:
+    """Writes the training data and the prompts to sample from; returns the held-out prompts.
 
-
-def draw(world: Scenes, size: DemoSize, out: Path) -> list[Group]:
-    """Writes the training data and the prompts to sample from; returns the held-out prompts."""
+    Every process draws its share of the pictures, the main one writes the lists.
+    """
     data, pictures = out / "data", out / "data" / "images"
     kinds: tuple[Kind, ...] = ("caption", "presence", "presence", "presence", "presence", "colour", "count")
-    with bar() as progress:
-        task = progress.add_task("drawing", total=size.scenes + size.prompts)
-        if not (data / "prompts.jsonl").exists():
-            groups = world.groups("train", size.scenes, pictures, kinds=kinds, questions_per_scene=size.questions)
-            write_groups(data / "train.jsonl", progress.track(groups, task_id=task))
-            start = size.scenes
-            captions = world.prompts("train", size.prompts, pictures, kind="caption", start=start)
-            asked = world.prompts(
-                "train", size.prompts, pictures, kind="presence", per_scene=size.presence, start=start
+    if not (data / "prompts.jsonl").exists():
+        lessons, asked = _span(size.scenes, runtime), _span(size.prompts, runtime, start=size.scenes)
+        with Progress("drawing", len(lessons) + len(asked), shown=runtime.is_main) as bar:
+            groups = world.groups(
+                "train", len(lessons), pictures, kinds=kinds, questions_per_scene=size.questions, start=lessons.start
             )
-            write_groups(data / "prompts.jsonl", [*progress.track(captions, task_id=task), *asked])
-        progress.update(task, completed=size.scenes + size.prompts)
+            learnt = [_drawn(group, bar, done) for done, group in enumerate(groups, 1)]
+            prompts = world.prompts("train", len(asked), pictures, kind="caption", start=asked.start)
+            captions = [_drawn(group, bar, done) for done, group in enumerate(prompts, len(lessons) + 1)]
+        presence = list(
+            world.prompts("train", len(asked), pictures, kind="presence", per_scene=size.presence, start=asked.start)
+        )
+        parts = runtime.gather_objects((learnt, captions, presence))
+        if runtime.is_main:
+            lists = [[group for part in parts for group in part[index]] for index in range(3)]
+            write_groups(data / "train.jsonl", lists[0])
+            write_groups(data / "prompts.jsonl", [*lists[1], *lists[2]])
+        runtime.barrier()
     return held_out_prompts(world, size.held_out, pictures)
+
+
+def _span(number: int, runtime: Runtime, *, start: int = 0) -> range:
+    """The scenes that this process draws, of ``number`` from ``start`` on: a run of them."""
+    cuts = [start + number * rank // runtime.size for rank in (runtime.rank, runtime.rank + 1)]
+    return range(*cuts)
+
+
+def _drawn(group: Group, bar: Progress, done: int) -> Group:
+    bar.update(done)
+    return group
 
 
 def recipe_of(stage: str, seed: int, out: Path, size: DemoSize) -> Recipe:
@@ -139,19 +134,20 @@ def recipe_of(stage: str, seed: int, out: Path, size: DemoSize) -> Recipe:
     return load_recipe(Path(str(files("sightline.demo") / f"{stage}.yaml")), [*moved, f"seed={seed}", *size.overrides])
 
 
-def answers(model: Path, exam: Sequence[Group], folder: Path, title: str) -> list[Group]:
-    """Greedy answers of a model to the held-out prompts, kept in ``answers.jsonl``."""
+def answers(model: Path, exam: Sequence[Group], folder: Path, title: str, runtime: Runtime) -> list[Group]:
+    """Greedy answers of a model to the held-out prompts, kept in ``answers.jsonl``. Every process gives its share."""
     file = folder / "answers.jsonl"
     if file.exists():
         return list(read_groups(file))
     engine = load_engine(ModelSpec(path=str(model)))
-    with bar() as progress:
-        task = progress.add_task(title, total=len(exam))
-        answered = answer_greedily(
-            engine, list(exam), batch_size=64, on_progress=lambda done, _: progress.update(task, completed=done)
-        )
-    write_groups(file, answered)
-    return answered
+    mine = share(exam, runtime.rank, runtime.size)
+    with Progress(title, len(mine), shown=runtime.is_main) as bar:
+        answered = answer_greedily(engine, mine, batch_size=64, on_progress=lambda done, _: bar.update(done))
+    parts = runtime.gather_objects(answered)
+    everything = [part[row] for row in range(len(parts[0])) for part in parts if row < len(part)]
+    if runtime.is_main:
+        write_groups(file, everything)
+    return everything
 
 
 def write_results(rows: Sequence[Row], seed: int, size: DemoSize, out: Path, seconds: float) -> dict[str, object]:
@@ -190,8 +186,3 @@ def report(
             GALLERY_NOTE,
         ],
     )
-
-
-def bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True))

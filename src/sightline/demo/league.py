@@ -17,7 +17,7 @@ from rich.console import Console
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import write_groups
-from sightline.demo.demo import FULL, answers, bar, draw
+from sightline.demo.demo import FULL, answers, draw
 from sightline.demo.demo import recipe_of as demo_recipe
 from sightline.demo.standings import BASE, Outcome, outcome_of, standings
 from sightline.errors import CheckpointError, RecipeError, SightlineError
@@ -25,6 +25,7 @@ from sightline.evaluation.benches.scenes import held_out_prompts
 from sightline.files import read_settings, replace_file
 from sightline.models.assemble import TinyLlava
 from sightline.models.load import hide_loading_bars, load_policy
+from sightline.progress import Progress
 from sightline.recipes.load import check_algorithm, load_recipe, nearest
 from sightline.recipes.schema import ModelSpec, Recipe, SamplingSpec
 from sightline.recipes.source import read_source
@@ -34,6 +35,7 @@ from sightline.rollouts.hf import HFEngine
 from sightline.scenes.world import Scenes
 from sightline.train.loop import train
 from sightline.train.run_folder import changed_fields
+from sightline.train.runtime import Runtime
 from sightline.types import Group
 
 Overrides = Mapping[str, Any]
@@ -139,7 +141,9 @@ def run_league(
     for place, seed in enumerate(seeds):
         console.rule(f"[bold]seed {seed}")
         start = _open_seed(seed, out / f"seed-{seed}", bases[place] if bases else None, size)
-        outcomes.append(outcome_of(BASE, seed, answers(start.model, start.exam, start.folder / "answers/base", "base")))
+        outcomes.append(
+            outcome_of(BASE, seed, answers(start.model, start.exam, start.folder / "answers/base", "base", Runtime()))
+        )
         fit = {name: overrides for name, overrides in chosen.items() if name not in unfit}
         for number, (name, overrides) in enumerate(fit.items(), 1):
             console.print(f"{number}/{len(fit)} {name}")
@@ -236,7 +240,7 @@ def _base(world: Scenes, folder: Path, size: LeagueSize) -> Path:
     scenes = FULL.scenes if size.sft_steps is None else 16 * size.sft_steps
     demo = dataclasses.replace(FULL, scenes=scenes, prompts=1, held_out=1, overrides=overrides)
     if not (folder / "sft" / "model").exists():
-        draw(world, demo, folder)
+        draw(world, demo, folder, Runtime())
         if not (folder / "base" / "config.json").exists():
             TinyLlava().build(folder / "base", world.vocabulary(), seed=world.seed)
         train(demo_recipe("sft", world.seed, folder, demo))
@@ -255,11 +259,8 @@ def _offline_data(world: Scenes, model: Path, data: Path, size: LeagueSize) -> N
     ]
     sampling = SamplingSpec(n=size.samples, temperature=1.0, max_new_tokens=48, batch_size=48)
     engine = HFEngine(load_policy(ModelSpec(path=str(model)), trainable=False))
-    with bar() as progress:
-        task = progress.add_task("answers to compare", total=len(asked))
-        answered = engine.generate(
-            asked, sampling, seed=world.seed, on_progress=lambda done, _: progress.update(task, completed=done)
-        )
+    with Progress("answers to compare", len(asked)) as bar:
+        answered = engine.generate(asked, sampling, seed=world.seed, on_progress=lambda done, _: bar.update(done))
     scored = [world.reward(group) for group in answered]
     write_groups(data / "answered.jsonl", scored)
     apart = [group for group in scored if best_worst(group, MIN_GAP).edges]
@@ -284,7 +285,7 @@ def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) ->
         spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
         replace_file(folder / "time.json", json.dumps(spent) + "\n")
     spent = read_settings(folder / "time.json")
-    answered = answers(run / "model", start.exam, folder, f"exam {name}")
+    answered = answers(run / "model", start.exam, folder, f"exam {name}", Runtime())
     return outcome_of(name, start.seed, answered, learning_rate=recipe.train.learning_rate, **spent)
 
 

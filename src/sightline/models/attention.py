@@ -6,7 +6,8 @@ the oracle. Sliding windows count along the path from the root, so that a branch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,12 +19,32 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from sightline.errors import UnsupportedError
 from sightline.models.attention_plan import TreePlan, hidden
 from sightline.models.tree_ops import gather_attention, merge_attention
 from sightline.models.varlen import Sight
 
 TREE = "sightline_tree"
 """Name of the attention implementation that decoders are switched to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How a layer scores keys, from what transformers hands an attention function."""
+
+    scale: float
+    window: int
+    """Most tokens it looks back, itself included; 0: no limit."""
+    cap: float
+    """Scores go through ``cap * tanh(score / cap)``; 0: as they are."""
+
+    @classmethod
+    def of(cls, query: Tensor, given: Mapping[str, Any]) -> Scoring:
+        scale = given.get("scaling") or query.shape[-1] ** -0.5
+        return cls(scale=scale, window=given.get("sliding_window") or 0, cap=given.get("softcap") or 0.0)
+
+    def capped(self, scores: Tensor) -> Tensor:
+        return self.cap * torch.tanh(scores / self.cap) if self.cap else scores
 
 
 def tree_attention(
@@ -33,27 +54,36 @@ def tree_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     tree_plan: TreePlan | None = None,
-    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers' interface: query [1,H,T,d], key and value [1,Hkv,T,d].
 
-    Without a plan (generation, the model's own forward) it is transformers' sdpa.
+    Without a plan (generation, the model's own forward) it is transformers' sdpa, but for scores with a cap, which
+    that one does not take.
 
     Returns:
         [1,T,H,d] and no attention weights.
+
+    Raises:
+        UnsupportedError: scores with a cap in a form that has none.
     """
+    scoring = Scoring.of(query, kwargs)
+    call: Callable[..., Tensor] = partial(_masked, scoring=scoring, dropout=kwargs.get("dropout", 0.0))
+    if tree_plan is None and scoring.cap:
+        return call(query, key, value, attention_mask).transpose(1, 2), None
     if tree_plan is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
-    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    window, plan = sliding_window or 0, tree_plan
-    call: Callable[..., Tensor] = partial(_masked, scale=scale, dropout=kwargs.get("dropout", 0.0))
+    window, plan = scoring.window, tree_plan
     if plan.form == "dense":
         return call(query, key, value, plan.dense_mask(window, query.dtype)).transpose(1, 2), None
     if plan.gather is None and plan.merge is None:
         return _by_segments(call, plan, query, key, value, window), None
-    output = _without_masks(plan, query, key, value, Sight(causal=True, window=window, scale=scale))
+    if scoring.cap:
+        raise UnsupportedError(
+            f"the model caps its attention scores, and model.attention {plan.form} does not. Set it to segments or auto"
+        )
+    output = _without_masks(plan, query, key, value, Sight(causal=True, window=window, scale=scoring.scale))
     if plan.single:
         single = _one_by_one(call, plan, query, key, value, window)[0]
         output = torch.index_copy(output, 0, _rows_of(plan), single.to(output.dtype))
@@ -138,19 +168,37 @@ def _lower_right(queries: int, keys: int, dtype: torch.dtype, device: torch.devi
     return mask.triu_(keys - queries + 1)
 
 
-def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float, dropout: float) -> Tensor:
-    """[B,H,q,d]: torch's kernel; without a mask it is causal.
+def _masked(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scoring: Scoring, dropout: float
+) -> Tensor:
+    """[B,H,q,d]: torch's kernel, or written out where scores have a cap; without a mask it is causal.
 
     On CUDA a kernel is named: with a mask torch takes cuDNN's, which plans anew for every length. That one and the
     flash kernel are the only ones that take fewer key heads.
     """
-    call = partial(scaled_dot_product_attention, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scale)
+    call = partial(
+        scaled_dot_product_attention, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scoring.scale
+    )
     groups = query.shape[1] // key.shape[1]
+    if scoring.cap:
+        key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+        return _capped(query, key, value, mask, scoring, dropout)
     if not query.is_cuda:
         return call(query, key, value, enable_gqa=groups > 1)
     key, value = (part.repeat_interleave(groups, dim=1) if groups > 1 else part for part in (key, value))
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         return call(query.contiguous(), key.contiguous(), value.contiguous())
+
+
+def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scoring: Scoring, dropout: float) -> Tensor:
+    """[B,H,q,d] by plain products, as no kernel of torch caps scores; the mask is additive, bool or causal (None)."""
+    scores = scoring.capped(scoring.scale * query @ key.transpose(-1, -2))
+    if mask is None:
+        mask = _lower_right(query.shape[2], key.shape[2], query.dtype, query.device)
+    low = hidden(scores.dtype)
+    scores = scores.masked_fill(~mask, low) if mask.dtype == torch.bool else scores + mask
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    return torch.dropout(weights, dropout, train=dropout > 0) @ value
 
 
 AttentionInterface.register(TREE, tree_attention)

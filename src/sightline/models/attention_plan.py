@@ -1,7 +1,7 @@
 """Who sees whom in a flat batch, and in which calls it is computed: made on the host, once per batch.
 
 A token sees what lies before it on the path from the root of its tree, and all of its own block, if it is in one
-(``Batch.block``); where a layer has a sliding window, no farther back than that.
+(``Batch.block``); where a layer has a sliding window, no farther back than that (``Batch.whole``: but for its block).
 
 =========  =======================================================================================================
 form       how
@@ -100,6 +100,8 @@ class TreePlan:
     """[T] long: tokens before it on its path."""
     block: Tensor | None
     """[T] long: tokens of equal value >= 0 see each other; None: there are no blocks."""
+    whole: bool
+    """Whether they do so under a window as well."""
     single: tuple[int, ...] = ()
     """Segments that are computed one by one."""
     blocked: frozenset[int] = frozenset()
@@ -114,11 +116,12 @@ class TreePlan:
         """[..., q, k] bool, for positions [..., q] and [..., k]."""
         seen = self.sees[self.segment[queries][..., :, None], self.segment[keys][..., None, :]]
         behind = self.depth[queries][..., :, None] - self.depth[keys][..., None, :]
-        before = behind >= 0
-        if self.block is not None:
-            own = self.block[queries][..., :, None]
-            before |= (own == self.block[keys][..., None, :]) & (own >= 0)
-        return seen & before & (behind < window) if window else seen & before
+        near, before = behind < window if window else seen, behind >= 0
+        if self.block is None:
+            return seen & near & before
+        own = self.block[queries][..., :, None]
+        inside = (own == self.block[keys][..., None, :]) & (own >= 0)
+        return seen & (near & before | inside if self.whole else near & (before | inside))
 
     def mask(self, name: object, queries: Tensor, keys: Tensor, window: int, dtype: torch.dtype) -> Tensor:
         """Additive mask of ``visible``, kept under ``name``.
@@ -188,6 +191,7 @@ def plan_attention(batch: Batch, form: Form) -> TreePlan:
         sees=_sent(_sees(parents), device),
         depth=_sent(depth, device),
         block=batch.block,
+        whole=batch.whole,
         single=single,
         blocked=blocked,
         stack=stack,
@@ -207,11 +211,20 @@ def best_form(batch: Batch, text: Any, dtype: torch.dtype) -> Form:
     device = batch.tokens.device
     if torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    if not kernel_takes(device, dtype, size):
+    size, heads = key_shape(text)
+    if not kernel_takes(device, dtype, size) or getattr(text, "attn_logit_softcapping", None):
         return "segments"
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return cheaper_form(batch, key_bytes=2 * heads * size * dtype.itemsize, windows=has_windows(text))
+
+
+def key_shape(text: Any) -> tuple[int, int]:
+    """Largest head size and most key heads of a decoder of this config; layers may differ (Gemma 4)."""
+    own = getattr(text, "per_layer_config", None)
+    layers = [own[layer] for layer in range(text.num_hidden_layers)] if own else [text]
+    even = text.hidden_size // text.num_attention_heads
+    sizes = [getattr(layer, "head_dim", None) or even for layer in layers]
+    heads = [getattr(layer, "num_key_value_heads", None) or text.num_attention_heads for layer in layers]
+    return max(sizes), max(heads)
 
 
 def has_windows(text: Any) -> bool:
@@ -224,8 +237,8 @@ def has_windows(text: Any) -> bool:
 def cheaper_form(batch: Batch, *, key_bytes: int, windows: bool) -> Literal["gather", "merge"]:
     """Which of the forms without masks a batch should take on a GPU.
 
-    ``merge`` costs a second call and a join, ``gather`` a copy of every key on every path, in both passes: it wins
-    where that is small (``benchmarks.gpu`` has the figures).
+    ``merge`` costs a second call and a join, ``gather`` a copy of every key on every path, in both passes: it was faster
+    wherever it was measured (docs/performance.md), and stays the choice until its copies would take much memory.
 
     Args:
         batch: in layout ``packed`` or ``tree``.
@@ -242,7 +255,7 @@ def cheaper_form(batch: Batch, *, key_bytes: int, windows: bool) -> Literal["gat
     return "merge" if copied * key_bytes > MERGE_ABOVE else "gather"
 
 
-MERGE_ABOVE = 64 * 2**20
+MERGE_ABOVE = 512 * 2**20
 """Bytes of copied keys and values per layer."""
 
 

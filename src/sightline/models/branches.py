@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from sightline.models.attention import tree_attention
+from sightline.models.attention import Scoring, tree_attention
 from sightline.models.attention_plan import TreePlan
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy, decoders
@@ -53,9 +53,9 @@ class Branches:
         ]
         self.mask = self._mask()
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int) -> Tensor:
-        """One new token per row: notes its key and value [R,H,1,d], and attends with query [R,H*g,1,d] to all of
-        its branch and trunk, or to the last ``window`` tokens, itself included (0: all).
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """One new token per row: notes its key and value [R,H,1,d], and attends with query [R,H*g,1,d] to its branch
+        and trunk.
 
         Returns:
             [R,1,H*g,d].
@@ -64,12 +64,12 @@ class Branches:
         heads, size = key.shape[1], key.shape[-1]
         keys, values = (self._note(layer, part, new) for part, new in enumerate((key, value)))
         # [P,H,n,g,d]: g query heads share a key head
-        query = (query * scaling).view(self.prompts, self.n, heads, -1, size).transpose(1, 2)
+        query = (query * scoring.scale).view(self.prompts, self.n, heads, -1, size).transpose(1, 2)
         shape = query.shape[:4]
         flat = (self.prompts, heads, -1)
-        seen = (query.reshape(*flat, size) @ trunk_keys.transpose(-1, -2)).view(*shape, -1)
-        grown = query @ keys.transpose(-1, -2)
-        if window:
+        seen = scoring.capped(query.reshape(*flat, size) @ trunk_keys.transpose(-1, -2)).view(*shape, -1)
+        grown = scoring.capped(query @ keys.transpose(-1, -2))
+        if window := scoring.window:
             seen = seen.masked_fill(self._left_behind(window), -torch.inf)
             grown[..., : max(0, self.length + 1 - window)] = -torch.inf
         if self.mask is not None:
@@ -142,8 +142,17 @@ def branch_attention(
     """Attention function for transformers' interface: a decoding step, or the prefill where there is a plan."""
     if branches is None:
         return tree_attention(module, query, key, value, attention_mask, tree_plan, **kwargs)
-    layer, window = int(module.layer_idx), kwargs.get("sliding_window") or 0  # type: ignore[arg-type]
-    return branches.attend(layer, query, key, value, kwargs["scaling"], window), None
+    return branches.attend(_holder(module), query, key, value, Scoring.of(query, kwargs)), None
+
+
+def _holder(module: Any) -> int:
+    """The layer whose keys and values a layer reads: its own, or where late layers share, the last of its kind that
+    has some."""
+    if not getattr(module, "is_kv_shared_layer", False):
+        return int(module.layer_idx)
+    kinds = module.config.layer_types
+    own = kinds[: len(kinds) - module.config.num_kv_shared_layers]
+    return len(own) - 1 - own[::-1].index(module.layer_type)
 
 
 AttentionInterface.register(BRANCHES, branch_attention)
@@ -152,12 +161,13 @@ AttentionMaskInterface.register(BRANCHES, sdpa_mask)
 
 @contextmanager
 def decoding(policy: Policy) -> Iterator[None]:
-    """Evaluation mode, no gradient, and the decoder's attention switched; all restored on leaving.
+    """Evaluation mode, no gradient, and the decoder's attention switched where it shares by mask; all restored on
+    leaving.
 
     Not ``inference_mode``: a tensor that is cached while sampling may be read while training.
     """
     modes = [(module, module.training) for module in policy.modules()]
-    switched = decoders(policy.language)
+    switched = decoders(policy.language) if "tree" in policy.family.layouts else []
     before = [decoder.config._attn_implementation for decoder in switched]
     try:
         policy.eval()
@@ -185,20 +195,18 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
         the branches; logits [P,V] of each prompt's first answer token; the position of that token, [P] or [3,P].
     """
     batch = lay_out([_one_tree(groups)], "tree", policy.family, policy.config).to(policy.device)
-    embeds = policy.base.get_input_embeddings()(batch.tokens)
-    if batch.vision:
-        features = policy.image_features(batch)[batch.feature]
-        embeds = embeds.index_copy(0, batch.placeholder, features.to(embeds.dtype))
+    embeds, inputs = policy.embed(batch)
     cache, plan = DynamicCache(), policy.plan(batch, embeds.dtype)
     output = policy.language(
-        inputs_embeds=embeds[None],
+        inputs_embeds=embeds,
         position_ids=batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None],
         attention_mask=embeds.new_zeros(1, 1, 1, 1),
         past_key_values=cache,
         use_cache=True,
         tree_plan=plan,
+        **inputs,
     )
-    logits = policy.base.get_output_embeddings()(output.last_hidden_state[0, batch.source])
+    logits = policy.logits(output.last_hidden_state[0, batch.source])
     places, lengths = _places(batch, plan)
     trunk = [
         tuple(part[0, :, places].transpose(0, 1).contiguous() for part in (x.keys, x.values)) for x in cache.layers
@@ -209,15 +217,18 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
 def step(policy: Policy, branches: Branches, tokens: Tensor, positions: Tensor) -> Tensor:
     """One more token [R] at positions [R] or [3,R] for every branch; the logits [R,V] of the next one."""
     embeds = policy.base.get_input_embeddings()(tokens)[:, None]
+    marks = torch.zeros_like(tokens, dtype=torch.bool)[:, None]
+    inputs = policy.family.layer_inputs(policy.language, tokens[:, None], marks, ())
     output = policy.language(
         inputs_embeds=embeds,
         position_ids=positions[..., None],
         attention_mask=embeds.new_zeros(1, 1, 1, 1),
         use_cache=False,
         branches=branches,
+        **inputs,
     )
     branches.advance()
-    logits: Tensor = policy.base.get_output_embeddings()(output.last_hidden_state[:, 0])
+    logits: Tensor = policy.logits(output.last_hidden_state[:, 0])
     return logits
 
 

@@ -7,6 +7,7 @@ hooks by which transformers takes hidden states out of CLIP's cut their graphs i
 
 from __future__ import annotations
 
+import torch._functorch.config as functorch
 from torch import nn
 from torch._dynamo import config
 from torch._dynamo.utils import counters
@@ -16,13 +17,23 @@ GRAPHS = 32
 """Most graphs of one code object before torch gives up and runs it as it is; its own limit of 8 falls short where
 several models are trained, scored and sampled in one process."""
 
+KEPT = 0.9
+"""Share of what a layer would keep for its backward pass that it may keep: norms and activations are computed again, a
+quarter of the memory for a hundredth of the time; attention and matrix products are not."""
+
 
 def compile_layers(language: nn.Module, backend: str = "inductor") -> None:
-    """Compiles the layers of a decoder at their first call. Changes no result beyond rounding."""
+    """Compiles the layers of a decoder at their first call. Changes no result beyond rounding.
+
+    In half precision results are rounded where they are without compiling, so that policy and reference, which are
+    different graphs, still begin alike.
+    """
     config.recompile_limit = max(config.recompile_limit, GRAPHS)
+    functorch.activation_memory_budget = KEPT
+    options = {"emulate_precision_casts": True} if backend == "inductor" else None
     for module in language.modules():
         if isinstance(module, GradientCheckpointingLayer):
-            module.compile(dynamic=True, backend=backend)
+            module.compile(dynamic=True, backend=backend, options=options)
 
 
 def graphs() -> int:

@@ -21,6 +21,10 @@ class Family:
     """One model family of transformers, as far as Sightline must know it."""
 
     name: str
+    title: str = ""
+    """Its models as people name them."""
+    pictures: str = ""
+    """How a picture becomes tokens, in a few words."""
     model_types: tuple[str, ...]
     """``config.model_type`` values it covers."""
     language: str
@@ -35,18 +39,43 @@ class Family:
     """Concatenates the processor outputs of several images."""
     positions: PositionFn
     """(placeholder mask [L] bool, images in order of occurrence, model config) -> [L] or [3,L] rope positions."""
+    placeholder: Callable[[Any], int] = lambda processor: int(processor.image_token_id)
+    """Id that stands for one row of image features, from the processor: in most families also a picture's mark in
+    the chat template (``processor.image_token``)."""
+    around: tuple[str, str] = ("", "")
+    """Text that the processor writes before and after every picture, and that is tokenized with its neighbours."""
+    count: Callable[[Any, tuple[int, int]], int] = lambda processor, size: counted(processor, size)
+    """(processor, (height, width)) -> tokens of a picture of that size, all that stand between ``around``."""
+    features: Callable[[Any, Mapping[str, Tensor]], Tensor] = lambda model, vision: pooled_features(model, vision)
+    """(model, its vision inputs) -> [features, D], one for each placeholder; or [features, (1+n)D] where the decoder
+    adds n further blocks of D between its layers."""
+    layer_inputs: Callable[[Any, Tensor, Tensor, Sequence[Tensor]], dict[str, Any]] = lambda *_: {}
+    """Further inputs of the decoder, from (decoder, tokens [B,L], placeholder mask [B,L], the n further blocks
+    [K,D]); there are none of these without pictures."""
     config_keys: tuple[tuple[str, ...], ...] = (("text_config",), ("vision_config",))
     """What its config.json must have for its sizes to be known, one of each."""
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Prefixes of parameters that the forward never uses (frozen, or DDP would wait for them)."""
-    row_inputs: Callable[[Tensor], dict[str, Tensor]] = lambda placeholders: {}
-    """Further inputs of the model's own forward, from the placeholder mask [B,L]."""
+    row_inputs: Callable[[Tensor, Tensor, Mapping[str, Tensor]], dict[str, Tensor]] = lambda marks, blocks, vision: {}
+    """Further inputs of the model's own forward, from the masks [B,L] of placeholders and of tokens in a block
+    (``prefix_rule``), and the joined pictures."""
+    step_inputs: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = lambda inputs: {}
+    """From the ``row_inputs`` [1,L,..] of a prompt, those [1,1,..] of every token that follows it."""
+    pick: Callable[[Mapping[str, Tensor], int, int], dict[str, Tensor]] | None = None
+    """(joined pictures, first, last) -> those of [first, last), where the model's own forward mixes rows of a batch:
+    it then sees one row at a time."""
     check_pictures: Callable[[Any, Any], None] = lambda config, processor: None
     """(model config, processor): raises RecipeError where the processor makes other pictures than the tower takes."""
     prefix_rule: Literal["causal", "image_block", "full"] = "causal"
     """What tokens of a prompt see beside what is before them: nothing; ``image_block``: the rest of their picture
     (placeholders without another token between them); ``full``: the whole prompt."""
+    caps_logits: bool = False
+    """Whether its logits go through ``cap * tanh(logit / cap)``, ``final_logit_softcapping`` in the text config."""
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
+    reason: str = ""
+    """Why it has no other layouts, as a clause."""
+    by_config: Callable[[Family, Any], Family] = lambda family, config: family
+    """The declaration for one config, where models of a family differ."""
 
     def part_of(self, name: str) -> str:
         """Part (``language``, ``projector``, ``vision``) of a parameter, by its name in the transformers model."""
@@ -57,10 +86,21 @@ class Family:
     def check_layout(self, layout: LayoutName) -> None:
         """Raises UnsupportedError where this family cannot be laid out in that way."""
         if layout not in self.layouts:
+            why = f": {self.reason}" if self.reason else ""
             raise UnsupportedError(
-                f"family {self.name!r} does not support layout {layout!r} (it supports {sorted(self.layouts)}). "
+                f"family {self.name!r} does not support layout {layout!r} (it supports {sorted(self.layouts)}){why}. "
                 f"Set model.layout to one of these"
             )
+
+
+def pooled_features(model: Any, vision: Mapping[str, Tensor]) -> Tensor:
+    """What ``get_image_features`` of most models gives, picture behind picture."""
+    return torch.cat(list(model.get_image_features(**vision, return_dict=True).pooler_output))
+
+
+def counted(processor: Any, size: tuple[int, int]) -> int:
+    """Tokens of a picture as most processors count them, the way vLLM asks."""
+    return int(processor._get_num_multimodal_tokens(image_sizes=[size])["num_image_tokens"][0])
 
 
 def text_positions(placeholders: np.ndarray, images: Sequence[ImageInputs], config: Any) -> np.ndarray:
@@ -96,12 +136,15 @@ def family_of(config: Any) -> Family:
     Raises:
         UnsupportedError: no family declares this ``model_type``.
     """
-    from sightline.models.families import FAMILIES
+    from sightline.models.families import FAMILIES, REFUSED
 
     for family in FAMILIES:
         if config.model_type in family.model_types:
-            return family
+            return family.by_config(family, config)
     known = sorted(kind for family in FAMILIES for kind in family.model_types)
+    if config.model_type in REFUSED:
+        why = REFUSED[config.model_type]
+        raise UnsupportedError(f"model type {config.model_type!r} is refused: {why}. Take one of {', '.join(known)}")
     raise UnsupportedError(
         f"model type {config.model_type!r} is not supported (known: {', '.join(known)}). "
         f"Declare it in sightline/models/families/, as the smallest file there shows"

@@ -246,6 +246,7 @@ class _Builder:
             parent=torch.tensor(self.parents, dtype=torch.long),
             length=torch.from_numpy(lengths),
             block=torch.from_numpy(block) if self.num_blocks else None,
+            whole=self.family.prefix_rule == "full",
             blocked=tuple(np.unique(segment[block >= 0]).tolist()),
             vision=self.family.join([image.tensors for image in self.images]),
             image_tokens=tuple(image.num_tokens for image in self.images),

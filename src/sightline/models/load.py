@@ -112,19 +112,24 @@ def load_processor(spec: ModelSpec) -> Any:
         )
     processor.image_processor = _read(AutoImageProcessor, spec.path, backend=IMAGE_BACKEND)
     if spec.image_size is not None:
-        _resize(processor, spec.image_size)
+        _resize(processor, spec.image_size, spec.path)
     if spec.chat_template is not None:
         processor.chat_template = _template(spec.chat_template)
     return processor
 
 
-def _resize(processor: Any, size: dict[str, int]) -> None:
+def _resize(processor: Any, size: dict[str, int], path: str) -> None:
     """Sets the size of pictures, and tries it: processors look at its keys only when a picture comes."""
+    if getattr(processor.image_processor, "size", None) is None:
+        raise RecipeError(
+            f"model.image_size is set, and {type(processor.image_processor).__name__} takes none. Leave it out, and "
+            "set what it has instead in the model's processor config (Gemma 4: max_soft_tokens)"
+        )
     own = dict(processor.image_processor.size)
     processor.image_processor.size = size
     try:
         processor.image_processor(images=[Image.new("RGB", (64, 64))], return_tensors="pt")
-        processor._get_num_multimodal_tokens(image_sizes=[(64, 64)])
+        family_of(_read(AutoConfig, path)).count(processor, (64, 64))
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(
             f"model.image_size {size} does not suit {type(processor.image_processor).__name__} ({error}). "
@@ -143,7 +148,7 @@ def _template(path: str) -> str:
 def _read(loader: Any, path: str, **options: Any) -> Any:
     try:
         return loader.from_pretrained(path, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:  # ValueError: a folder without a model in it
+    except (OSError, ValueError, ImportError) as error:  # ValueError: a folder without a model in it
         first = str(error).strip().splitlines()[0]
         if "custom code" in first:
             first = "it brings code of its own to run, and code from model folders is never run"

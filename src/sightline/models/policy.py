@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ from sightline.models.compiled import compile_layers
 from sightline.models.family import Family
 from sightline.models.precision import Masters, save_model
 from sightline.models.rope import steady_length
+from sightline.models.rows import rows_hidden
 from sightline.models.score_head import ScoreHead
 from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
@@ -174,17 +174,26 @@ class Policy(nn.Module):
             if heads & {"logprobs", "entropy"}:
                 logprobs, entropy = self._logprobs(hidden[batch.source], batch.target, "entropy" in heads)
             if "collision" in heads:
-                collision = log_collision(self.base.get_output_embeddings(), hidden[batch.source])
+                collision = log_collision(self.logits, hidden[batch.source])
             if "reward" in heads:
                 assert self.score_head is not None
                 score = self.score_head(hidden[batch.last])
         return Scores(logprobs=logprobs, entropy=entropy, collision=collision, reward=score)
 
     def _logprobs(self, hidden: Tensor, target: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        head = self.base.get_output_embeddings()
-        if (linear := plain_linear(head)) is None:
-            return logprobs_through(head, hidden, target, entropy=entropy)
+        linear = plain_linear(self.base.get_output_embeddings())
+        if linear is None or self._cap is not None:
+            return logprobs_through(self.logits, hidden, target, entropy=entropy)
         return selected_logprobs(hidden, linear.weight, linear.bias, target, entropy=entropy)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[n,V] for hidden states [n,D], as the model's own forward makes them."""
+        logits: Tensor = self.base.get_output_embeddings()(hidden)
+        return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
+
+    @property
+    def _cap(self) -> float | None:
+        return self.config.get_text_config().final_logit_softcapping if self.family.caps_logits else None
 
     def keep_reference(self) -> None:
         """Makes the adapter's switch give the policy as it is now: new adapters are switched off, and a loaded one
@@ -231,9 +240,9 @@ class Policy(nn.Module):
         return torch.autocast(self.device.type, dtype=self.masters.dtype, cache_enabled=False)
 
     def image_features(self, batch: Batch) -> Tensor:
-        """[sum(image_tokens), D]: one pass of the vision tower over the distinct images."""
-        output = self.base.model.get_image_features(**batch.vision, return_dict=True)
-        features = torch.cat(list(output.pooler_output))
+        """[sum(image_tokens), D] or [.., (1+n)D] (``Family.features``): one pass of the vision tower over the
+        distinct images."""
+        features = self.family.features(self.base.model, batch.vision)
         assert features.shape[0] == sum(batch.image_tokens), "placeholders and image features disagree"
         return features
 
@@ -249,13 +258,21 @@ class Policy(nn.Module):
                 f"a row has {int(batch.positions.max()) + 1} positions, and the rotary embedding of this model changes "
                 f"for all rows of a call once one is longer than {limit}. Leave out what is longer"
             )
-        return self._rows(batch) if batch.layout == "rows" else self._flat(batch)
+        return rows_hidden(self.base, self.family, batch) if batch.layout == "rows" else self._flat(batch)
 
-    def _flat(self, batch: Batch) -> Tensor:
-        embeds = self.base.get_input_embeddings()(batch.tokens[None])  # no view: a compiled layer would tell it apart
+    def embed(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+        """[1,T,D] embeddings of a flat batch, pictures in their places, and further inputs of the decoder."""
+        ids = batch.tokens.index_fill(0, batch.placeholder, 0)[None]  # a placeholder may have no embedding of its own
+        embeds, more = self.base.get_input_embeddings()(ids), []  # no view: a compiled layer would tell it apart
         if batch.vision:
             features = self.image_features(batch) if batch.features is None else batch.features
-            embeds = embeds.index_copy(1, batch.placeholder, features[batch.feature][None].to(embeds.dtype))
+            first, *more = features[batch.feature].to(embeds.dtype).split(embeds.shape[2], dim=1)
+            embeds = embeds.index_copy(1, batch.placeholder, first[None])
+        marks = torch.zeros_like(ids, dtype=torch.bool).index_fill(1, batch.placeholder, True)
+        return embeds, self.family.layer_inputs(self.language, ids, marks, more)
+
+    def _flat(self, batch: Batch) -> Tensor:
+        embeds, inputs = self.embed(batch)
         positions = batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None]
         output = self.language(
             inputs_embeds=embeds,
@@ -264,6 +281,7 @@ class Policy(nn.Module):
             attention_mask=embeds.new_zeros(1, 1, 1, 1),
             use_cache=False,
             tree_plan=self.plan(batch, embeds.dtype),
+            **inputs,
         )
         return output.last_hidden_state[0]
 
@@ -280,29 +298,6 @@ class Policy(nn.Module):
         plan: TreePlan = batch.plans[form]
         return plan
 
-    def _rows(self, batch: Batch) -> Tensor:
-        """The model's own forward on right-padded rows: its positions, its masks, its merging of images."""
-        if batch.vision and not batch.placeholder.shape[0]:
-            with self._company(self.image_features(batch)):
-                return self._rows(replace(batch, vision={}))
-        column = torch.arange(int(batch.length.max()), device=batch.tokens.device)
-        kept = column[None, :] < batch.length.to(batch.tokens.device)[:, None]
-        ids = torch.zeros_like(kept, dtype=torch.long)
-        ids[kept] = batch.tokens
-        marks = torch.zeros_like(batch.tokens, dtype=torch.bool)
-        marks[batch.placeholder] = True
-        placeholders = torch.zeros_like(kept)
-        placeholders[kept] = marks
-        output = self.base.model(
-            input_ids=ids,
-            attention_mask=kept.long(),
-            use_cache=False,
-            **batch.vision,
-            **self.family.row_inputs(placeholders),
-        )
-        hidden: Tensor = output.last_hidden_state[kept]
-        return hidden
-
     def _reached(self, hidden: Tensor) -> Tensor:
         """Hidden states that a gradient flows from. Where only projector or tower are trained, those of text alone
         hang on nothing that is trained: a gradient of 0 then goes to the first trained parameter, so that there is a
@@ -312,17 +307,6 @@ class Policy(nn.Module):
             return hidden
         own = first.to_local() if isinstance(first, DTensor) else first  # spread over the ranks: its own share
         return hidden + own.reshape(-1)[:0].sum().to(hidden.dtype)
-
-    @contextmanager
-    def _company(self, features: Tensor) -> Iterator[None]:
-        """Gives features that no token stands for a gradient of 0: the model's own forward refuses them, where the
-        flat layouts copy none of them into the embeddings."""
-        embeddings = self.base.get_input_embeddings()
-        hook = embeddings.register_forward_hook(lambda module, inputs, output: output + features[:0].sum())
-        try:
-            yield
-        finally:
-            hook.remove()
 
     # --- saving ---
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from sightline.models import varlen
 from sightline.models.attention_plan import Gather, Merge
@@ -159,3 +160,31 @@ _gather.register_autograd(_gather_gradients, setup_context=_keep)
 _merge.register_fake(_like_forward)
 _merge_backward.register_fake(_like_backward)
 _merge.register_autograd(_merge_gradients, setup_context=_keep)
+
+
+# --- what they cost: torch's counters know no operators of others, and what costs nothing is computed again first ---
+
+
+def _flops_of_paths(queries: int, keys: int, sequences: int, width: int) -> int:
+    """Two products over about as many keys as a path has, as if nothing were masked."""
+    return 4 * width * queries * keys // max(1, sequences)
+
+
+@register_flop_formula(torch.ops.sightline.gather_attention)
+def _gather_flops(query: Any, key: Any, value: Any, plan: Any, *_: Any, **__: Any) -> int:
+    index, queries = plan[0], plan[3]
+    return _flops_of_paths(query[0], index[0], queries[0] - 1, query[1] * query[2])
+
+
+@register_flop_formula(torch.ops.sightline.merge_attention)
+def _merge_flops(query: Any, key: Any, value: Any, plan: Any, *_: Any, **__: Any) -> int:
+    trunks, own, shared = plan[1], plan[4], plan[6]
+    width = query[1] * query[2]
+    alone = _flops_of_paths(query[0], query[0], own[0] - 1, width)
+    return alone + _flops_of_paths(plan[0][0], trunks[0], shared[0] - 1, width)
+
+
+@register_flop_formula([torch.ops.sightline.gather_attention_backward, torch.ops.sightline.merge_attention_backward])
+def _backward_flops(grad: Any, inputs: Any, outputs: Any, plan: Any, *_: Any, **__: Any) -> int:
+    forward = _gather_flops if len(plan) == 6 else _merge_flops
+    return 5 * forward(*inputs, plan) // 2

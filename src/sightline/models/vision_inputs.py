@@ -42,6 +42,31 @@ def check_tiles(config: Any, processor: Any) -> None:
             f"the processor makes tiles of {_crop(made)}, the vision tower takes {side}x{side}. {_REMEDY}"
         )
     _check_filled(made, side, exact=True)
+    _check_same_grids(config, made)
+
+
+def check_grids(config: Any, processor: Any) -> None:
+    """LLaVA-OneVision: tiles of the tower's size, on the grids that the model knows, and as many tokens.
+
+    Raises:
+        RecipeError: Tiles would have another size or other grids, or a picture another number of tokens.
+    """
+    vision, made = config.vision_config, processor.image_processor
+    if (produced := _sides(made.size)) != (vision.image_size,) * 2:
+        raise RecipeError(
+            f"the processor makes tiles of {produced}, the vision tower takes {vision.image_size}. {_REMEDY}"
+        )
+    here = (processor.num_image_tokens, processor.vision_aspect_ratio)
+    there = ((vision.image_size // vision.patch_size) ** 2, config.vision_aspect_ratio)
+    if here != there:
+        raise RecipeError(
+            f"the processor counts {here[0]} tokens a tile and lays out by {here[1]!r}, the model makes {there[0]} "
+            f"and lays out by {there[1]!r}. {_REMEDY}"
+        )
+    _check_same_grids(config, made)
+
+
+def _check_same_grids(config: Any, made: Any) -> None:
     grids = [sorted(map(tuple, owner.image_grid_pinpoints)) for owner in (config, made)]
     if grids[0] != grids[1]:
         raise RecipeError(f"the processor lays tiles on {grids[1]}, the model knows {grids[0]}. {_REMEDY}")
@@ -62,6 +87,55 @@ def check_patches(config: Any, processor: Any) -> None:
     }
     if here != there:
         raise RecipeError(f"the processor makes patches of {here}, the vision tower takes {there}. {_REMEDY}")
+
+
+def check_tile(config: Any, processor: Any) -> None:
+    """InternVL, Gemma 3, PaliGemma, Mllama: every tile has the tower's size, and as many tokens as the model makes.
+
+    Raises:
+        RecipeError: They differ.
+    """
+    vision, made = config.vision_config, processor.image_processor
+    side = vision.image_size
+    pairs = {"tiles": (_sides(made.size), (side, side) if isinstance(side, int) else tuple(side))}
+    tokens = getattr(config, "image_seq_length", None) or getattr(config, "mm_tokens_per_image", None)
+    if tokens is not None:
+        pairs["tokens a tile"] = (processor.image_seq_length, tokens)
+    if hasattr(vision, "max_num_tiles"):
+        pairs["most tiles"] = (made.max_image_tiles, vision.max_num_tiles)
+    _check_same(pairs)
+
+
+def check_split(config: Any, processor: Any) -> None:
+    """Idefics3 and SmolVLM: tiles of the tower's size, shuffled into as many tokens.
+
+    Raises:
+        RecipeError: They differ.
+    """
+    vision, made = config.vision_config, processor.image_processor
+    tokens = int((vision.image_size // vision.patch_size) ** 2 / config.scale_factor**2)
+    tile = made.max_image_size["longest_edge"]
+    _check_same({"tiles": (tile, vision.image_size), "tokens a tile": (processor.image_seq_len, tokens)})
+
+
+def check_merged(config: Any, processor: Any) -> None:
+    """Mistral 3 and Gemma 4: patches of the tower's size, merged as many at a time.
+
+    Raises:
+        RecipeError: They differ.
+    """
+    vision, made = config.vision_config, processor.image_processor
+    merges = getattr(vision, "pooling_kernel_size", None) or config.spatial_merge_size
+    own = getattr(made, "pooling_kernel_size", None)
+    patch, merged = (made.patch_size, own) if own else (processor.patch_size, processor.spatial_merge_size)
+    _check_same({"patches": (patch, vision.patch_size), "merged": (merged, merges)})
+
+
+def _check_same(pairs: Mapping[str, tuple[Any, Any]]) -> None:
+    """Each of (what the processor makes, what the model takes)."""
+    for name, (here, there) in pairs.items():
+        if here != there:
+            raise RecipeError(f"the processor makes {name} of {here}, the model takes {there}. {_REMEDY}")
 
 
 def check_crop(processor: Any) -> None:
@@ -125,7 +199,7 @@ def resized_pixels(processor: Any, size: tuple[int, int]) -> int:
     (LLaVA-NeXT) and patches (Qwen-VL) have fixed grids or a most.
     """
     made = processor.image_processor
-    wanted = dict(made.size)
+    wanted = dict(made.size or {})  # Gemma 4 counts patches instead
     shortest, longest = wanted.get("shortest_edge"), wanted.get("longest_edge")
     if not made.do_resize or shortest is None or longest is not None or hasattr(made, "image_grid_pinpoints"):
         return 0

@@ -245,9 +245,11 @@ class TrainSpec:
     shuffle: bool = True
     log_every: int = Field(default=1, ge=1, le=_MOST)
     eval_every: int | None = Field(default=None, ge=1, le=_MOST)
-    save_every: int | None = Field(default=None, ge=1, le=_MOST)
-    """None: only at the end."""
+    save_every: int | None = Field(default=100, ge=1, le=_MOST)
+    """Optimizer steps between checkpoints, which a stopped run goes on from; there is one at the end as well. None:
+    only at the end."""
     keep_checkpoints: int = Field(default=2, ge=1, le=_MOST)
+    """How many of the newest stay."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Beside ``metrics.jsonl``, which is always written."""
     workers: int = Field(default=1, ge=0, le=_MOST)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
-from sightline.report.table import number
+from sightline.report.table import ZERO, number
 
 METRICS: Mapping[str, str] = {"hal": "Hal", "chair": "CHAIR", "cover": "Cover", "accuracy": "yes/no"}
 """Metric of scenes to its name for people, in the order of the columns. All are shares in [0, 1]."""
@@ -56,11 +56,11 @@ class Standing:
         if not self.changes:
             return ""
         hal, cover = self.changes["hal"], self.changes["cover"]
-        if hal.low > 0:
+        if hal.low > ZERO:
             return "worsens"
-        if hal.high >= 0:
+        if hal.high >= -ZERO:
             return "no clear change of Hal"
-        return "Hal falls, Cover too" if cover.high < 0 else "improves"
+        return "Hal falls, Cover too" if cover.high < -ZERO else "improves"
 
 
 SIGNS: Mapping[Verdict, str] = {

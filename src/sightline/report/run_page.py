@@ -18,6 +18,7 @@ Records = Sequence[dict[str, Any]]
 
 _CHARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Loss", "", {"loss": "training", "eval/loss": "held out"}),
+    ("Negative log-likelihood of a token", "nats", {"nll": "training", "eval/nll": "held out"}),
     (
         "Preference accuracy",
         "share of pairs",
@@ -109,7 +110,8 @@ def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
     for title, unit, metrics in charts:
         lines = [_line(records, metric, label) for metric, label in metrics.items() if metric in names]
         if lines:
-            curves.append(Curve(title=f"{prefix}{title}", lines=lines, y_label=unit))
+            noisy = "learning_rate" not in metrics
+            curves.append(Curve(title=f"{prefix}{title}", lines=lines, y_label=unit, noisy=noisy))
     return curves
 
 

@@ -36,6 +36,8 @@ class Curve:
     """Unit, written above the axis."""
     note: str = ""
     """One sentence below the chart."""
+    noisy: bool = True
+    """False: the values are exact, and no running mean is drawn."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class _Scale:
 def chart(curve: Curve) -> str:
     """A line chart with axes, ticks, labels and a legend.
 
-    A series of more than 60 points is drawn faint, with its running mean over a twentieth of the
+    A noisy series of more than 60 points is drawn faint, with its running mean over a twentieth of the
     series on top.
     """
     lines = [(line.name, points) for line in curve.lines if (points := _finite(line))]
@@ -67,7 +69,7 @@ def chart(curve: Curve) -> str:
     parts = [*_axes(curve, x, y)]
     for index, (_, points) in enumerate(lines):
         kind = index % 4 + 1
-        if len(points) > 60:
+        if curve.noisy and len(points) > 60:
             parts.append(_path(_thin(points), x, y, f"line faint c{kind}"))
             points = _running_mean(points, len(points) // 20)
         parts.append(_path(_thin(points), x, y, f"line c{kind}"))
@@ -125,24 +127,29 @@ def _round_step(rough: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
 
 
-def _tick(value: float) -> str:
-    text = f"{value:.0e}" if value and (abs(value) < 1e-3 or abs(value) >= 1e6) else f"{value:,.6g}"
-    return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+def _labels(ticks: Sequence[float]) -> list[str]:
+    """All of one axis written alike: with a power of ten where one of them is very small or large."""
+    short = all(tick == 0 or 1e-4 <= abs(tick) < 1e6 for tick in ticks)
+    return [(f"{tick:,.6g}" if short or tick == 0 else _power(tick)).replace("-", "−") for tick in ticks]
+
+
+def _power(value: float) -> str:
+    """``1.5e-5``."""
+    digits, exponent = f"{value:.5e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _axes(curve: Curve, x: _Scale, y: _Scale) -> list[str]:
     parts = []
-    for tick in y.ticks:
+    for tick, label in zip(y.ticks, _labels(y.ticks), strict=True):
         at = f"{y(tick):.1f}"
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(
-            f'<text x="{_LEFT - 7}" y="{at}" text-anchor="end" dominant-baseline="central">{_tick(tick)}</text>'
-        )
+        parts.append(f'<text x="{_LEFT - 7}" y="{at}" text-anchor="end" dominant-baseline="central">{label}</text>')
     floor = HEIGHT - _BOTTOM
-    for tick in x.ticks:
+    for tick, label in zip(x.ticks, _labels(x.ticks), strict=True):
         at = f"{x(tick):.1f}"
         parts.append(f'<line class="axis" x1="{at}" x2="{at}" y1="{floor}" y2="{floor + 4}"/>')
-        parts.append(f'<text x="{at}" y="{floor + 16}" text-anchor="middle">{_tick(tick)}</text>')
+        parts.append(f'<text x="{at}" y="{floor + 16}" text-anchor="middle">{label}</text>')
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>')
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(curve.x_label)}</text>')

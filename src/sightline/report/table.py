@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from sightline.evaluation.statistics import Interval
+
+ZERO: Final = 1e-6
+"""A difference no larger is none: so much is left where sums of floats should cancel."""
 
 Verdict = Literal["better", "worse", "no clear change", "changed", ""]
 """``changed`` is a clear change of a metric that is neither good nor bad; empty: nothing to compare."""
@@ -46,7 +49,7 @@ class Row:
         """What the interval of the difference says; a difference that may be 0 is no clear change."""
         if self.difference is None or math.isnan(self.difference.value):
             return ""
-        if self.difference.low <= 0 <= self.difference.high:
+        if self.difference.low <= ZERO and self.difference.high >= -ZERO:
             return "no clear change"
         if self.better == "neither":
             return "changed"
@@ -59,11 +62,18 @@ _STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "no clear chan
 
 
 def number(value: float, unit: str, *, signed: bool = False) -> str:
-    """A value with one decimal, a fraction with three; a share in percent. A typographic minus; NaN is a dash."""
+    """A value with one decimal, a fraction with three; a share in percent. A typographic minus; NaN is a dash.
+
+    A difference (``signed``) that is not zero gets as many decimals as show it: ``[+0.02, +1.4]`` is clear, and as
+    ``[0.0, +1.4]`` would not look so.
+    """
     if math.isnan(value):
         return "–"
     decimals = 3 if unit == "fraction" else 1
-    shown = round(100 * value if unit == "percent" else value, decimals) + 0.0
+    exact = 100 * value if unit == "percent" else value
+    if signed and abs(value) > ZERO and not round(exact, decimals):
+        decimals = -math.floor(math.log10(abs(exact)))
+    shown = round(exact, decimals) + 0.0
     text = f"{shown:+.{decimals}f}" if signed and shown else f"{shown:.{decimals}f}"
     return text.replace("-", "−")
 
@@ -83,7 +93,7 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     compared = any(row.after is not None for row in rows)
     caption = "shares in %; brackets: bootstrap 95 % interval"
     if compared:
-        caption += "  ✓ better  ✗ worse  ≈ unclear"
+        caption += "\n✓ better  ✗ worse  ≈ unclear"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), caption=caption, caption_justify="left")
     table.add_column("metric", no_wrap=True)
     for title in ("before", "after", "difference") if compared else ("value",):

@@ -19,6 +19,7 @@ from sightline.models.limits import Limits
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.models.rope import steady_length
+from sightline.models.row_branches import RowBranches, prefill_rows, step_rows
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import Progress
@@ -102,10 +103,10 @@ class HFEngine:
     def _sample(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec, n: int, uniform: Tensor) -> _Samples:
         """The decoding loop. ``uniform`` [rows, max_new_tokens], rows prompt-major."""
         device = self.policy.device
-        forbidden, ends = (torch.tensor(ids, device=device) for ids in (self.forbidden, self.ends))
+        forbidden, ends = (torch.tensor(ids, dtype=torch.long, device=device) for ids in (self.forbidden, self.ends))
         uniform = uniform.to(device)
         samples = _Samples.empty(uniform.shape[0], sampling.max_new_tokens, device)
-        branches, logits, positions = prefill(self.policy, groups, n)
+        branches, logits, positions = self._prefill(groups, n)
         logits, positions = logits.repeat_interleave(n, 0), positions.repeat_interleave(n, -1)
         row = torch.arange(uniform.shape[0], device=device)
         for index in range(sampling.max_new_tokens):
@@ -116,9 +117,17 @@ class HFEngine:
             kept = _compact(branches, ended)
             if kept is not None:
                 row, tokens, positions = row[kept], tokens[kept], positions[..., kept]
-            logits = step(self.policy, branches, tokens, positions)
+            logits = self._step(branches, tokens, positions)
             positions = positions + 1
         return samples
+
+    def _prefill(self, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches | RowBranches, Tensor, Tensor]:
+        return (prefill if "tree" in self.policy.family.layouts else prefill_rows)(self.policy, groups, n)
+
+    def _step(self, branches: Branches | RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
+        if isinstance(branches, Branches):
+            return step(self.policy, branches, tokens, positions)
+        return step_rows(self.policy, branches, tokens, positions)
 
     def _check_length(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec) -> None:
         limit = min(self.limits.context, steady_length(self.policy.config) or sys.maxsize)
@@ -183,7 +192,10 @@ def placeholder_ids(policy: Policy) -> list[int]:
     """Ids that stand for pictures, videos and their borders: they can never be part of an answer."""
     config = policy.config.to_dict()
     named = {value for key, value in config.items() if PLACEHOLDER_KEY.fullmatch(key) and value is not None}
-    return sorted(named | {policy.processor.image_token_id})
+    processor = policy.processor
+    own = {processor.image_token_id, policy.family.placeholder(processor), *processor.image_token_ids}
+    vocabulary = policy.base.get_output_embeddings().weight.shape[0]  # what lies behind it cannot be written anyway
+    return sorted(token for token in named | own if token < vocabulary)
 
 
 def unread_settings(policy: Policy) -> dict[str, Any]:
@@ -218,7 +230,7 @@ def _next(logits: Tensor, uniform: Tensor, sampling: SamplingSpec, forbidden: Te
     return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def _compact(branches: Branches, ended: Tensor) -> Tensor | None:
+def _compact(branches: Branches | RowBranches, ended: Tensor) -> Tensor | None:
     """Lets answers [R] that have ended leave the branches; the rows that stay, None if all do.
 
     Every prompt keeps as many answers as the one with the most has left, ended ones filling up.

@@ -6,7 +6,7 @@ import itertools
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import ScoreSettings
 from sightline.negatives.relate import VisualRelation, visual_relation
+from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
 from sightline.rewards.base import load_reward
 from sightline.rollouts.hf import HFEngine
@@ -48,7 +49,6 @@ from sightline.train.columns import (
     scored,
 )
 from sightline.train.lockstep import Lockstep
-from sightline.train.metrics import TrainProgress
 from sightline.train.online import OnlineSource
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
@@ -56,6 +56,9 @@ from sightline.train.source import OfflineSource, Rendering, Source
 from sightline.types import Batch, Group, RenderedGroup
 
 _log = logging.getLogger(__name__)
+
+NumTokens = Callable[[Group], int]
+"""Tokens of a group's longest prompt plus response."""
 
 _CHUNK = 64
 """Groups that are rendered together when reference numbers are computed ahead."""
@@ -87,10 +90,13 @@ def keep_settings(policy: Policy, recipe: Recipe) -> ReadsSpec | None:
     return reads
 
 
-def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: ReadsSpec | None = None) -> Rows:
-    """All rows of a recipe, for a reward model as it ``reads`` them. The main process reads first: pictures that
-    files embed are written out once."""
-    if not runtime.is_main:
+def load_rows(
+    recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: ReadsSpec | None = None, *, quiet: bool = True
+) -> Rows:
+    """All rows of a recipe, for a reward model as it ``reads`` them. Where reading writes files (pictures that the rows
+    embed, negatives), the main process reads first."""
+    in_turn, shown = _reading_writes(recipe), runtime.is_main and not quiet
+    if in_turn and not runtime.is_main:
         runtime.barrier()
     folder, account = Path(recipe.output_dir), dict[str, str]()
     parts: dict[Part, list[Group]] = {"train": [], "eval": []}
@@ -100,16 +106,25 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
         assert recipe.data is not None
         count = read.counting(renderer.num_tokens)
         visual = _Visual(folder=RunDirectory(path=folder).negatives, seed=recipe.seed)
-        groups, report = load_dataset_spec(
-            recipe.data, part, folder, count, seed=recipe.seed, visual=visual, needs=_needs(recipe)
-        )
+        with Progress(f"checking {part} rows:", None, shown=shown) as bar:
+            groups, report = load_dataset_spec(
+                recipe.data,
+                part,
+                folder,
+                _shown_by(bar, count),
+                seed=recipe.seed,
+                visual=visual,
+                needs=_needs(recipe),
+            )
         parts[part] = [read(group) for group in groups]
         compared[part] = [visual.before.get(group.id, group) for group in groups]
         account[part] = _told(part, report, folder, runtime)
     if recipe.online is not None:
-        parts["train"], report = _online_prompts(recipe, recipe.online, renderer)
+        count = partial(renderer.num_tokens, new=recipe.online.sampling.max_new_tokens)
+        with Progress("checking prompts:", None, shown=shown) as bar:
+            parts["train"], report = _online_prompts(recipe, recipe.online, _shown_by(bar, count))
         account["train"] = _told("train", report, folder, runtime)
-    if runtime.is_main:
+    if in_turn and runtime.is_main:
         runtime.barrier()
     return Rows(
         train=parts["train"],
@@ -119,14 +134,37 @@ def load_rows(recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: Reads
     )
 
 
-def _online_prompts(recipe: Recipe, online: OnlineSpec, renderer: Renderer) -> tuple[list[Group], DataReport]:
-    """The prompts that are sampled for. Where there is ``data``, its ``on_bad_row`` holds for them, and its
-    ``max_length`` with the longest answer that may come."""
+def _reading_writes(recipe: Recipe) -> bool:
+    """Whether reading may write files, so that processes must not do it at once: all but plain Group files may."""
+    data = recipe.data or DatasetSpec()
+    sources = [*data.train, *data.eval, *([] if recipe.online is None else [recipe.online.prompts])]
+    plain = all(
+        spec.format == "groups" and spec.visual is None and Path(spec.path).suffix in (".json", ".jsonl")
+        for spec in sources
+    )
+    return not plain or data.on_bad_row == "skip"
+
+
+def _shown_by(bar: Progress, num_tokens: NumTokens) -> NumTokens:
+    """Counts the rows that come by: each is measured once at least."""
+    seen: set[str] = set()
+
+    def measured(group: Group) -> int:
+        seen.add(group.source)
+        bar.update(len(seen))
+        return num_tokens(group)
+
+    return measured
+
+
+def _online_prompts(recipe: Recipe, online: OnlineSpec, num_tokens: NumTokens) -> tuple[list[Group], DataReport]:
+    """The prompts that are sampled for; ``num_tokens`` counts the longest answer that may come as well. Where there is
+    ``data``, its ``on_bad_row`` and ``max_length`` hold for them."""
     dataset, folder = recipe.data or DatasetSpec(max_length=sys.maxsize), Path(recipe.output_dir)
     account = Account(
         checks=Checks(
             max_length=dataset.max_length,
-            num_tokens=lambda group: renderer.num_tokens(group, new=online.sampling.max_new_tokens),
+            num_tokens=num_tokens,
         ),
         on_bad_row=dataset.on_bad_row,
         cache_dir=folder / "images",
@@ -284,11 +322,11 @@ def complete_cache(
 
 def _chunks(groups: Sequence[Group], most: int, render: Rendering, *, shown: bool) -> Iterator[list[RenderedGroup]]:
     """Rendered groups, some at a time, with a progress bar: as many times as a rank with the ``most`` groups needs."""
-    with TrainProgress(title="reference", total=len(groups), done=0, shown=shown) as bar:
+    with Progress("reference", len(groups), shown=shown) as bar:
         for start in range(0, most, _CHUNK):
             made = [render(group) for group in groups[start : start + _CHUNK]]
             yield [one for one in made if one is not None]
-            bar.update(min(start + _CHUNK, len(groups)), None)
+            bar.update(min(start + _CHUNK, len(groups)))
 
 
 def facts_of(runtime: Runtime, policy: Policy, rows: Rows) -> dict[str, Any]:

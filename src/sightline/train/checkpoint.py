@@ -81,6 +81,12 @@ def latest(run_dir: Path) -> Path | None:
     return next((folder for folder in reversed(_folders(run_dir)) if _is_whole(folder)), None)
 
 
+def newest_step(run_dir: Path) -> int | None:
+    """Step of the newest checkpoint, by its name alone: nothing of it is read."""
+    folders = _folders(run_dir)
+    return int(folders[-1].name.removeprefix("step-")) if folders else None
+
+
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Reads a checkpoint, tensors on the CPU.
 

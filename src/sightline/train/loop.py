@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from sightline.files import replace_folder
+from sightline.progress import Progress
 from sightline.recipes.schema import Recipe
 from sightline.train.looking import begin as begin_looking
-from sightline.train.metrics import TrainProgress
+from sightline.train.metrics import figures_of
 from sightline.train.passes import Pass, check_compared, count_units, fill, plan_passes, survey, weighted_sum
 from sightline.train.report import check_finite, check_weights, note, report
 from sightline.train.run_folder import mark_model, model_step
@@ -78,7 +79,7 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
     start, last = s.step, dict[str, Any]()
     s.policy.train()
     shown = s.runtime.is_main and not quiet
-    with TrainProgress(title=s.recipe.name, total=s.total_steps, done=start, shown=shown) as bar:
+    with Progress(f"{s.recipe.name}: step", s.total_steps, done=start, shown=shown) as bar:
         while s.step < s.total_steps:
             begin_looking(s)
             train_step(s)
@@ -88,7 +89,7 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
             if record:
                 publish(s, record, on_log)
             last = record or last
-            bar.update(s.step, record)
+            bar.update(s.step, figures=figures_of(record or {}) or None)
             if s.due(s.recipe.train.save_every):
                 s.save()
     found = s.runtime.gather_objects(model_step(s.run.model))[0]

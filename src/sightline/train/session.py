@@ -22,6 +22,7 @@ from sightline.models.rope import check_length
 from sightline.recipes.load import with_reference
 from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.train.build import (
+    Rows,
     build_rendering,
     build_source,
     complete_cache,
@@ -163,7 +164,7 @@ def open_session(
         recipe: what to run.
         resume: None: go on where the run directory holds the same run; True: go on or fail; False: start or fail.
         overwrite: remove the run that is there.
-        quiet: no progress bar while reference numbers are computed.
+        quiet: no progress while rows are checked and reference numbers are computed.
 
     Raises:
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
@@ -179,9 +180,9 @@ def open_session(
     reference = place_policy(recipe, runtime, policy)
     renderer = _renderer(recipe, policy)
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
-    rows = load_rows(recipe, runtime, renderer, reads)
+    rows = load_rows(recipe, runtime, renderer, reads, quiet=quiet)
     if algorithm.compares:
-        refuse_uncompared([*(rows.train if recipe.online is None else ()), *rows.held_out], recipe.algorithm["name"])
+        _refuse_uncompared(recipe, algorithm, rows)
     render = build_rendering(recipe, renderer)
     source = build_source(recipe, runtime, policy, render, rows.train)
     try:
@@ -214,6 +215,11 @@ def open_session(
     finally:
         source.close()
         runtime.close()
+
+
+def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None:
+    trained = rows.train if recipe.online is None else ()
+    refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"], labels="labels" in algorithm.needs)
 
 
 def _policy(recipe: Recipe, algorithm: Algorithm) -> Policy:

@@ -5,6 +5,8 @@ from sightline.models.vision_inputs import check_square
 
 LLAVA = Family(
     name="llava",
+    title="LLaVA 1.5",
+    pictures="one square view",
     model_types=("llava",),
     language="model.language_model",
     projector=("model.multi_modal_projector.",),

@@ -22,6 +22,8 @@ def join_tiles(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 LLAVA_NEXT = Family(
     name="llava_next",
+    title="LLaVA-NeXT 1.6",
+    pictures="overview and tiles, unpadded, a newline per row",
     model_types=("llava_next",),
     language="model.language_model",
     projector=("model.multi_modal_projector.", "model.image_newline"),

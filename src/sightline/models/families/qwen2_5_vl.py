@@ -36,6 +36,8 @@ def mrope_positions(placeholders: np.ndarray, images: Sequence[ImageInputs], con
 
 QWEN2_5_VL = Family(
     name="qwen2_5_vl",
+    title="Qwen2.5-VL",
+    pictures="native size in patches; three-axis rope",
     model_types=("qwen2_5_vl",),
     language="model.language_model",
     projector=("model.visual.merger.",),
@@ -45,5 +47,5 @@ QWEN2_5_VL = Family(
     positions=mrope_positions,
     check_pictures=check_patches,
     config_keys=(("text_config", "hidden_size"), ("vision_config",)),  # older ones have the text's sizes at the top
-    row_inputs=lambda placeholders: {"mm_token_type_ids": placeholders.to(torch.int32)},
+    row_inputs=lambda placeholders, blocks, vision: {"mm_token_type_ids": placeholders.to(torch.int32)},
 )
