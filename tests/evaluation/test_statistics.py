@@ -123,3 +123,11 @@ def test_wrong_input_is_refused():
         paired_difference({"x": [1]}, {"y": [1]}, mean("x"))
     with pytest.raises(ValueError, match="level 95"):
         bootstrap({"x": [1]}, mean("x"), level=95)
+
+
+def test_resamples_drawn_some_at_a_time_are_the_same(monkeypatch):
+    """So that many rows do not take the memory of all resamples at once."""
+    rows = [0.0, 1.0, 5.0, 2.0, 11.0]
+    whole = bootstrap({"x": rows}, mean("x"), resamples=103)
+    monkeypatch.setattr("sightline.evaluation.statistics._MOST_DRAWN", 50)
+    assert bootstrap({"x": rows}, mean("x"), resamples=103) == whole

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from sightline.cli import eval as commands
+from sightline.cli import eval_preferences
 from sightline.cli.console import say
 from sightline.evaluation.benches import check_name
 
@@ -38,6 +39,8 @@ app = typer.Typer(
 )
 app.command(name="run")(commands.run)
 app.command(name="grade")(commands.grade)
+app.command(name="preferences")(eval_preferences.preferences)
+app.command(name="reward")(eval_preferences.reward)
 app.command(name="diff")(commands.diff)
 app.command(name="list")(commands.list_benchmarks)
 app.command(name="export")(commands.export)

@@ -227,27 +227,36 @@ def category_table(measured: Measured) -> Table | None:
     return table
 
 
-def changes_table(rows: Sequence[Row]) -> Table:
-    """A against B for the terminal: both values, and the difference with its interval."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
+    """A against B for the terminal: both values, and the difference with its interval; ``words``: verdicts are spelled
+    out, otherwise signs fit beside long names."""
+    caption = None if words else "✓ better  ✗ worse  ≈ no clear change  • changed"
+    padding = (0, 1) if words else (0, 0, 0, 1)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, caption=caption, caption_justify="left")
     table.add_column("metric", no_wrap=True)
-    for title in ("A", "B", "B - A", "95 % interval"):
+    for title in ("A", "B", "B - A"):
         table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=words)  # what gives way where names are long
     table.add_column("", no_wrap=True)
     for row in rows:
         assert row.after is not None and row.difference is not None
         values = [number(side.value, row.unit) for side in (row.before, row.after)]
         change = number(row.difference.value, row.unit, signed=True)
         cells = [row.name, *values, change, bounds(row.difference, row.unit, signed=True)]
-        table.add_row(*map(Text, cells), Text(f"{SIGNS[row.verdict]} {row.verdict}"))
+        verdict = f"{SIGNS[row.verdict]} {row.verdict}" if words else SIGNS[row.verdict]
+        table.add_row(*map(Text, cells), Text(verdict))
     return table
 
 
-def show_result(measured: Measured) -> None:
-    """Prints a result, its notes and how long the answers are: length stands beside every figure."""
+def show_result(measured: Measured, *, counted: str = "") -> None:
+    """Prints a result, its notes and how long the answers are: length stands beside every figure.
+
+    ``counted``: what the figures are of, where that is not answers.
+    """
     result = measured.result
+    counted = counted or f"{len(result.graded)} answers"
     failed = f", {result.failures} failures" if result.failures else ""
-    out.print(Text(f"{result.bench} ({result.protocol}), {len(result.graded)} answers{failed}", style="bold"))
+    out.print(Text(f"{result.bench} ({result.protocol}), {counted}{failed}", style="bold"))
     out.print(result_table(measured))
     by_category = category_table(measured)
     if by_category is not None:

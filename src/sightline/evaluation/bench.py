@@ -88,7 +88,7 @@ class Result:
     formulas: Mapping[str, str] = field(default_factory=dict)
     """Metric to an expression over sums of ``Graded.counts``, from which intervals and paired differences are
     bootstrapped: ``"100 * hallucinated / nouns"``, ``"2 * tp / (2 * tp + fp + fn)"``. Numbers, column names,
-    ``+ - * /`` and brackets; ``answers`` is the number of graded answers. See ``evaluation.formulas``."""
+    ``+ - * / **`` and brackets; ``answers`` is the number of graded answers. See ``evaluation.formulas``."""
     better: Mapping[str, Better] = field(default_factory=dict)
     """Metric to its good direction; one that is left out follows :func:`direction`."""
 

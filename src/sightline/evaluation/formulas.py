@@ -32,17 +32,18 @@ _OPERATORS: Final[dict[type, Callable[[Any, Any], Any]]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: lambda left, right: divide(np.asarray(left, dtype=float), np.asarray(right, dtype=float)),
+    ast.Pow: lambda base, exponent: _power(np.asarray(base, dtype=float), exponent),
 }
 _ROUNDING: Final = 1e-3
 """Relative: figures that a script makes of rounded ones."""
-_ALLOWED: Final = "Numbers, column names, + - * / and brackets"
+_ALLOWED: Final = "Numbers, column names, + - * / ** and brackets"
 
 
 def columns_of(expression: str) -> list[str]:
     """Column names that an expression reads, without ``answers``.
 
     Raises:
-        DataError: It is no expression of numbers, columns, ``+ - * /`` and brackets.
+        DataError: It is no expression of numbers, columns, ``+ - * / **`` and brackets.
     """
     tree = _parse(expression)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
@@ -56,7 +57,7 @@ def formula(expression: str) -> Metric:
     0.75
 
     Raises:
-        DataError: It is no expression of numbers, columns, ``+ - * /`` and brackets.
+        DataError: It is no expression of numbers, columns, ``+ - * / **`` and brackets.
     """
     tree = _parse(expression)
 
@@ -164,3 +165,9 @@ def _value(node: ast.expr, sums: Sums) -> Any:
         return -_value(node.operand, sums)
     assert isinstance(node, ast.BinOp)
     return _OPERATORS[type(node.op)](_value(node.left, sums), _value(node.right, sums))
+
+
+def _power(base: NDArray[np.float64], exponent: Any) -> NDArray[np.float64]:
+    """NaN for a root of what rounding left below 0."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.power(base, exponent))

@@ -29,6 +29,8 @@ Sums = Mapping[str, NDArray[np.float64]]
 Metric = Callable[[Sums], NDArray[np.float64]]
 """From column sums to the metric, elementwise; NaN where it is not defined (nothing to divide by)."""
 
+_MOST_DRAWN = 2**24
+"""Counts of resampled clusters that are in memory at a time: 128 MB."""
 ANSWERS = "answers"
 """Name of the column of ones that every call adds: its sum is the number of answers."""
 
@@ -195,9 +197,14 @@ def _per_cluster(
 
 def _draw(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
     """Sums of each resample [B, sides, columns]: how often each cluster was drawn, times its sums."""
-    size = len(table)
-    times = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=resamples)
-    return (times @ table.reshape(size, -1)).reshape(resamples, *table.shape[1:])
+    size, flat = len(table), table.reshape(len(table), -1)
+    generator, share = np.random.default_rng(seed), np.full(len(table), 1 / len(table))
+    together = max(1, _MOST_DRAWN // size)
+    sums = [
+        generator.multinomial(size, share, size=min(together, resamples - start)) @ flat
+        for start in range(0, resamples, together)
+    ]
+    return np.concatenate(sums).reshape(resamples, *table.shape[1:])
 
 
 def _apply(metric: Metric, names: Sequence[str], sums: NDArray[np.float64]) -> list[NDArray[np.float64]]:

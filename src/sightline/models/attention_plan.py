@@ -237,8 +237,8 @@ def has_windows(text: Any) -> bool:
 def cheaper_form(batch: Batch, *, key_bytes: int, windows: bool) -> Literal["gather", "merge"]:
     """Which of the forms without masks a batch should take on a GPU.
 
-    ``merge`` costs a second call and a join, ``gather`` a copy of every key on every path, in both passes: it was faster
-    wherever it was measured (docs/performance.md), and stays the choice until its copies would take much memory.
+    ``merge`` costs a second call and a join, ``gather`` a copy of every key on every path, in both passes. It was
+    faster wherever it was measured (docs/performance.md), and stays the choice until its copies would take much memory.
 
     Args:
         batch: in layout ``packed`` or ``tree``.

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sightline.data.readers.rows import RowError
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.negatives.prompts import Negatives, counterparts
 from sightline.recipes.schema import NegativeSpec, VisualSpec
 from sightline.relations.visual import Contrast, compare_pictures, needs_between
-from sightline.types import Group, Prompt
+from sightline.types import Edge, Group, Prompt, Response
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +99,31 @@ def negative_prompts(kind: str, groups: Sequence[Group], *, folder: Path, seed: 
     spec = NegativeSpec(kind=kind, size="same")  # type: ignore[arg-type]
     others = counterparts(groups, seed) if kind == "other" else {}
     return Negatives(spec=spec, folder=folder, seed=seed, others=others)
+
+
+def under_pictures(groups: Sequence[Group], *, folder: Path, seed: int) -> list[Group]:
+    """Each group under its pictures, under white ones of their size, and under pictures of another group.
+
+    The third is left out where all groups have the same picture. Prompts, responses and edges stand once for each of
+    true, blank and other, in this order.
+
+    Args:
+        groups: every prompt has a picture.
+        folder: where white pictures are written.
+        seed: draws the other picture.
+    """
+    if not groups:
+        return []
+    makers = [negative_prompts("blank", groups, folder=folder, seed=seed)]
+    with contextlib.suppress(RecipeError):  # there is no other picture
+        makers.append(negative_prompts("other", groups, folder=folder, seed=seed))
+    made = []
+    for group in groups:
+        prompts = [*group.prompts, *(maker.prompt(prompt) for maker in makers for prompt in group.prompts)]
+        answers: list[Response] = []
+        edges: list[Edge] = []
+        for place in range(1 + len(makers)):
+            edges += (replace(e, winner=e.winner + len(answers), loser=e.loser + len(answers)) for e in group.edges)
+            answers += (replace(r, prompt=r.prompt + place * len(group.prompts)) for r in group.responses)
+        made.append(replace(group, prompts=tuple(prompts), responses=tuple(answers), edges=tuple(edges)))
+    return made

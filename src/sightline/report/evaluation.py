@@ -271,7 +271,7 @@ def _item(row: Graded, old: Graded | None) -> GalleryItem:
     details = row.details
     truth = _text(details.get("truth", ""))
     images = details.get("images", ())
-    readable = [image for image in images if _is_picture(image)]
+    readable = [image for image in images if is_picture(image)]
     captions = [f"truth: {truth}"] if truth else []
     captions += [f"{Path(image).name} is not there, or no picture" for image in images if image not in readable]
     return GalleryItem(
@@ -290,7 +290,7 @@ def _answer(title: str, details: Mapping[str, Any]) -> Answer:
     return Answer(title=title, text=text, wrong=_spans(text, details), missed=missed, note=note)
 
 
-def _is_picture(path: str) -> bool:
+def is_picture(path: str) -> bool:
     """Whether it can be shown: the page is made after hours of work, and one broken file must not cost it."""
     try:
         with Image.open(path) as image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.augment import Reader
-from sightline.errors import RecipeError
 from sightline.evaluation.statistics import Interval, bootstrap, mean
-from sightline.negatives.relate import negative_prompts
+from sightline.negatives.relate import under_pictures
 from sightline.recipes.schema import LookingSpec, ReadsSpec, Recipe
 from sightline.train.run_folder import RunDirectory
 from sightline.types import Edge, Group
@@ -102,25 +100,6 @@ def spread(groups: Sequence[Group], most: int) -> list[Group]:
     if len(groups) <= most:
         return list(groups)
     return [groups[place * len(groups) // most] for place in range(most)]
-
-
-def under_pictures(pairs: Sequence[Group], *, folder: Path, seed: int) -> list[Group]:
-    """Each pair under its picture, under a white one of that size, and under the picture of another pair.
-
-    The third is left out where all pairs have the same picture. Edges are in the order true, blank, other.
-    """
-    if not pairs:
-        return []
-    makers = [negative_prompts("blank", pairs, folder=folder, seed=seed)]
-    with contextlib.suppress(RecipeError):  # there is no other picture
-        makers.append(negative_prompts("other", pairs, folder=folder, seed=seed))
-    made = []
-    for pair in pairs:
-        prompts = (pair.prompts[0], *(maker.prompt(pair.prompts[0]) for maker in makers))
-        answers = tuple(replace(r, prompt=place) for place in range(len(prompts)) for r in pair.responses)
-        edges = tuple(Edge(winner=2 * place, loser=2 * place + 1) for place in range(len(prompts)))
-        made.append(replace(pair, prompts=prompts, responses=answers, edges=edges))
-    return made
 
 
 @dataclass(frozen=True, kw_only=True)
