@@ -134,9 +134,10 @@ class DataSpec:
     rename: dict[str, str] = Field(default_factory=dict)
     """Column renames, old to new (``question: prompt``)."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Rows of a subset only: column to the values that are taken (``origin_dataset: [COCO, OpenImages]``)."""
+    """Rows of a subset only: column to the values that are taken (``origin_dataset: [COCO, OpenImages]``);
+    ``limit`` counts these."""
     limit: int | None = Field(default=None, ge=1, le=_MOST)
-    """First rows only, of those that ``where`` takes."""
+    """First rows only."""
     train_on: Literal["all", "last"] = "all"
     """Multi-turn supervised rows: train every assistant turn, or the last."""
     relation: Literal["text", "best_worst", "options", "mismatched", "none"] = "text"
