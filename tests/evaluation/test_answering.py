@@ -93,7 +93,7 @@ def test_one_broken_picture_and_one_long_prompt_fail_their_questions(run, slices
     code, _, err = run(*command("pope", "realworldqa"))
     told = " ".join(err.split())
     assert code == 0 and "pope: 2 of 6 questions could not be answered" in told
-    assert "realworldqa: 1 of 3 questions could not be answered" in told and "exceeds the model's" in told
+    assert "realworldqa: 1 of 3 questions could not be answered" in told and "max_position_embeddings" in told
     results = json.loads((tmp_path / "out/pope/results.json").read_text())
     assert results["sightline"]["failures"] == 2 and results["n-samples"]["pope_official"]["effective"] == 4
     stored = tmp_path / "out/pope/answers.jsonl"
@@ -116,6 +116,17 @@ def test_a_benchmark_whose_answers_are_of_other_settings_does_not_stop_the_other
     code, _, err = run(*command("pope", "realworldqa"))
     assert code == 2 and "was made with other settings" in err and "1 of 2 benchmarks could not be graded" in err
     assert (tmp_path / "out/realworldqa/results.json").exists()
+
+
+def test_figures_of_overwritten_answers_go_with_them(run, slices, command, tmp_path):
+    """They stood in the summary beside figures of the new answers."""
+    slices.pope()
+    assert run(*command("pope"), "--protocol", "lmms-eval")[0] == 0
+    assert run(*command("pope"))[0] == 0
+    summary = tmp_path / "out/results.json"
+    assert set(json.loads(summary.read_text())["results"]) == {"pope_official", "pope_lmms_eval"}
+    assert run(*command("pope"), "--overwrite")[0] == 0
+    assert set(json.loads(summary.read_text())["results"]) == {"pope_official"}
 
 
 @pytest.mark.parametrize("content", ["", "[", "[1]", "null", "[" * 5000])

@@ -68,13 +68,15 @@ def test_what_fails_once_is_asked_again_and_counted():
     [
         ((500, {}, b"broken", 0), "HTTP 500: broken"),
         ((200, {}, b"<html>", 0), "cannot be read (JSONDecodeError)"),
-        ((200, {}, {"choices": []}, 0), "cannot be read (IndexError)"),
-        ((200, {}, {"error": "overloaded"}, 0), "cannot be read (KeyError)"),
+        ((200, {}, {"choices": []}, 0), "cannot be read (ValueError)"),
+        ((200, {}, {"error": "overloaded"}, 0), "the body holds an error: overloaded"),
+        ((200, {}, {**body("incorrect gateway"), "error": {"code": 502}}, 0), "the body holds an error: {'code': 502}"),
         ((200, {}, body("  "), 0), "the reply is empty"),
-        ((200, {}, body(None, finish="content_filter"), 0), "the reply is empty (content_filter)"),
+        ((200, {}, body(None, finish="content_filter"), 0), "the reply was stopped by a filter"),
+        ((200, {}, body("Rating: 4, but", finish="content_filter"), 0), "the reply was stopped by a filter"),
         ((200, {}, body("", finish="length"), 0), "the reply is empty (length)"),
-        ((200, {}, [1], 0), "cannot be read (TypeError)"),
-        ((200, {}, {"choices": {"0": 1}}, 0), "cannot be read (KeyError)"),
+        ((200, {}, [1], 0), "cannot be read (AttributeError)"),
+        ((200, {}, {"choices": {"0": 1}}, 0), "cannot be read (AttributeError)"),
         ((200, {}, {"choices": [{"message": "hm"}]}, 0), "cannot be read (TypeError)"),
         ((200, {}, body(["Rating: 4"]), 0), "cannot be read (AttributeError)"),
         ((200, {}, body([{"text": 4}]), 0), "cannot be read (TypeError)"),
@@ -86,7 +88,8 @@ def test_what_fails_once_is_asked_again_and_counted():
         ((200, {}, body("late"), 0.5), "timed out"),
     ],
     ids=[
-        *("failing", "malformed", "no choice", "an error as 200", "empty", "filtered", "thinks too long", "a list"),
+        *("failing", "malformed", "no choice", "an error as 200", "an error as a reply", "empty", "filtered"),
+        *("filtered half way", "thinks too long", "a list"),
         *("choices by name", "no message", "parts of text", "a number", "an object", "no text"),
         *("too deep", "an error that is cut", "cut in the middle", "slow"),
     ],
@@ -100,6 +103,20 @@ def test_what_always_fails_ends_as_a_failure_never_as_a_score(answer, error, tmp
     assert (judge.usage.failed, judge.usage.requests, len(fake.requests)) == (1, 1, 3)
     assert judge.errors == [f"q0: {reply.error}"] and judge.facts()["failed"] == 1
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_of_several_choices_the_first_is_read_and_other_words_for_a_limit_are_understood():
+    choices = [{"index": 1, "message": {"content": "b"}}, {"message": {"content": "a"}, "finish_reason": "max_tokens"}]
+    with FakeJudge(lambda number, asked: (200, {}, {"choices": choices}, 0)) as fake:
+        judge = client(fake)
+        assert judge.ask([request()]) == [JudgeReply(text="a", cut=True)] and judge.usage.cut == 1
+
+
+@pytest.mark.parametrize("content", [b"Bearer s3cret", b'{"error": "Bearer s3cret"}', b" " * 88 + b"Bearer s3cret"])
+def test_a_body_that_echoes_the_key_does_not_show_it(content):
+    with FakeJudge(lambda number, asked: (200, {}, content, 0)) as fake:
+        (reply,) = client(fake, key="s3cret").ask([request()])
+    assert "Bearer ***" in reply.error and "s3" not in reply.error
 
 
 def test_a_wrong_request_is_not_tried_again():
@@ -435,6 +452,8 @@ def test_a_record_replays_for_the_same_words_only_and_not_from_the_cache(tmp_pat
     [
         ({"url": "localhost:8000"}, "localhost:8000: is no address of a judge. Write http"),
         ({"url": "http://x", "tries": 0}, "the judge option tries is 0. Give a number above 0"),
+        ({"url": "http://x", "tries": 0.5}, "the judge option tries is 0.5. Give a whole number above 0"),
+        ({"url": "http://x", "workers": 2.5}, "the judge option workers is 2.5. Give a whole number above 0"),
         ({"url": "http://x", "workers": "many"}, "the judge option workers is 'many'"),
         ({"url": "http://x", "parameters": 1}, "the judge option parameters is 1. Write --judge-option"),
     ],

@@ -58,7 +58,9 @@ def test_answers_survive_the_official_format(name, data, tmp_path):
         path = tmp_path / f"{number}{SUFFIX.get(name, '.jsonl')}"
         bench.export(data / name, answers, path)
         again = read_responses(bench, path)
-        assert {one.id: flat(one.text, name) for one in again} == {one.id: flat(one.text, name) for one in answers}
+        # MME's format has no ids: a line is told by its question, and grading finds it
+        read = {"#".join(one.id.split("#")[:2]) if name == "mme" else one.id: flat(one.text, name) for one in again}
+        assert read == {one.id: flat(one.text, name) for one in answers}
         graded = [
             grade_answers(bench, data / name, some, GradeSpec(judge=Judge(REPLIES.get(name))))
             for some in (answers, again)

@@ -36,3 +36,39 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "c.xlsx").write_text("no zip")
     with pytest.raises(DataError, match="no workbook"):
         read_sheet(tmp_path / "c.xlsx")
+
+
+def written(cells):
+    """A sheet of one header and rows of raw cells."""
+    head = "".join(f'<c t="inlineStr"><is><t>{name}</t></is></c>' for name in ("index", "text"))
+    rows = "".join(f"<row>{row}</row>" for row in (head, *cells))
+    return f'<worksheet xmlns="{MAIN}"><sheetData>{rows}</sheetData></worksheet>'
+
+
+def test_the_first_sheet_is_the_one_that_the_workbook_lists_first(tmp_path):
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    links = "".join(f'<Relationship Id="r{n}" Target="worksheets/sheet{n}.xml"/>' for n in (1, 2))
+    with zipfile.ZipFile(tmp_path / "d.xlsx", "w") as book:
+        sheets = "".join(f'<sheet name="{n}" sheetId="{n}" r:id="r{n}"/>' for n in (2, 1))
+        book.writestr(
+            "xl/workbook.xml", f'<workbook xmlns="{MAIN}" xmlns:r="{office}"><sheets>{sheets}</sheets></workbook>'
+        )
+        book.writestr("xl/_rels/workbook.xml.rels", f"<Relationships>{links}</Relationships>")
+        for number in (1, 2):
+            cell = f"<c><v>{number}</v></c>"
+            book.writestr(f"xl/worksheets/sheet{number}.xml", written([cell + cell]))
+    assert read_sheet(tmp_path / "d.xlsx") == [{"index": "2", "text": "2"}]
+
+
+def test_cells_that_are_not_what_they_look_like(tmp_path):
+    """Writers of pandas store "=5" as a formula; Japanese texts say beside them how they are pronounced."""
+    spoken = '<c t="inlineStr"><is><t>東京</t><rPh sb="0" eb="2"><t>トウキョウ</t></rPh></is></c>'
+    cells = {
+        "<c><f>5</f><v></v></c>": "=5",
+        '<c t="b"><v>1</v></c>': True,
+        '<c t="e"><v>#N/A</v></c>': None,
+        spoken: "東京",
+    }
+    with zipfile.ZipFile(tmp_path / "e.xlsx", "w") as book:
+        book.writestr("xl/worksheets/sheet1.xml", written(f"<c><v>1</v></c>{cell}" for cell in cells))
+    assert [row["text"] for row in read_sheet(tmp_path / "e.xlsx")] == list(cells.values())

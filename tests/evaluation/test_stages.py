@@ -371,12 +371,19 @@ def test_answers_to_scenes_are_graded_and_exported_where_they_were_asked(run, ti
 
 
 def test_an_interrupt_says_how_to_go_on(run, tiny, world, tmp_path, monkeypatch):
-    def interrupted(*_, **__):
+    def interrupted(engine, questions, file, *_, **__):
+        if written:
+            file.append([StoredAnswer(answer=Answer(id="a", text="b"))])
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sightline.cli.eval_run.answer_questions", interrupted)
-    code, _, err = run("eval", "run", "scenes", "--model", tiny["llava"], "--data", world, "-o", tmp_path)
-    assert code == 130 and "Stopped. The answers so far are in" in err and "goes on from there" in " ".join(err.split())
+    written = []
+    for told in ("No answer was written yet", "The answers so far are in"):
+        code, _, err = run("eval", "run", "scenes", "--model", tiny["llava"], "--data", world, "-o", tmp_path / "out")
+        assert code == 130 and f"Stopped. {told}" in err
+        (tmp_path / "out/scenes").mkdir(parents=True, exist_ok=True)
+        written.append(True)
+    assert "goes on from there" in " ".join(err.split())
 
 
 def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_path):

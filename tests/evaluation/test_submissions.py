@@ -270,3 +270,29 @@ def test_a_pope_in_another_language_has_its_figures_and_a_note(tmp_path):
 
 def test_every_benchmark_has_a_reader():
     assert set(TEXT) | {"mme"} == set(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("index\tprediction\n0\tThe\tA\n", ":2: has 3 cells, and the first row 2"),
+        ("index\tprediction\n0\tA\n1\n", ":3: has 1 cells"),
+        ("index\tprediction\tprediction\n0\tA\tB\n", "two columns are named 'prediction'"),
+    ],
+)
+def test_a_table_whose_cells_have_no_column_of_their_own_is_refused(tmp_path, table, message):
+    """An unquoted tab cut answers in silence, and a cut file had empty ones."""
+    (tmp_path / "a.tsv").write_text(table)
+    with pytest.raises(DataError, match=message):
+        read("mmstar", tmp_path / "a.tsv")
+
+
+@pytest.mark.parametrize("other", ["response", "prediction", "text", "pred"])
+def test_true_answers_beside_those_of_the_model_are_not_graded(tmp_path, other):
+    """POPE's own column is ``answer``; tools write the true one there, and what was said beside it."""
+    row = {"question_id": 1, "question": "Is there a dog?", "answer": "yes", other: "no"}
+    (tmp_path / "coco_pope_random.jsonl").write_text(lines([row]))
+    with pytest.raises(DataError, match=f"'answer' is 'yes' and '{other}' is 'no'"):
+        read("pope", tmp_path / "coco_pope_random.jsonl")
+    (tmp_path / "coco_pope_random.jsonl").write_text(lines([{**row, other: "yes"}]))
+    assert [one.text for one in read("pope", tmp_path / "coco_pope_random.jsonl")] == ["yes"]

@@ -82,3 +82,13 @@ def test_rows_without_id_or_text_are_named(tmp_path):
     file.write_text(json.dumps({"question_id": 1, "text": ""}) + "\n" + json.dumps({"question_id": 2}) + "\n")
     with pytest.raises(DataError, match=r"a\.jsonl:2: has no 'text'"):
         read_answers(file, "question_id", ("text",))
+
+
+def test_a_release_of_which_a_part_is_missing_is_refused(tmp_path):
+    """Half of the questions gave figures that look like those of all."""
+    for number in (0, 2):
+        (tmp_path / f"val-0000{number}-of-00003.parquet").touch()
+    with pytest.raises(DataError, match=r"val-00001-of-00003 is missing, and others of these 3 files are there"):
+        find_files(tmp_path, ("val-*.parquet",), BENCH)
+    (tmp_path / "val-00001-of-00003.parquet").touch()
+    assert len(find_files(tmp_path, ("val-*.parquet",), BENCH)) == 3

@@ -127,6 +127,23 @@ def test_a_comparison_without_a_verdict_is_not_taken_for_different(data):
     assert [row.details.get("fault") for row in result.graded] == [None, "unknown", None]
 
 
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("<think>", "</think>"),
+        ("<thinking>", "</thinking>"),
+        ("<seed:think>", "</seed:think>"),
+        ("[THINK]", "[/THINK]"),
+        ("◁think▷", "◁/think▷"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ],
+)
+def test_thoughts_of_all_kinds_are_left_out(begin, end):
+    assert conclusion(f"{begin}Is it incorrect? No.{end}\ncorrect") == "correct"
+    assert conclusion(f"{begin}Is it incorrect?") == "", "cut"
+    assert conclusion(f"correct\n{begin}not incorrect{end}") == "correct\n", "said first, explained afterwards"
+
+
 def test_conclusions():
     assert conclusion("so it is incorrect</think> correct") == "correct", "templates open the thoughts themselves"
     assert conclusion("  <think>incorrect") == "" and conclusion("plain\ntext ") == "plain\ntext "

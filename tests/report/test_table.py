@@ -43,6 +43,12 @@ def test_verdict_follows_the_interval_of_the_difference(low, high, better, verdi
     assert row(low, high, better=better).verdict == verdict
 
 
+def test_a_difference_without_an_interval_has_no_verdict():
+    """A precision of 0 / 0, shown as 0: a result compared with itself was better in it."""
+    for value in (0.0, 0.8):
+        assert row(NAN, NAN, difference=Interval(value=value, low=NAN, high=NAN)).verdict == ""
+
+
 def test_nothing_to_compare_has_no_verdict():
     assert row(0, 0, after=None, difference=None).verdict == ""
 

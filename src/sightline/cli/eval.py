@@ -155,6 +155,7 @@ def grade(
     """
     from sightline.cli.eval_options import (
         STDOUT,
+        check_kept,
         check_owners,
         data_folder,
         judging,
@@ -165,11 +166,12 @@ def grade(
     )
     from sightline.evaluation.answers import failed_answers, read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
-    from sightline.evaluation.results import length_facts, measure, results_document, write_measured
+    from sightline.evaluation.results import graded_path, length_facts, measure, results_document, write_measured
     from sightline.evaluation.stages import GradeSpec, grade_answers
 
     chosen = load_bench(bench)
     check_owners([bench], [*(data or []), *(protocol or [])], option or [])
+    check_kept(responses, [] if json_out in (None, STDOUT) else [json_out, graded_path(json_out)])
     answers = read_responses(chosen, responses)
     stored = read_stored_or_plain(responses, answers)
     folder = data_folder(chosen, data or [], responses.parent / "data")
@@ -275,12 +277,13 @@ def export(
 
     Example: `sightline eval export amber --data amber/ --responses eval/dpo/amber/answers.jsonl -o amber.json`
     """
-    from sightline.cli.eval_options import data_folder
+    from sightline.cli.eval_options import check_kept, data_folder
     from sightline.evaluation.answers import failed_answers, read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
     from sightline.evaluation.stages import answers_named
 
     chosen = load_bench(bench)
+    check_kept(responses, [out])
     answers = read_responses(chosen, responses)
     out.parent.mkdir(parents=True, exist_ok=True)
     with answers_named(str(responses)):

@@ -40,21 +40,37 @@ def data_folder(bench: Benchmark, given: Sequence[str], default: Path) -> Path:
         default: For the built-in world, which needs no data.
 
     Raises:
-        DataError: No folder is given, or it does not exist.
+        DataError: No folder is given, it does not exist, or several may be meant.
     """
     own = [value.partition("=")[2] for value in given if value.startswith(f"{bench.name}=")]
     shared = [value for value in given if "=" not in value]
+    if len(shared) > 1:  # those that hold a folder of the benchmark's name
+        shared = [folder for folder in shared if (Path(folder) / bench.name).is_dir()] or shared
     if bench.name == "scenes" and not own and not any(_has_scenes(Path(folder)) for folder in shared):
         default.mkdir(parents=True, exist_ok=True)  # pictures are not drawn into a folder of other benchmarks
         return default
     if not own and not shared:
         raise DataError("no data folder is given", source=bench.name, remedy=f"Pass --data DIR. Needed: {bench.needs}")
-    folder = Path(own[0] if own else shared[0])
+    folder = Path(_only(bench, own or shared, "--data"))
     if not own and (folder / bench.name).is_dir():
         folder = folder / bench.name
     if not folder.exists():
         raise DataError("the data folder does not exist", source=str(folder), remedy=f"Needed: {bench.needs}")
     return folder
+
+
+def _only(bench: Benchmark, values: Sequence[str], option: str) -> str:
+    """The one value that is given.
+
+    Raises:
+        DataError: There are several, or it is empty.
+    """
+    if len(set(values)) > 1:
+        remedy = f"Give one, as {option} {bench.name}=..."
+        raise DataError(f"{option} is given several times ({', '.join(values)})", source=bench.name, remedy=remedy)
+    if not values[0]:
+        raise DataError(f"{option} is empty", source=bench.name, remedy="Give a value, or leave it out")
+    return values[0]
 
 
 def _has_scenes(folder: Path) -> bool:
@@ -66,17 +82,20 @@ def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
     """``key=value`` for every benchmark, ``bench.key=value`` for one; values are read as YAML.
 
     Raises:
-        DataError: A line without ``=``, or a value that is no YAML.
+        DataError: A line without ``=``, a value that is no YAML, or one option twice.
     """
-    options = {}
+    shared, own = dict[str, Any](), dict[str, Any]()
     for line in given:
         key, equals, value = line.partition("=")
         if not equals:
             raise DataError(f"the option {line!r} has no '='", remedy="Write --option key=value")
         owner, dot, name = key.rpartition(".")
         if not dot or owner == bench:
+            options = own if dot else shared
+            if name in options:
+                raise DataError(f"the option {key} is given twice", source=bench, remedy="Give it once")
             options[name] = _value(line, value)
-    return options
+    return shared | own
 
 
 def check_owners(benches: Sequence[str], pairs: Sequence[str], options: Sequence[str]) -> None:
@@ -98,6 +117,16 @@ def check_owners(benches: Sequence[str], pairs: Sequence[str], options: Sequence
             check_name(owner)
 
 
+def check_kept(responses: Path, outputs: Sequence[Path]) -> None:
+    """
+    Raises:
+        DataError: A file that is written is that of the answers.
+    """
+    for path in outputs:
+        if path.resolve() == responses.resolve():
+            raise DataError("would be written over the answers", source=str(path), remedy="Choose another name")
+
+
 def judge_options(given: Sequence[str]) -> dict[str, Any]:
     """``key=value`` of the judge; messages do not show a value, for it may be the key.
 
@@ -109,6 +138,8 @@ def judge_options(given: Sequence[str]) -> dict[str, Any]:
         name, equals, value = line.partition("=")
         if not equals:
             raise DataError(f"--judge-option number {place} has no '='", remedy="Write --judge-option key=value")
+        if name in options:
+            raise DataError(f"--judge-option {name} is given twice", remedy="Give it once")
         if name == "key":
             options[name] = value  # as it is: a key is no YAML
             continue
@@ -130,11 +161,15 @@ def _value(line: str, value: str) -> Any:
         ) from error
 
 
-def protocol_of(bench: Benchmark, given: Sequence[str]) -> str | None:
-    """``P`` for every benchmark, ``bench=P`` for one; the latter wins."""
+def protocol_of(bench: Benchmark, given: Sequence[str], option: str = "--protocol") -> str | None:
+    """``P`` for every benchmark, ``bench=P`` for one; the latter wins.
+
+    Raises:
+        DataError: Several are given, or an empty one.
+    """
     own = [value.partition("=")[2] for value in given if value.startswith(f"{bench.name}=")]
     shared = [value for value in given if "=" not in value]
-    return next(iter([*own, *shared]), None)
+    return _only(bench, own or shared, option) if own or shared else None
 
 
 def check_judge(spec: str | None, options: Sequence[str]) -> None:

@@ -201,13 +201,13 @@ def _task(evaluation: Evaluation, name: str, limit: int | None) -> Task:
         check_protocol(bench, protocol)
     data = data_folder(bench, evaluation.data, evaluation.out / bench.name / "data")
     questions = bench.questions(data)
-    prompts = protocol_of(bench, evaluation.prompts)
+    prompts = protocol_of(bench, evaluation.prompts, "--prompts")
     if prompts is not None:
         questions = reword(questions, prompts, bench.name)
     questions = limited(questions, protocol)
     if prompts is None and protocol and wordings(questions)[protocol]:
         say(f"{name}: asked in its default wording. {protocol} has its own: --prompts {bench.name}={protocol}")
-    only = protocol_of(bench, evaluation.only)
+    only = protocol_of(bench, evaluation.only, "--only")
     chosen = choose_questions(questions, bench.name, protocol, () if only is None else only.split(","))
     asked = chosen[:limit]
     images = [image for question in asked for image in question.prompt.images]
@@ -229,6 +229,9 @@ def _answered(evaluation: Evaluation, task: Task, engine: Any, settings: Mapping
     limits = evaluation.spec.limits(task.questions)
     settings = {**settings, "max_new_tokens": limits, "questions": _fingerprint(task.questions)}
     file = AnswerFile(path=evaluation.out / task.bench.name / "answers.jsonl", settings=settings)
+    if overwrite:  # figures of the answers that go, under whatever protocol, are figures of nothing
+        for stale in file.path.parent.glob("results*.json*"):
+            stale.unlink()
     try:
         with Progress(task.bench.name, len(task.asked)) as bar:
             answers = answer_questions(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from sightline.errors import DataError
 from sightline.evaluation.accuracy import Row
 from sightline.evaluation.bench import Answer, Judge, JudgeRequest
 from sightline.evaluation.choices import vlmeval_option
@@ -51,11 +52,13 @@ def match_options(
         template: A rubric of one's own.
 
     Raises:
-        DataError: The judge was asked, and named a letter for none.
+        DataError: The judge was asked, and named a letter for none; or there is a template and no judge.
     """
     pairs = {row.id: (row, answer.text) for row, answer in zip(rows, answers, strict=True)}
     letters = {id: vlmeval_option(text, row.options or {}) for id, (row, text) in pairs.items()}
     open_ids = [id for id, letter in letters.items() if not letter]
+    if judge is None and template is not None:
+        raise DataError("template is given, and no judge that reads it", remedy="Pass --judge, or leave it out")
     if judge is None:
         note = f"exact matching without a judge: {len(open_ids)} answers named no option and count as wrong"
         return OptionMatch(letters=letters, notes=(note,))

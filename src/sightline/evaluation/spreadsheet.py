@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from sightline.errors import DataError
+from sightline.evaluation.tables import check_columns
 from sightline.files import replacing
 
 _MAIN: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -54,22 +55,26 @@ def write_sheet(path: Path, rows: Sequence[Mapping[str, str | int | float]]) -> 
         book.writestr("xl/worksheets/sheet1.xml", _HEAD + sheet)
 
 
-def read_sheet(path: Path) -> list[dict[str, str]]:
+def read_sheet(path: Path) -> list[dict[str, str | bool | None]]:
     """The rows of the first sheet as text, under the names of its first row; empty cells are empty texts.
 
+    A text that begins with ``=`` is stored as a formula by the writers of pandas: it is that text again. Truth values
+    stay what they are, and the error of a cell is None.
+
     Raises:
-        DataError: It is no workbook.
+        DataError: It is no workbook, or a name stands over two columns.
     """
     try:
         with zipfile.ZipFile(path) as book:
             shared = _shared_texts(book)
-            sheet = ElementTree.fromstring(book.read("xl/worksheets/sheet1.xml"))
+            sheet = ElementTree.fromstring(book.read(_first_sheet(book)))
             rows = [_row(row, shared) for row in sheet.iter(f"{{{_MAIN}}}row")]
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, IndexError, ElementTree.ParseError, OSError) as error:
         raise DataError(f"no workbook ({error})", source=str(path), remedy="Expected an .xlsx file") from error
     if not rows:
         return []
-    names = rows[0]
+    names = {place: str(name) for place, name in rows[0].items()}
+    check_columns([name for name in names.values() if name], str(path))
     return [{name: row.get(place, "") for place, name in names.items()} for row in rows[1:] if row]
 
 
@@ -81,17 +86,38 @@ def _cell(value: str | int | float) -> str:
     return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(text)}</t></is></c>'
 
 
-def _row(row: ElementTree.Element, shared: Sequence[str]) -> dict[int, str]:
-    cells = {}
+def _first_sheet(book: zipfile.ZipFile) -> str:
+    """The part that holds the first sheet of the workbook; its name does not say which it is."""
+    if "xl/_rels/workbook.xml.rels" not in book.namelist():
+        return "xl/worksheets/sheet1.xml"
+    sheets = ElementTree.fromstring(book.read("xl/workbook.xml")).iter(f"{{{_MAIN}}}sheet")
+    first = next(sheets, ElementTree.Element("none")).get(f"{{{_OFFICE}}}id")
+    links = ElementTree.fromstring(book.read("xl/_rels/workbook.xml.rels"))
+    target = next((str(one.get("Target")) for one in links if one.get("Id") == first), "worksheets/sheet1.xml")
+    return target.lstrip("/") if target.startswith("/") else f"xl/{target}"
+
+
+def _row(row: ElementTree.Element, shared: Sequence[str]) -> dict[int, str | bool | None]:
+    cells: dict[int, str | bool | None] = {}
     for place, cell in enumerate(row.iter(f"{{{_MAIN}}}c")):
         if reference := cell.get("r"):
             place = _column_number(reference)
-        value = cell.find(f"{{{_MAIN}}}v")
-        if cell.get("t") == "inlineStr":
+        value, formula = cell.find(f"{{{_MAIN}}}v"), cell.find(f"{{{_MAIN}}}f")
+        if formula is not None and formula.text:
+            cells[place] = f"={formula.text}"
+        elif cell.get("t") == "inlineStr":
             cells[place] = _text(cell)
         elif value is not None and value.text is not None:
-            cells[place] = shared[int(value.text)] if cell.get("t") == "s" else value.text
+            cells[place] = _value(value.text, cell.get("t"), shared)
     return cells
+
+
+def _value(text: str, kind: str | None, shared: Sequence[str]) -> str | bool | None:
+    if kind == "b":
+        return text == "1"
+    if kind == "e":
+        return None
+    return shared[int(text)] if kind == "s" else text
 
 
 def _shared_texts(book: zipfile.ZipFile) -> list[str]:
@@ -102,7 +128,9 @@ def _shared_texts(book: zipfile.ZipFile) -> list[str]:
 
 
 def _text(element: ElementTree.Element) -> str:
-    text = "".join(part.text or "" for part in element.iter(f"{{{_MAIN}}}t"))
+    """Of a cell: its text or the texts of its runs, without how they are pronounced (``rPh``)."""
+    runs = [element, *element.iter(f"{{{_MAIN}}}r"), *element.iter(f"{{{_MAIN}}}is")]
+    text = "".join(part.text or "" for run in runs for part in run.findall(f"{{{_MAIN}}}t"))
     return _CODED.sub(lambda match: chr(int(match[1], 16)), text)
 
 

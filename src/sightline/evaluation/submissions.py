@@ -18,6 +18,8 @@ from sightline.evaluation.spreadsheet import read_sheet
 from sightline.evaluation.tables import DELIMITERS, KINDS, field, read_cells, read_table
 
 _SUFFIXES: Final = (*KINDS, *DELIMITERS, ".xlsx")
+_SAID: Final = ("prediction", "response", "output", "pred", "model_answer", "model_prediction", "model_output")
+"""Columns under which tools of many kinds write what a model said."""
 _QUOTED: Final = 100
 """Characters of a wrong value that a message quotes."""
 
@@ -115,13 +117,23 @@ def answer_text(row: Mapping[str, Any], texts: Sequence[str], source: str) -> st
     """The answer of a submitted row, under the first of ``texts`` that is there; a number is taken as its digits.
 
     Raises:
-        DataError: There is none, or it is no text.
+        DataError: There is none, it is no text, or another column may be it as well.
     """
     there = [name for name in texts if name in row] or texts
     name = next((name for name in there if row.get(name) is not None), there[0])
     text = field(row, name, source)
+    rival = next((one for one in _rivals(row, name) if row.get(one) not in (None, text)), None)
+    if rival is not None:
+        found = f"'{name}' is {text!r:.{_QUOTED}} and '{rival}' is {row[rival]!r:.{_QUOTED}}"
+        raise DataError(found, source=source, remedy=f"Keep the column of the model's answers, as '{name}'")
     number = isinstance(text, int | float) and not isinstance(text, bool) and math.isfinite(text)
     if not isinstance(text, str) and not number:
         found = f"'{name}' is {text!r:.{_QUOTED}}"
         raise DataError(found, source=source, remedy="An answer is a text; no answer is an empty one")
     return str(text)
+
+
+def _rivals(row: Mapping[str, Any], name: str) -> list[str]:
+    """Other columns that may hold what the model said: beside them an ``answer`` may be the true one."""
+    named = [*_SAID, "text"] if name == "answer" and ("question" in row or "prompt" in row) else [*_SAID]
+    return [one for one in named if one != name] if name in ("answer", *_SAID) else []

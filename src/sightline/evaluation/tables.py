@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ DOWNLOAD_AGAIN: Final = "Download the file again"
 """The remedy where a published file is broken."""
 DELIMITERS: Final = {".tsv": "\t", ".csv": ","}
 """Endings of tables of text, and what stands between their cells."""
+_SHARD: Final = re.compile(r"(.*)-(\d{1,6})-of-(\d{1,6})")
 _LONGEST_REFERENCE: Final = 64
 """A TSV of VLMEvalKit repeats a picture by the index of the row that holds it: a text this short is an index."""
 
@@ -51,10 +53,24 @@ def find_files(data: Path, patterns: Sequence[str], bench: Benchmark) -> list[Pa
     for pattern in patterns:
         found = sorted(path for path in data.glob(pattern) if path.is_file())
         if found:
+            _check_shards(found)
             return found
     raise DataError(
         f"found none of {', '.join(patterns)}", source=f"{bench.name}: {data}", remedy=f"Needed: {bench.needs}"
     )
+
+
+def _check_shards(paths: Sequence[Path]) -> None:
+    """
+    Raises:
+        DataError: Shards say how many they are (``test-00000-of-00002``), and some are missing.
+    """
+    places = [match for path in paths if (match := _SHARD.fullmatch(path.stem))]
+    for name, total in dict.fromkeys((place[1], place[3]) for place in places):
+        there = {int(place[2]) for place in places if (place[1], place[3]) == (name, total)}
+        if missing := sorted(set(range(int(total))) - there):
+            found = f"{name}-{missing[0]:05}-of-{total} is missing, and others of these {int(total)} files are there"
+            raise DataError(found, source=str(paths[0].parent), remedy="Download all of them")
 
 
 def find_file(data: Path, patterns: Sequence[str], bench: Benchmark) -> Path:
@@ -298,11 +314,28 @@ def read_cells(path: Path) -> list[dict[str, str]]:
         found = f"not UTF-8 text (byte 0x{error.object[error.start]:02x})"
         raise DataError(found, source=str(path), remedy="Save the file as UTF-8") from error
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # base64 pictures exceed the limit of 131,072
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()], restval="")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()])
     try:
-        return [{name: value for name, value in row.items() if name is not None} for row in reader]
+        rows = [row for row in reader if row]
     except csv.Error as error:
         raise DataError(f"is no table ({error})", source=f"{path}:{reader.line_num}", remedy=DOWNLOAD_AGAIN) from error
+    names = rows[0] if rows else []
+    check_columns(names, str(path))
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(names):  # cells would be lost, or stand under another name
+            found = f"has {len(row)} cells, and the first row {len(names)}"
+            remedy = "Quote cells that hold a tab, a comma or a line end; an empty cell stands as well"
+            raise DataError(found, source=f"{path}:{number}", remedy=remedy)
+    return [dict(zip(names, row, strict=True)) for row in rows[1:]]
+
+
+def check_columns(names: Sequence[str], source: str) -> None:
+    """Raises:
+    DataError: A name stands over two columns of a table.
+    """
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise DataError(f"two columns are named {twice!r:.100}", source=source, remedy="Keep one")
 
 
 def _delimited(path: Path) -> Iterator[dict[str, Any]]:

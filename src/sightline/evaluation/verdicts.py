@@ -17,7 +17,13 @@ from sightline.evaluation.bench import Judge, JudgeReply, JudgeRequest
 
 V = TypeVar("V")
 
-_THOUGHT: Final = ("<think>", "</think>")
+_THOUGHTS: Final = (
+    *((f"<{name}>", f"</{name}>") for name in ("think", "thinking", "thought", "reasoning", "seed:think")),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+)
+"""What models set around their thoughts: Qwen and DeepSeek, others, Seed, Magistral, Kimi, gpt-oss."""
 _SHOWN: Final = 60
 """Characters of a reply that a message quotes."""
 
@@ -105,10 +111,14 @@ def conclusion(reply: str) -> str:
     >>> conclusion("<think>Is it incorrect? No.</think>\\n\\ncorrect"), conclusion("<think>Is it incorrect?")
     ('correct', '')
     """
-    begin, end = _THOUGHT
-    if end in reply:  # templates that open the thoughts themselves leave only their end in the reply
-        return reply.rpartition(end)[2].lstrip()
-    return "" if reply.lstrip().startswith(begin) else reply
+    for begin, end in _THOUGHTS:
+        first, last = reply.find(begin), reply.rfind(end)
+        if last >= 0:  # templates that open the thoughts themselves leave only their end in the reply
+            before = reply[:first] if 0 <= first < last else ""
+            return (before + reply[last + len(end) :]).lstrip()
+        if reply.lstrip().startswith(begin):
+            return ""
+    return reply
 
 
 def need_verdicts(bench: str, told: Sequence[Said[V]], *, each: int = 1) -> None:

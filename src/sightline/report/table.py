@@ -46,8 +46,11 @@ class Row:
 
     @property
     def verdict(self) -> Verdict:
-        """What the interval of the difference says; a difference that may be 0 is no clear change."""
-        if self.difference is None or math.isnan(self.difference.value):
+        """What the interval of the difference says; a difference that may be 0 is no clear change.
+
+        Where there is no interval (a precision of which nothing was said) there is no verdict either.
+        """
+        if self.difference is None or any(map(math.isnan, vars(self.difference).values())):
             return ""
         if self.difference.low <= ZERO and self.difference.high >= -ZERO:
             return "no clear change"

@@ -75,7 +75,11 @@ def test_round_trip(folder, tmp_path):
     """The format has no room for line ends: answers without them come back as they were."""
     answers = [Answer(id=q.id, text=f"yes {number}") for number, q in enumerate(BENCH.questions(folder))]
     BENCH.export(folder, answers[::-1], tmp_path / "out")
-    assert sorted(BENCH.read_export(tmp_path / "out"), key=lambda a: a.id) == sorted(answers, key=lambda a: a.id)
+    BENCH.export(folder, BENCH.read_export(tmp_path / "out"), tmp_path / "again")
+    assert {path.name: path.read_text() for path in (tmp_path / "again").iterdir()} == {
+        path.name: path.read_text() for path in (tmp_path / "out").iterdir()
+    }
+    assert sum(len(path.read_text().splitlines()) for path in (tmp_path / "out").iterdir()) == len(answers)
     line = (tmp_path / "out/OCR.txt").read_text().splitlines()[0].split("\t")
     assert line[:3] == ["0.png", QUESTION, "Yes"]
     odd = [Answer(id=answer.id, text="no\nway\there") for answer in answers]
@@ -166,3 +170,15 @@ def test_a_question_may_hold_other_line_ends_of_unicode(tmp_path):
     (tmp_path / "OCR").mkdir()
     (tmp_path / "OCR/1.txt").write_text("Is it 'a\u2028b'? Please answer yes or no.\tYes\r\nIs it c?\x85\tNo\r\n")
     assert [question.prompt.facts["answer"] for question in BENCH.questions(tmp_path)] == ["Yes", "No"]
+
+
+def test_lines_about_a_picture_that_changed_places_go_to_their_questions(folder, tmp_path):
+    """The release and the hub's parquet files do not order them alike: they were graded crosswise."""
+    answers = [Answer(id=q.id, text=q.prompt.facts["answer"]) for q in BENCH.questions(folder)]
+    BENCH.export(folder, answers, tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    assert BENCH.grade(folder, BENCH.read_export(tmp_path / "out"), "official", {}, None).metrics["total"] == 2800
+    path.write_text(path.read_text().replace("a cat", "a dog", 1))
+    with pytest.raises(DataError, match=r"asks 'Is there a dog.*', and no question about this picture does"):
+        BENCH.grade(folder, BENCH.read_export(tmp_path / "out"), "official", {}, None)

@@ -123,3 +123,20 @@ def test_prompts(folder):
 
 def test_invented_answers_need_no_picture(folder):
     assert len(invented(BENCH, folder)) == 5
+
+
+def test_rows_without_ids_in_another_order_are_refused(folder, tmp_path):
+    rows = [(q.prompt.messages[0]["content"][-1]["text"], q) for q in BENCH.questions(folder)]
+    kinds = {"yn": "Yes/No", "mcq": "Multichoice", "vqa": "VQA"}
+    lines = [
+        {"prompt": f"<image>\n{text}", "text": q.prompt.facts["answer"], "type": kinds[q.id.split("-")[0]]}
+        for text, q in rows
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = BENCH.grade(folder, BENCH.read_export(path), "ovip", {"open": "relation"}, None)
+    assert [row.counts["correct"] for row in result.graded] == [1] * 5
+    lines[2]["prompt"] = "<image>\nWhich? A. under B. over"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match=r"row mcq 1 asks '<image>.nWhich. A. under B. over'"):
+        BENCH.grade(folder, BENCH.read_export(path), "ovip", {"open": "relation"}, None)

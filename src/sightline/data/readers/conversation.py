@@ -9,13 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sightline.data.readers.chat import PLACEHOLDER, Turn, check_order, messages_of, place_pictures
+from sightline.data.readers.chat import PLACEHOLDER, Turn, check_order, messages_of, parse_turn, place_pictures
 from sightline.data.readers.pictures import Pictures
 from sightline.data.readers.rows import RowError
-from sightline.data.readers.unread import looks_like_picture, unread
+from sightline.data.readers.unread import check_marks, looks_like_picture, unread
 from sightline.types import Edge, Group, Prompt, Response
 
 _MOST_RANKED = 200
+_PAIR = "Write the conversation up to the question as prompt, and both answers as chosen and rejected"
+_SAID = {
+    "history": "Write earlier turns as turns of the conversation",
+    "system_prompt": "Rename it (rename: {system_prompt: system})",
+    "rejected_response": _PAIR,
+    "rejected_messages": _PAIR,
+}
+"""Names under which other tools read turns; as facts they would be left out of what is trained, without a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +60,29 @@ def build_prompt(
         remedy = "End it with a user turn, and join neighbouring turns of one speaker"
         raise RowError("malformed", "an answer is followed by an answer, expected a question before it", remedy=remedy)
     placed, ordered = place_pictures(turns, pictures, together=together)
+    if not ordered:
+        for turn in placed:
+            check_marks(turn.text)
     return Prompt(
         id=reading.id,
         messages=messages_of(placed, train_history=train_history),
         images=tuple(reading.pictures.path(picture) for picture in ordered),
         facts=facts,
     )
+
+
+def with_system(turns: Sequence[Turn], row: Mapping[str, Any]) -> list[Turn]:
+    """The turns behind the row's ``system``, where it has one.
+
+    Raises:
+        RowError: The turns begin with another.
+    """
+    system = row.get("system")
+    if not system:
+        return list(turns)
+    if turns and turns[0].role == "system":
+        raise RowError("malformed", "found 'system' and a system turn", remedy="Keep one of the two")
+    return [parse_turn({"role": "system", "content": system}, "system"), *turns]
 
 
 def split_answer(turns: Sequence[Turn]) -> tuple[list[Turn], str | None]:
@@ -124,9 +149,13 @@ def facts_of(row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
     """Columns that the reader does not use, kept for rewards and graders.
 
     Raises:
-        RowError: A column is no plain JSON, so that it could not be kept.
+        RowError: A column is no plain JSON, so that it could not be kept, or a part of the conversation.
     """
     facts = {name: value for name, value in row.items() if name not in used and not _is_missing(value)}
+    for name, remedy in _SAID.items():
+        if facts.get(name):
+            found = f"column '{name}' is a part of the conversation and is not read: {facts[name]!r:.60}"
+            raise RowError("malformed", found, remedy=remedy)
     own = facts.pop("facts", {})
     if not isinstance(own, Mapping):
         raise RowError("malformed", f"'facts' is {own!r:.60}, expected an object")

@@ -16,6 +16,7 @@ from sightline.data.readers.conversation import (
     ranked,
     split_answer,
     with_negative,
+    with_system,
 )
 from sightline.data.readers.rows import RowError, is_finite
 from sightline.types import Group, Response
@@ -42,10 +43,10 @@ def read_llava(row: Mapping[str, Any], reading: Reading) -> Group:
         raise RowError("malformed", f"'conversations' is {raw!r:.60}, expected a list of turns")
     facts = facts_of(row, _USED)
     if row.get("chosen") is not None or row.get("rejected") is not None:
-        return _preference(row, _with_system(parse_turns(raw, "conversations"), row), reading, facts)
+        return _preference(row, with_system(parse_turns(raw, "conversations"), row), reading, facts)
     if isinstance(raw[-1], Mapping) and isinstance(raw[-1].get("value"), list | tuple):
         return _ranked_answers(row, raw, reading, facts)
-    turns = _with_system(parse_turns(raw, "conversations"), row)
+    turns = with_system(parse_turns(raw, "conversations"), row)
     history, answer = split_answer(turns)
     label = facts.pop("label") if isinstance(facts.get("label"), bool) else None
     trains = reading.train_history and answer is not None and label is None
@@ -56,7 +57,7 @@ def read_llava(row: Mapping[str, Any], reading: Reading) -> Group:
 
 
 def _ranked_answers(row: Mapping[str, Any], raw: Sequence[Any], reading: Reading, facts: dict[str, Any]) -> Group:
-    turns = _with_system(parse_turns(raw[:-1], "conversations"), row)
+    turns = with_system(parse_turns(raw[:-1], "conversations"), row)
     last = len(raw) - 1
     answers = [
         answer_text(parse_turn({**raw[-1], "value": value}, f"conversations[{last}]")) for value in raw[-1]["value"]
@@ -102,11 +103,6 @@ def _pictures(row: Mapping[str, Any], reading: Reading) -> tuple[list[Any], bool
     if isinstance(one, str) and "," in one and not reading.pictures.exists(one):
         return [name.strip() for name in one.split(",") if name.strip()], True
     return several or as_list(one), False
-
-
-def _with_system(turns: list[Turn], row: Mapping[str, Any]) -> list[Turn]:
-    system = row.get("system")
-    return [parse_turn({"role": "system", "content": system}, "system"), *turns] if system else turns
 
 
 def _score(row: Mapping[str, Any]) -> float | None:

@@ -20,6 +20,7 @@ from sightline.data.readers.conversation import (
     ranked,
     split_answer,
     with_negative,
+    with_system,
 )
 from sightline.data.readers.rows import RowError, is_finite
 from sightline.types import Group, Response
@@ -27,7 +28,7 @@ from sightline.types import Group, Response
 COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "completion", "messages"})
 """Columns of which at least one makes a row a TRL row; ``question`` is RLAIF-V's name for ``prompt``."""
 
-_USED = COLUMNS | {"id", "image", "images", "label"}
+_USED = COLUMNS | {"id", "image", "images", "label", "system"}
 _NEGATIVE = frozenset({"rejected_image", "rejected_images"})
 """The picture that the chosen answer is not about, or a list with one for each picture of the prompt."""
 _SCORES = (
@@ -68,7 +69,8 @@ def _check_columns(row: Mapping[str, Any]) -> None:
         raise RowError("malformed", found, remedy="Write the boxes into the texts as the model reads them")
     for name in ("prompt", "question", "completion"):
         if row.get("messages") is not None and row.get(name) is not None:
-            raise RowError("malformed", f"found both 'messages' and '{name}'", remedy="Remove one of the two")
+            remedy = "Keep one; any other name is kept as a fact for rewards and graders"
+            raise RowError("malformed", f"found 'messages' and '{name}'", remedy=remedy)
 
 
 def _whole(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -126,7 +128,7 @@ def _conversation(row: Mapping[str, Any], reading: Reading) -> Group:
 
 
 def _supervised(turns: list[Turn], row: Mapping[str, Any], reading: Reading, facts: dict[str, Any]) -> Group:
-    history, answer = split_answer(turns)
+    history, answer = split_answer(with_system(turns, row))
     trains = reading.train_history and answer is not None
     prompt = build_prompt(history, _pictures(row), reading, facts, train_history=trains)
     return Group(prompts=(prompt,), responses=() if answer is None else (Response(text=answer),))
@@ -137,7 +139,7 @@ def _completion(row: Mapping[str, Any], reading: Reading) -> Group:
     if not turns:
         raise RowError("malformed", "missing column 'prompt'", remedy=f"Found {', '.join(row)}; use rename")
     if row.get("completion") is None:
-        return Group(prompts=(build_prompt(turns, _pictures(row), reading, _facts(row)),))
+        return Group(prompts=(build_prompt(with_system(turns, row), _pictures(row), reading, _facts(row)),))
     whole = turns + _answer_turns(row, "completion")
     if row.get("label") is None:
         return _supervised(whole, row, reading, _facts(row))
@@ -149,7 +151,7 @@ def _completion(row: Mapping[str, Any], reading: Reading) -> Group:
 
 
 def _labelled(turns: list[Turn], row: Mapping[str, Any], reading: Reading) -> Group:
-    history, answer = split_answer(turns)
+    history, answer = split_answer(with_system(turns, row))
     prompt = build_prompt(history, _pictures(row), reading, _facts(row, label_is_fact=False))
     responses = () if answer is None else (Response(text=answer, label=row["label"]),)
     return Group(prompts=(prompt,), responses=responses)
@@ -157,6 +159,11 @@ def _labelled(turns: list[Turn], row: Mapping[str, Any], reading: Reading) -> Gr
 
 def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
     prompt = _prompt_turns(row)
+    if row.get("messages") is not None and prompt and prompt[-1].role == "assistant":
+        found = "found 'messages' and 'chosen', and the messages end with an answer"
+        raise RowError(
+            "malformed", found, remedy="Let the messages end with the question, or remove chosen and rejected"
+        )
     chosen, rejected = _answer_turns(row, "chosen"), _answer_turns(row, "rejected")
     if not prompt:
         shared = _shared(chosen, rejected)
@@ -166,6 +173,7 @@ def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
             raise RowError(
                 "malformed", "chosen and rejected share no first turn and there is no 'prompt'", remedy=remedy
             )
+    prompt = with_system(prompt, row)
     for name, turns in (("chosen", chosen), ("rejected", rejected)):
         if len(turns) != 1:
             found = f"'{name}' has {len(turns)} turns after the shared prompt, expected one answer"

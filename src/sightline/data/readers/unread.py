@@ -26,6 +26,12 @@ _FILE = re.compile(
     r"|[^\n]{1,1000}\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|heic|qoi|dds|mp4|avi|mov|mkv|webm)(?:\?[^\n]*)?)",
     re.IGNORECASE | re.DOTALL,
 )
+_MARK = re.compile(
+    r"^\s*(<(?:image|video|img)(?:[ _-]?\d+)?>|<\|(?:image|video)(?:_\d+)?\|>|<ImageHere>|<image_placeholder>"
+    r"|\[(?:image|img|video)\])",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What stands for a picture or a video in the texts of other tools, where it begins a line."""
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*", b"MM\x00*")
 """How the files of pictures begin."""
 
@@ -54,6 +60,19 @@ def looks_like_picture(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(looks_like_picture, value[:8]))
     return isinstance(value, Image.Image) or (isinstance(value, bytes) and value.startswith(_MAGIC))
+
+
+def check_marks(text: str) -> None:
+    """
+    Args:
+        text: Of a turn in a row without pictures.
+
+    Raises:
+        RowError: It begins a line as if a picture or a video stood there, in another way than ``<image>``.
+    """
+    if mark := _MARK.search(text):
+        found = f"the text says {mark[1]!r} as if a picture or a video stood there, and the row has none"
+        raise RowError("unread image", found, remedy="Give the picture and write <image>. Videos are not read")
 
 
 def unread(name: str, value: Any) -> RowError:

@@ -59,6 +59,8 @@ KINDS: Final = {
 }
 """Type of an annotation to the kind of its question; any other type is one of relation, as in the script."""
 _QUERIES: Final = ("generative", "discriminative-existence", "discriminative-attribute", "discriminative-relation")
+_OPTIONS: Final = ("extractor", "similarity", "threshold", "spacy_model")
+"""Of the grading of descriptions."""
 _DESCRIPTION_TOKENS: Final = 512
 _YES_NO_TOKENS: Final = 10
 
@@ -84,7 +86,7 @@ class Amber:
     ) -> Result:
         """Grades the parts that are answered; each must be complete."""
         check_protocol(self, protocol)
-        check_options(self.name, options, ("extractor", "similarity", "threshold", "spacy_model"))
+        check_options(self.name, options, _OPTIONS if GENERATIVE in _graded_parts(protocol) else ())
         rows = self._annotations(data)
         parts = _answered_parts(rows.by_id, answers, protocol)
         ids = [id for id, row in rows.by_id.items() if _part(row) in parts]

@@ -76,7 +76,7 @@ class CVBench:
         ``vlmevalkit`` asks a judge, where one is given, about answers that name no option; ``template`` is its rubric.
         """
         check_protocol(self, protocol)
-        check_options(self.name, options, ("template",))
+        check_options(self.name, options, ("template",) if protocol == "vlmevalkit" else ())
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING

@@ -152,6 +152,8 @@ class LLaVABench:
         """
         check_protocol(self, protocol)
         check_options(self.name, options, _OPTIONS)
+        if {"rule", "template"} <= set(options):
+            raise DataError("rule and template are both given", source=self.name, remedy="Give one wording")
         judge = need_judge(self.name, judge)
         rows = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)

@@ -14,7 +14,17 @@ from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.accuracy import Row, column, grade_row
-from sightline.evaluation.bench import Answer, Graded, Judge, Question, Result, check_options, check_protocol, match_ids
+from sightline.evaluation.bench import (
+    ANSWERS,
+    Answer,
+    Graded,
+    Judge,
+    Question,
+    Result,
+    check_options,
+    check_protocol,
+    match_ids,
+)
 from sightline.evaluation.json_files import read_text
 from sightline.evaluation.tables import PictureFiles, find_files, picture_prompt, read_tables, text_field
 from sightline.evaluation.yes_no import vlmeval_yes_no
@@ -27,6 +37,8 @@ COGNITION: Final = ("commonsense_reasoning", "numerical_calculation", "text_tran
 TASKS: Final = (*PERCEPTION, *COGNITION)
 SHORT_ANSWER: Final = "Answer the question using a single word or phrase."
 _INSTRUCTION: Final = " Please answer yes or no."
+_PLACED: Final = re.compile(r"(.*?)#(\d+)#(.*)", re.DOTALL)
+"""``OCR/0001.jpg#2#Is the word ...?``: the second line about that picture, which asks this."""
 _FILES: Final = ("data/test-*.parquet", "test-*.parquet", "*.parquet", "MME.tsv")
 _COLUMNS: Final = ("asked", "correct", "plus")
 _PICTURES: Final = (".jpg", ".png", ".jpeg")
@@ -70,7 +82,7 @@ class MME:
         check_protocol(self, protocol)
         check_options(self.name, options, ())
         rows = self._rows(data)
-        graded = _grade(rows, match_ids([row.id for row in rows], answers), protocol)
+        graded = _grade(rows, match_ids([row.id for row in rows], _placed(rows, answers)), protocol)
         by_task = {task: _task(graded, task) for task in TASKS if any(row.category == task for row in rows)}
         metrics = {
             name: _total([by_task[task]["score"] for task in _order(tasks, protocol) if task in by_task])
@@ -101,7 +113,7 @@ class MME:
         Tabs and line ends in an answer become blanks: the format has no room for them.
         """
         rows = self._rows(data)
-        matched = match_ids([row.id for row in rows], answers)
+        matched = match_ids([row.id for row in rows], _placed(rows, answers))
         lines: dict[str, list[str]] = {}
         for row, answer in zip(rows, matched, strict=True):
             text = re.sub(r"[\t\r\n]", " ", answer.text)
@@ -110,7 +122,7 @@ class MME:
             replace_file(path / f"{task}.txt", "".join(content))
 
     def read_export(self, path: Path) -> list[Answer]:
-        """Reads such a folder; two lines in a row are the two questions about one picture."""
+        """Reads such a folder. An id names picture, place and question of a line; :meth:`grade` finds its question."""
         answers = []
         for file in sorted(path.glob("*.txt")):
             seen: dict[str, int] = {}
@@ -125,7 +137,8 @@ class MME:
                         source=f"{file}:{number}",
                     )
                 seen[cells[0]] = seen.get(cells[0], 0) + 1
-                answers.append(Answer(id=_id(file.stem, cells[0], seen[cells[0]]), text=cells[3]))
+                id = f"{_id(file.stem, cells[0], seen[cells[0]])}#{cells[1]}"
+                answers.append(Answer(id=id, text=cells[3]))
         if not answers:
             raise DataError("found no answers in TASK.txt files", source=str(path), remedy="Give the folder of them")
         return answers
@@ -187,6 +200,33 @@ def parse_vlmeval(answer: str) -> str:
 
 
 _PARSERS: Final = {"official": parse_official, "lmms-eval": parse_lmms, "vlmevalkit": parse_vlmeval}
+
+
+def _placed(rows: Sequence[Row], answers: Sequence[Answer]) -> list[Answer]:
+    """The answers of a submission under the ids of their questions: the two about a picture may have changed places.
+
+    Raises:
+        DataError: A line asks what no question about its picture does.
+    """
+    pictures = {row.cluster for row in rows}
+    ids = {(row.cluster, _bare(row.text)): row.id for row in rows}
+
+    def id(given: str) -> str:
+        place = _PLACED.fullmatch(given)
+        if place is None or place[1] not in pictures:
+            return given
+        found = ids.get((place[1], _bare(place[3])))
+        if found is None:
+            told = f"a line of {place[1]} asks {place[3]!r:.100}, and no question about this picture does"
+            raise DataError(told, source=ANSWERS, remedy="Take the questions of the release, as they are worded there")
+        return found
+
+    return [Answer(id=id(one.id), text=one.text) for one in answers]
+
+
+def _bare(question: str) -> str:
+    """A question without how to answer it, and with single blanks."""
+    return " ".join(question.replace(_INSTRUCTION.strip(), "").replace(SHORT_ANSWER, "").split())
 
 
 def _grade(rows: Sequence[Row], answers: Sequence[Answer], protocol: str) -> list[Graded]:

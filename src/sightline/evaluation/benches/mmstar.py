@@ -120,7 +120,10 @@ class MMStar:
         ``vlmevalkit`` asks a judge, where one is given, about answers that name no option; ``template`` is its rubric.
         """
         check_protocol(self, protocol)
-        check_options(self.name, options, _OPTIONS)
+        check_options(self.name, options, _OPTIONS if protocol == "vlmevalkit" else _OPTIONS[:2])
+        if "llm_base" in options and "without_image" not in options:
+            remedy = "Give both: leakage is what the model without picture knows beyond its language model"
+            raise DataError("llm_base is given without without_image", source=self.name, remedy=remedy)
         rows = every = self._rows(data)
         matched = match_ids([row.id for row in rows], answers)
         told = match_options(rows, matched, judge, options.get("template")) if protocol == "vlmevalkit" else NOTHING

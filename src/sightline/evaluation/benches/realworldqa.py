@@ -65,7 +65,7 @@ class RealWorldQA:
         ``vlmevalkit`` asks a judge, where one is given, about answers that name no option; ``template`` is its rubric.
         """
         check_protocol(self, protocol)
-        check_options(self.name, options, ("template",))
+        check_options(self.name, options, ("template",) if protocol == "vlmevalkit" else ())
         rows = self._rows(data)
         if (protocol == "vlmevalkit") != (rows[0].options is not None):
             raise DataError(

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from sightline.errors import DataError
 from sightline.evaluation.accuracy import Row, grade_row, mean, mean_of_ratios
 from sightline.evaluation.bench import (
+    ANSWERS,
     Answer,
     Graded,
     Judge,
@@ -28,7 +29,15 @@ from sightline.evaluation.bench import (
 from sightline.evaluation.choices import ANSWER_WITH_LETTER, ovip_hit
 from sightline.evaluation.rubric import load_rubric
 from sightline.evaluation.submissions import answer_id, read_answers
-from sightline.evaluation.tables import PictureFiles, find_file, picture_prompt, read_table, text_field, write_lines
+from sightline.evaluation.tables import (
+    PictureFiles,
+    find_file,
+    optional_text,
+    picture_prompt,
+    read_table,
+    text_field,
+    write_lines,
+)
 from sightline.evaluation.verdicts import ask, need_verdicts, verdict_notes
 
 Open = Literal["nli", "relation", "skip"]
@@ -81,8 +90,9 @@ class Reefknot:
         how = str(options.get("open", "nli"))
         if how not in ("nli", "relation", "skip"):
             raise DataError(f"option open is {how!r}", source=self.name, remedy="Choose nli, relation or skip")
+        check_options(self.name, options, _OPTIONS if how == "nli" else _OPTIONS[:1])
         rows = self._rows(data)
-        matched = match_ids([row.id for row in rows], answers)
+        matched = match_ids([row.id for row in rows], _placed(rows, answers))
         pairs = [
             (row, answer)
             for row, answer in zip(rows, matched, strict=True)
@@ -110,12 +120,15 @@ class Reefknot:
                     "task_type": (row.extra or {})["type"],
                     "relation_type": (row.extra or {})["relation"],
                 }
-                for row, answer in zip(rows, match_ids([row.id for row in rows], answers), strict=True)
+                for row, answer in zip(rows, match_ids([row.id for row in rows], _placed(rows, answers)), strict=True)
             ),
         )
 
     def read_export(self, path: Path) -> list[Answer]:
-        """Reads that file; rows without ``question_id`` are counted by task, in the order of the question files."""
+        """Reads that file; rows without ``question_id`` are counted by task, in the order of the question files.
+
+        Their ids hold the prompt as well, and :meth:`grade` looks whether it is that of the question.
+        """
         seen: dict[str, int] = {}
 
         def id(row: Mapping[str, Any], source: str) -> str:
@@ -123,7 +136,8 @@ class Reefknot:
                 return answer_id(row, "question_id", source)
             task = TASKS.get(str(row.get("type", row.get("task_type"))), "")
             seen[task] = seen.get(task, 0) + 1
-            return f"{task}-{seen[task]}"
+            asked = optional_text(row, "prompt", source)
+            return f"{task}-{seen[task]}" + (f"#{asked}" if asked else "")
 
         return read_answers(path, id, ("text",))
 
@@ -217,6 +231,23 @@ class Reefknot:
             formulas={name: f"{name}_correct / ({_EMPTY} + {name}_asked)" for name in plain}
             | {"mean_accuracy": mean_of_ratios(plain)},
         )
+
+
+def _placed(rows: Sequence[Row], answers: Sequence[Answer]) -> list[Answer]:
+    """The answers under the ids of their questions, those that only their place tells checked by their prompt.
+
+    Raises:
+        DataError: A prompt is not that of the question in its place.
+    """
+    asked = {row.id: row.text.removesuffix(ANSWER_WITH_LETTER).strip() for row in rows}
+    found = []
+    for answer in answers:
+        id, hash_, prompt = answer.id.partition("#")
+        if hash_ and id in asked and asked[id] not in prompt:
+            told = f"row {id.replace('-', ' ')} asks {prompt!r:.100}, and the question file {asked[id]!r:.100}"
+            raise DataError(told, source=ANSWERS, remedy="Keep the order of the question files, or add question_id")
+        found.append(Answer(id=id, text=answer.text))
+    return found
 
 
 def relation_phrase(question: str, answer: str) -> tuple[str, ...]:

@@ -32,6 +32,9 @@ DEFAULT_URL: Final = "https://api.openai.com/v1"
 _PATH: Final = "/chat/completions"
 _REFUSED: Final = (401, 402, 404)
 """Wrong key, empty account, wrong address or model: every request would fail. A 403 may be of one request (filters)."""
+_FILTERED: Final = "content_filter"
+_CUT: Final = ("length", "max_tokens", "MAX_TOKENS")
+"""Ends of a reply at its limit: of OpenAI's interface, and as gateways pass on those of others."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _AGAIN: Final = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 _LONGEST: Final = 1e6
@@ -148,7 +151,10 @@ class EndpointBackend:
             reply = post(address, body, headers, seconds=self.timeout)
         except (HTTPException, OSError, TooLarge) as error:
             raise _Retryable(self._hidden(f"{type(error).__name__}: {error}")) from error
-        return _outcome(reply.body, number) if reply.status < 300 else self._refused(reply, number)
+        if reply.status >= 300:
+            return self._refused(reply, number)
+        # before a message cuts it: a part of the key would not be recognised
+        return _outcome(reply.body.replace(self.key.encode(), b"***") if self.key else reply.body, number)
 
     def _refused(self, reply: HttpReply, number: int) -> Outcome:
         said = self._hidden(reply.body.decode("utf-8", "replace"))
@@ -215,8 +221,8 @@ def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) ->
         url=url,
         key=key,
         timeout=float(_positive(options, "timeout")),
-        tries=int(_positive(options, "tries")),
-        workers=int(_positive(options, "workers")),
+        tries=_count(options, "tries"),
+        workers=_count(options, "workers"),
         parameters=parameters,
     )
 
@@ -251,6 +257,13 @@ def _positive(options: Mapping[str, Any], name: str) -> float:
     value = options[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _LONGEST:
         raise DataError(f"the judge option {name} is {value!r}", remedy="Give a number above 0")
+    return value
+
+
+def _count(options: Mapping[str, Any], name: str) -> int:
+    value = _positive(options, name)
+    if not isinstance(value, int):
+        raise DataError(f"the judge option {name} is {value!r}", remedy="Give a whole number above 0")
     return value
 
 
@@ -304,19 +317,22 @@ def _data_uri(path: str) -> str:
 
 
 def _outcome(content: bytes, number: int) -> Outcome:
-    """The reply in a body; one that cannot be read, or holds no text, is tried again."""
+    """The reply in a body; one that cannot be read, says that it failed, or holds no text, is tried again."""
     try:
         body = json.loads(content)
-        choice = body["choices"][0]
-        text = _text(choice["message"]["content"])
+        if body.get("error"):  # gateways answer 200, and put what went wrong where the reply would stand
+            raise _Retryable(f"the body holds an error: {str(body['error'])[:100]}")
+        choice = min(body["choices"], key=lambda one: one.get("index") or 0)
+        text, end = _text(choice["message"]["content"]), choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _Retryable(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
+    if end == _FILTERED:  # what stands there is a part, or another's words
+        raise _Retryable("the reply was stopped by a filter")
     if not text.strip():
-        why = choice.get("finish_reason")
-        raise _Retryable("the reply is empty" + (f" ({why})" if why not in (None, "stop") else ""))
+        raise _Retryable("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""))
     usage = body.get("usage")
     return Outcome(
-        reply=JudgeReply(text=text, cut=choice.get("finish_reason") == "length"),
+        reply=JudgeReply(text=text, cut=end in _CUT),
         prompt_tokens=_tokens(usage, "prompt_tokens"),
         completion_tokens=_tokens(usage, "completion_tokens"),
         tries=number,
