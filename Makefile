@@ -26,9 +26,9 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 demo: setup ## Align a tiny model on this machine and write report.html (a few minutes)
 	@HF_HUB_OFFLINE=1 $(BIN)/sightline demo
 
-# One thread per process: tiny models gain nothing from a second, and processes that share cores lose.
+# Two processes of one thread each: tiny models gain nothing from a second thread.
 test: setup ## Run the whole test suite (under 12 minutes)
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile
 
 fuzz: setup ## Run the tests of kills and of junk with 50 times as many of them (an hour or so)
 	@SIGHTLINE_FUZZ=50 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/fuzz

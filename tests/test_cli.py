@@ -13,7 +13,20 @@ from sightline.errors import RecipeError
 from sightline.recipes.load import load_recipe
 from sightline.scenes.world import Scenes
 
-COMMANDS = ["demo", "train", "show", "sample", "score", "pairs", "report"]
+COMMANDS = [
+    "demo",
+    "train",
+    "show",
+    "sample",
+    "score",
+    "pairs",
+    "report",
+    "merge",
+    "export",
+    "chat",
+    "convert",
+    "assemble",
+]
 
 
 @pytest.fixture

@@ -198,8 +198,8 @@ def test_an_adapter_goes_with_its_model(folder: Path, tiny: dict[str, Path]) -> 
     lora = ["model.parts={language: lora, projector: frozen, vision: frozen}", "model.lora.rank=2"]
     assert sightline("train", "sft.yaml", *lora).code == 0
     sample = ["sample", "rows.jsonl", "--max-tokens", 2, "-o"]
-    message = error_of(sample[0], "run/model", *sample[1:], "o.jsonl")
-    assert "(it holds a PEFT adapter: name it as model.adapter or --adapter, and the model it was made for" in message
+    message = error_of("train", "sft.yaml", "model.path=run/model", "output_dir=other")
+    assert f"Set model.path to {tiny['llava']} and model.adapter to run/model, to train it on; or merge" in message
     done = sightline(sample[0], tiny["llava"], *sample[1:], "o.jsonl", "--adapter", "run/model")
     assert done.code == 0 and "Warning" not in done.err
 

@@ -45,6 +45,10 @@ class CheckpointError(SightlineError, RuntimeError):
     """A checkpoint or a run directory cannot be used."""
 
 
+class VerificationError(SightlineError, ArithmeticError):
+    """What was written is not the model that was to be written."""
+
+
 class MissingExtra(SightlineError, ImportError):
     """An optional dependency is not installed."""
 

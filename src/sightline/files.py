@@ -92,6 +92,16 @@ def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(aside)
 
 
+@contextmanager
+def cleared(final: Path) -> Iterator[None]:
+    """Around a :func:`replace_folder` whose writing may be refused: what was written aside goes where it fails."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(leftovers(final.resolve())[0], ignore_errors=True)
+        raise
+
+
 def restore_folder(final: Path) -> None:
     """Removes what a killed :func:`replace_folder` left; a folder that was on its way out gets its name back."""
     final = final.resolve()

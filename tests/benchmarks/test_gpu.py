@@ -27,7 +27,7 @@ from benchmarks.gpu_jobs import Job, Record
 from benchmarks.gpu_models import CONFIGS, LORA, Draws, architecture_of, build, picture, policy_of, random_group
 from benchmarks.gpu_stages import agreement, gradients
 from benchmarks.gpu_stages.profile import kind_of
-from benchmarks.gpu_stages.qlora import quantise
+from benchmarks.gpu_stages.qlora import quantised
 from benchmarks.gpu_stages.rounds import Rounds
 from benchmarks.gpu_stages.steps import Contender, computed_tokens, needed_flops
 from benchmarks.gpu_stages.trl import group_inputs, pair_inputs
@@ -296,7 +296,7 @@ def test_a_decoder_in_4_bits_trains_and_stays_near():
     found = {}
     for name in ("plain", "4 bits"):
         model = build(config, "cpu", torch.float32)
-        policy = policy_of(quantise(model, torch.float32) if name == "4 bits" else model, LORA)
+        policy = policy_of(quantised(model, "float32") if name == "4 bits" else model, LORA)
         logprobs = policy(lay_out([group], "tree", policy.family, policy.config)).logprobs
         logprobs[0].backward()
         norm = sum(float(p.grad.norm()) for n, p in policy.named_parameters() if "lora_B" in n)

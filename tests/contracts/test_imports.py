@@ -56,6 +56,7 @@ FENCED = {
     "gradio": ("services/", "app/"),
     "typer": ("cli/", "cli.py"),
     "jinja2": ("report/", "data/template.py"),
+    "bitsandbytes": ("models/", "train/optim.py"),
     "trl": (),
     "matplotlib": (),
 }

@@ -12,12 +12,16 @@ INSIDE = {
     "train/periodic_eval.py": {"write"},
     "train/run_folder.py": {"mark_model"},
     "models/assemble.py": {"write"},
+    "models/named_adapters.py": {"write"},
+    "models/llava_parts.py": {"write"},
     "models/policy.py": {"save"},
     "models/precision.py": {"save_model"},
     "models/score_head.py": {"save"},
     "models/base_model.py": {"save"},
     "data/schema.py": {"write_groups"},
     "train/columns.py": {"save"},
+    "train/export.py": {"write", "_save"},
+    "models/reload.py": {"read_fresh", "answer_request"},
 }
 """Functions that write below a name that ``replacing`` or ``replace_folder`` gave them."""
 WRITERS = {"write_text", "write_bytes", "save_file", "save_pretrained"}

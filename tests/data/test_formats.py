@@ -309,7 +309,7 @@ def test_history_and_system_come_before_the_question() -> None:
         ),
         ({"query": "a", "conversation": []}, "found query and conversation, expected one"),
         ({"messages": turns("a", "b"), "objects": {"bbox": [[1, 2, 3, 4]]}}, "has boxes .*which are not filled in"),
-        ({"messages": turns("a", "b"), "audios": ["a.wav"]}, "'audios' looks like .* sounds are not read yet"),
+        ({"messages": turns("a", "b"), "audios": ["a.wav"]}, "'audios' is a part of the conversation and is not read"),
         ({"messages": turns("a", "b"), "prompt": "a"}, "found 'messages' and 'prompt'"),
         ({"instruction": "a", "output": "b", "history": ["c"]}, "'history' holds 'c', expected pairs"),
         ({"instruction": 1, "output": "b"}, "'instruction' is 1, expected a text"),

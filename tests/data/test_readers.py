@@ -112,6 +112,22 @@ def test_images_go_before_the_text_of_the_first_user_turn() -> None:
     assert messages[3] == user(text("two"))
 
 
+@pytest.mark.parametrize("column", [{"history": [["b", "c"]]}, {"tools": "[{}]"}, {"audios": ["a.wav"]}])
+@pytest.mark.parametrize("row", [{"prompt": "q", "completion": "a"}, {"conversations": llava("q", "a")}])
+def test_columns_that_others_let_the_model_read_are_refused(row: dict[str, Any], column: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=f"column '{next(iter(column))}' is a part of the conversation"):
+        read({**row, **column})
+    (group,) = read({**row, "tools": "[]", "history": []})  # nothing in them
+    assert len(group.prompts[0].messages) == 1
+
+
+@pytest.mark.parametrize("place", ["<image 1>", "<IMAGE>", "<img>", "<|image_1|>", "<|image_pad|>", "<ImageHere>"])
+def test_places_of_pictures_that_are_written_otherwise_are_refused(place: str) -> None:
+    with pytest.raises(DataError, match="looks like the place of one"):
+        read({"prompt": f"what is in {place}?", "completion": "a", "images": ["a.png"]})
+    assert read({"prompt": f"what is {place} in HTML?", "completion": "a"})  # no picture: it is text
+
+
 def test_typed_parts_fix_the_places_of_images() -> None:
     (group,) = read(
         {"messages": [user(text("this"), IMAGE, text("or"), IMAGE), assistant("this")], "images": ["a", "b"]}
@@ -285,7 +301,7 @@ def test_the_same_picture_twice_is_one_prompt() -> None:
         ({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "x", "c", "d")}, "'chosen' has 3 turns"),
         ({"prompt": "?", "completion": "x", "label": "good"}, "'label' is 'good', expected true or false"),
         ({"prompt": "?", "image": "a", "images": ["b"]}, "found both 'image' and 'images'"),
-        ({"prompt": "?", "tools": [{"name": "f"}]}, "column 'tools' cannot be honoured"),
+        ({"prompt": "?", "tools": [{"name": "f"}]}, "column 'tools' is a part of the conversation"),
         ({"prompt": "?", "blob": b"xx"}, "column 'blob' holds a bytes"),
         ({"prompt": "?", "image": "https://host/a.png"}, "is an address"),
         ({"prompt": "?", "chosen": "x", "rejected": "x \n"}, "are the same: 'x', but for white space around them"),

@@ -173,7 +173,7 @@ def test_what_cannot_be_evaluated_is_said(
     assert "is a reward model" in sightline(*base, "--model", reward_model).err
     assert "holds no adapter_config.json" in sightline(*base, "--model", tiny["llava"], "--adapter", tiny["llava"]).err
     two = sightline(*base, "--model", dpo, "--adapter", dpo)
-    assert two.code == 2 and "is an adapter, and --adapter" in two.err
+    assert two.code == 2 and "is an adapter for" in two.err and "a model has one" in two.err
     missing = sightline(*base, "--model", tiny["llava"], "--against", tmp_path / "nowhere")
     assert missing.code == 2 and "--against" in missing.err and "does not exist" in missing.err
     alone = train_runs.data(tmp_path / "alone", 3, 1)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from groups import corner_groups
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
@@ -88,9 +89,9 @@ def expected_names(policy: Policy, plain: nn.Module, modes: dict[str, str]) -> d
     return {part: {n for n in every[mode] if family.part_of(f"{n}.") == part} for part, mode in modes.items()}
 
 
-def check_combination(path: Path, modes: dict[str, str], batch: Batch, folder: Path) -> None:
+def check_combination(path: Path, modes: dict[str, str], batch: Batch, folder: Path, lora: LoraSpec = RANK) -> None:
     torch.manual_seed(0)
-    policy = load_policy(ModelSpec(path=str(path), parts=PartsSpec(**modes), lora=RANK))  # type: ignore[arg-type]
+    policy = load_policy(ModelSpec(path=str(path), parts=PartsSpec(**modes), lora=lora))  # type: ignore[arg-type]
     plain = AutoModelForImageTextToText.from_pretrained(path)
     names = trained_names(policy)
     assert names == expected_names(policy, plain, modes)
@@ -116,6 +117,31 @@ def test_every_combination(
     tiny: dict[str, Path], batches: dict[str, Batch], tmp_path: Path, family: str, modes: dict[str, str]
 ) -> None:
     check_combination(tiny[family], modes, batches[family], tmp_path)
+
+
+@pytest.mark.parametrize("lora", [LoraSpec(rank=2, dora=True), LoraSpec(rank=4, rslora=True)], ids=["dora", "rslora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_forms_of_lora(
+    tiny: dict[str, Path], batches: dict[str, Batch], tmp_path: Path, family: str, lora: LoraSpec
+) -> None:
+    """Scored as PEFT computes it, saved, merged and taken up again; with a reference that stays."""
+    check_combination(
+        tiny[family], {"language": "lora", "projector": "lora", "vision": "frozen"}, batches[family], tmp_path, lora
+    )
+    policy = load_policy(ModelSpec(path=str(tiny[family]), adapter=str(tmp_path), lora=lora))
+    found, scale = policy.model.peft_config["default"], {layer.scaling["default"] for layer in adapted_layers(policy)}
+    assert (found.use_dora, found.use_rslora) == (lora.dora, lora.rslora)
+    assert scale == {32 / 4**0.5 if lora.rslora else 32 / 2}
+    policy.keep_reference()
+    start = scored(policy, batches[family])
+    moved = step(policy, batches[family])
+    with torch.no_grad():
+        assert torch.equal(policy(batches[family], reference=True).logprobs, start)
+    assert not torch.allclose(moved, start, atol=1e-3)
+
+
+def adapted_layers(policy: Policy) -> list[LoraLayer]:
+    return [module for module in policy.modules() if isinstance(module, LoraLayer)]
 
 
 @pytest.mark.parametrize("others", ["frozen", "lora", "full"])
@@ -170,6 +196,8 @@ def test_an_adapter_trains_as_it_is_or_is_refused(tiny: dict[str, Path], adapter
     [
         (LoraSpec(rank=2), None),
         (LoraSpec(rank=3), "rank 2 where model.lora says 3"),
+        (LoraSpec(rank=2, dora=True), "dora False where model.lora says True"),
+        (LoraSpec(rank=2, rslora=True), "rslora False where model.lora says True"),
         (LoraSpec(rank=2, alpha=7), "alpha 32.* where model.lora says 7"),
         (LoraSpec(rank=2, dropout=0.5), "dropout 0.0 where model.lora says 0.5"),
         (LoraSpec(rank=2, targets="mlp"), "targets all-linear where model.lora says mlp"),

@@ -24,8 +24,9 @@ from sightline.types import Edge, Group, Prompt, Response
 from tiny_models import FAMILIES
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith(("real_", "reward_model")))
-"""``real_*`` are trained by tests/real, ``reward_model*`` below."""
+ELSEWHERE = ("real_", "reward_model", "orpo_qlora")
+RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith(ELSEWHERE))
+"""``real_*`` are trained by tests/real, ``orpo_qlora*`` by test_qlora.py, ``reward_model*`` below."""
 REWARD_MODELS = ("reward_model", "reward_model_facts", "reward_model_scenes")
 STAGES = ("reward_model_text", "reward_model_caption", "reward_model_image")
 

@@ -23,7 +23,9 @@ from sightline.train.loop import fit, train, train_step
 from sightline.train.metrics import read_metrics
 from sightline.train.run_folder import model_step
 from sightline.train.session import open_session
-from tiny_models import FAMILIES, save_tiny
+from sightline.train.source import fingerprint
+from sightline.types import Response
+from tiny_models import FAMILIES, LLAVA_TEMPLATE, save_tiny
 
 
 def first_gradients(recipe):
@@ -250,6 +252,27 @@ def test_rows_that_changed_are_refused(tiny, tmp_path):
         with pytest.raises(CheckpointError, match="The rows are not those that the checkpoint was made with"):
             train(longer, quiet=True)
     write_groups(path, groups)
+    assert train(longer, quiet=True).resumed_from == 1
+
+
+def test_weights_of_tokens_count_among_the_rows():
+    row = train_runs.group(2, ["unused"], 1)
+    known = Response(text="a b", tokens=(5, 6))
+    ways = [known, replace(known, weights=(1.0, 2.0)), replace(known, trained=(True, False))]
+    assert len({fingerprint([replace(row, responses=(one,))]) for one in [*ways, replace(known, tokens=None)]}) == 4
+
+
+def test_a_template_that_changed_under_its_path_is_refused(tiny, tmp_path):
+    template = tmp_path / "template.jinja"
+    template.write_text(LLAVA_TEMPLATE)
+    model = replace(train_runs.lora(tiny["llava"]), chat_template=str(template))
+    recipe = train_runs.recipe(tiny["llava"], tmp_path, schedule="constant", max_steps=1, model=model)
+    train(recipe, quiet=True)
+    longer = replace(recipe, train=replace(recipe.train, max_steps=2))
+    template.write_text(LLAVA_TEMPLATE.replace("USER:", "Human:"))
+    with pytest.raises(CheckpointError, match="template"):
+        train(longer, quiet=True)
+    template.write_text(LLAVA_TEMPLATE)
     assert train(longer, quiet=True).resumed_from == 1
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from sightline.data.sampler import Sampler
 from sightline.data.schema import read_groups
-from sightline.errors import DataError
+from sightline.errors import CheckpointError, DataError
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
 from sightline.train.online import REWARD_TRIES, ROUND_TRIES, OnlineSource
 from sightline.train.source import Rendering
@@ -148,6 +148,13 @@ def test_a_round_is_taken_up_where_it_was_left(tmp_path):
     assert len(list(read_groups(tmp_path / "samples.jsonl"))) == 4
     again.restore(None)
     assert (tmp_path / "samples.jsonl").read_text() == ""
+
+
+def test_prompts_that_changed_are_refused(tmp_path):
+    online = source(tmp_path, [answer("b"), answer("a")])
+    others = replace(online, prompts=online.prompts[::-1])
+    with pytest.raises(CheckpointError, match="The rows are not those"):
+        others.restore(online.state())
 
 
 def test_ranks_sample_their_share_and_train_equal_shares(tmp_path):

@@ -37,6 +37,9 @@ JudgeSetting = Annotated[
     list[str] | None,
     typer.Option("--judge-option", help="key=value: model, url, timeout, tries, workers, ...", show_default=False),
 ]
+ModelOption = Annotated[
+    str, typer.Option(help="Folder or hub name of the model; a run directory; an adapter.", show_default=False)
+]
 BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="Name of the benchmark.", show_default=False)]
 
 OutOption = Annotated[
@@ -62,6 +65,7 @@ OnlyOption = Annotated[
 MaxTokens = Annotated[
     int | None, typer.Option(min=1, help="Most tokens of an answer. Default: the protocol's.", show_default=False)
 ]
+BatchSize = Annotated[int, typer.Option(min=1, help="Questions generated together. In float32 it changes no answer.")]
 TopP = Annotated[float, typer.Option(min=1e-6, max=1, help="Sample from the likeliest tokens that hold this share.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: the GPU if there is one.", show_default=False)
@@ -75,7 +79,7 @@ EarlierRun = Annotated[Path | None, typer.Option(help="--out of an earlier run, 
 
 def run(
     benches: Annotated[list[str], typer.Argument(metavar="BENCH...", help="Names of benchmarks.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Folder or hub name of the model.", show_default=False)],
+    model: ModelOption,
     adapter: Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.", show_default=False)] = None,
     data: DataOption = None,
     out: OutOption = None,
@@ -87,9 +91,7 @@ def run(
     prompts: PromptsOption = None,
     only: OnlyOption = None,
     max_tokens: MaxTokens = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Questions generated together. In float32 it changes no answer.")
-    ] = 32,
+    batch_size: BatchSize = 32,
     temperature: Annotated[float, typer.Option(min=0, help="0: greedy, as the protocols say.")] = 0.0,
     top_p: TopP = 1.0,
     seed: Annotated[int, typer.Option(help="Of sampled answers.")] = 0,
@@ -112,13 +114,15 @@ def run(
     """
     from sightline.cli.eval_run import Evaluation, answer_all, check_earlier, default_out, grade_all
     from sightline.evaluation.stages import AnswerSpec
+    from sightline.models.locate import located
     from sightline.recipes.load import check_spec
     from sightline.recipes.schema import ModelSpec
 
     spec = AnswerSpec(max_new_tokens=max_tokens, batch_size=batch_size, temperature=temperature, top_p=top_p, seed=seed)
+    chosen = located(check_spec(ModelSpec, "model options", path=model, adapter=adapter, dtype=dtype))
     evaluation = Evaluation(
-        out=out or default_out(model, adapter),
-        model=check_spec(ModelSpec, "model options", path=model, adapter=adapter, dtype=dtype),
+        out=out or default_out(chosen.path, chosen.adapter),
+        model=chosen,
         spec=spec,
         data=data or [],
         prompts=prompts or [],

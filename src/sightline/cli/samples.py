@@ -24,11 +24,14 @@ GroupFile = Annotated[Path, typer.Argument(metavar="GROUPS.jsonl", help="A Group
 Out = Annotated[Path, typer.Option("--out", "-o", help="Group file to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew if the file is there.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="First rows only.", show_default=False)]
+ModelName = Annotated[
+    str, typer.Argument(help="Folder or hub name of the model; a run directory; an adapter.", show_default=False)
+]
 ImageDir = Annotated[str | None, typer.Option(help="Folder that relative image paths start from.", show_default=False)]
 
 
 def sample(
-    model: Annotated[str, typer.Argument(help="Folder or hub name of the model.", show_default=False)],
+    model: ModelName,
     data: Annotated[str, typer.Argument(help="Rows with the prompts; their answers are ignored.", show_default=False)],
     out: Out,
     adapter: Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.", show_default=False)] = None,
@@ -64,14 +67,16 @@ def sample(
     )
     from sightline.data.load import Account, load_prompts
     from sightline.models.load import hide_loading_bars
+    from sightline.models.locate import located
     from sightline.rollouts.hf import load_engine
 
     hide_loading_bars()
     account = Account(cache_dir=out.parent / "images")
     prompts = load_prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), account)
     _tell(account)
-    engine = load_engine(ModelSpec(path=model, adapter=adapter, dtype=dtype))
-    settings = {"model": model, "adapter": adapter, "dtype": dtype, "data": data, "seed": seed}
+    spec = located(ModelSpec(path=model, adapter=adapter, dtype=dtype))
+    engine = load_engine(spec)
+    settings = {"model": spec.path, "adapter": spec.adapter, "dtype": dtype, "data": data, "seed": seed}
     settings |= {name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"}
     stage = Stage(out=out, settings=settings)
     made = stage.run(

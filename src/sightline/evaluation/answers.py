@@ -185,7 +185,7 @@ def _values(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _value(text: bytes, source: str, expected: str) -> Any:
     try:
-        return parse_json(text, expected)
+        return parse_json(text, expected, whole=False)
     except RowError as error:
         raise DataError(error.found, source=source, remedy=error.remedy) from error
 

@@ -7,18 +7,18 @@ adapter that sits in the layers counts, and one that acts in the PEFT model's ow
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
-from torch import nn
+from torch import Tensor, nn
 
-from sightline.errors import RecipeError
+from sightline.errors import RecipeError, UnsupportedError
 
 POLICY, START = "default", "start"
 """Names of the adapter that is trained, and of the frozen copy of it as training found it."""
@@ -75,18 +75,69 @@ def switched(model: PeftModel, adapter: str | None) -> Iterator[None]:
     """Another adapter is on, or none, and the one before again on leaving.
 
     PEFT's own switches also set ``requires_grad``, of all parameters of an adapter, and so would thaw what is frozen.
+    What was computed inside may be differentiated outside: activations that are recomputed then are recomputed under
+    the adapter that was on (:func:`recomputed_as_now`).
+
+    Raises:
+        UnsupportedError: no adapter of this name: PEFT would compute the base in silence.
     """
-    layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    if adapter is not None and adapter not in model.peft_config:
+        raise UnsupportedError(f"there is no adapter {adapter!r} (there are {sorted(model.peft_config)}). Add it first")
+    now = None if adapter is None else [adapter]
+    with _set(model, now):
+        yield
+
+
+@contextmanager
+def _set(model: nn.Module, active: list[str] | None) -> Iterator[None]:
+    """These adapters are on (None: none), and what was on before again on leaving."""
+    layers = [module for module in model.modules() if _switches(module)]
     before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
     try:
         for layer in layers:
-            layer._disable_adapters = adapter is None
-            if adapter is not None:
-                layer._active_adapter = [adapter]
+            layer._disable_adapters = active is None
+            if active is not None:
+                layer._active_adapter = active
         yield
     finally:
-        for layer, (active, disabled) in zip(layers, before, strict=True):
-            layer._active_adapter, layer._disable_adapters = active, disabled
+        for layer, (adapters, disabled) in zip(layers, before, strict=True):
+            layer._active_adapter, layer._disable_adapters = adapters, disabled
+
+
+def _switches(module: Any) -> TypeGuard[Any]:
+    return isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+
+
+def _active(model: nn.Module) -> list[str] | None:
+    """Adapters that are on, read off the first layer that has any: they are switched all together."""
+    layer = next(filter(_switches, model.modules()), None)
+    return None if layer is None or layer.disable_adapters else list(layer.active_adapters)
+
+
+def recomputed_as_now(model: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of a forward pass and of its recomputation, for ``torch.utils.checkpoint``: the latter comes with the
+    backward pass, when another adapter may be on, and its activations would be those of that one."""
+    return nullcontext(), _back(model, _active(model))
+
+
+def as_now(model: nn.Module, part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A part of a model, computed under the adapters that are on now whenever it is called."""
+    then = _active(model)
+
+    def call(inputs: Tensor) -> Tensor:
+        with _back(model, then):
+            return part(inputs)
+
+    return call
+
+
+@contextmanager
+def _back(model: nn.Module, then: list[str] | None) -> Iterator[None]:
+    if _active(model) == then:
+        yield
+        return
+    with _set(model, then):
+        yield
 
 
 def keep_reference(model: PeftModel, *, loaded: bool, in_float32: bool) -> str | None:
@@ -121,18 +172,32 @@ def keep_reference(model: PeftModel, *, loaded: bool, in_float32: bool) -> str |
 
 def _keep_start(model: PeftModel) -> None:
     """Lays a frozen copy of the adapter, as it is now, beside it."""
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    config = deepcopy(model.peft_config[POLICY])
-    if getattr(config, "init_lora_weights", True) is not True:
-        config.init_lora_weights = True  # others (PiSSA, LoftQ) change the weights below, and all is overwritten here
     try:
-        model.add_adapter(START, config)
+        unmade = lay_copy(model, POLICY, START)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise _single(model, str(error).strip().splitlines()[0]) from error
-    if unmade := _copy(model):
+    if unmade:
         raise _single(model, f"{unmade[0]} has no second one")
+
+
+def lay_copy(model: PeftModel, source: str, name: str) -> list[str]:
+    """Lays a frozen copy of an adapter beside it; the names of tensors that cannot be there twice."""
+    config = deepcopy(model.peft_config[source])
+    if getattr(config, "init_lora_weights", True) is not True:
+        config.init_lora_weights = True  # others (PiSSA, LoftQ) change the weights below, and all is overwritten here
+    with others_kept(model):
+        model.add_adapter(name, config)
+        return _copy(model, source, name)
+
+
+@contextmanager
+def others_kept(model: nn.Module) -> Iterator[None]:
+    """What is added inside is frozen, and what was there is trained or frozen, training or not, as before."""
+    flags, training = {name: p.requires_grad for name, p in model.named_parameters()}, model.training
+    yield
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(flags.get(name, False))
+    model.train(training)
 
 
 def _single(model: PeftModel, why: str) -> RecipeError:
@@ -144,17 +209,17 @@ def _single(model: PeftModel, why: str) -> RecipeError:
 
 
 @torch.no_grad()
-def _copy(model: PeftModel) -> list[str]:
-    """Copies all tensors of the adapter to its copy; the names of those that have none."""
+def _copy(model: PeftModel, source: str, name: str) -> list[str]:
+    """Copies all tensors of an adapter to another; the names of those that have none."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     unmade = []
-    for name, value in tensors.items():
-        steps = name.split(".")
-        if POLICY not in steps:
+    for path, value in tensors.items():
+        steps = path.split(".")
+        if source not in steps:
             continue
-        twin = tensors.get(".".join(START if step == POLICY else step for step in steps))
+        twin = tensors.get(".".join(name if step == source else step for step in steps))
         if twin is None or twin.shape != value.shape:
-            unmade.append(name)
+            unmade.append(path)
             continue
         twin.data = value.detach().clone()
     return unmade

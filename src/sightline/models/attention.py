@@ -65,8 +65,13 @@ def tree_attention(
         [1,T,H,d] and no attention weights.
 
     Raises:
-        UnsupportedError: scores with a cap in a form that has none.
+        UnsupportedError: scores with a cap in a form that has none, or with sinks.
     """
+    if kwargs.get("s_aux") is not None:
+        raise UnsupportedError(
+            "the attention of this language model takes sinks ('s_aux'), which are not computed here, so that its "
+            "numbers would be others. Take a model with another language model (llama, mistral, qwen2, qwen3)"
+        )
     scoring = Scoring.of(query, kwargs)
     call: Callable[..., Tensor] = partial(_masked, scoring=scoring, dropout=kwargs.get("dropout", 0.0))
     if tree_plan is None and scoring.cap:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from sightline.errors import RecipeError
 from sightline.models.adapters import check_kind, fingerprint
 from sightline.models.attention import TREE
 from sightline.models.base_model import BaseModel
+from sightline.models.decoder import check_decoder
 from sightline.models.family import Family, family_of
+from sightline.models.locate import located, processor_folder
 from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
 from sightline.models.policy import Policy, base_name
 from sightline.models.precision import in_float32
+from sightline.models.quantized import check_quantization, keep_gradients, quantise
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
 from sightline.models.weights import WEIGHED, check_adapter, check_layout, check_size, check_weights
@@ -36,10 +39,11 @@ _LOGPROBS: frozenset[str] = frozenset({"logprobs"})
 
 
 def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str] = _LOGPROBS) -> Policy:
-    """Loads the policy that a recipe asks for.
+    """Loads the policy that a recipe asks for, into main memory; a quantised one onto the GPU where there is one.
 
     Args:
-        spec: path, dtype, layout, parts, LoRA.
+        spec: path, dtype, quantisation, layout, parts, LoRA. The path may be a run directory or an adapter
+            (``models.locate``).
         trainable: False freezes everything (sampling, evaluation).
         heads: what the policy will be asked for. With ``reward`` it gets a score head: the one in
             ``spec.adapter`` or ``spec.path``, or a new one. Without ``logprobs`` the LM head is not trained.
@@ -47,11 +51,14 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     Raises:
         RecipeError: no model at ``spec.path``, or parts that cannot be trained as asked.
         UnsupportedError: a model family or layout that Sightline does not have.
+        MissingExtra: quantised weights without bitsandbytes.
     """
+    spec = located(spec, trainable=trainable)
     check_layout(spec.path)
     config = _read(AutoConfig, spec.path)
     family = family_of(config)
     family.check_layout(spec.layout)
+    check_quantization(spec, config)
     processor = load_processor(spec)
     try:
         family.check_pictures(config, processor)
@@ -66,12 +73,15 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         **WEIGHED,
     )
     check_weights(spec.path, found, family.unused(config))
+    check_decoder(Policy(model, processor, family), spec.path)
     if spec.gradient_checkpointing:
         checkpoint_activations(model)
     base = BaseModel.of(model, spec.path)
     if spec.adapter is not None:
         check_kind(spec.adapter)
         base.check(spec.adapter)
+    quantise(model, family, spec)
+    keep_gradients(model)
     model = _with_adapter(model, family, spec, trainable)
     head = _score_head(config, spec, heads)
     start = None if spec.adapter is None else fingerprint(model, BaseModel.of(model, spec.path).fingerprint)
@@ -105,12 +115,13 @@ def _freeze_lm_head(policy: Policy) -> None:
 
 def load_processor(spec: ModelSpec) -> Any:
     """The processor of a model, with the recipe's image size and chat template."""
-    processor = _read(AutoProcessor, spec.path)
+    folder = processor_folder(spec)
+    processor = _read(AutoProcessor, folder)
     if not hasattr(processor, "image_processor"):
         raise RecipeError(
-            f"{spec.path} holds a tokenizer and no image processor. Add its preprocessor or processor config"
+            f"{folder} holds a tokenizer and no image processor. Add its preprocessor or processor config"
         )
-    processor.image_processor = _read(AutoImageProcessor, spec.path, backend=IMAGE_BACKEND)
+    processor.image_processor = _read(AutoImageProcessor, folder, backend=IMAGE_BACKEND)
     if spec.image_size is not None:
         _resize(processor, spec.image_size, spec.path)
     if spec.chat_template is not None:
@@ -152,17 +163,16 @@ def _read(loader: Any, path: str, **options: Any) -> Any:
         first = str(error).strip().splitlines()[0]
         if "custom code" in first:
             first = "it brings code of its own to run, and code from model folders is never run"
-        if (Path(path) / "adapter_config.json").is_file():
-            first = "it holds a PEFT adapter: name it as model.adapter or --adapter, and the model it was made for here"
         raise RecipeError(
             f"no model could be loaded from model.path {path!r} ({first}). Give a local folder or a hub name"
         ) from error
 
 
-def checkpoint_activations(model: Any) -> None:
-    """Recompute activations in the backward pass; the method has a new name since transformers 5.2x."""
+def checkpoint_activations(model: Any, contexts: Callable[[], Any] | None = None) -> None:
+    """Recompute activations in the backward pass, in the contexts that ``torch.utils.checkpoint`` takes (not in
+    compiled layers); the method has a new name since transformers 5.2x."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+    enable({"use_reentrant": False} if contexts is None else {"use_reentrant": False, "context_fn": contexts})
 
 
 def hide_loading_bars() -> None:

@@ -48,6 +48,8 @@ def lora_config(model: Any, family: Family, parts: PartsSpec, lora: LoraSpec) ->
         lora_dropout=lora.dropout,
         target_modules=exactly(adapted),
         modules_to_save=copied or None,
+        use_dora=lora.dora,
+        use_rslora=lora.rslora,
     )
 
 
@@ -173,6 +175,8 @@ def _check_lora(model: PeftModel, family: Family, held: Mapping[str, Mode], spec
         "rank": found.r,
         "alpha": found.lora_alpha,
         "dropout": found.lora_dropout,
+        "dora": found.use_dora,
+        "rslora": found.use_rslora,
         "targets": _named_targets(_linear(base), family, parts, adapted, base.config),
     }
     differ = {name: value for name, value in there.items() if value != vars(lora)[name]}

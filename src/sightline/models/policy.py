@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sightline.errors import CheckpointError, UnsupportedError
-from sightline.models.adapters import POLICY, START, keep_reference, plain_linear, switched
+from sightline.models.adapters import POLICY, as_now, keep_reference, plain_linear, switched
 from sightline.models.attention import TREE
 from sightline.models.attention_plan import TreePlan, best_form, plan_attention
 from sightline.models.base_model import BaseModel
@@ -183,7 +184,7 @@ class Policy(nn.Module):
     def _logprobs(self, hidden: Tensor, target: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
         linear = plain_linear(self.base.get_output_embeddings())
         if linear is None or self._cap is not None:
-            return logprobs_through(self.logits, hidden, target, entropy=entropy)
+            return logprobs_through(as_now(self.model, self.logits), hidden, target, entropy=entropy)
         return selected_logprobs(hidden, linear.weight, linear.bias, target, entropy=entropy)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -369,6 +370,4 @@ def decoders(language: nn.Module) -> list[PreTrainedModel]:
 def base_name(name: str) -> str:
     """A parameter's name in the transformers model, without what PEFT and wrappers put around it."""
     name = name.removeprefix("module.").removeprefix("base_model.model.")
-    for held in (f"modules_to_save.{POLICY}.", f"modules_to_save.{START}.", "original_module."):
-        name = name.replace(held, "")
-    return name
+    return re.sub(r"\b(modules_to_save\.[^.]+|original_module)\.", "", name)

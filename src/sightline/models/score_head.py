@@ -16,6 +16,8 @@ from sightline.recipes.schema import ReadsSpec
 WEIGHTS, SETTINGS = "score_head.safetensors", "score_head.json"
 _FORMAT = 1
 _KEY = "weight"
+LOADED_WITH = ("dtype", "layout", "attention", "quantization", "double_quant", "compute_dtype")
+"""Fields that a model's section of a recipe and the settings of a score head share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,9 @@ class ScoreSettings:
     """Type its weights are loaded in."""
     layout: str = "tree"
     attention: str = "auto"
+    quantization: str = "none"
+    double_quant: bool = True
+    compute_dtype: str | None = None
 
 
 class ScoreHead(nn.Module):

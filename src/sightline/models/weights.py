@@ -32,8 +32,7 @@ are missing are named when the rest is loaded."""
 _ORIGINAL = ("mm_vision_tower", "mm_projector_type", "mm_hidden_size")
 """Entries of the configs that LLaVA's own code writes."""
 _CONVERT = (
-    "Convert it to the layout of transformers (convert_llava_weights_to_hf.py, which comes with it), or take a folder "
-    "that has been converted"
+    "Convert it (sightline convert FOLDER --vision-tower TOWER -o OUT), or take a folder in the layout of transformers"
 )
 
 
@@ -121,15 +120,20 @@ def _remedy(unexpected: Collection[str]) -> str:
     return "Take files and config.json of one model"
 
 
-def check_adapter(model: PeftModel, adapter: str) -> None:
+def check_adapter(model: PeftModel, adapter: str, name: str = "default") -> None:
     """Whether an adapter that was loaded got all of its weights, and all weights a place.
+
+    Args:
+        model: with the adapter.
+        adapter: its folder.
+        name: its name in the model.
 
     Raises:
         RecipeError: names tensors that are missing or left over.
     """
     mapping = getattr(model.get_base_model(), "_checkpoint_conversion_mapping", None) or None
     there = set(load_peft_weights(adapter, device="cpu", key_mapping=mapping))
-    own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    own = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     of_base = {name for name in there - own if name in model.state_dict()}  # embeddings that PEFT saved beside it
     if told := _told({"missing": own - there, "left over": there - own - of_base}):
         raise RecipeError(

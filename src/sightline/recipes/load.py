@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
+from sightline.recipes.low_memory import low_memory_conflicts
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source, shortened
 from sightline.recipes.unread import unread_options
@@ -248,6 +249,7 @@ def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
         *visual_conflicts(recipe),
         *unread_options(recipe),
         *_model_conflicts(recipe),
+        *low_memory_conflicts(recipe, _modes(recipe)),
         *_reference_conflicts(recipe),
     ]
 

@@ -31,6 +31,11 @@ class LoraSpec:
     """Drawn for all rows that are computed together: above 0, results depend on ``train.micro_batch_tokens``."""
     targets: Literal["all-linear", "attention", "mlp"] = "all-linear"
     """Which linear layers of a part get an adapter."""
+    dora: bool = False
+    """DoRA (Liu et al. 2024, arXiv 2402.09353): LoRA turns each column of a weight, and its length is trained apart.
+    Norms of whole weights are computed in every pass."""
+    rslora: bool = False
+    """rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): adapters are scaled by alpha / sqrt(rank), not alpha / rank."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -53,6 +58,14 @@ class ModelSpec:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the weights are loaded in. What is trained is float32 in either, and with bfloat16 computed in bfloat16 and
     saved in it (a whole model; adapters are saved in float32)."""
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    """Type the linear layers of the decoder are held in, frozen, under adapters (bitsandbytes, extra ``quantize``): 4
+    bits (QLoRA) or 8. Projector, vision tower, embeddings and LM head are left out. Results of ``int8`` depend a little
+    on what is computed together."""
+    double_quant: bool = True
+    """Of ``nf4``: the scales of blocks are held in 8 bits, which saves 0.4 bits a weight."""
+    compute_dtype: Literal["float32", "bfloat16"] | None = None
+    """Of ``nf4``: type of the products. None: ``dtype``."""
     layout: Literal["rows", "packed", "tree"] = "tree"
     attention: Literal["auto", "segments", "gather", "merge", "dense"] = "auto"
     """How ``packed`` and ``tree`` are computed: segment by segment; in one variable-length call over copied keys; in
@@ -221,6 +234,10 @@ class TrainSpec:
     """Groups per optimizer step, over all processes."""
     micro_batch_tokens: int = Field(default=8192, ge=1, le=_MOST)
     """Most tokens of one forward pass; one group is always allowed."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
+    """``8bit``: both moments of tensors of 4096 numbers or more in 8 bits, 2 bytes a trained parameter for 8.
+    ``paged``: moments move to main memory where the GPU runs short. All but ``adamw`` through bitsandbytes (extra
+    ``quantize``)."""
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
     projector_learning_rate: float | None = Field(default=None, gt=0, le=1)
     """None: ``learning_rate``."""

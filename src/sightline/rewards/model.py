@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,13 @@ import torch
 from sightline.data.augment import Reader
 from sightline.data.render import Renderer
 from sightline.data.sampler import cost, plan_micro_batches
-from sightline.errors import CheckpointError, DataError, RecipeError
+from sightline.errors import CheckpointError, DataError
 from sightline.models.layout import lay_out
 from sightline.models.limits import Limits
-from sightline.models.load import load_policy, load_processor
+from sightline.models.load import load_policy
+from sightline.models.locate import base_of, is_adapter
 from sightline.models.policy import Policy
-from sightline.models.score_head import WEIGHTS, has_score_head, read_score_settings
+from sightline.models.score_head import LOADED_WITH, WEIGHTS, has_score_head, read_score_settings
 from sightline.recipes.schema import ModelSpec
 from sightline.types import Group, Head, LayoutName, RenderedGroup, Response
 
@@ -125,7 +125,6 @@ def load_reward_model(
         RecipeError: its base model is not where the adapter says.
     """
     policy = load_policy(reward_model_spec(path), trainable=False, heads=_REWARD)
-    policy.processor = load_processor(ModelSpec(path=str(model_folder(path))))
     policy.to("cuda" if torch.cuda.is_available() else "cpu")
     return RewardModelScorer(policy, batch_tokens=batch_tokens, missing_facts=missing_facts)
 
@@ -139,14 +138,10 @@ def reward_model_spec(path: str | Path) -> ModelSpec:
     """
     folder = model_folder(path)
     settings = read_score_settings(folder)
-    options: Mapping[str, Any] = {name: vars(settings)[name] for name in ("dtype", "layout", "attention")}
-    adapter = folder / "adapter_config.json"
-    if not adapter.is_file():
+    options: Mapping[str, Any] = {name: vars(settings)[name] for name in LOADED_WITH}
+    if not is_adapter(folder):
         return ModelSpec(path=str(folder), **options)
-    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise RecipeError(f"{adapter} names no base model. Set base_model_name_or_path in it to the model's folder")
-    return ModelSpec(path=base, adapter=str(folder), **options)
+    return ModelSpec(path=base_of(folder), adapter=str(folder), **options)
 
 
 def model_folder(path: str | Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +77,21 @@ class HFEngine:
                     on_progress(len(answered), len(groups))
         return [answered[index] for index in range(len(groups))]
 
+    def stream(self, group: Group, sampling: SamplingSpec, *, seed: int, on_text: Callable[[str], None]) -> Response:
+        """One answer to a group's prompt, its text told as it grows: the same as ``generate`` gives with ``n`` 1.
+
+        Raises:
+            DataError: a picture that cannot be read, or a prompt longer than the model's context.
+        """
+        one, asked = replace(sampling, n=1), [replace(group, responses=(), edges=())]
+        with decoding(self.policy):
+            rendered = [self.renderer.render(asked[0])]
+            self._check_length(rendered, one)
+            growing = _Growing(self.tokenizer, on_text)
+            samples = self._sample(rendered, one, 1, uniform_numbers(asked, one, 1, seed), growing.add)
+        length = int(samples.lengths[0])
+        return self._response(samples.tokens[0].tolist()[:length], samples.logprobs[0].tolist()[:length])
+
     def _answer(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Group]:
         rendered = [self.renderer.render(group) for group in groups]
         self._check_length(rendered, sampling)
@@ -100,8 +115,16 @@ class HFEngine:
             finish_reason="stop" if tokens[-1] in self.ends else "length",
         )
 
-    def _sample(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec, n: int, uniform: Tensor) -> _Samples:
-        """The decoding loop. ``uniform`` [rows, max_new_tokens], rows prompt-major."""
+    def _sample(
+        self,
+        groups: Sequence[RenderedGroup],
+        sampling: SamplingSpec,
+        n: int,
+        uniform: Tensor,
+        on_tokens: Callable[[Tensor], None] | None = None,
+    ) -> _Samples:
+        """The decoding loop. ``uniform`` [rows, max_new_tokens], rows prompt-major; ``on_tokens`` gets the next token
+        of every row that is left."""
         device = self.policy.device
         forbidden, ends = (torch.tensor(ids, dtype=torch.long, device=device) for ids in (self.forbidden, self.ends))
         uniform = uniform.to(device)
@@ -112,6 +135,8 @@ class HFEngine:
         for index in range(sampling.max_new_tokens):
             tokens, logprobs = _next(logits.float(), uniform[row, index], sampling, forbidden)
             ended = samples.note(row, index, tokens, logprobs, ends)
+            if on_tokens is not None:
+                on_tokens(tokens)
             if index + 1 == sampling.max_new_tokens or bool(ended.all()):
                 break
             kept = _compact(branches, ended)
@@ -159,7 +184,26 @@ def load_engine(spec: ModelSpec, device: str | None = None) -> HFEngine:
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without that kind of device
         first = str(error).strip().splitlines()[0]
         raise RecipeError(f"device {place!r} cannot be used ({first}). Write cpu, cuda or cuda:NUMBER") from error
-    return HFEngine(load_policy(spec, trainable=False).to(place))
+    asked = replace(spec, layout="rows")  # every family has it, and the engine lays out nothing
+    return HFEngine(load_policy(asked, trainable=False).to(place))
+
+
+class _Growing:
+    """Tells the text of one answer piece by piece; half a character waits for its other half."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+        self._tokenizer, self._on_text = tokenizer, on_text
+        self._tokens: list[int] = []
+        self._told = ""
+
+    def add(self, tokens: Tensor) -> None:
+        """The next token [1]."""
+        self._tokens += tokens.tolist()
+        text = self._tokenizer.decode(self._tokens, skip_special_tokens=True).lstrip()
+        whole = text.rstrip()  # white space at the end is told with what follows, if anything does
+        if not whole.endswith("\ufffd") and len(whole) > len(self._told):
+            self._on_text(whole[len(self._told) :])
+            self._told = whole
 
 
 @dataclass(frozen=True, eq=False)

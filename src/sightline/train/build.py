@@ -33,7 +33,7 @@ from sightline.data.validate import (
 from sightline.errors import DataError
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
-from sightline.models.score_head import ScoreSettings
+from sightline.models.score_head import LOADED_WITH, ScoreSettings
 from sightline.negatives.relate import VisualRelation, visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
@@ -84,9 +84,7 @@ def keep_settings(policy: Policy, recipe: Recipe) -> ReadsSpec | None:
         return None
     given = None if recipe.data is None else recipe.data.reads
     reads, model = resolved(given or ReadsSpec()), recipe.model
-    policy.score_head.settings = ScoreSettings(
-        reads=reads, dtype=model.dtype, layout=model.layout, attention=model.attention
-    )
+    policy.score_head.settings = ScoreSettings(reads=reads, **{name: vars(model)[name] for name in LOADED_WITH})
     return reads
 
 

@@ -81,6 +81,11 @@ def latest(run_dir: Path) -> Path | None:
     return next((folder for folder in reversed(_folders(run_dir)) if _is_whole(folder)), None)
 
 
+def whole_checkpoints(run_dir: Path) -> dict[int, Path]:
+    """Whole checkpoints of a run by their step, the oldest first."""
+    return {int(path.name.rpartition("-")[2]): path for path in _folders(run_dir) if _is_whole(path)}
+
+
 def newest_step(run_dir: Path) -> int | None:
     """Step of the newest checkpoint, by its name alone: nothing of it is read."""
     folders = _folders(run_dir)

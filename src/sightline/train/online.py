@@ -19,7 +19,7 @@ from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
 from sightline.rewards.base import Reward, reward_groups
 from sightline.rollouts.engine import RolloutEngine
-from sightline.train.source import Rendering, Taken
+from sightline.train.source import Rendering, Taken, check_rows, rows_state
 from sightline.types import Group, Stat
 
 _log = logging.getLogger(__name__)
@@ -80,6 +80,10 @@ class OnlineSource:
     _round: int = -1
     _buffer: list[Group] = field(default_factory=list)
     _error: str = ""
+    _rows: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rows = rows_state(self.prompts)
 
     def take(self, step: int) -> Taken:
         """
@@ -102,14 +106,19 @@ class OnlineSource:
         return self.sampler.epochs(-(-steps // self.spec.steps_per_round))
 
     def state(self) -> dict[str, Any]:
-        return {
+        return self._rows | {
             "round": self._round,
             "buffer": [group_to_json(group) for group in self._buffer],
             "samples": self.samples.stat().st_size if self.samples.exists() else 0,
         }
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Takes up a round where it was left; samples written after the checkpoint are cut off their file."""
+        """Takes up a round where it was left; samples written after the checkpoint are cut off their file.
+
+        Raises:
+            CheckpointError: the prompts changed.
+        """
+        check_rows(state or {}, self._rows)
         kept = 0 if state is None else state["samples"]
         if self.ranks.rank == 0 and self.samples.exists():
             with self.samples.open("r+b") as file:

@@ -1,16 +1,17 @@
-"""AdamW over the parts of a policy, and the schedule of its learning rates."""
+"""AdamW over the parts of a policy, its moments in 32 or in 8 bits, and the schedule of its learning rates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from sightline.errors import RecipeError
+from sightline.errors import MissingExtra, RecipeError
 from sightline.recipes.schema import TrainSpec
 
 NamedParameters = Sequence[tuple[str, nn.Parameter]]
@@ -58,9 +59,40 @@ def parameter_groups(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> l
     return groups
 
 
-def build_optimizer(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> AdamW:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), fused."""
-    return AdamW(parameter_groups(parts, spec), betas=spec.betas, eps=spec.epsilon, fused=True)
+def build_optimizer(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> Optimizer:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), fused, or as bitsandbytes has it: moments in 8 bits
+    (Dettmers et al. 2022, arXiv 2110.02861), or in memory that the GPU shares with the host.
+
+    Raises:
+        MissingExtra: bitsandbytes is not there.
+    """
+    groups = parameter_groups(parts, spec)
+    if spec.optimizer == "adamw":
+        return AdamW(groups, betas=spec.betas, eps=spec.epsilon, fused=True)
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtra("bitsandbytes", "quantize")
+    import bitsandbytes as bnb
+
+    made: Optimizer = bnb.optim.AdamW(
+        groups,
+        betas=spec.betas,
+        eps=spec.epsilon,
+        optim_bits=8 if spec.optimizer.endswith("8bit") else 32,
+        # on a CPU all is in main memory anyway
+        is_paged=spec.optimizer.startswith("paged") and groups[0]["params"][0].is_cuda,
+    )
+    return made
+
+
+def page_again(optimizer: Any) -> None:
+    """Moves moments that were loaded back into paged memory, where the optimizer keeps its own: bitsandbytes leaves
+    them on the GPU. Does nothing to other optimizers."""
+    if not type(optimizer).__module__.startswith("bitsandbytes.") or not optimizer.is_paged:
+        return
+    for parameter, moments in optimizer.state.items():
+        for name in ("state1", "state2"):
+            paged = optimizer.get_state_buffer(parameter, dtype=moments[name].dtype)  # small ones are never paged
+            moments[name] = paged.copy_(moments[name])
 
 
 @dataclass(frozen=True, kw_only=True)

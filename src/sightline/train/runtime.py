@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration, gather_object
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -31,6 +32,7 @@ from torch.optim import Optimizer
 from sightline.errors import MissingExtra, RecipeError
 from sightline.models.policy import Policy
 from sightline.train import sharding
+from sightline.train.optim import page_again
 
 Distribution = Literal["auto", "single", "ddp", "fsdp"]
 _T = TypeVar("_T")
@@ -206,6 +208,7 @@ class Runtime:
             state = sharding.scattered_optimizer(state, optimizer)
         policy.load_trainable_state(weights)
         optimizer.load_state_dict(state)
+        page_again(optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer)
 
     # --- between processes ---
 

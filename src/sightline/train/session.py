@@ -40,7 +40,7 @@ from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
 from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
-from sightline.train.source import Rendering, Source
+from sightline.train.source import Rendering, Source, tokens_fingerprint
 from sightline.types import Algorithm, Batch, Group, LayoutName, RenderedGroup
 
 
@@ -65,6 +65,8 @@ class Session:
     meter: Meter
     benchmarks: Benchmarks | None
     looking: Looking
+    tokens_of_rows: str
+    """Fingerprint of what template and tokenizer make of the first rows."""
     step: int = 0
     """Optimizer steps done."""
     tokens: float = 0.0
@@ -114,6 +116,7 @@ class Session:
                     "source": self.source.state(),
                     "base": self._base,
                     "adapter": self.policy.start_adapter,
+                    "tokens_of_rows": self.tokens_of_rows,
                     "tokens": self.tokens,
                     "seconds": self.seconds,
                 },
@@ -139,6 +142,12 @@ class Session:
                 "taken from it. Bring the old adapter back, or start again with another output_dir."
             )
         self.source.restore(None if checkpoint is None else checkpoint.progress["source"])
+        rows = self.tokens_of_rows
+        if checkpoint is not None and checkpoint.progress.get("tokens_of_rows", rows) != rows:
+            raise CheckpointError(
+                f"The chat template or the tokenizer makes other tokens of the rows than when {folder} was made. Bring "
+                "the old template or the old files of the model back, or start again with another output_dir."
+            )
         if self.runtime.is_main:
             self.metrics.drop_after(0 if checkpoint is None else checkpoint.step)
         if checkpoint is None:
@@ -181,8 +190,7 @@ def open_session(
     renderer = _renderer(recipe, policy)
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
     rows = load_rows(recipe, runtime, renderer, reads, quiet=quiet)
-    if algorithm.compares:
-        _refuse_uncompared(recipe, algorithm, rows)
+    _refuse_uncompared(recipe, algorithm, rows)
     render = build_rendering(recipe, renderer)
     source = build_source(recipe, runtime, policy, render, rows.train)
     try:
@@ -207,6 +215,7 @@ def open_session(
             meter=Meter(runtime.device),
             benchmarks=benchmarks,
             looking=Looking.of(recipe, rows.compared, reads),
+            tokens_of_rows=tokens_fingerprint(rows.train, renderer.encoder),
         )
         runtime.seed(recipe.seed + runtime.rank)
         session.restore(checkpoint)
@@ -218,6 +227,8 @@ def open_session(
 
 
 def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None:
+    if not algorithm.compares:
+        return
     trained = rows.train if recipe.online is None else ()
     refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"], labels="labels" in algorithm.needs)
 

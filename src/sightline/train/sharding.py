@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from sightline.errors import UnsupportedError
 from sightline.models.policy import Policy
+from sightline.models.quantized import check_not_spread
 
 _MESHES: dict[str, DeviceMesh] = {}
 """Of this process: all ranks in one row, by type of device."""
@@ -51,8 +52,9 @@ def shard(policy: Policy, mesh: DeviceMesh) -> None:
     Every rank calls, with the same parameters.
 
     Raises:
-        UnsupportedError: a model without layers that could be told.
+        UnsupportedError: a model without layers that could be told, or one that is quantised.
     """
+    check_not_spread(policy)
     units = policy.layers()
     if not units:
         raise UnsupportedError(

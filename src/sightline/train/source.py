@@ -8,10 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sightline.data.encode import ChatEncoder
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
 from sightline.errors import CheckpointError, DataError
 from sightline.types import Group, RenderedGroup, Stat, World
+
+_ENCODED = 8
+"""Groups by which another template or tokenizer is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +101,52 @@ class Source(Protocol):
 
 
 def fingerprint(groups: Sequence[Group]) -> str:
-    """SHA-256 of what groups ask, answer and compare, in their order. Of pictures the number counts: files may move."""
+    """SHA-256 of what groups ask, answer, weigh and compare, in their order. Of pictures the number counts: files may
+    move."""
     digest = hashlib.sha256()
     for group in groups:
         prompts = [(prompt.id, prompt.messages, len(prompt.images)) for prompt in group.prompts]
         answers = [(response.prompt, response.text, response.reward, response.label) for response in group.responses]
         digest.update(repr((prompts, answers, group.edges)).encode())
+        ids = [(one.tokens, one.trained, one.weights, one.rollout_logprobs) for one in group.responses]
+        if any(value is not None for one in ids for value in one):
+            digest.update(repr(ids).encode())
+    return digest.hexdigest()
+
+
+def rows_state(groups: Sequence[Group]) -> dict[str, Any]:
+    """What a checkpoint keeps of the rows of a source."""
+    return {"groups": len(groups), "rows": fingerprint(groups)}
+
+
+def check_rows(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """
+    Args:
+        state: of a checkpoint, with its ``rows_state``.
+        own: the ``rows_state`` of the data as they are now.
+
+    Raises:
+        CheckpointError: other rows, so that the steps done cannot be told from those to come.
+    """
+    if state.get("groups", own["groups"]) != own["groups"]:
+        raise CheckpointError(
+            f"The checkpoint was made with {state['groups']} groups, the data now give {own['groups']}. "
+            "Bring the old data back, or start again with another output_dir."
+        )
+    if state.get("rows", own["rows"]) != own["rows"]:
+        raise CheckpointError(
+            "The rows are not those that the checkpoint was made with: a question, an answer or a comparison "
+            "changed, or their order. Bring the old data back, or start again with another output_dir."
+        )
+
+
+def tokens_fingerprint(groups: Sequence[Group], encoder: ChatEncoder) -> str:
+    """SHA-256 of the token ids of the first groups: of what template and tokenizer make of them."""
+    digest = hashlib.sha256()
+    for group in groups[:_ENCODED]:
+        digest.update(repr([encoder.prompt(prompt.messages) for prompt in group.prompts]).encode())
+        written = [(one, group.prompts[one.prompt].messages) for one in group.responses if one.tokens is None]
+        digest.update(repr([encoder.answer(messages, one.text) for one, messages in written]).encode())
     return digest.hexdigest()
 
 
@@ -125,8 +169,8 @@ class OfflineSource:
         """
         self._groups, self._render, self._sampler, self._world = groups, render, sampler, world
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="render") if workers else None
+        self._rows = rows_state(groups)
         self._ahead: dict[int, list[Future[RenderedGroup | None]]] = {}
-        self._fingerprint = fingerprint(groups)
 
     def take(self, step: int) -> Taken:
         counted = bool(self._mine(step))
@@ -148,23 +192,14 @@ class OfflineSource:
         return self._sampler.epochs(steps)
 
     def state(self) -> dict[str, Any]:
-        return {"groups": len(self._groups), "rows": self._fingerprint}
+        return self._rows
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """
         Raises:
             CheckpointError: the data set changed, so that the steps done cannot be told from those to come.
         """
-        if state is not None and state["groups"] != len(self._groups):
-            raise CheckpointError(
-                f"The checkpoint was made with {state['groups']} groups, the data now give {len(self._groups)}. "
-                "Bring the old data back, or start again with another output_dir."
-            )
-        if state is not None and state.get("rows", self._fingerprint) != self._fingerprint:
-            raise CheckpointError(
-                "The rows are not those that the checkpoint was made with: a question, an answer or a comparison "
-                "changed, or their order. Bring the old data back, or start again with another output_dir."
-            )
+        check_rows(state or {}, self._rows)
 
     def close(self) -> None:
         if self._pool is not None:

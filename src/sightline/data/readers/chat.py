@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from sightline.types import Message
 
 PLACEHOLDER = "<image>"
 """Stands for one picture inside a string."""
+
+_LIKE = re.compile(r"<\|?(?:image|img|picture|image_?pad|imagehere)[ _-]?\d*\|?>", re.IGNORECASE)
+"""How others write the place of a picture."""
 
 Role = Literal["system", "user", "assistant"]
 
@@ -107,7 +111,7 @@ def place_pictures(
         The turns, and the pictures in reading order, one per place.
 
     Raises:
-        RowError: The numbers differ, or a picture stands outside the user turns.
+        RowError: The numbers differ, a picture stands outside the user turns, or places are written otherwise.
     """
     placed = list(turns)
     for i, turn in enumerate(placed):
@@ -122,6 +126,9 @@ def place_pictures(
             raise RowError("placeholders", found, remedy="Give all pictures in one of the two ways")
         return placed, carried
     if not places and pictures:
+        if other := next((like[0] for turn in placed if (like := _LIKE.search(turn.text))), None):
+            found = f"{len(pictures)} images, and {other!r} in the text, which looks like the place of one and is none"
+            raise RowError("placeholders", found, remedy=f"Write {PLACEHOLDER} there, or remove it")
         first = next((i for i, turn in enumerate(placed) if turn.role == "user"), None)
         if first is not None:
             placed[first] = replace(placed[first], parts=(*(Picture() for _ in pictures), *placed[first].parts))

@@ -22,8 +22,12 @@ _SAID = {
     "system_prompt": "Rename it (rename: {system_prompt: system})",
     "rejected_response": _PAIR,
     "rejected_messages": _PAIR,
+    "tools": "Write what the tools said as turns: tool calls are not rendered",
+    "audio": "Remove it: nothing here hears",
+    "audios": "Remove it: nothing here hears",
 }
 """Names under which other tools read turns; as facts they would be left out of what is trained, without a word."""
+_EMPTY = ("[]", "{}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +157,7 @@ def facts_of(row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
     """
     facts = {name: value for name, value in row.items() if name not in used and not _is_missing(value)}
     for name, remedy in _SAID.items():
-        if facts.get(name):
+        if facts.get(name) and facts[name] not in _EMPTY:
             found = f"column '{name}' is a part of the conversation and is not read: {facts[name]!r:.60}"
             raise RowError("malformed", found, remedy=remedy)
     own = facts.pop("facts", {})

@@ -102,16 +102,17 @@ class Unreadable:
     remedy: str
 
 
-def parse_json(text: bytes, expected: str) -> Any:
+def parse_json(text: bytes, expected: str, *, whole: bool = True) -> Any:
     """What a line or a file of JSON holds. A list has a :class:`KeyTwice` for each object with a key that stands twice,
     so that its other rows can be read.
 
     Args:
         text: UTF-8; a byte order mark is passed over.
         expected: The remedy where it is no JSON.
+        whole: Refuse half characters. What a model wrote may end in one, and nobody tokenizes it.
 
     Raises:
-        RowError: Not UTF-8, not JSON, nested too deeply, or a key stands twice.
+        RowError: Not UTF-8, not JSON, nested too deeply, a key stands twice, or a text holds half of a character.
     """
     twice: list[KeyTwice] = []
 
@@ -137,7 +138,7 @@ def parse_json(text: bytes, expected: str) -> Any:
         return found
     if twice:
         raise _stands_twice(twice[0])
-    if b"\\u" in text:  # nothing else makes half a character in UTF-8
+    if whole and b"\\u" in text:  # nothing else makes half a character in UTF-8
         check_characters(found)
     return found
 

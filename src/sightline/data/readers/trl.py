@@ -38,7 +38,6 @@ _SCORES = (
 )
 """Rewards of the two answers of a preference: what a reward model's margin is made of."""
 _REFUSED = {
-    "tools": "tool calls are not rendered",
     "chat_template_kwargs": "template options belong into the chat template",
 }
 

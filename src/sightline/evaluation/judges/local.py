@@ -69,23 +69,25 @@ class LocalBackend:
 
 
 def local_judge(path: str, *, dtype: str, batch_size: int) -> LocalBackend:
-    """A judge from the folder or hub name of a vision-language model, or of a language model with a chat template.
+    """A judge from a vision-language model (folder, hub name, run directory, adapter), or from a language model with a
+    chat template.
 
     Raises:
         RecipeError: There is no such model.
     """
+    from sightline.models.locate import located
     from sightline.models.text import context_length, sees_pictures
     from sightline.recipes.load import check_spec
 
-    spec = check_spec(ModelSpec, "judge options", path=path, dtype=dtype)
-    sees_pictures(path)  # that there is no model is said now, not when the answers are there
-    identity = f"{dtype} {fingerprint_files(path)}"
+    spec = located(check_spec(ModelSpec, "judge options", path=path, dtype=dtype))
+    sees_pictures(spec.path)  # that there is no model is said now, not when the answers are there
+    identity = " ".join([dtype, *(fingerprint_files(folder) for folder in (spec.path, spec.adapter) if folder)])
     return LocalBackend(
         functools.partial(_engine, spec),
         name=path,
         batch_size=batch_size,
         identity=identity,
-        longest=min(MOST_TOKENS, context_length(path) // 2),  # the other half is for what it is asked
+        longest=min(MOST_TOKENS, context_length(spec.path) // 2),  # the other half is for what it is asked
     )
 
 

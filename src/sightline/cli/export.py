@@ -1,0 +1,117 @@
+"""``sightline merge`` and ``sightline export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sightline.cli.console import print_error, say
+from sightline.errors import RecipeError, VerificationError
+
+if TYPE_CHECKING:
+    from sightline.train.export import Trained
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)]
+Dtype = Annotated[
+    Literal["float32", "bfloat16"] | None,
+    typer.Option(help="Type of the written weights.", show_default="as in training; of a bare adapter float32"),
+]
+Step = Annotated[
+    int | None,
+    typer.Option(min=1, help="Checkpoint of a run, by its optimizer steps.", show_default="the newest"),
+]
+Quantised = Annotated[
+    bool, typer.Option("--into-quantised", help="Merge into quantised weights, which rounds what was trained.")
+]
+Push = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OWNER/NAME",
+        help="Upload it to the Hugging Face hub as well; a repository that is made is private.",
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+
+
+def merge(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run directory, or an adapter.", show_default=False)
+    ],
+    out: Out,
+    step: Step = None,
+    dtype: Dtype = None,
+    into_quantised: Quantised = False,
+    push: Push = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Merge an adapter into its model: one folder that transformers loads.
+
+    The folder is read again in a fresh process with plain transformers. It is kept only if it gives the
+    log-probabilities of the trained model on rows with pictures, from the same tensors; otherwise nothing is left at
+    --out and the exit code is 1. Writes a model card (README.md).
+
+    Example: `sightline merge runs/dpo_llava_lora -o models/aligned`
+    """
+    from sightline.train.export import open_trained
+
+    _hide()
+    trained = open_trained(source, step=step, dtype=dtype)
+    _write(trained, out, merged=True, into_quantised=into_quantised, overwrite=overwrite)
+    _push(out, push)
+
+
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)],
+    out: Out,
+    step: Step = None,
+    dtype: Dtype = None,
+    push: Push = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write what a run trained, at any of its checkpoints: a model, or an adapter as it is.
+
+    Verified as `sightline merge` does; an adapter with plain transformers and PEFT. Writes a model card (README.md).
+
+    Example: `sightline export runs/sft_llava --step 500 -o models/sft-500`
+    """
+    from sightline.models.locate import is_run
+    from sightline.train.export import open_trained
+
+    if not is_run(source):
+        raise RecipeError(
+            f"{source} is no run directory (no recipe.yaml in it). Name the output_dir of a training run; an adapter "
+            "alone becomes a model with sightline merge"
+        )
+    _hide()
+    _write(open_trained(source, step=step, dtype=dtype), out, merged=False, into_quantised=False, overwrite=overwrite)
+    _push(out, push)
+
+
+def _write(trained: Trained, out: Path, *, merged: bool, into_quantised: bool, overwrite: bool) -> None:
+    from sightline.train.export import export as write
+
+    try:
+        verified = write(trained, out, merged=merged, into_quantised=into_quantised, overwrite=overwrite)
+    except VerificationError as error:
+        print_error(error)
+        raise typer.Exit(1) from None
+    of = "" if trained.step is None else f" of step {trained.step}"
+    say(f"Model{of}: {out}")
+    say(f"Verified: {verified.sentence()}.")
+
+
+def _push(out: Path, repo: str | None) -> None:
+    if repo is None:
+        return
+    from sightline.models.hub import push
+
+    say(f"Uploaded: {push(out, repo)}")
+
+
+def _hide() -> None:
+    from sightline.models.load import hide_loading_bars
+
+    hide_loading_bars()

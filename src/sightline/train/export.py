@@ -1,0 +1,188 @@
+"""From a run or an adapter to a folder for others: merged or as it was trained, verified, with a model card."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+
+from sightline.algorithms.registry import build_algorithm
+from sightline.data.load import Account, load_groups
+from sightline.data.template import ChatTemplate
+from sightline.errors import CheckpointError, DataError, RecipeError
+from sightline.files import cleared, replace_folder
+from sightline.models.export import Expected, Verified, merge, verify
+from sightline.models.load import load_policy
+from sightline.models.locate import is_adapter, is_run, located
+from sightline.models.policy import Policy
+from sightline.models.reload import ProbeRow, weights_of
+from sightline.models.score_head import has_score_head
+from sightline.recipes.load import load_recipe
+from sightline.recipes.schema import ModelSpec, Recipe
+from sightline.train.build import keep_settings
+from sightline.train.card import Card
+from sightline.train.checkpoint import whole_checkpoints
+from sightline.train.run_folder import RunDirectory
+from sightline.types import Group, Prompt, Response
+
+Dtype = Literal["float32", "bfloat16"]
+_ROWS = 4
+"""Rows that a folder is verified on."""
+_LOOKED_AT = 64
+"""Rows of each source among which those with pictures are looked for."""
+_QUESTION, _ANSWER = "What is in the picture?", "A red circle and a blue square."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A policy as training left it."""
+
+    policy: Policy
+    spec: ModelSpec
+    recipe: Recipe | None = None
+    """None: an adapter from elsewhere."""
+    run: Path | None = None
+    step: int | None = None
+    """Optimizer steps; None: not known."""
+
+
+def open_trained(source: Path, *, step: int | None = None, dtype: Dtype | None = None) -> Trained:
+    """The trained policy of a run, from its checkpoint, or of an adapter's folder.
+
+    Args:
+        source: run directory, or folder of an adapter.
+        step: checkpoint of the run; None: the newest, or the model of a run that has none left.
+        dtype: type the weights are loaded in; None: as in training, or ``float32``.
+
+    Raises:
+        CheckpointError: no such checkpoint.
+        RecipeError: neither a run nor an adapter.
+    """
+    if not is_run(source):
+        if step is not None or not is_adapter(source):
+            what = "an adapter" if is_adapter(source) else "neither a run directory nor an adapter"
+            expected = "a run directory was expected (--step is of a run)" if step else "one of the two was expected"
+            raise RecipeError(f"{source} is {what}, where {expected}. Name the output_dir of a training run")
+        return _saved(ModelSpec(path=str(source), dtype=dtype or "float32", layout="rows"), None, None)
+    recipe = load_recipe(RunDirectory(path=source).recipe)
+    model = replace(recipe.model, dtype=dtype or recipe.model.dtype)
+    found = whole_checkpoints(source)
+    if step is None and not found:
+        return _saved(replace(model, path=str(source), adapter=None, parts=None, lora=None), recipe, source)
+    chosen = max(found) if step is None else step
+    if chosen not in found:
+        raise CheckpointError(
+            f"{source} has no whole checkpoint of step {step} (there are: {', '.join(map(str, found)) or 'none'}). "
+            "Name one of these"
+        )
+    policy = load_policy(model, heads=build_algorithm(recipe.algorithm).heads)
+    policy.load_trainable_state(load_file(found[chosen] / "weights.safetensors"))
+    keep_settings(policy, recipe)
+    return Trained(policy=policy, spec=located(model, trainable=True), recipe=recipe, run=source, step=chosen)
+
+
+def _saved(spec: ModelSpec, recipe: Recipe | None, run: Path | None) -> Trained:
+    spec = located(spec)
+    scores = any(has_score_head(folder) for folder in (spec.adapter, spec.path) if folder is not None)
+    policy = load_policy(spec, trainable=False, heads=frozenset({"reward"} if scores else {"logprobs"}))
+    return Trained(policy=policy, spec=spec, recipe=recipe, run=run)
+
+
+def export(
+    trained: Trained, out: Path, *, merged: bool, into_quantised: bool = False, overwrite: bool = False
+) -> Verified:
+    """Writes the folder, reads it back in a fresh process and compares; keeps it only if it is the trained model.
+
+    Args:
+        trained: used up.
+        out: new folder.
+        merged: write one model, the adapter in its weights; otherwise what was trained: an adapter, or a model.
+        into_quantised: see :func:`sightline.models.export.merge`.
+        overwrite: replace what is at ``out``.
+
+    Raises:
+        VerificationError: what was written is another model. Nothing is left at ``out``, or what was there before.
+        CheckpointError: ``out`` is there already.
+        UnsupportedError: nothing to merge, or quantised weights.
+    """
+    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} is there already. Choose another --out, or pass --overwrite")
+    policy, spec = trained.policy, trained.spec
+    adapter = policy.has_adapter and not merged
+    verified: list[Verified] = []
+    with tempfile.TemporaryDirectory() as scratch, cleared(out):
+        rows, whose = probe_rows(trained, Path(scratch))
+        base = spec.path if adapter else None
+        expected = Expected.of(policy, rows, dtype=spec.dtype, base=base, merging=merged and policy.has_adapter)
+        model = merge(policy, spec.dtype, into_quantised=into_quantised) if merged else policy.model
+
+        def write(folder: Path) -> None:
+            _save(policy, model, folder, merged=merged)
+            verified.append(verify(folder, expected, weights_of(model), Path(scratch)))
+            card = Card(recipe=trained.recipe, run=trained.run, step=trained.step, base=spec.path, adapter=adapter)
+            (folder / "README.md").write_text(card.text(verified[0], whose, name=out.name), encoding="utf-8")
+
+        replace_folder(out, write)
+    return verified[0]
+
+
+def _save(policy: Policy, model: Any, folder: Path, *, merged: bool) -> None:
+    if not merged:
+        policy.save(folder)
+        return
+    model.save_pretrained(folder)
+    policy.processor.save_pretrained(folder)
+    if policy.score_head is not None:
+        policy.score_head.save(folder)
+
+
+# --- rows to verify on ---
+
+
+def probe_rows(trained: Trained, scratch: Path) -> tuple[list[ProbeRow], str]:
+    """Rows with pictures, and in words whose they are: the run's, where its data are there and hold some, or drawn."""
+    template = ChatTemplate(trained.policy.processor)
+    own = [] if trained.recipe is None else _own_groups(trained.recipe, scratch)
+    if own:
+        return [_probe(template, group) for group in own], "rows of the run"
+    return [_probe(template, group) for group in _drawn(scratch)], "drawn pictures"
+
+
+def _own_groups(recipe: Recipe, scratch: Path) -> list[Group]:
+    sources = list(recipe.data.train if recipe.data is not None else ())
+    found: list[Group] = []
+    for number, source in enumerate(sources):
+        plain = replace(source, visual=None, relation="none", limit=min(source.limit or _LOOKED_AT, _LOOKED_AT))
+        account = Account(on_bad_row="skip", cache_dir=scratch / str(number))
+        try:
+            groups = load_groups(plain, account)
+        except (DataError, RecipeError, OSError):  # moved, or gone: there are drawn ones
+            continue
+        found += [group for group in groups if group.prompts[0].images and group.responses]
+    return found[:: max(1, len(found) // _ROWS)][:_ROWS]
+
+
+def _drawn(scratch: Path) -> list[Group]:
+    groups = []
+    for number, size in enumerate(((96, 64), (64, 96), (80, 80))):
+        picture = Image.new("RGB", size, (250, 250, 240))
+        draw = ImageDraw.Draw(picture)
+        draw.ellipse((6, 6 + 8 * number, 36, 36 + 8 * number), fill=(220, 30, 40))
+        draw.rectangle((40 - 6 * number, 34, 60, 58), fill=(30, 60, 210))
+        path = scratch / f"drawn-{number}.png"
+        picture.save(path)
+        parts = [{"type": "image"}, {"type": "text", "text": _QUESTION}]
+        prompt = Prompt(id=str(number), messages=({"role": "user", "content": parts},), images=(str(path),))
+        groups.append(Group(prompts=(prompt,), responses=(Response(text=_ANSWER),)))
+    return groups
+
+
+def _probe(template: ChatTemplate, group: Group) -> ProbeRow:
+    response = group.responses[0]
+    prompt = group.prompts[response.prompt]
+    answer = {"role": "assistant", "content": [{"type": "text", "text": response.text}]}
+    return ProbeRow(text=template.text([*prompt.messages, answer], generation=False), images=prompt.images)

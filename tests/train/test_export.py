@@ -1,0 +1,265 @@
+"""Merged and exported folders are the trained model: read again by plain transformers, or not kept at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import train_runs
+import yaml
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+from command_line import sightline
+from sightline.data.readers.rows import RowError
+from sightline.data.schema import read_groups
+from sightline.models import export as exporting
+from sightline.models import reload
+from sightline.models.hub import HubError, push
+from sightline.models.load import load_policy
+from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
+from sightline.rewards.model import load_reward_model
+from sightline.train import export as writing
+from sightline.train.export import open_trained
+from sightline.train.loop import train
+from tiny_models import save_tiny
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Four steps of an adapter, and of a whole LLaVA-NeXT in bfloat16; checkpoints of steps 2 and 4."""
+    root, found = tmp_path_factory.mktemp("runs"), {}
+    models = {"adapter": train_runs.lora(tiny["llava"]), "whole": ModelSpec(path=str(tiny["llava_next"]))}
+    for name, model in models.items():
+        recipe = train_runs.recipe(Path(model.path), root / name, model=model, save_every=2, max_steps=4)
+        found[name] = train(recipe, quiet=True).run_dir
+    return found
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fresh process is this one: for what does not depend on it."""
+
+    def here(command: list[str], **_: Any) -> SimpleNamespace:
+        reload.answer_request(Path(command[3]), Path(command[4]))
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(reload, "subprocess", SimpleNamespace(run=here))
+
+
+def nothing_left(folder: Path) -> bool:
+    return not list(folder.iterdir())
+
+
+def test_a_merged_run_is_the_trained_model(runs: dict[str, Path], tmp_path: Path) -> None:
+    done = sightline("merge", runs["adapter"], "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "Model of step 4" in done.err and "with 4 pictures differ from the trained model by" in done.err
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    trained = load_policy(ModelSpec(path=str(runs["adapter"])), trainable=False).model.merge_and_unload()
+    assert merged.state_dict().keys() == trained.state_dict().keys()
+    for name, value in trained.state_dict().items():
+        torch.testing.assert_close(merged.state_dict()[name], value, rtol=0, atol=0)
+    card = (tmp_path / "out" / "README.md").read_text()
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert head["library_name"] == "transformers" and head["pipeline_tag"] == "image-text-to-text"
+    assert "7 of 7 rows kept, 5 with pictures" in card and "| `loss` |" in card and "rank: 4" in card
+    assert "(rows of the run): reloaded in a fresh process" in card
+    assert str(tmp_path.parent) not in card, "folders of this machine are nobody's business"
+
+
+def test_a_checkpoint_is_exported_in_a_fresh_process(runs: dict[str, Path], tmp_path: Path) -> None:
+    assert sightline("export", runs["whole"], "--step", 2, "-o", tmp_path / "two").code == 0
+    assert "up to step 2:" in (tmp_path / "two" / "README.md").read_text()
+    here, last = (_parameters(folder) for folder in (tmp_path / "two", runs["whole"] / "model"))
+    step = load_file(runs["whole"] / "checkpoints" / "step-00000002" / "weights.safetensors")
+    assert step and all(torch.equal(here[name], value) for name, value in step.items())
+    assert not torch.equal(here["lm_head.weight"], last["lm_head.weight"]) and here.keys() == last.keys()
+
+
+def _parameters(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForImageTextToText.from_pretrained(folder).named_parameters())
+
+
+def test_an_adapter_is_exported_as_it_is(runs: dict[str, Path], tmp_path: Path, in_process: None) -> None:
+    assert sightline("export", runs["adapter"], "--step", 2, "-o", tmp_path / "a").code == 0
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "peft"
+    loaded = load_policy(ModelSpec(path=str(tmp_path / "a")), trainable=False)
+    step = load_file(runs["adapter"] / "checkpoints" / "step-00000002" / "weights.safetensors")
+    own = dict(loaded.model.named_parameters())
+    assert step and all(torch.equal(own[name], value) for name, value in step.items())
+    bare = sightline("merge", tmp_path / "a", "-o", tmp_path / "b", "--dtype", "bfloat16")
+    assert bare.code == 0, bare.err
+    assert "in 3 rows with 3 pictures" in bare.err and "Not known." in (tmp_path / "b" / "README.md").read_text()
+    assert load_file(tmp_path / "b" / "model.safetensors").popitem()[1].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_adapters_with_parts_in_full_are_merged_in_bfloat16(tmp_path: Path, in_process: None, tied: bool) -> None:
+    """Copies of whole modules, of tied embeddings too, trained in float32 over a model in bfloat16."""
+    base = save_tiny("qwen2_5_vl", tmp_path / "base", tied=tied)
+    modes = {"language": "full", "projector": "lora"} if tied else {"language": "lora", "projector": "full"}
+    model = ModelSpec(path=str(base), dtype="bfloat16", parts=PartsSpec(**modes), lora=LoraSpec(rank=4))  # type: ignore[arg-type]
+    run = train(train_runs.recipe(base, tmp_path / "run", model=model, max_steps=3), quiet=True).run_dir
+    done = sightline("merge", run, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    assert merged.dtype == torch.bfloat16
+    assert (merged.lm_head.weight is merged.get_input_embeddings().weight) == tied
+
+
+def test_a_merged_reward_model_scores_as_before(tiny: dict[str, Path], tmp_path: Path, in_process: None) -> None:
+    options = {"responses": 2, "algorithm": {"name": "reward_model"}, "reference": "none", "max_steps": 3}
+    recipe = train_runs.recipe(tiny["llava"], tmp_path / "run", model=train_runs.lora(tiny["llava"]), **options)
+    run = train(recipe, quiet=True).run_dir
+    assert sightline("merge", run, "-o", tmp_path / "out").code == 0
+    rows = list(read_groups(Path(recipe.data.train[0].path)))
+    before, after = (load_reward_model(folder).rewards(rows) for folder in (run, tmp_path / "out"))
+    scores = [[response.reward for group in groups for response in group.responses] for groups in (before, after)]
+    assert len(set(scores[0])) > 1 and scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def _spoil_tower(save: Any) -> Any:
+    def spoiled(policy: Any, model: Any, folder: Path, *, merged: bool) -> None:
+        save(policy, model, folder, merged=merged)
+        tensors = load_file(folder / "model.safetensors")
+        name = next(name for name in tensors if "vision_tower" in name and "layers.1.mlp.fc1.weight" in name)
+        tensors[name] = tensors[name] + 1  # of a layer behind the one that is read: no log-probability shows it
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return spoiled
+
+
+def _spoil_tokenizer(save: Any) -> Any:
+    def spoiled(policy: Any, model: Any, folder: Path, *, merged: bool) -> None:
+        save(policy, model, folder, merged=merged)
+        file = folder / "tokenizer.json"
+        values = json.loads(file.read_text())
+        values["model"]["merges"] = []
+        file.write_text(json.dumps(values))
+
+    return spoiled
+
+
+def _without_adapter(merge: Any) -> Any:
+    return lambda policy, dtype, **_: policy.model.unload()
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "told"),
+    [
+        ("_save", _spoil_tower, "1 tensors of what was written are not those of the trained model (first model.vision"),
+        ("_save", _spoil_tokenizer, "the processor as written makes other tokens of row 1"),
+        ("merge", _without_adapter, "what was written is not the trained model: reloaded in a fresh process"),
+    ],
+)
+def test_what_is_another_model_is_not_kept(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None,
+    name: str, fault: Any, told: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(writing, name, fault(getattr(writing, name)))
+    done = sightline("merge", runs["adapter"], "-o", tmp_path / "out")
+    assert done.code == 1
+    assert told in done.err
+    assert nothing_left(tmp_path)
+
+
+def test_a_merge_that_rounds_training_away_is_not_kept() -> None:
+    lost = exporting.Verified(rows=1, pictures=1, tokens=9, mean=1e-3, most=1e-2, dtype="bfloat16", moved=1.5e-3)
+    with pytest.raises(exporting.VerificationError, match=r"lost what was trained.*--dtype float32"):
+        exporting._check_bound(lost)
+    not_a_number = exporting.Verified(rows=1, pictures=1, tokens=9, mean=float("nan"), most=0, dtype="float32")
+    with pytest.raises(exporting.VerificationError, match="not the trained model"):
+        exporting._check_bound(not_a_number)
+
+
+def test_a_folder_that_does_not_load_is_not_kept(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = SimpleNamespace(returncode=1, stderr="Traceback\nOSError: no file named model.safetensors\n")
+    monkeypatch.setattr(reload, "subprocess", SimpleNamespace(run=lambda *_, **__: failed))
+    done = sightline("export", runs["adapter"], "-o", tmp_path / "out")
+    assert done.code == 1 and nothing_left(tmp_path)
+    assert "does not load in a fresh process with plain transformers: OSError: no file named" in done.err
+
+
+def test_quantised_weights_are_merged_into_only_when_told(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+) -> None:
+    def as_quantised(*arguments: Any, **options: Any) -> Any:
+        trained = open_trained(*arguments, **options)
+        trained.policy.base.is_quantized = True
+        return trained
+
+    monkeypatch.setattr(writing, "open_trained", as_quantised)
+    done = sightline("merge", runs["adapter"], "-o", tmp_path / "out")
+    assert done.code == 2 and nothing_left(tmp_path)
+    assert "the model is quantised (unknown), and merging would round" in done.err and "--into-quantised" in done.err
+    assert sightline("merge", runs["adapter"], "-o", tmp_path / "out", "--into-quantised").code == 0
+
+
+def test_wrong_requests_say_what_to_change(runs: dict[str, Path], tiny: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for arguments, told in (
+        (("export", runs["whole"], "--step", 3), "no whole checkpoint of step 3 (there are: 2, 4)"),
+        (("export", runs["adapter"] / "model"), "is no run directory (no recipe.yaml in it)"),
+        (("merge", runs["adapter"] / "model", "--step", 2), "(--step is of a run)"),
+        (("merge", tiny["llava"]), "neither a run directory nor an adapter"),
+        (("merge", runs["whole"]), "there is no adapter to merge: the whole model was trained. Use sightline export"),
+    ):
+        done = sightline(*arguments, "-o", out)
+        assert done.code == 2 and told in done.err, done.err
+        assert nothing_left(tmp_path)
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    assert "is there already" in sightline("merge", runs["adapter"], "-o", out).err
+    assert (out / "mine.txt").read_text() == "mine"
+
+
+def test_rows_that_are_gone_are_drawn(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = open_trained(runs["adapter"])
+    rows, whose = writing.probe_rows(trained, tmp_path)
+    assert whose == "rows of the run" and all(row.images for row in rows)
+
+    def gone(*_: Any) -> None:
+        raise RowError("missing image", "gone")
+
+    monkeypatch.setattr(writing, "load_groups", gone)
+    rows, whose = writing.probe_rows(trained, tmp_path)
+    assert whose == "drawn pictures" and len(rows) == 3 and all(Path(path).is_file() for r in rows for path in r.images)
+
+
+class FakeHub:
+    """Notes what it is asked for."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.error = error
+
+    def create_repo(self, **options: Any) -> str:
+        if self.error is not None:
+            raise self.error
+        self.asked.append(options)
+        return f"https://hub/{options['repo_id']}"
+
+    def upload_folder(self, **options: Any) -> None:
+        self.asked.append(options)
+
+
+def test_pushing_happens_when_told_and_failures_keep_the_folder(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+) -> None:
+    hub = FakeHub()
+    monkeypatch.setattr("sightline.models.hub.HfApi", lambda: hub)
+    assert sightline("export", runs["adapter"], "-o", tmp_path / "a").code == 0 and hub.asked == []
+    done = sightline("export", runs["adapter"], "-o", tmp_path / "b", "--push", "me/model")
+    assert done.code == 0 and "Uploaded: https://hub/me/model" in done.err
+    assert hub.asked[0] == {"repo_id": "me/model", "private": True, "exist_ok": True}
+    assert hub.asked[1]["folder_path"] == str(tmp_path / "b")
+    with pytest.raises(HubError, match="was written, and the hub did not take it as 'me/x' \\(no route\\)"):
+        push(tmp_path / "b", "me/x", api=FakeHub(OSError("no route")))
