@@ -43,7 +43,7 @@ def test_a_system_column_is_the_first_turn_in_every_layout(row: dict[str, Any]) 
         ({**PAIR, "history": [["a", "b"]]}, "column 'history' is a part of the conversation and is not read"),
         ({**SPOKEN, "history": [["a", "b"]]}, "column 'history' is a part of the conversation"),
         ({**PAIR, "system_prompt": "Be brief."}, r"Rename it \(rename: {system_prompt: system}\)"),
-        ({"messages": TURNS, "rejected_response": "that"}, "column 'rejected_response' is a part"),
+        ({**PAIR, "rejected_response": "that"}, "has no place in this layout"),
         ({"messages": TURNS, "chosen": "this", "rejected": "that"}, "found 'messages' and 'chosen'"),
         ({"messages": TURNS, "prompt": "another"}, "found 'messages' and 'prompt'"),
         ({**PAIR, "prompt": "<video>\nwhich?"}, "the text says '<video>' as if a picture or a video stood there"),

@@ -336,7 +336,7 @@ def test_errors_about_answers_name_their_file(run, world, tmp_path):
 
 @pytest.mark.parametrize("bench", sorted(set(MODULES) - {"chair", "mme", "scenes"}))
 def test_a_file_of_unknown_kind_is_not_looked_for_on_the_hub(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr("sightline.data.readers.rows._hub_dataset", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr("sightline.data.readers.sources._hub_dataset", lambda *_: pytest.fail("asked the hub"))
     path = tmp_path / "answers.out"
     path.write_text("1. A cat.\n")
     with pytest.raises(

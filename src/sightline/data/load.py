@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sightline.data.readers.conversation import Reading
-from sightline.data.readers.llava import read_llava
+from sightline.data.readers.factory import Entry, read_entry
+from sightline.data.readers.layouts import LAYOUTS, recognised
 from sightline.data.readers.pictures import Pictures
-from sightline.data.readers.rows import Row, RowError, read_rows, rows_of
-from sightline.data.readers.trl import COLUMNS as TRL_COLUMNS
-from sightline.data.readers.trl import read_trl
+from sightline.data.readers.rows import Row, RowError, rows_of
+from sightline.data.readers.sources import folder_of, read_rows
 from sightline.data.readers.unread import check_unread
+from sightline.data.readers.where import taken
 from sightline.data.schema import group_from_json
 from sightline.data.validate import (
     Checks,
@@ -31,10 +34,10 @@ from sightline.recipes.load import nearest
 from sightline.recipes.schema import DatasetSpec, DataSpec, VisualSpec
 from sightline.relations.mismatched import mismatched
 from sightline.relations.options import option_pair
+from sightline.relations.scores import extremes
 from sightline.types import Group
 
 OnBadRow = Literal["error", "skip"]
-Format = Literal["groups", "trl", "llava"]
 _Item = TypeVar("_Item")
 MakeVisual = Callable[[VisualSpec, Sequence[Group]], Callable[[Group], Group]]
 """From a ``visual`` section and all groups of its source to what turns each of them into comparisons of pictures
@@ -49,6 +52,10 @@ class Account:
     on_bad_row: OnBadRow = "error"
     cache_dir: Path | None = None
     """Folder that pictures which live in memory are written to."""
+    fetched: Callable[[str], str] | None = None
+    """Path of the picture at an http or https address; None: addresses are refused."""
+    unfetched: Mapping[str, str] = field(default_factory=dict)
+    """Why the picture at an address could not be fetched."""
     seed: int = 0
     """Draws the wrong option for ``relation: options``, and the answer for ``mismatched``."""
     prompts_only: bool = False
@@ -126,7 +133,16 @@ def load_groups(spec: DataSpec, account: Account | None = None) -> list[Group]:
         DataError: A bad row (``on_bad_row: error``), with file, row and remedy; or no usable row at all.
         RecipeError: The layout of the rows is not recognised, or ``rename`` names a column that is not there.
     """
-    return _load(spec, read_rows(spec.path, split=spec.split, limit=spec.limit), account or Account())
+    entry = None if spec.entry is None else read_entry(spec.path, spec.entry)
+    if entry is not None:
+        if spec.format not in ("auto", entry.layout):
+            found = f"{spec.path}: entry '{spec.entry}' has the layout {entry.layout}, and format is {spec.format}"
+            raise RecipeError(f"{found}. Remove format.")
+        spec = replace(spec, path=entry.path)
+    rows = read_rows(spec.path, split=spec.split, limit=None if spec.where else spec.limit)
+    if spec.where:
+        rows = itertools.islice(taken(rows, spec.where, spec.path), spec.limit)
+    return _load(spec, rows, account or Account(), entry)
 
 
 def groups_from_records(
@@ -139,9 +155,9 @@ def groups_from_records(
     return _load(spec, rows_of(records, spec.path), account or Account())
 
 
-def _load(spec: DataSpec, rows: Iterator[Row], account: Account) -> list[Group]:
+def _load(spec: DataSpec, rows: Iterator[Row], account: Account, entry: Entry | None = None) -> list[Group]:
     report = account.report
-    source = _Source(spec, account)
+    source = _Source(spec, account, entry)
     bad_before, read_before = len(report.bad), report.read
     kept = list(_each(source.group, ((replace(row, content=b""), row) for row in _counted(rows, report)), account))
     if not account.prompts_only:
@@ -185,17 +201,18 @@ def _each(
 class _Source:
     """One source while it is read: its layout is settled by its first readable row."""
 
-    def __init__(self, spec: DataSpec, account: Account) -> None:
-        self.spec, self.account = spec, account
-        path = Path(spec.path)
-        folder = str(path if path.is_dir() else path.parent) if path.exists() else None
+    def __init__(self, spec: DataSpec, account: Account, entry: Entry | None) -> None:
+        self.spec, self.account, self.entry = spec, account, entry
         self.pictures = Pictures(
             image_dir=spec.image_dir,
-            data_dir=folder,
+            data_dir=folder_of(spec.path),
             cache_dir=account.cache_dir,
             must_exist=account.checks.images,
+            fetched=account.fetched,
+            unfetched=account.unfetched,
         )
-        self.format: Format | None = None
+        self.format: str | None = None
+        self.left_out: Counter[str] = Counter()
 
     def group(self, row: Row) -> Group:
         """The checked Group of one row."""
@@ -207,7 +224,9 @@ class _Source:
                 raise RowError("malformed", f"rename turns '{old}' into '{new}', which is there already")
             if old in record:
                 record[new] = record.pop(old)
-        if self.format is None:
+        if self.entry is not None:
+            record, self.format = self.entry.row(record), self.entry.layout
+        elif self.format is None:
             self.format = _layout(record, self.spec)
         else:
             self._check_layout(record)
@@ -249,15 +268,19 @@ class _Source:
 
     def notes(self) -> list[str]:
         """What a person should know."""
+        told = [f"{self.spec.path}: {count} {what} left out" for what, count in self.left_out.items() if count]
         by_name = self.pictures.found_by_name
-        if not by_name:
-            return []
-        file, given = next(iter(by_name.items()))
-        return [f"{self.spec.path}: {len(by_name)} pictures found by their bare name ('{given}' as {file})"]
+        if by_name:
+            file, given = next(iter(by_name.items()))
+            told.append(f"{self.spec.path}: {len(by_name)} pictures found by their bare name ('{given}' as {file})")
+        return told
 
     def _read(self, record: dict[str, Any], row: Row) -> Group:
         relation = self.spec.relation
         if self.format == "groups":
+            if relation == "best_worst":
+                remedy = "Run `sightline pairs --relation best_worst` on it and train on what that writes."
+                raise RecipeError(f"{self.spec.path}: relation: best_worst is for rows, found a Group file. {remedy}")
             group = group_from_json(record, self.pictures.path)
             group = group if relation != "none" else replace(group, edges=())
         else:
@@ -265,9 +288,13 @@ class _Source:
                 pictures=self.pictures,
                 id=_id_of(record, row),
                 train_history=self.spec.train_on == "all" and relation != "options" and not self.account.prompts_only,
-                relate=relation in ("text", "mismatched"),
+                relate=relation in ("text", "best_worst", "mismatched"),
+                left_out=self.left_out,
             )
-            group = (read_llava if self.format == "llava" else read_trl)(record, reading)
+            assert self.format is not None
+            read = LAYOUTS[self.format].read
+            assert read is not None
+            group = read(record, reading)
             facts = group.prompts[0].facts
             left = {name: value for name, value in record.items() if name in facts and name != "facts"}
             check_unread(left, pictures=sum(len(prompt.images) for prompt in group.prompts))
@@ -277,6 +304,8 @@ class _Source:
             group = replace(group, prompts=prompts, responses=(), edges=())
         elif relation == "options":
             group = _option_pair(group, self.account.seed)
+        elif relation == "best_worst":
+            group = extremes(group)
         return replace(group, source=row.source)
 
     def _unique(self, group: Group, row: Row) -> Group:
@@ -290,7 +319,7 @@ class _Source:
 
     def _check_layout(self, record: Mapping[str, Any]) -> None:
         """A row that is recognised as of another layout is not merely malformed."""
-        found = _recognised(record)
+        found = recognised(record)
         if self.spec.format == "auto" and found not in (None, self.format):
             remedy = "Put rows of another layout into a file of their own, and name it as a source of its own"
             raise RowError(
@@ -310,25 +339,18 @@ def _option_pair(group: Group, seed: int) -> Group:
         raise RowError("options", error.found, remedy=error.remedy) from error
 
 
-def _layout(record: dict[str, Any], spec: DataSpec) -> Format:
+def _layout(record: dict[str, Any], spec: DataSpec) -> str:
     if spec.format != "auto":
         return spec.format
-    found = _recognised(record)
+    found = recognised(record)
     if found is not None:
         return found
+    known = "; ".join(layout.told for layout in LAYOUTS.values())
     raise RecipeError(
         f"{spec.path}: found the columns {shortened(', '.join(record), 300) or '(none)'}, which are no known layout. "
-        f"Expected 'conversations' (LLaVA), 'prompts' (Group files), or one of {', '.join(sorted(TRL_COLUMNS))} (TRL). "
+        f"Expected one of: {known}. "
         "Rename columns with rename, or set format."
     )
-
-
-def _recognised(record: Mapping[str, Any]) -> Format | None:
-    if "prompts" in record:
-        return "groups"
-    if "conversations" in record:
-        return "llava"
-    return "trl" if TRL_COLUMNS & record.keys() else None
 
 
 def _id_of(record: Mapping[str, Any], row: Row) -> str:

@@ -103,6 +103,14 @@ def write_bad_rows(run_dir: Path, part: Part, report: DataReport) -> Path:
     return path
 
 
+def list_bad_rows(path: Path, report: DataReport) -> None:
+    """Writes the bad rows of a command, a line each; an earlier list goes where there are none."""
+    if report.bad:
+        replace_file(path, _lines(json.dumps(vars(row), ensure_ascii=False) for row in report.bad))
+    else:
+        path.unlink(missing_ok=True)
+
+
 def append_bad_row(run_dir: Path, row: BadRow) -> None:
     """Adds a row that was left out while training to ``bad_rows.jsonl``, as part ``training``; a row stands there
     once. Such lines stay when a resumed run lists its bad rows again."""

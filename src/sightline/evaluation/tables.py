@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sightline.data.readers.pictures import Pictures
-from sightline.data.readers.rows import RowError, read_rows
+from sightline.data.readers.rows import RowError
+from sightline.data.readers.sources import read_rows
 from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.json_files import LONE_SURROGATES

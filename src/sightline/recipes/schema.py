@@ -132,8 +132,13 @@ class DataSpec:
     """One source of rows."""
 
     path: str
-    """A .json, .jsonl or .parquet file, a folder written by ``datasets``, or a datasets name."""
-    format: Literal["auto", "groups", "trl", "llava"] = "auto"
+    """A .json, .jsonl, .csv, .tsv (each also .gz or .zst), .parquet or .tar file, a glob of such files, a folder of
+    shards or one written by ``datasets``, or a datasets name. With ``entry``: a ``dataset_info.json``."""
+    entry: str | None = None
+    """Name of an entry in the ``dataset_info.json`` (LLaMA-Factory) that ``path`` names; None: ``path`` holds rows."""
+    format: Literal[
+        "auto", "groups", "trl", "llava", "povid", "llava_rlhf", "rlhf_v", "vlfeedback", "swift", "alpaca"
+    ] = "auto"
     """Layout of the rows; ``auto`` looks at the columns of the first row."""
     split: str = "train"
     """Split of a datasets name or folder."""
@@ -141,12 +146,16 @@ class DataSpec:
     """Folder that relative image paths start from; None: the folder of the file."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Column renames, old to new (``question: prompt``)."""
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Rows of a subset only: column to the values that are taken (``origin_dataset: [COCO, OpenImages]``);
+    ``limit`` counts these."""
     limit: int | None = Field(default=None, ge=1, le=_MOST)
     """First rows only."""
     train_on: Literal["all", "last"] = "all"
     """Multi-turn supervised rows: train every assistant turn, or the last."""
-    relation: Literal["text", "options", "mismatched", "none"] = "text"
-    """``text``: chosen over rejected in every row that has both; ``options``: the letter of the right
+    relation: Literal["text", "best_worst", "options", "mismatched", "none"] = "text"
+    """``text``: chosen over rejected in every row that has both, of ranked or rated answers each over all that are
+    worse; ``best_worst``: of these the best answer over the worst, and no others; ``options``: the letter of the right
     option over a wrong one, from a question that lists (A), (B), ...; ``mismatched``: single answers, each desirable
     or not, with an answer to another question of the source beside them (KTO); ``none``: no edges."""
     visual: VisualSpec | None = None

@@ -43,6 +43,23 @@ def ranked(group: Group, min_gap: float = 0.0) -> Group:
     return replace(group, edges=tuple(edges))
 
 
+def extremes(group: Group) -> Group:
+    """Of a group whose answers are compared in one order, the best over the worst alone: the first answer that loses
+    no edge over the first that wins none. Answers in between are left out.
+
+    >>> prompt = Prompt(id="a", messages=())
+    >>> answers = tuple(Response(text=text) for text in ("good", "fair", "bad"))
+    >>> edges = (Edge(winner=0, loser=1), Edge(winner=0, loser=2), Edge(winner=1, loser=2))
+    >>> extremes(Group(prompts=(prompt,), responses=answers, edges=edges)).edges
+    (Edge(winner=0, loser=1, kind='text', weight=1.0),)
+    """
+    if not group.edges:
+        return group
+    win, lose = {edge.winner for edge in group.edges}, {edge.loser for edge in group.edges}
+    edge = replace(group.edges[0], winner=min(win - lose), loser=min(lose - win))
+    return only_compared(replace(group, edges=(edge,)))
+
+
 def unrelated(group: Group, min_gap: float = 0.0) -> Group:
     """No edges: rewards are used as they are."""
     return replace(group, edges=())

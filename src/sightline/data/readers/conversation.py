@@ -1,11 +1,12 @@
-"""From a conversation and its answers to a Group: what the TRL and LLaVA readers share."""
+"""From a conversation and its answers to a Group: what the readers share."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sightline.data.readers.chat import PLACEHOLDER, Turn, check_order, messages_of, parse_turn, place_pictures
@@ -40,6 +41,8 @@ class Reading:
     """Earlier assistant turns of supervised rows are trained."""
     relate: bool = True
     """Rows with a chosen and a rejected answer get an edge."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """How much of rows that are kept was left out, by what it is: added to by readers, told once per source."""
 
 
 def build_prompt(

@@ -29,7 +29,7 @@ def read_llava(row: Mapping[str, Any], reading: Reading) -> Group:
 
     - The last turn by the model is the answer. A list there holds answers from best to worst.
     - ``chosen`` and ``rejected`` beside a conversation that ends with a question make a pair.
-    - ``score`` beside a single answer is its reward.
+    - ``score`` beside a single answer is its reward; ``label``, true or false, says whether it is desirable.
     - A comma-separated ``image`` names several pictures; where the text has one ``<image>`` for all
       of them, they stand there together.
 
@@ -48,10 +48,11 @@ def read_llava(row: Mapping[str, Any], reading: Reading) -> Group:
         return _ranked_answers(row, raw, reading, facts)
     turns = with_system(parse_turns(raw, "conversations"), row)
     history, answer = split_answer(turns)
-    trains = reading.train_history and answer is not None
+    label = facts.pop("label") if isinstance(facts.get("label"), bool) else None
+    trains = reading.train_history and answer is not None and label is None
     pictures, together = _pictures(row, reading)
     prompt = build_prompt(history, pictures, reading, facts, together=together, train_history=trains)
-    responses = () if answer is None else (Response(text=answer, reward=_score(row)),)
+    responses = () if answer is None else (Response(text=answer, reward=_score(row), label=label),)
     return Group(prompts=(prompt,), responses=responses)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from PIL import Image, ImageOps
 
@@ -18,6 +21,10 @@ from sightline.files import replace_file
 
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255
 """Of Linux, in bytes."""
+_DATA_URL = re.compile(r"data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
+_BASE64 = re.compile(r"\s*(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-9A-Za-z+/]|SUkqA|TU0AK)[A-Za-z0-9+/\s]+={0,2}\s*")
+"""What encoded files of pictures (JPEG, PNG, GIF, WebP, BMP, TIFF) begin with; names of files are shorter."""
+_SHORTEST_BASE64 = 64
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
@@ -30,7 +37,14 @@ class Pictures:
     """
 
     def __init__(
-        self, *, image_dir: str | None, data_dir: str | None, cache_dir: Path | None, must_exist: bool
+        self,
+        *,
+        image_dir: str | None,
+        data_dir: str | None,
+        cache_dir: Path | None,
+        must_exist: bool,
+        fetched: Callable[[str], str] | None = None,
+        unfetched: Mapping[str, str] | None = None,
     ) -> None:
         """
         Args:
@@ -38,18 +52,21 @@ class Pictures:
             data_dir: Folder of the data file; None: rows that have none.
             cache_dir: Where pictures that live in memory are written, named by their content.
             must_exist: False: a missing file is not looked for.
+            fetched: Path of the picture at an address (http, https); None: addresses are refused.
+            unfetched: Why the picture at an address could not be fetched.
         """
         self.image_dir, self.data_dir, self.cache_dir, self.must_exist = image_dir, data_dir, cache_dir, must_exist
         self.found_by_name: dict[str, str] = {}
         """Files found by their bare name, and the path that rows give for each."""
+        self.fetched, self.unfetched = fetched, unfetched or {}
         self._known: dict[str, str] = {}
 
     def path(self, value: Any) -> str:
         """Absolute path of one picture.
 
         Args:
-            value: A path, the bytes of a file, the ``{"bytes": ..., "path": ...}`` of the datasets library, or a PIL
-                image.
+            value: A path, a ``file://`` or ``data:`` address, base64, the bytes of a file, the
+                ``{"bytes": ..., "path": ...}`` of the datasets library, or a PIL image.
 
         Raises:
             RowError: There is no such file, or nowhere to write a picture that lives in memory.
@@ -72,16 +89,28 @@ class Pictures:
             found = f"a picture is given as {type(value).__name__} {value!r:.60}"
             raise RowError("missing image", found, remedy="Expected a path, bytes, {bytes, path}, or a PIL image")
         given = os.fspath(value)
+        if (data := _encoded(given)) is not None:
+            return self._keep(data)
         if given not in self._known:
             self._known[given] = self._look_for(given)
         return self._known[given]
 
     def _look_for(self, given: str) -> str:
-        if given.startswith(("http://", "https://", "data:")):
-            raise RowError("missing image", f"picture '{given:.80}' is an address", remedy="Download it, give its path")
+        if given.lower().startswith(("http://", "https://")):
+            if given in self.unfetched:
+                found = f"picture '{given:.200}' could not be fetched ({self.unfetched[given]})"
+                raise RowError("missing image", found, remedy="Run the command again, or skip such rows")
+            if self.fetched is not None:
+                return self.fetched(given)
+            remedy = "Fetch such pictures first: sightline data fetch ROWS -o OUT.jsonl"
+            raise RowError("missing image", f"picture '{given:.80}' is an address", remedy=remedy)
+        if given.lower().startswith("data:"):
+            raise RowError("broken image", f"picture '{given:.40}' is no data:image/...;base64,... address")
+        if given.lower().startswith("file:"):
+            given = _path_of_address(given)
         if len(given) > _LONGEST_PATH or len(Path(given).name.encode(errors="replace")) > _LONGEST_NAME:
             found = f"a picture is given as a text of {len(given)} characters, '{given:.40}...', which no path is"
-            raise RowError("missing image", found, remedy="Give its path; base64 is not read: store the decoded bytes")
+            raise RowError("missing image", found, remedy="Give its path, or the base64 of a picture file")
         path = self._joined(given)
         if not self.must_exist or os.path.isfile(path):  # noqa: PTH113
             return path
@@ -134,13 +163,40 @@ class Pictures:
         return str(file)
 
 
+def _encoded(given: str) -> bytes | None:
+    """The bytes that a text holds as a data address or as base64; None: it is no such text."""
+    address = _DATA_URL.match(given)
+    if address is None and (len(given) < _SHORTEST_BASE64 or _BASE64.fullmatch(given) is None):
+        return None
+    text = given[address.end() :] if address else given
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError as error:
+        found = f"picture '{given:.40}...' is no base64 ({error})"
+        raise RowError("broken image", found, remedy="Encode the file again, or give its path") from error
+
+
+def _path_of_address(given: str) -> str:
+    try:
+        parts = urlsplit(given)
+        path = unquote(parts.path, errors="strict")
+    except ValueError as error:
+        raise RowError("missing image", f"picture '{given:.80}' is no address ({error})") from error
+    if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
+        remedy = "Write file:///folder/picture.png, or the path itself"
+        raise RowError("missing image", f"picture '{given:.80}' is no address of a local file", remedy=remedy)
+    return path
+
+
 def _as_bytes(data: Any) -> bytes:
+    if isinstance(data, str) and (decoded := _encoded(data)) is not None:
+        return decoded
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     raise RowError(
         "broken image",
         f"the bytes of a picture are a {type(data).__name__}, {data!r:.40}",
-        remedy="Store the encoded file (PNG, JPEG, ...) as bytes; base64 is not decoded",
+        remedy="Store the encoded file (PNG, JPEG, ...) as bytes, or as base64",
     )
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
-import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sightline.errors import DataError
@@ -74,6 +71,8 @@ class Row:
             raise _stands_twice(content)
         elif isinstance(content, NotText):
             raise RowError("malformed", f"not UTF-8 text ({content.byte})", remedy="Store texts as UTF-8")
+        elif isinstance(content, Unreadable):
+            raise RowError("malformed", content.found, remedy=content.remedy)
         else:
             check_characters(content)
         if not isinstance(content, Mapping):
@@ -93,6 +92,14 @@ class NotText:
     """Stands for a row of a table that cannot be read: a text in it is no UTF-8."""
 
     byte: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """Stands for a row that cannot be read, while the rows beside it can."""
+
+    found: str
+    remedy: str
 
 
 def parse_json(text: bytes, expected: str, *, whole: bool = True) -> Any:
@@ -177,132 +184,7 @@ def _stands_twice(twice: KeyTwice) -> RowError:
     return RowError("malformed", f"the key '{twice.key}' stands twice", remedy="Keep one")
 
 
-def read_rows(path: str, *, split: str = "train", limit: int | None = None) -> Iterator[Row]:
-    """The rows of a .json, .jsonl or .parquet file, a folder saved by ``datasets``, or a datasets name.
-
-    Pictures that a parquet file or a dataset embeds come as ``{"bytes": ..., "path": ...}``, undecoded.
-
-    Args:
-        path: File, folder, or name on the hub.
-        split: Split of a folder or name.
-        limit: First rows only.
-
-    Raises:
-        DataError: Nothing readable is there.
-    """
-    return itertools.islice(_all_rows(path, split), limit)
-
-
 def rows_of(records: Iterable[Mapping[str, Any]], name: str) -> Iterator[Row]:
     """Rows that are already in memory; ``name`` takes the place of the file in messages."""
     for number, record in enumerate(records, start=1):
         yield Row(file=name, number=number, content=record)
-
-
-def _all_rows(path: str, split: str) -> Iterator[Row]:
-    kind = Path(path).suffix.lower()
-    if Path(path).is_dir():
-        return _intact(lambda: _saved_rows(path, split), path)
-    if kind not in (".json", ".jsonl", ".parquet"):
-        return rows_of(_hub_dataset(path, split), path)
-    if not Path(path).is_file():
-        raise DataError("no such file", source=path, remedy="Relative paths start from the working directory")
-    if kind == ".parquet":
-        return _intact(lambda: rows_of(_parquet_records(path), path), path)
-    return _json_rows(path)
-
-
-def _intact(rows: Callable[[], Iterator[Row]], path: str) -> Iterator[Row]:
-    """The rows of a table; damage that is found only on the way through it is told like other faults of data."""
-    import pyarrow  # type: ignore[import-untyped]
-
-    try:
-        yield from rows()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"is damaged ({error})", source=path, remedy="Restore the file") from error
-
-
-def _json_rows(path: str) -> Iterator[Row]:
-    """Rows of a JSON list, or of JSON lines, whatever the file is called."""
-    with Path(path).open("rb") as file:
-        start = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
-        file.seek(0)
-        if start.startswith(b"["):
-            yield from rows_of(_listed(file.read(), path), path)
-            return
-        lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-        yield from (Row(file=path, number=number, content=line) for number, line in lines)
-
-
-def _listed(text: bytes, path: str) -> list[Any]:
-    try:
-        found: list[Any] = parse_json(text, "Expected a list of objects, or one object on every line")
-    except RowError as error:
-        raise DataError(error.found, source=path, remedy=error.remedy) from error
-    return found
-
-
-def _parquet_records(path: str) -> Iterator[Any]:
-    import pyarrow
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    try:
-        table = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"not a parquet file ({error})", source=path) from error
-    for batch in table.iter_batches(batch_size=64):
-        try:
-            yield from batch.to_pylist()
-        except UnicodeDecodeError:  # in one of them
-            yield from (_record_of(batch.slice(index, 1)) for index in range(batch.num_rows))
-
-
-def _record_of(row: Any) -> Any:
-    try:
-        return row.to_pylist()[0]
-    except UnicodeDecodeError as error:
-        return NotText(f"byte {error.object[error.start]:#04x}")
-
-
-def _saved_rows(path: str, split: str) -> Iterator[Row]:
-    import datasets
-
-    try:
-        loaded = datasets.load_from_disk(path)
-    except FileNotFoundError as error:
-        raise DataError(
-            "is a folder, but not one that datasets saved",
-            source=path,
-            remedy="Name a .json, .jsonl or .parquet file in it, or a folder written by save_to_disk",
-        ) from error
-    if isinstance(loaded, datasets.DatasetDict):
-        if split not in loaded:
-            raise DataError(f"has no split '{split}'", source=path, remedy=f"Set split to one of {', '.join(loaded)}")
-        loaded = loaded[split]
-    return rows_of(_undecoded(loaded), path)
-
-
-def _hub_dataset(name: str, split: str) -> Iterable[Mapping[str, Any]]:
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(name, split=split)
-    except (OSError, ValueError) as error:  # not found, no connection, offline mode, unknown split
-        raise DataError(
-            f"is no .json, .jsonl or .parquet file, and as a datasets name it cannot be loaded ({error})",
-            source=name,
-            remedy="Check the name, the split and the connection",
-        ) from error
-    return _undecoded(loaded)
-
-
-def _undecoded(dataset: Any) -> Iterable[Mapping[str, Any]]:
-    """The dataset with its pictures as the bytes they were stored in."""
-    import datasets
-
-    for name, feature in dataset.features.items():
-        if isinstance(feature, datasets.Image):
-            dataset = dataset.cast_column(name, datasets.Image(decode=False))
-        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
-            dataset = dataset.cast_column(name, datasets.List(datasets.Image(decode=False)))
-    return dataset

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sightline.data.readers.chat import Turn, parse_turns, user_turn
+from sightline.data.readers.chat import Turn, parse_turn, parse_turns, user_turn
 from sightline.data.readers.conversation import (
     Reading,
     answer_text,
@@ -31,30 +31,29 @@ COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "completion", "
 _USED = COLUMNS | {"id", "image", "images", "label", "system"}
 _NEGATIVE = frozenset({"rejected_image", "rejected_images"})
 """The picture that the chosen answer is not about, or a list with one for each picture of the prompt."""
-_SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
+_SCORES = (
+    ("chosen_score", "rejected_score"),
+    ("score_chosen", "score_rejected"),
+    ("chosen_rating", "rejected_rating"),
+)
 """Rewards of the two answers of a preference: what a reward model's margin is made of."""
 _REFUSED = {
     "chat_template_kwargs": "template options belong into the chat template",
-    "completions": "stepwise supervision is not read",
 }
 
 
 def read_trl(row: Mapping[str, Any], reading: Reading) -> Group:
-    """A Group from one row: preference, prompt-completion, conversational, prompt-only or unpaired.
+    """A Group from one row: preference, prompt-completion, conversational, prompt-only, unpaired or stepwise.
 
     Raises:
         RowError: What is wrong with the row.
     """
     _check_columns(row)
-    if row.get("messages") is not None:
-        beside = next((name for name in sorted(COLUMNS - {"messages"}) if row.get(name) is not None), None)
-        if beside is not None:
-            remedy = "Keep one; any other name is kept as a fact for rewards and graders"
-            raise RowError("malformed", f"found 'messages' and '{beside}'", remedy=remedy)
-        return _conversation(row, reading)
     if row.get("chosen") is not None or row.get("rejected") is not None:
         return _preference(row, reading)
-    return _completion(row, reading)
+    if row.get("messages") is not None:
+        return _conversation(row, reading)
+    return _completion(_whole(row) if row.get("completions") is not None else row, reading)
 
 
 def _check_columns(row: Mapping[str, Any]) -> None:
@@ -64,6 +63,31 @@ def _check_columns(row: Mapping[str, Any]) -> None:
     if row.get("prompt") is not None and row.get("question") is not None:
         remedy = "Remove one; any other name is kept as a fact for rewards and graders"
         raise RowError("malformed", "found both 'prompt' and 'question'", remedy=remedy)
+    if isinstance(row.get("objects"), Mapping) and row["objects"].get("bbox"):
+        found = "column 'objects' has boxes for <bbox> and <ref-object> (ms-swift), which are not filled in"
+        raise RowError("malformed", found, remedy="Write the boxes into the texts as the model reads them")
+    for name in ("prompt", "question", "completion"):
+        if row.get("messages") is not None and row.get(name) is not None:
+            remedy = "Keep one; any other name is kept as a fact for rewards and graders"
+            raise RowError("malformed", f"found 'messages' and '{name}'", remedy=remedy)
+
+
+def _whole(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stepwise row as one answer: its steps on lines of their own, right if each of them is."""
+    steps, labels = row["completions"], row.get("labels")
+    if not isinstance(steps, list | tuple) or not steps or not all(isinstance(step, str) for step in steps):
+        found = f"'completions' is {steps!r:.60}, expected a list of texts, the steps of an answer"
+        raise RowError("malformed", found, remedy="Answers with ratings are read by format: vlfeedback")
+    fits = isinstance(labels, list | tuple) and [type(label) for label in labels] == [bool] * len(steps)
+    if not fits:
+        found = f"'labels' is {labels!r:.60}, expected true or false for each of {len(steps)} steps"
+        raise RowError("malformed", found, remedy="Give each step its label")
+    for name in ("completion", "label"):
+        if row.get(name) is not None:
+            raise RowError("malformed", f"found both 'completions' and '{name}'", remedy="Remove one of the two")
+    # the labels stay among the facts
+    rest = {name: value for name, value in row.items() if name != "completions"}
+    return rest | {"completion": "\n".join(steps), "label": all(row["labels"])}
 
 
 def _pictures(row: Mapping[str, Any]) -> list[Any]:
@@ -75,7 +99,7 @@ def _pictures(row: Mapping[str, Any]) -> list[Any]:
 
 def _prompt_turns(row: Mapping[str, Any]) -> list[Turn]:
     """Turns of the explicit prompt; none where the prompt is inside the answers."""
-    name = "prompt" if row.get("prompt") is not None else "question"
+    name = next((name for name in ("prompt", "messages") if row.get(name) is not None), "question")
     value = row.get(name)
     if value is None:
         return []
@@ -86,7 +110,9 @@ def _answer_turns(row: Mapping[str, Any], name: str) -> list[Turn]:
     value = row.get(name)
     if value is None:
         raise RowError("malformed", f"missing column '{name}'", remedy=f"Found {', '.join(row)}; use rename")
-    return [Turn(role="assistant", parts=(value,))] if isinstance(value, str) else parse_turns(value, name)
+    if isinstance(value, str):
+        return [Turn(role="assistant", parts=(value,))]
+    return [parse_turn(value, name)] if isinstance(value, Mapping) else parse_turns(value, name)
 
 
 def _facts(row: Mapping[str, Any], *, label_is_fact: bool = True) -> dict[str, Any]:
@@ -95,7 +121,9 @@ def _facts(row: Mapping[str, Any], *, label_is_fact: bool = True) -> dict[str, A
 
 def _conversation(row: Mapping[str, Any], reading: Reading) -> Group:
     turns = parse_turns(row["messages"], "messages")
-    return _supervised(turns, row, reading, _facts(row))
+    if not isinstance(row.get("label"), bool):
+        return _supervised(turns, row, reading, _facts(row))
+    return _labelled(turns, row, reading)
 
 
 def _supervised(turns: list[Turn], row: Mapping[str, Any], reading: Reading, facts: dict[str, Any]) -> Group:
@@ -118,13 +146,23 @@ def _completion(row: Mapping[str, Any], reading: Reading) -> Group:
     if not isinstance(label, bool):
         remedy = "In rows with a completion, label says whether it is desirable; rename another column away"
         raise RowError("malformed", f"'label' is {label!r:.60}, expected true or false", remedy=remedy)
-    history, answer = split_answer(with_system(whole, row))
+    return _labelled(whole, row, reading)
+
+
+def _labelled(turns: list[Turn], row: Mapping[str, Any], reading: Reading) -> Group:
+    history, answer = split_answer(with_system(turns, row))
     prompt = build_prompt(history, _pictures(row), reading, _facts(row, label_is_fact=False))
-    return Group(prompts=(prompt,), responses=() if answer is None else (Response(text=answer, label=label),))
+    responses = () if answer is None else (Response(text=answer, label=row["label"]),)
+    return Group(prompts=(prompt,), responses=responses)
 
 
 def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
     prompt = _prompt_turns(row)
+    if row.get("messages") is not None and prompt and prompt[-1].role == "assistant":
+        found = "found 'messages' and 'chosen', and the messages end with an answer"
+        raise RowError(
+            "malformed", found, remedy="Let the messages end with the question, or remove chosen and rejected"
+        )
     chosen, rejected = _answer_turns(row, "chosen"), _answer_turns(row, "rejected")
     if not prompt:
         shared = _shared(chosen, rejected)

@@ -17,7 +17,8 @@ _PICTURE = re.compile(
 )
 """Names of columns with the picture of a row, beside ``image`` and ``images``."""
 _ANOTHER = re.compile(
-    r"videos?(?:_?(?:paths?|files?|urls?))?|images?_?\d+|(?:chosen|rejected|negative)_images?", re.IGNORECASE
+    r"(?:rejected_)?(?:videos?|audios?)(?:_?(?:paths?|files?|urls?))?|images?_?\d+|(?:chosen|rejected|negative)_images?",
+    re.IGNORECASE,
 )
 """Names of columns with what a row has beside its picture: never read where they are left over."""
 _FILE = re.compile(
@@ -80,7 +81,7 @@ def unread(name: str, value: Any) -> RowError:
         "unread image",
         f"column '{name}' looks like a picture or a video and is not read: {value!r:.60}",
         remedy=f"Rename it (rename: {{{name}: images}}), remove it, or put what is only a note under 'facts'. Videos "
-        "are not read",
+        "and sounds are not read yet",
     )
 
 
