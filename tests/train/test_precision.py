@@ -96,7 +96,8 @@ def test_every_recipe_moves_as_float32_does(model: Path, pictures: list[str], tm
         train(recipe, quiet=True)
         moved[name] = updates(weights_of(model), weights_of(folder / "run" / "model"))
     changed = {name: float((one != 0).float().mean()) for name, one in moved.items()}
-    assert changed["float32"] > 0.3
+    parts = shipped.model.parts
+    assert changed["float32"] > (0.3 if parts is None or parts.language != "frozen" else 0.02)  # of the whole model
     assert changed["shipped"] > 0.95 * changed["float32"]
     assert torch.nn.functional.cosine_similarity(moved["shipped"], moved["float32"], 0) > 0.8
 

@@ -7,8 +7,6 @@ attention what keeps them apart, would let answers read each other without a wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -19,7 +17,8 @@ from sightline.types import Group, LayoutName, Prompt, RenderedGroup, RenderedPr
 
 _SHOWN = frozenset(("llama", "mistral", "qwen2", "qwen2_5_vl_text"))
 """Text models that the tests compare with their own forward: not asked again."""
-_ANSWERS = ((5, 9, 7), (11, 6, 8))
+_PROMPT, _ANSWERS = (3, 4, 10), ((5, 9, 7), (11, 6, 8))
+"""Token ids, counted from the middle of the vocabulary: its ends hold control tokens and places of pictures."""
 _EXACT, _ROUNDED = 1e-5, 1e-2
 """Most that two ways to compute the same may differ, relative to the numbers: in float32, and in half precision."""
 
@@ -50,15 +49,17 @@ def check_decoder(policy: Policy, path: str) -> None:
 
 def _states(policy: Policy, layout: LayoutName) -> Tensor:
     """[N,D]: what predicts the tokens of two answers to one prompt."""
-    batch = lay_out([_group(_ANSWERS)], layout, policy.family, policy.config).to(policy.device)
+    middle = policy.config.get_text_config().vocab_size // 2
+    batch = lay_out([_group(middle)], layout, policy.family, policy.config).to(policy.device)
     return policy.hidden(batch)[batch.source]
 
 
-def _group(answers: Sequence[tuple[int, ...]]) -> RenderedGroup:
+def _group(middle: int) -> RenderedGroup:
     prompt = Prompt(id="two answers", messages=())
+    question, *answers = (tuple(middle + one for one in ids) for ids in (_PROMPT, *_ANSWERS))
     return RenderedGroup(
         group=Group(prompts=(prompt,), responses=tuple(Response(text="") for _ in answers)),
-        prompts=(RenderedPrompt(tokens=(3, 4, 10)),),
+        prompts=(RenderedPrompt(tokens=question),),
         responses=tuple(RenderedResponse(prompt=0, tokens=ids, trained=(True,) * len(ids)) for ids in answers),
         images=(),
     )

@@ -97,7 +97,7 @@ def read_tower(path: str, kinds: Sequence[str] = tuple(_TOWERS)) -> Tower:
             "vision tower"
         )
     tower, processor, additional = _TOWERS[vision.model_type]
-    model, found = tower.from_pretrained(path, output_loading_info=True)
+    model, found = tower.from_pretrained(path, trust_remote_code=False, output_loading_info=True)
     if missing := sorted(found["missing_keys"]):
         raise RecipeError(f"{path} lacks {len(missing)} tensors of its tower (first {missing[0]}). Take a whole folder")
     made = _read(processor, path, "a picture processor")
@@ -120,7 +120,7 @@ def read_tokenizer(path: str) -> Any:
 
 def _read(loader: Any, path: str, what: str) -> Any:
     try:
-        return loader.from_pretrained(path)
+        return loader.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise RecipeError(f"{path} holds nothing that loads as {what} ({first}). Name a whole model folder") from error

@@ -106,12 +106,14 @@ def read_fresh(folder: Path, rows: Sequence[ProbeRow], scratch: Path, *, base: s
 
 def load_plain(folder: str, base: str | None, dtype: str) -> tuple[Any, Any]:
     """Model and processor of a folder, as anybody loads them."""
-    model = AutoModelForImageTextToText.from_pretrained(base or folder, dtype=getattr(torch, dtype))
+    model = AutoModelForImageTextToText.from_pretrained(
+        base or folder, dtype=getattr(torch, dtype), trust_remote_code=False
+    )
     if base is not None:
         model = PeftModel.from_pretrained(model, folder)
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     # the same backend as in training: which is the default depends on what is installed, and so do the pixels
-    processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
 
 
