@@ -121,6 +121,15 @@ def test_a_judge_that_is_away_gives_no_figures(run, tmp_path):
             assert not out and not figures.exists()
 
 
+@pytest.fixture
+def interruptible():
+    """A shell's background process begins with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_judge_goes_on_where_it_was(run, tmp_path):
     Slices(tmp_path / "data").mmhal()
     answers = tmp_path / "a.jsonl"
