@@ -259,8 +259,8 @@ def test_mismatch_weighs_the_policy_term_alone(flat_batch, world):
 @pytest.mark.parametrize("name", PRESETS)
 def test_equal_rewards_and_answers_alone_have_no_gradient(flat_batch, world, name):
     """Where the advantage is made from the group; whatever else is trained has its own term."""
-    algorithm = build_algorithm({"name": name, "beta": 0.0, **({"length": 8} if name == "dr_grpo" else {}),
-                                 **({"kl_in": "loss", "kl": "k3"} if name in ("rloo", "reinforce_pp") else {})})  # fmt: skip
+    options = {"dr_grpo": {"length": 8}, "rloo": {"kl": "k3", "kl_in": "loss"}}.get(name, {})
+    algorithm = build_algorithm({"name": name, "beta": 0.0, **options})
     columns = {"values": [1.0] * 6, "reward_parts": [[2.0]] * 4, "rewards": [1.0] * 4}
     for group, size in ((GROUP, 2), ((0, 1, 2, 3), 4)):
         batch = batch_of(flat_batch, **columns)
@@ -317,7 +317,7 @@ def test_statistics_of_the_batch_do_not_depend_on_ranks_and_micro_batches(flat_b
 def test_on_the_first_step_of_a_round_the_ratio_is_one_whatever_was_computed_before(flat_batch, world):
     batch = batch_of(flat_batch, old_logprobs=[0.0] * 6)
     batch = batch.__class__(**{**vars(batch), "on_policy": True})
-    loss, slope, stats = policy_loss(build_algorithm({"name": "dapo"}), batch, world)
+    _, slope, stats = policy_loss(build_algorithm({"name": "dapo"}), batch, world)
     assert slope == pytest.approx([-a / 6 for a in HIGH["advantages"]])
     assert float(stats["clip_ratio/region_mean"].sum) == 0
 
