@@ -1,12 +1,14 @@
 """Presets and choices of the policy gradient against numbers: two groups of answers, their log-probabilities moved."""
 
 from math import exp, log
+from pathlib import Path
 
 import pytest
 import torch
 
+from sightline.algorithms.mismatch import MISMATCHES
 from sightline.algorithms.policy_gradient import PolicyGradient
-from sightline.algorithms.presets import PRESETS
+from sightline.algorithms.presets import PRESETS, presets_table
 from sightline.algorithms.registry import build_algorithm
 from sightline.errors import DataError, RecipeError
 from sightline.types import Scores
@@ -357,3 +359,10 @@ def test_presets_can_be_changed_field_by_field():
     made = build_algorithm({"name": "gspo", "beta": 0.1, "epsilon": 1e-3})
     assert (made.ratio, made.epsilon, made.epsilon_high, made.beta) == ("sequence", 1e-3, 4e-4, 0.1)
     assert made.needs == {"rewards", "ref_logprobs"}
+
+
+def test_the_page_lists_the_presets_as_they_are():
+    page = (Path(__file__).parents[2] / "docs" / "algorithms" / "policy_gradient.md").read_text(encoding="utf-8")
+    written = page.split("presets -->\n")[1].split("<!-- end")[0]
+    assert written == presets_table(), "run python -m sightline.algorithms.presets"
+    assert all(name in page for name in MISMATCHES)
