@@ -342,6 +342,10 @@ def test_on_the_first_step_of_a_round_the_ratio_is_one_whatever_was_computed_bef
         ({"mismatch": {"low": 2.0, "high": 1.0}}, "must be above 2"),
         ({"mismatch": {"lowest": 2.0}}, "lowest"),
         ({"epsilon": -0.1}, "must be 0 or more"),
+        ({"objective": "detached", "epsilon_high": 5.0}, "epsilon_high is 5.0"),
+        ({"cap": 3.0}, "cap is 3.0"),
+        ({"temperature_negative": 3.0}, "objective: soft"),
+        ({"scale": "none", "std": "population"}, "std is population"),
     ],
 )
 def test_choices_that_mean_nothing_are_refused(options, message):
