@@ -33,6 +33,7 @@ from sightline.train.build import (
 )
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
+from sightline.train.first_row import tell_first_row
 from sightline.train.lockstep import Lockstep
 from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
@@ -197,6 +198,8 @@ def open_session(
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         if runtime.is_main:
             write_run(run, recipe, facts_of(runtime, policy, rows))
+            if checkpoint is None:
+                tell_first_row(run, rows.train, renderer, scores="logprobs" not in algorithm.heads)
         model, optimizer = runtime.prepare(policy, build_optimizer(policy.parts(), recipe.train))
         session = Session(
             recipe=recipe,
