@@ -1,0 +1,189 @@
+"""A model without its weights: what its folder says of it, and the numbers that a recipe would hold of it.
+
+Built on torch's ``meta`` device from config and processor alone, in seconds for any size.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftConfig, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from sightline.models.family import Family, family_of
+from sightline.models.load import freeze_lm_head, read_pretrained, without_old_names, load_processor, mark_trained
+from sightline.models.locate import located
+from sightline.models.parts import lora_config, modes_of, resolve
+from sightline.models.policy import PARTS, base_name
+from sightline.models.quantized import decoder_linears
+from sightline.models.weights import check_layout
+from sightline.recipes.schema import LoraSpec, Mode, ModelSpec, PartsSpec
+
+_BLOCK, _OUTER = 64, 256
+"""Weights that share a scale in NF4, and scales that share one when they are quantised again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is known of a model before its weights are read."""
+
+    spec: ModelSpec
+    """Located: a model folder or hub name as ``path``."""
+    config: Any
+    family: Family
+    processor: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartSize:
+    """One part of a model as a recipe trains it."""
+
+    part: str
+    mode: Mode
+    parameters: int
+    """Of the model itself."""
+    trained: int
+    """Numbers that the optimizer moves: of the model, of adapters, of copies."""
+    held: float
+    """Bytes of all weights: of the model in its type, trained ones in float32."""
+    small: int
+    """Of the trained numbers, those in tensors of less than 4096: their moments are never in 8 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """Sizes of a model under a recipe."""
+
+    parts: tuple[PartSize, ...]
+    linear: Mapping[str, int]
+    """Weights of linear layers and convolutions in each part, without LM head and what is not used."""
+    adapter: int
+    """Numbers in adapters."""
+    head: int
+    """Vocabulary x hidden size."""
+    hidden: int
+    intermediate: int
+    layers: int
+    heads_width: int
+    """Query heads x their size."""
+    keys_width: int
+    """Key heads x their size."""
+    vocabulary: int
+    vision_hidden: int
+    vision_intermediate: int
+    vision_layers: int
+
+
+def read_card(spec: ModelSpec) -> Card:
+    """
+    Raises:
+        RecipeError: no model at ``spec.path``, or one in another layout.
+        UnsupportedError: a model family that Sightline does not have.
+    """
+    spec = located(spec)
+    check_layout(spec.path)
+    config = read_pretrained(AutoConfig, spec.path)
+    return Card(spec=spec, config=config, family=family_of(config), processor=load_processor(spec))
+
+
+def outline(card: Card, *, head: bool = True) -> Outline:
+    """
+    Args:
+        card: of the model.
+        head: whether the LM head is read (and may be trained).
+
+    Raises:
+        RecipeError: parts that cannot be trained as asked.
+    """
+    spec, family = card.spec, card.family
+    with torch.device("meta"), without_old_names():
+        model = AutoModelForImageTextToText.from_config(card.config, dtype=getattr(torch, spec.dtype))
+        own = _owned(model, family)
+        linear = _linear_weights(model, family)
+        lm_head = model.get_output_embeddings().weight.numel()
+        quantised = set(decoder_linears(model, family)) if spec.quantization != "none" else set[str]()
+        wrapped, modes = _wrapped(model, family, spec)
+    mark_trained(wrapped, family, modes)
+    if not head:
+        freeze_lm_head(model)
+    text, vision = card.config.get_text_config(), card.config.vision_config
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return Outline(
+        parts=tuple(_part_size(part, modes[part], own[part], wrapped, family, spec, quantised) for part in PARTS),
+        linear=linear,
+        adapter=sum(p.numel() for n, p in wrapped.named_parameters() if "lora_" in n),
+        head=lm_head,
+        hidden=text.hidden_size,
+        intermediate=text.intermediate_size,
+        layers=text.num_hidden_layers,
+        heads_width=text.num_attention_heads * size,
+        keys_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * size,
+        vocabulary=text.vocab_size,
+        vision_hidden=_first(vision, "hidden_size", "embed_dim"),
+        vision_intermediate=_first(vision, "intermediate_size", "mlp_dim") or 4 * _first(vision, "hidden_size"),
+        vision_layers=_first(vision, "num_hidden_layers", "depth"),
+    )
+
+
+def _wrapped(model: Any, family: Family, spec: ModelSpec) -> tuple[Any, dict[str, Mode]]:
+    parts = spec.parts or PartsSpec()
+    modes = modes_of(parts)
+    if spec.adapter is not None:
+        wrapped = get_peft_model(model, PeftConfig.from_pretrained(spec.adapter))
+        return wrapped, resolve(wrapped, family, spec)
+    if "lora" in modes.values():
+        return get_peft_model(model, lora_config(model, family, parts, spec.lora or LoraSpec())), modes
+    return model, modes
+
+
+def _owned(model: nn.Module, family: Family) -> dict[str, int]:
+    found: dict[str, int] = defaultdict(int)
+    for name, parameter in model.named_parameters():  # tied ones once
+        found[family.part_of(name)] += parameter.numel()
+    return found
+
+
+def _linear_weights(model: Any, family: Family) -> dict[str, int]:
+    skipped, head = family.unused(model.config), model.get_output_embeddings()
+    found = dict.fromkeys(PARTS, 0)
+    for name, module in model.named_modules():
+        used = not (skipped and f"{name}.".startswith(skipped)) and module is not head
+        if used and isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            found[family.part_of(f"{name}.")] += module.weight.numel()
+    return found
+
+
+def _part_size(
+    part: str, mode: Mode, own: int, wrapped: Any, family: Family, spec: ModelSpec, quantised: set[str]
+) -> PartSize:
+    trained, small, held = 0, 0, 0.0
+    for name, parameter in wrapped.named_parameters():
+        plain = base_name(name)
+        if family.part_of(plain) != part:
+            continue
+        count = parameter.numel()
+        if parameter.requires_grad:
+            trained, held = trained + count, held + 4.0 * count
+            small += count if count < 4096 else 0
+        elif plain.replace(".base_layer", "").removesuffix(".weight") in quantised:
+            held += _quantised_bytes(spec) * count
+        else:
+            held += parameter.element_size() * count
+    return PartSize(part=part, mode=mode, parameters=own, trained=trained, held=held, small=small)
+
+
+def _quantised_bytes(spec: ModelSpec) -> float:
+    """Of a weight, its share of the scales included."""
+    if spec.quantization == "int8":
+        return 1.0
+    return 0.5 + ((1 + 4 / _OUTER) / _BLOCK if spec.double_quant else 4 / _BLOCK)
+
+
+def _first(config: Any, *names: str) -> int:
+    """The first of these entries that a config has; 0 for none."""
+    return int(next((value for name in names if (value := getattr(config, name, None))), 0))
