@@ -43,8 +43,8 @@ def test_a_preference_shows_both_answers_and_folds_the_picture(
     assert (lengths.prompts, lengths.pictures, lengths.answers) == ((30,), (16,), ((0, 4), (0, 4)))
     assert text == (
         "rows.jsonl:3\n"
-        "  picture 1: 0.png, 40 x 30, 16 tokens\n"
-        "  prompt (0.png): 30 tokens\n"
+        "  picture 1: pictures0/0.png, 40 x 30, 16 tokens\n"
+        "  prompt (pictures0/0.png): 30 tokens\n"
         "    USER: <image x16>⏎what is it? ASSISTANT:\n"
         "  chosen: 4 tokens, 4 trained\n"
         "    « a red circle</s>»\n"
@@ -110,8 +110,8 @@ def test_weights_labels_and_visual_comparisons_are_named(renderers: dict[str, Re
         plain.tokenizer,
     )
     assert [(part.title, part.note) for part in row.parts] == [
-        ("prompt 1", "0.png"),
-        ("prompt 2", "1.png"),
+        ("prompt 1", "pictures0/0.png"),
+        ("prompt 2", "pictures0/1.png"),
         ("answer 1", "to prompt 1, over answer 2 (text), 3 (image)"),
         ("answer 2", "to prompt 1"),
         ("answer 3", "to prompt 2, undesirable, reward 0.5"),

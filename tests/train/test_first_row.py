@@ -23,7 +23,7 @@ def test_a_run_tells_its_first_row_once_and_keeps_it(
     told = [record.getMessage() for record in caplog.records if "First row" in record.getMessage()]
     kept = (result.run_dir / "first_row.txt").read_text(encoding="utf-8")
     assert [f"{text}\n" for text in told] == [kept]
-    assert "(« » trained)" in kept and "0.png, 30 x 40, 16 tokens" in kept
+    assert "(« » trained)" in kept and "pictures/0.png, 30 x 40, 16 tokens" in kept
     assert "USER: <image x16>⏎describe the image" in kept and "a red circle next to a blue square" in kept
     assert "First row as the model sees it (first_row.txt)" in report_run(result.run_dir).read_text(encoding="utf-8")
 
@@ -49,4 +49,6 @@ def test_a_damaged_first_picture_is_left_to_training(
         patch.setattr(Renderer, "render", damaged)
         with caplog.at_level(logging.INFO, logger="sightline"), pytest.raises(DataError, match="cut off"):
             train(recipe, quiet=True)
-    assert "7-1.jsonl:2\n  picture 1: 1.png" in (Path(recipe.output_dir) / "first_row.txt").read_text(encoding="utf-8")
+    assert "7-1.jsonl:2\n  picture 1: pictures/1.png" in (Path(recipe.output_dir) / "first_row.txt").read_text(
+        encoding="utf-8"
+    )

@@ -32,6 +32,8 @@ class Lengths(NamedTuple):
     prompts: tuple[int, ...]
     pictures: tuple[int, ...]
     """Of each prompt, the tokens that are its pictures'."""
+    trained: tuple[int, ...]
+    """Of each prompt, the tokens of its history that SFT trains."""
     answers: tuple[tuple[int, int], ...]
     """(index of the prompt, tokens of the answer), the end of turn included."""
 
@@ -127,15 +129,17 @@ class Renderer:
         self._named(group, self._check_characters, group)
         for response in group.responses:
             self._named(group, self._check_spelling, response)
-        prompts, pictures = [], []
+        prompts, pictures, trained = [], [], []
         for prompt in group.prompts:
             pictures.append(sum(self._named(group, self.image_tokens, path) for path in prompt.images))
             encoded = self._named(group, self._encoded, prompt)
             prompts.append(len(encoded.ids) - len(prompt.images) + pictures[-1])
+            trained.append(sum(end - start for start, end in encoded.spans))
         answers = [self._named(group, self._response, group.prompts[r.prompt], r) for r in group.responses]
         return Lengths(
             prompts=tuple(prompts),
             pictures=tuple(pictures),
+            trained=tuple(trained),
             answers=tuple((answer.prompt, len(answer.tokens)) for answer in answers),
         )
 

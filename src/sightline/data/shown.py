@@ -123,13 +123,18 @@ def as_text(row: ShownRow, *, most: int = 600) -> str:
     """
     lines = [f"{row.source or row.id}"]
     for number, picture in enumerate(row.pictures, 1):
-        name = Path(picture.path).name
+        name = short_name(picture.path)
         lines.append(f"  picture {number}: {name}, {picture.width} x {picture.height}, {picture.tokens} tokens")
     for part in row.parts:
         told = f", {part.trained} {row.marks}" if part.trained else ""
         note = f" ({part.note})" if part.note else ""
         lines += [f"  {part.title}{note}: {part.tokens} tokens{told}", f"    {_line(part, most)}"]
     return "\n".join(lines)
+
+
+def short_name(path: str) -> str:
+    """A file with its folder: where every row has a folder, all files may have one name."""
+    return str(Path(*Path(path).parts[-2:]))
 
 
 def stretches(part: Part) -> list[Piece]:
@@ -257,7 +262,7 @@ def _decoded(ids: Sequence[int], tokenizer: Any) -> str:
 
 
 def _names(prompt: RenderedPrompt, images: Sequence[ImageInputs]) -> str:
-    return ", ".join(Path(images[index].key).name for index in prompt.images)
+    return ", ".join(short_name(images[index].key) for index in prompt.images)
 
 
 def _named(rendered: RenderedGroup, index: int) -> tuple[str, str]:

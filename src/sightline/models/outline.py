@@ -16,13 +16,14 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from sightline.models.family import Family, family_of
-from sightline.models.load import freeze_lm_head, read_pretrained, without_old_names, load_processor, mark_trained
+from sightline.models.load import freeze_lm_head, load_processor, mark_trained, read_pretrained, without_old_names
 from sightline.models.locate import located
 from sightline.models.parts import lora_config, modes_of, resolve
 from sightline.models.policy import PARTS, base_name
 from sightline.models.quantized import decoder_linears
 from sightline.models.weights import check_layout
 from sightline.recipes.schema import LoraSpec, Mode, ModelSpec, PartsSpec
+from sightline.types import ImageInputs
 
 _BLOCK, _OUTER = 64, 256
 """Weights that share a scale in NF4, and scales that share one when they are quantised again."""
@@ -128,6 +129,18 @@ def outline(card: Card, *, head: bool = True) -> Outline:
         vision_intermediate=_first(vision, "intermediate_size", "mlp_dim") or 4 * _first(vision, "hidden_size"),
         vision_layers=_first(vision, "num_hidden_layers", "depth"),
     )
+
+
+def patches_of(image: ImageInputs, config: Any) -> int:
+    """Patches that the tower takes of one picture, all its tiles together."""
+    pixels = image.tensors.get("pixel_values")
+    side = _first(config.vision_config, "patch_size")
+    if pixels is None or not side:
+        return image.num_tokens
+    if pixels.ndim < 4:  # the processor cut the patches: [patches, D] or [1, patches, D]
+        return int(pixels.shape[:-1].numel())
+    tiles, height, width = pixels.shape[:-3].numel(), pixels.shape[-2], pixels.shape[-1]
+    return int(tiles * (height // side) * (width // side))
 
 
 def _wrapped(model: Any, family: Family, spec: ModelSpec) -> tuple[Any, dict[str, Mode]]:

@@ -1,7 +1,7 @@
 """The run directory: what is in it, and whether a run may go on in it.
 
-``recipe.yaml`` (resolved), ``environment.json``, ``first_row.txt``, ``metrics.jsonl``, ``checkpoints/``, ``reference/``,
-``samples.jsonl`` (online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
+``recipe.yaml`` (resolved), ``environment.json``, ``first_row.txt``, ``metrics.jsonl``, ``checkpoints/``,
+``reference/``, ``samples.jsonl`` (online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
 """
 
 from __future__ import annotations

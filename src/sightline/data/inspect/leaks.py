@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sightline.data.inspect.answers import plain
 from sightline.data.inspect.figures import Finding, Found
@@ -96,4 +95,4 @@ def _similar(groups: Sequence[Group], looks: Mapping[str, Look], theirs: Mapping
 
 
 def _told(group: Group, own: str, other: str) -> str:
-    return f"{group.source}: {Path(own).name} is {other}"
+    return f"{group.source}: {own} is {other}"

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,11 +154,14 @@ _FAMILIES = 5
 _COPIES = 4
 
 
-def picture_figures(groups: Sequence[Group], looks: Mapping[str, Look], *, decoded: bool) -> PictureFigures:
+def picture_figures(
+    groups: Sequence[Group], looks: Mapping[str, Look], *, used: Collection[str], decoded: bool
+) -> PictureFigures:
     """
     Args:
         groups: as the data have them.
         looks: by path, of every picture of the groups.
+        used: pictures on disk that any row names; what lies beside them is unused.
         decoded: whether these looks decoded.
     """
     rows, broken, sharing = Counter[bytes](), Finding(), Finding()
@@ -184,7 +187,7 @@ def picture_figures(groups: Sequence[Group], looks: Mapping[str, Look], *, decod
         copies=tuple(tuple(family[:_COPIES]) for family in copies[:_FAMILIES]),
         copied=sum(map(len, copies)),
         broken=broken.found(),
-        unused=_unused(looks),
+        unused=_unused(used),
         width=spread([look.width for look in whole]),
         height=spread([look.height for look in whole]),
         megapixels=spread([look.width * look.height / 1e6 for look in whole]),
@@ -196,13 +199,12 @@ def _pixels(group: Group, looks: Mapping[str, Look]) -> set[bytes]:
     return {pixels for pixels in found if pixels is not None}
 
 
-def _unused(looks: Mapping[str, Look]) -> Found:
+def _unused(paths: Iterable[str]) -> Found:
     """Only folders that hold a used picture are searched, not those below them."""
-    used = {os.path.abspath(path) for path in looks}
+    used = {Path(path).absolute() for path in paths}
     unused = Finding()
-    for folder in sorted({os.path.dirname(path) for path in used}):
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-            path = os.path.join(folder, name)
-            if Path(name).suffix.lower() in SUFFIXES and path not in used:
-                unused.add(path)
+    for folder in sorted({path.parent for path in used}):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower() in SUFFIXES and path not in used:
+                unused.add(str(path))
     return unused.found()
