@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,8 +54,8 @@ RowsShown = Annotated[
 FailOn = Annotated[
     str,
     typer.Option(
-        help="What makes the exit code 1: kinds with a share above which they do (bad=0.01, bias=0.65), or none. Kinds: "
-        "bad, leak, bias, similar, split, same, scores, copies, columns, memory."
+        help="What makes the exit code 1: kinds with a share above which they do (bad=0.01, bias=0.65), or none. Kinds "
+        "are bad, leak, bias, similar, split, same, scores, copies, columns, memory."
     ),
 ]
 DeviceName = Annotated[
@@ -112,6 +113,8 @@ def check(
         _check_device(device)
     card = _card(resolved.model if resolved is not None else None if model is None else ModelSpec(path=model))
     speed = None if resolved is None else functools.partial(_speed, resolved, device, mfu)
+    if against and not pixels:
+        raise RecipeError("--against compares pixels, and --no-pixels decodes none. Leave one of them out.")
     if resolved is None and (device or mfu or processes > 1):
         raise RecipeError("--device, --mfu and --processes are for the forecast of a recipe. Name a recipe.")
     asks = Asks(
@@ -123,14 +126,15 @@ def check(
         speed=speed,
         processes=processes,
     )
-    checked = run(dataset, asks, card=card, recipe=resolved)
-    found = problems(checked, limits)
-    print_check(console_out, checked, found)
-    if json is not None:
-        replace_file(json, as_json(checked, found), errors="replace")
-        say(f"JSON: {json}")
-    if html is not None:
-        say(f"Page: {write_check_page(html, checked, found)}")
+    with tempfile.TemporaryDirectory(prefix="sightline-check-") as folder:
+        checked = run(dataset, asks, Path(folder), card=card, recipe=resolved)
+        found = problems(checked, limits)
+        print_check(console_out, checked, found)
+        if json is not None:
+            replace_file(json, as_json(checked, found), errors="replace")
+            say(f"JSON: {json}")
+        if html is not None:
+            say(f"Page: {write_check_page(html, checked, found)}")
     if found:
         raise typer.Exit(1)
 

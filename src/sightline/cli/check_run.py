@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from sightline.errors import DataError, SightlineError
 from sightline.negatives.relate import visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, DataSpec, ReadsSpec, Recipe
+from sightline.relations.options import FACTS as OPTION_FACTS
 from sightline.types import Algorithm, Group
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Check:
             tokens=token_figures(train.lengths, max_length=most, too_long=train.too_long.found()),
             answers=answers.figures(),
             split=self._split(train, held_out, looks),
-            leaks=tuple(leak(train.groups, looks, name, asked) for name, asked in self.asks.against),
+            leaks=tuple(self._leak(train, looks, name, asked) for name, asked in self.asks.against),
             first=tuple(shown),
             forecast=self._forecast(train),
             notes=tuple(self.notes),
@@ -232,12 +232,13 @@ class Check:
             kept=len(groups),
             with_pictures=sum(any(prompt.images for prompt in group.prompts) for group in groups),
             bad=bad_rows(report.bad),
-            columns={} if _is_group_file(spec) else unread_columns(groups, self._facts_read()),
+            columns={} if _is_group_file(spec) else unread_columns(groups, self._facts_read(spec)),
             notes=tuple(report.notes),
         )
 
-    def _facts_read(self) -> set[str]:
-        return {*self.reads.facts, *([self.reads.captions] if self.reads.images == "caption" else [])}
+    def _facts_read(self, spec: DataSpec) -> set[str]:
+        captions = [self.reads.captions] if self.reads.images == "caption" else []
+        return {*self.reads.facts, *captions, *(OPTION_FACTS if spec.relation == "options" else ())}
 
     # --- pictures ---
 
@@ -266,6 +267,17 @@ class Check:
             return None
         asked = [asked_of(prompt) for group in held_out.groups for prompt in group.prompts]
         return leak(train.groups, looks, "data.eval", asked)
+
+    def _leak(self, train: Rows, looks: dict[str, Look], name: str, asked: Sequence[Asked]) -> Leak:
+        found = leak(train.groups, looks, name, asked)
+        if found.unread and found.unread == found.pictures:
+            first = next(looks[path].fault for one in asked for path in one.pictures)
+            raise DataError(
+                f"none of its {found.pictures} pictures can be read, so nothing can be compared with them ({first})",
+                source=f"--against {name}",
+                remedy="Put its pictures there, or leave it out",
+            )
+        return found
 
     # --- the model ---
 
@@ -329,20 +341,23 @@ class Check:
         return sum(patches_of(image, self.card.config) for image in images) / tokens if tokens else 0.0
 
 
-def check(dataset: DatasetSpec, asks: Asks, *, card: Card | None = None, recipe: Recipe | None = None) -> Checked:
+def check(
+    dataset: DatasetSpec, asks: Asks, folder: Path, *, card: Card | None = None, recipe: Recipe | None = None
+) -> Checked:
     """Reads all rows and looks at all pictures.
 
     Args:
         dataset: the rows.
         asks: what else.
+        folder: gets pictures that live inside rows, and made ones; shown rows may name them.
         card: of the model; None: lengths are in words, and no row is shown.
         recipe: that would be run.
 
     Raises:
-        DataError, RecipeError: rows that are not there, or in no known layout; single bad rows are findings.
+        DataError, RecipeError: rows that are not there, or in no known layout; single bad rows are findings. Or none of
+            a benchmark's pictures can be read.
     """
-    with tempfile.TemporaryDirectory(prefix="sightline-check-") as folder:
-        return Check(dataset, asks, card=card, recipe=recipe, folder=Path(folder)).run()
+    return Check(dataset, asks, card=card, recipe=recipe, folder=folder).run()
 
 
 def _renderer(card: Card, dataset: DatasetSpec) -> Renderer:

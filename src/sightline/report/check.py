@@ -29,6 +29,10 @@ from sightline.report.table import bounds, number
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _GIGA: Final = 1e9
+_FEWEST: Final = 4
+"""Bins that are worth a chart."""
+_NAMED: Final = 2
+"""Rows that a line names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +141,7 @@ def _source(source: SourceFigures) -> Iterator[Fact]:
         yield Fact(name=f"  {bad.reason}", value=f"{bad.count:,}", note=where)
     if source.columns:
         names = ", ".join(f"{name} ({count:,})" for name, count in source.columns.items())
-        yield Fact(name="  read by nothing", value=f"{len(source.columns)} columns", note=names)
+        yield Fact(name="  read by nothing", value=_plural(len(source.columns), "column"), note=names)
     for note in source.notes:
         yield Fact(name="  note", value="", note=note)
 
@@ -161,7 +165,8 @@ def _pictures(found: PictureFigures) -> Section:
 
 
 def _found(name: str, found: Found, *, named: bool = True) -> Fact:
-    return Fact(name=name, value=f"{found.count:,}", note="; ".join(found.rows) if named else "")
+    shown = [*found.rows[:_NAMED], *(["..."] if found.count > _NAMED else [])]
+    return Fact(name=name, value=f"{found.count:,}", note="; ".join(shown) if named else "")
 
 
 def _spread(name: str, found: Spread) -> Fact:
@@ -188,7 +193,7 @@ def _short(value: float) -> str:
 
 def _histogram(title: str, found: Spread | None, x: str, y: str) -> Curve | None:
     """Steps, from 0 to 0."""
-    if found is None or len(found.bins) < 2:
+    if found is None or len(found.bins) < _FEWEST:
         return None
     across, up = [found.edges[0]], [0.0]
     for left, right, count in zip(found.edges, found.edges[1:], found.bins, strict=False):
@@ -288,6 +293,10 @@ def _forecast(found: Forecast) -> Section:
     facts.append(Fact(name="time", value=f"{found.steps:,} steps on {found.speed.device}", note=f"about {time}"))
     facts += [Fact(name="assumed", value="", note=text) for text in found.assumed]
     return Section(title="Forecast", facts=facts)
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _count(value: int) -> str:
