@@ -299,6 +299,7 @@ def _assumed(recipe: Recipe, speed: Speed, processes: int) -> tuple[str, ...]:
         "counted: matrix products and attention, forward and backward; not loading, evaluation, checkpoints, sampling",
         "activations: what autograd keeps of a decoder layer with RMSNorm and gated MLP; compiled layers keep about "
         "three quarters",
+        "not modelled: the time to launch operations, which makes models of a few million parameters many times slower",
         "not counted: fragments of the allocator, buffers of kernels, copies of keys that attention gathers on a GPU",
     ]
     if processes > 1:

@@ -15,6 +15,8 @@ from peft import PeftConfig, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from sightline.errors import RecipeError
+from sightline.models.adapters import check_kind
 from sightline.models.family import Family, family_of
 from sightline.models.load import freeze_lm_head, load_processor, mark_trained, read_pretrained, without_old_names
 from sightline.models.locate import located
@@ -147,11 +149,24 @@ def _wrapped(model: Any, family: Family, spec: ModelSpec) -> tuple[Any, dict[str
     parts = spec.parts or PartsSpec()
     modes = modes_of(parts)
     if spec.adapter is not None:
-        wrapped = get_peft_model(model, PeftConfig.from_pretrained(spec.adapter))
+        wrapped = get_peft_model(model, _adapter_config(spec.adapter))
         return wrapped, resolve(wrapped, family, spec)
     if "lora" in modes.values():
         return get_peft_model(model, lora_config(model, family, parts, spec.lora or LoraSpec())), modes
     return model, modes
+
+
+def _adapter_config(adapter: str) -> PeftConfig:
+    check_kind(adapter)
+    try:
+        config = PeftConfig.from_pretrained(adapter)
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"model.adapter {adapter!r} cannot be read ({str(error).strip().splitlines()[0]}). Give the folder of a "
+            "PEFT adapter: the model folder of a LoRA run"
+        ) from error
+    config.inference_mode = False  # as saved it would train nothing
+    return config
 
 
 def _owned(model: nn.Module, family: Family) -> dict[str, int]:

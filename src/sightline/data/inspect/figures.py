@@ -111,7 +111,9 @@ def clustered_share(values: Sequence[float], clusters: Sequence[int]) -> Estimat
     array = np.asarray(values, dtype=np.float64)
     share, error = float(array.mean()), _error(array, np.asarray(clusters))
     rows = len(set(clusters))
-    draws = share * (1 - share) / error**2 if error and 0 < share < 1 and rows > 1 else rows
+    draws = float(rows)
+    if error and 0 < share < 1 and rows > 1:
+        draws = share * (1 - share) / error**2 * rows / (rows - 1)  # of the variance without its correction
     draws = min(draws, len(array))
     middle = (share + _Z**2 / (2 * draws)) / (1 + _Z**2 / draws)
     half = _Z / (1 + _Z**2 / draws) * math.sqrt(share * (1 - share) / draws + _Z**2 / (4 * draws**2))
