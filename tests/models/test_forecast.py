@@ -167,8 +167,8 @@ def test_named_devices_have_the_share_that_was_asked_for() -> None:
 
 @pytest.mark.parametrize("parts", [PartsSpec(projector="frozen"), LORA], ids=["full", "lora"])
 def test_a_run_measured_here_takes_what_was_forecast(tmp_path: Path, parts: PartsSpec) -> None:
-    """A LLaVA with a decoder 256 wide: activations within a quarter of what autograd keeps, time within a factor of 3
-    (models much smaller spend their time between the operations, and take many times longer than forecast)."""
+    """A LLaVA with a decoder 256 wide: activations within a third of what autograd keeps of a token, time within a
+    factor of 3 (models much smaller spend their time between the operations, and take many times longer than forecast)."""
     model = save_tiny("llava", tmp_path / "model", hidden=256, layers=3, image=64)
     spec = ModelSpec(path=str(model), parts=parts)
     plan = train_runs.recipe(model, tmp_path, size=16, responses=2, batch_size=8, model=spec, reference="auto")
@@ -186,7 +186,7 @@ def test_a_run_measured_here_takes_what_was_forecast(tmp_path: Path, parts: Part
         batch = fill(session, plan_passes(session, session.source.take(3))[0])
         kept = kept_for_backward(session.policy, lambda: session.policy(batch, session.algorithm.heads))
     per_token = (found.memory.activations + found.memory.head) / found.micro_tokens
-    assert kept / batch.tokens.shape[0] == pytest.approx(per_token, rel=0.25)
+    assert kept / batch.tokens.shape[0] == pytest.approx(per_token, rel=0.35)
     assert found.seconds_per_step / 3 < min(seconds) < 3 * found.seconds_per_step
 
 

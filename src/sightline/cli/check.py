@@ -205,7 +205,8 @@ def _benchmark(name: str) -> tuple[Asked, ...]:
     if equals and not path.exists():
         from sightline.evaluation.benches import load_bench
 
-        return tuple(asked_of(question.prompt) for question in load_bench(bench).questions(Path(folder)))
+        questions = load_bench(bench).questions(Path(folder))
+        return tuple(asked_of(one.prompt, *one.meta.get("prompts", {}).values()) for one in questions)
     if not path.exists():
         raise RecipeError(f"--against {name}: there is no such file or folder. Correct it, or write BENCH=FOLDER.")
     if path.is_dir():

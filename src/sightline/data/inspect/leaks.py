@@ -16,7 +16,8 @@ from sightline.types import Group, Prompt
 class Asked:
     """What a benchmark, or held-out data, ask: the texts of a prompt's user turns, and its pictures."""
 
-    question: str = ""
+    questions: frozenset[str] = frozenset()
+    """Its text in every wording, without what white space and case say."""
     pictures: tuple[str, ...] = ()
 
 
@@ -28,7 +29,7 @@ class Leak:
     pictures: int
     """Of the benchmark, by path."""
     questions: int
-    """Distinct texts."""
+    """Distinct texts, other wordings counted."""
     unread: int
     """Of its pictures, how many cannot be read."""
     same: Found
@@ -41,10 +42,10 @@ class Leak:
     """Rows that ask the same question, about any picture: common questions are no leak by themselves."""
 
 
-def asked_of(prompt: Prompt) -> Asked:
-    """What a prompt asks."""
-    texts = [text_of(message) for message in prompt.messages if message["role"] == "user"]
-    return Asked(question=plain(" ".join(texts)), pictures=prompt.images)
+def asked_of(prompt: Prompt, *wordings: str) -> Asked:
+    """What a prompt asks, and how else it is worded."""
+    texts = [" ".join(text_of(message) for message in prompt.messages if message["role"] == "user"), *wordings]
+    return Asked(questions=frozenset(map(plain, texts)) - {""}, pictures=prompt.images)
 
 
 def leak(groups: Sequence[Group], looks: Mapping[str, Look], name: str, asked: Sequence[Asked]) -> Leak:
@@ -58,8 +59,14 @@ def leak(groups: Sequence[Group], looks: Mapping[str, Look], name: str, asked: S
     theirs = dict.fromkeys(path for one in asked for path in one.pictures)
     by_pixels = {looks[path].pixels: path for path in reversed(theirs) if looks[path].pixels is not None}
     twins = _similar(groups, looks, theirs)
-    exact = {(one.question, looks[path].pixels) for one in asked for path in one.pictures if one.question}
-    questions = {one.question for one in asked if one.question}
+    exact = {
+        (text, looks[path].pixels)
+        for one in asked
+        for path in one.pictures
+        for text in one.questions
+        if not looks[path].fault
+    }
+    questions = {text for one in asked for text in one.questions}
     same, like, both, question = Finding(), Finding(), Finding(), Finding()
     for group in groups:
         paths = [path for prompt in group.prompts for path in prompt.images]
@@ -70,9 +77,10 @@ def leak(groups: Sequence[Group], looks: Mapping[str, Look], name: str, asked: S
         if near:
             like.add(_told(group, *near[0]))
         own = [asked_of(prompt) for prompt in group.prompts]
-        if any((one.question, looks[path].pixels) in exact for one in own for path in one.pictures):
+        pairs = [(text, looks[path].pixels) for one in own for path in one.pictures for text in one.questions]
+        if not exact.isdisjoint(pairs):
             both.add(_told(group, *hits[0]))
-        if repeated := [one.question for one in own if one.question in questions]:
+        if repeated := [text for one in own for text in one.questions & questions]:
             question.add(f"{group.source}: {repeated[0]!r:.60}")
     return Leak(
         name=name,
