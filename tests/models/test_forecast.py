@@ -168,7 +168,7 @@ def test_named_devices_have_the_share_that_was_asked_for() -> None:
 @pytest.mark.parametrize("parts", [PartsSpec(projector="frozen"), LORA], ids=["full", "lora"])
 def test_a_run_measured_here_takes_what_was_forecast(tmp_path: Path, parts: PartsSpec) -> None:
     """A LLaVA with a decoder 256 wide: activations within a third of what autograd keeps of a token, time within a
-    factor of 3 (models much smaller spend their time between the operations, and take many times longer than forecast)."""
+    factor of 3. Models much smaller spend their time between the operations, and take many times longer."""
     model = save_tiny("llava", tmp_path / "model", hidden=256, layers=3, image=64)
     spec = ModelSpec(path=str(model), parts=parts)
     plan = train_runs.recipe(model, tmp_path, size=16, responses=2, batch_size=8, model=spec, reference="auto")

@@ -102,41 +102,46 @@ def check(
     """
     from sightline.cli.check_run import Asks
     from sightline.cli.check_run import check as run
-    from sightline.data.inspect.checked import as_json, problems, thresholds
-    from sightline.report.check import print_check, write_check_page
+    from sightline.data.inspect.checked import problems, thresholds
 
     limits = thresholds(fail_on)
     bare = {"format": format, "split": split, "image_dir": image_dir, "rename": rename, "limit": limit}
     resolved, dataset = _asked(recipe, data, bare | {"model": model, "max_length": max_length})
-    title = str(recipe[0]) if recipe else str(data)
-    if device is not None:
-        _check_device(device)
-    card = _card(resolved.model if resolved is not None else None if model is None else ModelSpec(path=model))
-    speed = None if resolved is None else functools.partial(_speed, resolved, device, mfu)
     if against and not pixels:
         raise RecipeError("--against compares pixels, and --no-pixels decodes none. Leave one of them out.")
     if resolved is None and (device or mfu or processes > 1):
         raise RecipeError("--device, --mfu and --processes are for the forecast of a recipe. Name a recipe.")
+    if device is not None:
+        _check_device(device)
+    card = _card(resolved.model if resolved is not None else None if model is None else ModelSpec(path=model))
     asks = Asks(
-        title=title,
+        title=str(recipe[0]) if recipe else str(data),
         rows=rows,
         decode=pixels,
         against=tuple((name, _benchmark(name)) for name in against or ()),
         shown=not quiet,
-        speed=speed,
+        speed=None if resolved is None else functools.partial(_speed, resolved, device, mfu),
         processes=processes,
     )
     with tempfile.TemporaryDirectory(prefix="sightline-check-") as folder:
         checked = run(dataset, asks, Path(folder), card=card, recipe=resolved)
         found = problems(checked, limits)
-        print_check(console_out, checked, found)
-        if json is not None:
-            replace_file(json, as_json(checked, found), errors="replace")
-            say(f"JSON: {json}")
-        if html is not None:
-            say(f"Page: {write_check_page(html, checked, found)}")
+        _publish(checked, found, json, html)
     if found:
         raise typer.Exit(1)
+
+
+def _publish(checked: Checked, found: Sequence[Problem], json: Path | None, html: Path | None) -> None:
+    """Prints and writes what was found, while the pictures that shown rows name are there."""
+    from sightline.data.inspect.checked import as_json
+    from sightline.report.check import print_check, write_check_page
+
+    print_check(console_out, checked, found)
+    if json is not None:
+        replace_file(json, as_json(checked, found), errors="replace")
+        say(f"JSON: {json}")
+    if html is not None:
+        say(f"Page: {write_check_page(html, checked, found)}")
 
 
 def _asked(recipe: Sequence[str] | None, data: str | None, bare: dict[str, Any]) -> tuple[Recipe | None, DatasetSpec]:

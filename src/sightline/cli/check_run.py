@@ -97,7 +97,7 @@ class Check:
         self.reads = resolved(dataset.reads or ReadsSpec())
         self.read = Reader(self.reads)
         self.notes: list[str] = []
-        self._ids: set[str] = set()
+        self._shared = Account()  # pictures that were looked at and ids in use, over all sources
 
     def run(self) -> Checked:
         """All figures."""
@@ -162,7 +162,8 @@ class Check:
             prompts_only=prompts_only,
             needs=None if prompts_only else self._needs(),
             report=report,
-            ids=self._ids,
+            files=self._shared.files,
+            ids=self._shared.ids,
         )
 
     def _groups(self, spec: DataSpec, part: Part, account: Account) -> list[Group]:
