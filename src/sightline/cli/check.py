@@ -19,15 +19,14 @@ from sightline.recipes.load import check_spec, load_recipe, with_reference
 from sightline.recipes.schema import DatasetSpec, DataSpec, ModelSpec, Recipe
 
 if TYPE_CHECKING:
+    from sightline.data.inspect.checked import Checked, Problem
     from sightline.data.inspect.leaks import Asked
     from sightline.models.forecast import Speed
     from sightline.models.outline import Card, Outline
 
 Recipe_ = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[RECIPE.yaml [key=value]...]", help="A recipe, with overrides; or --data.", show_default=False
-    ),
+    typer.Argument(metavar="RECIPE.yaml key=value", help="A recipe, with overrides; or --data.", show_default=False),
 ]
 Data = Annotated[str | None, typer.Option(help="Rows without a recipe.", show_default=False)]
 Model = Annotated[

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sightline.cli import check
 from sightline.cli.console import say
 from sightline.errors import RecipeError
 from sightline.progress import Progress
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from sightline.data.load import Account
 
 app = typer.Typer(no_args_is_help=True, help="Check, convert and fetch rows.")
-app.command(name="check")(check.check)
 
 Rows = Annotated[str, typer.Argument(help="File, glob, folder or datasets name.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Group file to write.", show_default=False)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -197,9 +198,7 @@ def open_session(
     try:
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         if runtime.is_main:
-            write_run(run, recipe, facts_of(runtime, policy, rows))
-            if checkpoint is None:
-                tell_first_row(run, rows.train, renderer, scores="logprobs" not in algorithm.heads)
+            _record(run, recipe, facts_of(runtime, policy, rows), () if checkpoint else rows.train, renderer, algorithm)
         model, optimizer = runtime.prepare(policy, build_optimizer(policy.parts(), recipe.train))
         session = Session(
             recipe=recipe,
@@ -227,6 +226,19 @@ def open_session(
     finally:
         source.close()
         runtime.close()
+
+
+def _record(
+    run: RunDirectory,
+    recipe: Recipe,
+    facts: dict[str, Any],
+    groups: Sequence[Group],
+    renderer: Renderer,
+    algorithm: Algorithm,
+) -> None:
+    """What a run directory begins with; ``groups``: none where a run goes on."""
+    write_run(run, recipe, facts)
+    tell_first_row(run, groups, renderer, scores="logprobs" not in algorithm.heads)
 
 
 def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None:
