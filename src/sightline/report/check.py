@@ -287,7 +287,7 @@ def _forecast(found: Forecast) -> Section:
     facts.append(Fact(name="fullest micro-batch", value=f"{found.micro_tokens:,.0f} tokens"))
     for layout, tokens in found.tokens.items():
         mark = " (the recipe's)" if layout == found.layout else ""
-        note = f"{found.flops[layout] / 1e12:,.3g} TFLOP"
+        note = f"{_short(found.flops[layout] / 1e12)} TFLOP"
         facts.append(Fact(name=f"a step as {layout}{mark}", value=f"{tokens:,.0f} tokens", note=note))
     time = f"{_duration(found.seconds)}, {found.seconds_per_step:.3g} s a step"
     facts.append(Fact(name="time", value=f"{found.steps:,} steps on {found.speed.device}", note=f"about {time}"))
