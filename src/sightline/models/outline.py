@@ -72,10 +72,10 @@ class Outline:
     hidden: int
     intermediate: int
     layers: int
-    heads_width: int
-    """Query heads x their size."""
-    keys_width: int
-    """Key heads x their size."""
+    heads_width: float
+    """Query heads x their size, in the mean of all layers: 0 for one without attention."""
+    keys_width: float
+    """Key heads x their size, the same."""
     vocabulary: int
     vision_hidden: int
     vision_intermediate: int
@@ -109,13 +109,15 @@ def outline(card: Card, *, head: bool = True) -> Outline:
         own = _owned(model, family)
         linear = _linear_weights(model, family)
         lm_head = model.get_output_embeddings().weight.numel()
-        quantised = set(decoder_linears(model, family)) if spec.quantization != "none" else set[str]()
+        decoder = decoder_linears(model, family)
+        heads = sum(model.get_submodule(name).in_features for name in decoder if name.endswith(".o_proj"))
+        keys = sum(model.get_submodule(name).out_features for name in decoder if name.endswith(".k_proj"))
+        quantised = set(decoder) if spec.quantization != "none" else set[str]()
         wrapped, modes = _wrapped(model, family, spec)
     mark_trained(wrapped, family, modes)
     if not head:
         freeze_lm_head(model)
     text, vision = card.config.get_text_config(), card.config.vision_config
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return Outline(
         parts=tuple(_part_size(part, modes[part], own[part], wrapped, family, spec, quantised) for part in PARTS),
         linear=linear,
@@ -124,8 +126,8 @@ def outline(card: Card, *, head: bool = True) -> Outline:
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
         layers=text.num_hidden_layers,
-        heads_width=text.num_attention_heads * size,
-        keys_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * size,
+        heads_width=heads / text.num_hidden_layers,
+        keys_width=keys / text.num_hidden_layers,
         vocabulary=text.vocab_size,
         vision_hidden=_first(vision, "hidden_size", "embed_dim"),
         vision_intermediate=_first(vision, "intermediate_size", "mlp_dim") or 4 * _first(vision, "hidden_size"),
@@ -213,5 +215,6 @@ def _quantised_bytes(spec: ModelSpec) -> float:
 
 
 def _first(config: Any, *names: str) -> int:
-    """The first of these entries that a config has; 0 for none."""
-    return int(next((value for name in names if (value := getattr(config, name, None))), 0))
+    """The first of these entries that a config has, of two sides the first; 0 for none."""
+    found = next((value for name in names if (value := getattr(config, name, None))), 0)
+    return int(found[0] if isinstance(found, list | tuple) else found)
