@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -335,3 +337,82 @@ def test_wrong_use_is_told_with_exit_code_2(
     code, _, err = run("data", "check", *arguments)
     assert code == 2
     assert told in " ".join(err.split())
+
+
+# --- other rows ---------------------------------------------------------------------------------
+
+
+def test_a_model_folder_without_its_weights_is_enough(run: Run, folder: Path, tiny: dict[str, Path]) -> None:
+    bare = folder / "bare"
+    shutil.copytree(tiny["llava"], bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    _, _, all_found = found(run, recipe(folder, bare), "--device", "h100")
+    assert all_found["forecast"]["outline"]["parts"][0]["trained"] == 16384
+    # a measured speed is this machine's
+    _, out, all_found = found(run, recipe(folder, bare))
+    assert "measured here" in all_found["forecast"]["speed"]["how"] and "assumed" in out
+
+
+def test_pictures_inside_rows_are_shown_and_leave_nothing_behind(run: Run, folder: Path, tiny: dict[str, Path]) -> None:
+    records = rows()[:2]
+    for record in records:
+        content = base64.b64encode((folder / record["images"][0]).read_bytes()).decode()
+        record["images"] = [f"data:image/png;base64,{content}"]
+    write(folder / "rows.jsonl", records)
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    options = ("--data", "rows.jsonl", "--model", tiny["llava"], "--html", "page.html")
+    code, _, all_found = found(run, *options)
+    assert code == 0
+    assert (all_found["pictures"]["files"], all_found["pictures"]["unused"]["count"]) == (2, 0)
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 2
+    assert {path.name for path in folder.rglob("*") if path.is_file() and path not in before} == {
+        "found.json",
+        "page.html",
+    }
+
+
+def test_what_is_no_row_or_asks_for_nothing_is_counted_not_raised(run: Run, folder: Path) -> None:
+    lines = [json.dumps(record).encode() for record in rows()]
+    lines[1] = b"{not json"
+    lines[2] = b'{"prompt": "\xff", "chosen": "a", "rejected": "b"}'
+    lines[3] = json.dumps({"prompt": 7, "chosen": "a", "rejected": "b"}).encode()
+    lines[4] = json.dumps({"prompt": "what?", "chosen": "a", "rejected": "b", "videos": ["a.mp4"]}).encode()
+    (folder / "rows.jsonl").write_bytes(b"\n".join(lines))
+    code, _, all_found = found(run, "--data", "rows.jsonl")
+    bad = {one["reason"]: (one["count"], one["first"]["row"]) for one in all_found["sources"][0]["bad"]}
+    assert code == 1
+    assert bad == {"malformed": (3, 2), "unread image": (1, 5)}
+
+
+def test_text_rows_and_prompts_alone_need_no_pictures_and_no_answers(
+    run: Run, folder: Path, tiny: dict[str, Path]
+) -> None:
+    write(folder / "prompts.jsonl", [{"prompt": f"question {n}?"} for n in range(3)])
+    code, out, all_found = found(run, "--data", "prompts.jsonl", "--model", tiny["qwen2_5_vl"], "--html", "page.html")
+    assert code == 0
+    assert (all_found["pictures"]["files"], all_found["answers"]["bias"], all_found["tokens"]["answer"]) == (
+        0,
+        None,
+        None,
+    )
+    assert [part["title"] for part in all_found["first"][0]["parts"]] == ["prompt"]
+    assert "\nPictures\n" not in out and "\nAnswers\n" not in out
+
+
+def test_online_prompts_are_measured_with_what_may_be_sampled(run: Run, folder: Path, tiny: dict[str, Path]) -> None:
+    write(folder / "prompts.jsonl", [{"prompt": "red?"}, {"prompt": "red " * 80}])
+    text = f"""name: online
+output_dir: run
+model: {{path: {tiny["llava"]}, parts: {{language: lora, projector: frozen}}}}
+algorithm: {{name: dpo}}
+data: {{max_length: 120}}
+online:
+  prompts: {{path: prompts.jsonl}}
+  reward: scenes
+  sampling: {{n: 2, max_new_tokens: 100}}
+"""
+    (folder / "online.yaml").write_text(text, encoding="utf-8")
+    code, out, all_found = found(run, "online.yaml")
+    assert code == 1 and all_found["forecast"] is None
+    assert all_found["tokens"]["too_long"] == {"count": 1, "rows": ["prompts.jsonl:2"]}
+    assert "No forecast" in out

@@ -178,13 +178,13 @@ def _spread(name: str, found: Spread) -> Fact:
 
 
 def spark(bins: Sequence[int]) -> str:
-    """A histogram as one line of blocks; an empty bin is a space.
+    """A histogram as one line of blocks; an empty bin is a dot.
 
     >>> spark([1, 0, 4])
-    '▂ █'
+    '▂·█'
     """
     most = max(bins)
-    return "".join(" " if not count else _BARS[min(7, count * 8 // (most + 1))] for count in bins)
+    return "".join("·" if not count else _BARS[min(7, count * 8 // (most + 1))] for count in bins)
 
 
 def _short(value: float) -> str:
@@ -263,7 +263,7 @@ def _bias(bias: LengthBias) -> list[Fact]:
 
 
 def _leak(leak: Leak) -> Iterator[Fact]:
-    count = f"{leak.pictures:,} pictures, {leak.questions:,} questions"
+    count = f"{_plural(leak.pictures, 'picture')}, {_plural(leak.questions, 'question')}"
     unread = f"{leak.unread:,} of its pictures cannot be read" if leak.unread else ""
     yield Fact(name=leak.name, value=count, note=unread)
     yield _found("  rows with the same pixels", leak.same)
