@@ -15,7 +15,7 @@ from sightline.report.check import print_check, sections, spark
 
 
 @pytest.mark.parametrize(
-    ("bins", "line"), [([1, 0, 4], "▂·█"), ([0, 0, 7], "··█"), ([3], "▇"), ([1000, 1, 500], "█▁▄"), ([1, 1], "▅▅")]
+    ("bins", "line"), [([1, 0, 4], "▂·█"), ([0, 0, 7], "··█"), ([3], "█"), ([1000, 1, 500], "█▁▄"), ([1, 1], "██")]
 )
 def test_a_histogram_is_one_line(bins: list[int], line: str) -> None:
     assert spark(bins) == line

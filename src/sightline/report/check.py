@@ -184,7 +184,7 @@ def spark(bins: Sequence[int]) -> str:
     '▂·█'
     """
     most = max(bins)
-    return "".join("·" if not count else _BARS[min(7, count * 8 // (most + 1))] for count in bins)
+    return "".join("·" if not count else _BARS[(8 * count - 1) // most] for count in bins)
 
 
 def _short(value: float) -> str:
