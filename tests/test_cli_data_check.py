@@ -339,6 +339,13 @@ def test_wrong_use_is_told_with_exit_code_2(
     assert told in " ".join(err.split())
 
 
+def test_what_a_run_would_refuse_is_refused(run: Run, folder: Path, tiny: dict[str, Path]) -> None:
+    """A processor that makes pictures of another size than the tower takes."""
+    path = recipe(folder, tiny["llava"])
+    code, _, err = run("data", "check", path, "model.image_size={shortest_edge: 64}")
+    assert code == 2 and "leave model.image_size out" in err.lower()
+
+
 # --- other rows ---------------------------------------------------------------------------------
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import train_runs
 
+from command_line import sightline
 from sightline.data.render import Renderer
 from sightline.errors import DataError
+from sightline.recipes.load import dump_recipe
 from sightline.report.run_page import report_run
 from sightline.train.loop import train
 
@@ -52,3 +54,13 @@ def test_a_damaged_first_picture_is_left_to_training(
     assert "7-1.jsonl:2\n  picture 1: pictures/1.png" in (Path(recipe.output_dir) / "first_row.txt").read_text(
         encoding="utf-8"
     )
+
+
+def test_the_command_shows_the_row_unless_it_is_quiet(tiny: dict[str, Path], tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump_recipe(train_runs.recipe(tiny["llava"], tmp_path, responses=1, max_steps=1)))
+    told, quiet = sightline("train", recipe), sightline("train", recipe, "--overwrite", "--quiet")
+    assert (told.code, quiet.code) == (0, 0)
+    assert "First row as the model sees it (« » trained): " in told.err
+    assert "First row" not in quiet.err
+    assert (tmp_path / "run/first_row.txt").is_file()

@@ -16,7 +16,7 @@ from sightline.cli.console import say
 from sightline.errors import RecipeError
 from sightline.files import replace_file
 from sightline.recipes.load import check_spec, load_recipe, with_reference
-from sightline.recipes.schema import DatasetSpec, DataSpec, ModelSpec, Recipe
+from sightline.recipes.schema import DatasetSpec, DataSpec, Recipe
 
 if TYPE_CHECKING:
     from sightline.data.inspect.checked import Checked, Problem
@@ -112,7 +112,7 @@ def check(
         raise RecipeError("--device, --mfu and --processes are for the forecast of a recipe. Name a recipe.")
     if device is not None:
         _check_device(device)
-    card = _card(resolved.model if resolved is not None else None if model is None else ModelSpec(path=model))
+    card = _card(resolved, model)
     asks = Asks(
         title=str(recipe[0]) if recipe else str(data),
         rows=rows,
@@ -173,12 +173,15 @@ def _asked(recipe: Sequence[str] | None, data: str | None, bare: dict[str, Any])
     return None, DatasetSpec(train=(spec,), max_length=bare["max_length"] or sys.maxsize)
 
 
-def _card(spec: ModelSpec | None) -> Card | None:
-    if spec is None:
+def _card(recipe: Recipe | None, model: str | None) -> Card | None:
+    """Of the recipe's model, or of the one that --model names."""
+    if recipe is None and model is None:
         return None
-    from sightline.models.outline import read_card
+    from sightline.models.outline import read_card, read_model_card
 
-    return read_card(spec)
+    if recipe is None:
+        return read_model_card(str(model))
+    return read_card(recipe.model, max_length=None if recipe.data is None else recipe.data.max_length)
 
 
 def _check_device(name: str) -> None:

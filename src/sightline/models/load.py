@@ -54,16 +54,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         MissingExtra: quantised weights without bitsandbytes.
     """
     spec = located(spec, trainable=trainable)
-    check_layout(spec.path)
-    config = read_pretrained(AutoConfig, spec.path)
-    family = family_of(config)
-    family.check_layout(spec.layout)
-    check_quantization(spec, config)
-    processor = load_processor(spec)
-    try:
-        family.check_pictures(config, processor)
-    except RecipeError as error:
-        raise RecipeError(f"model.path {spec.path}: {error}") from error
+    config, family, processor = read_sides(spec)
     check_size(spec.path, config, AutoModelForImageTextToText)
     model, found = read_pretrained(
         AutoModelForImageTextToText,
@@ -94,6 +85,28 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         policy.requires_grad_(False)
     policy.masters = in_float32(policy.model)
     return policy
+
+
+def read_sides(spec: ModelSpec) -> tuple[Any, Family, Any]:
+    """Config, family and processor of a model, as far as they and the recipe agree. Reads no weights.
+
+    Args:
+        spec: located.
+
+    Raises:
+        RecipeError, UnsupportedError, MissingExtra: as ``load_policy``.
+    """
+    check_layout(spec.path)
+    config = read_pretrained(AutoConfig, spec.path)
+    family = family_of(config)
+    family.check_layout(spec.layout)
+    check_quantization(spec, config)
+    processor = load_processor(spec)
+    try:
+        family.check_pictures(config, processor)
+    except RecipeError as error:
+        raise RecipeError(f"model.path {spec.path}: {error}") from error
+    return config, family, processor
 
 
 def _score_head(config: Any, spec: ModelSpec, heads: frozenset[str]) -> ScoreHead | None:

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from peft import PeftConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
 from sightline.errors import RecipeError
 from sightline.models.adapters import check_kind
-from sightline.models.family import Family, family_of
-from sightline.models.load import freeze_lm_head, load_processor, mark_trained, read_pretrained, without_old_names
+from sightline.models.family import Family
+from sightline.models.load import freeze_lm_head, mark_trained, read_sides, without_old_names
 from sightline.models.locate import located
 from sightline.models.parts import lora_config, modes_of, resolve
 from sightline.models.policy import PARTS, base_name
 from sightline.models.quantized import decoder_linears
-from sightline.models.weights import check_layout
+from sightline.models.rope import check_length
 from sightline.recipes.schema import LoraSpec, Mode, ModelSpec, PartsSpec
 from sightline.types import ImageInputs
 
@@ -82,16 +82,31 @@ class Outline:
     vision_layers: int
 
 
-def read_card(spec: ModelSpec) -> Card:
+def read_card(spec: ModelSpec, *, max_length: int | None = None) -> Card:
     """
+    Args:
+        spec: of a recipe.
+        max_length: of its rows.
+
     Raises:
-        RecipeError: no model at ``spec.path``, or one in another layout.
-        UnsupportedError: a model family that Sightline does not have.
+        RecipeError, UnsupportedError, MissingExtra: what a run would refuse before it reads weights.
     """
-    spec = located(spec)
-    check_layout(spec.path)
-    config = read_pretrained(AutoConfig, spec.path)
-    return Card(spec=spec, config=config, family=family_of(config), processor=load_processor(spec))
+    spec = located(spec, trainable=True)
+    config, family, processor = read_sides(spec)
+    if max_length is not None:
+        check_length(config, max_length, "data.max_length")
+    return Card(spec=spec, config=config, family=family, processor=processor)
+
+
+def read_model_card(path: str) -> Card:
+    """The card of a model that will not be trained.
+
+    Raises:
+        RecipeError, UnsupportedError: there is none, or of a family that Sightline does not have.
+    """
+    spec = located(ModelSpec(path=path, layout="rows"))
+    config, family, processor = read_sides(spec)
+    return Card(spec=spec, config=config, family=family, processor=processor)
 
 
 def outline(card: Card, *, head: bool = True) -> Outline:
