@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.augment import Reader, resolved
+from sightline.data.encode import too_long
 from sightline.data.inspect.answers import AnswerCounter
 from sightline.data.inspect.checked import Checked, SourceFigures, bad_rows, unread_columns
 from sightline.data.inspect.figures import Finding
@@ -190,7 +191,10 @@ class Check:
             if group.source not in rows.of_source:
                 rows.lengths.append(lengths)
             rows.of_source[group.source] = lengths
-            return self.renderer.num_tokens(read, new=self._sampled())
+            longest = lengths.longest + self._sampled()
+            if longest > self.renderer.limits.context:  # max_length is checked by who asks
+                raise too_long(longest, self.renderer.limits.context)
+            return longest
 
         return measured
 
