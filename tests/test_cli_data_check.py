@@ -423,3 +423,12 @@ online:
     assert code == 1 and all_found["forecast"] is None
     assert all_found["tokens"]["too_long"] == {"count": 1, "rows": ["prompts.jsonl:2"]}
     assert "No forecast" in out
+
+
+def test_a_file_that_is_named_twice_counts_twice(run: Run, folder: Path, tiny: dict[str, Path]) -> None:
+    path = recipe(folder, tiny["llava"])
+    _, _, once = found(run, path, "--device", "h100")
+    _, _, twice = found(run, path, "data.train.1.path=rows.jsonl", "data.train.1.limit=5", "--device", "h100")
+    assert [all_found["tokens"]["total"]["count"] for all_found in (once, twice)] == [12, 17]
+    assert [all_found["answers"]["bias"]["pairs"] for all_found in (once, twice)] == [12, 17]
+    assert [all_found["forecast"]["steps"] for all_found in (once, twice)] == [6, 10]

@@ -72,8 +72,8 @@ class Rows:
     """Of groups as they are trained: of all, or where comparisons of pictures are made of the first of each source."""
     lengths: list[Lengths] = field(default_factory=list)
     """Of all rows that could be measured."""
-    of_source: dict[str, Lengths] = field(default_factory=dict)
-    """Row (``file:row``) to its lengths."""
+    of_groups: list[Lengths] = field(default_factory=list)
+    """Of each of ``groups``; empty without a model."""
     sources: list[SourceFigures] = field(default_factory=list)
     too_long: Finding = field(default_factory=Finding)
 
@@ -105,10 +105,9 @@ class Check:
         train, held_out = self._load("train", self._train_sources()), self._load("eval", self.dataset.eval)
         looks = self._looks([*train.groups, *held_out.groups])
         answers = AnswerCounter("words" if self.renderer is None else "tokens")
-        for group in train.groups:
-            lengths = train.of_source.get(group.source)
-            counted = lengths is not None and len(lengths.answers) == len(group.responses)
-            answers.add(group, [count for _, count in lengths.answers] if lengths and counted else None)
+        for place, group in enumerate(train.groups):
+            counts = [count for _, count in train.of_groups[place].answers] if train.of_groups else None
+            answers.add(group, counts)
         shown = list(self._shown([*train.first, *([] if train.first else held_out.first)]))
         most = self.dataset.max_length if self.dataset.max_length < sys.maxsize else None
         return Checked(
@@ -134,28 +133,31 @@ class Check:
         rows = Rows(part=part)
         for spec in specs:
             report = DataReport()
+            measured: dict[str, Lengths] = {}
             with Progress(f"rows of {Path(spec.path).name}:", None, shown=self.asks.shown) as bar:
-                account = self._account(rows, report, bar)
-                groups = self._groups(spec, part, account)
+                groups = self._groups(spec, part, self._account(part, report, self._measure(measured, bar)))
             related = self._related(spec, groups)
             rows.groups += groups
             rows.first += related[: self.asks.rows]
             if self.renderer is not None:
-                known = {} if spec.visual is not None else rows.of_source
-                rows.cost += [known.get(one.source) or self.renderer.lengths(self.read(one)) for one in related]
+                own = [measured.get(group.source) or self._lengths(group) for group in groups]
+                measured |= {group.source: found for group, found in zip(groups, own, strict=True)}
+                rows.lengths += measured.values()
+                rows.of_groups += own
+                rows.cost += own if spec.visual is None else [self._lengths(group) for group in related]
             for bad in report.bad:
                 if bad.reason == "too long":
                     rows.too_long.add(f"{bad.file}:{bad.row}")
             rows.sources.append(self._figures(spec, part, report, groups))
         return rows
 
-    def _account(self, rows: Rows, report: DataReport, bar: Progress) -> Account:
-        prompts_only = self.recipe is not None and self.recipe.online is not None and rows.part == "train"
+    def _account(self, part: Part, report: DataReport, measure: Callable[[Group], int]) -> Account:
+        prompts_only = self.recipe is not None and self.recipe.online is not None and part == "train"
         return Account(
             checks=Checks(
                 answers=self.recipe is not None and not prompts_only,
                 max_length=self.dataset.max_length,
-                num_tokens=self._measure(rows, bar),
+                num_tokens=measure,
             ),
             on_bad_row="skip",
             cache_dir=self.folder / "images",
@@ -177,26 +179,26 @@ class Check:
                 raise
             return []
 
-    def _measure(self, rows: Rows, bar: Progress) -> Callable[[Group], int]:
+    def _measure(self, measured: dict[str, Lengths], bar: Progress) -> Callable[[Group], int]:
         """Counts the tokens of each row as training does, and keeps them."""
         seen: set[str] = set()
 
-        def measured(group: Group) -> int:
+        def measure(group: Group) -> int:
             seen.add(group.source)
             bar.update(len(seen))
             if self.renderer is None:
                 return 0
-            read = self.read(group)
-            lengths = self.renderer.lengths(read)
-            if group.source not in rows.of_source:
-                rows.lengths.append(lengths)
-            rows.of_source[group.source] = lengths
+            lengths = measured[group.source] = self._lengths(group)
             longest = lengths.longest + self._sampled()
             if longest > self.renderer.limits.context:  # max_length is checked by who asks
                 raise too_long(longest, self.renderer.limits.context)
             return longest
 
-        return measured
+        return measure
+
+    def _lengths(self, group: Group) -> Lengths:
+        assert self.renderer is not None
+        return self.renderer.lengths(self.read(group))
 
     def _sampled(self) -> int:
         """Tokens that an online run may add to a prompt."""
