@@ -28,6 +28,9 @@ FORMS = ("gather", "segments", "dense")
 FULL = PartsSpec(language="full", projector="full", vision="full")
 LORA = PartsSpec(language="lora", projector="full", vision="lora")
 TEXT_KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
+DECAYS = ("A_log", "dt_bias", "in_proj_a.")
+"""Gradients of these are differences of numbers a thousand times as large, which transformers takes in float32;
+``test_recurrence`` takes them in float64."""
 PER_ROW = {"batch_num_images", "cross_attention_mask"}
 """Processor outputs that say how pictures stand in a row: ``Family.row_inputs`` makes them."""
 Folders = Callable[[str], Path]
