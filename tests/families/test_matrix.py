@@ -160,7 +160,8 @@ def test_layouts_agree(folder_of: Folders, pictures: list[str], model_type: str,
             assert own_grads.keys() == grads.keys()
             for name in grads:
                 if not name.endswith("k_proj.bias"):  # zero by theory: softmax does not see it
-                    assert (own_grads[name] - grads[name]).norm() <= 1e-5 * grads[name].norm(), (layout, name)
+                    most = 1e-3 if any(part in name for part in DECAYS) else 1e-5
+                    assert (own_grads[name] - grads[name]).norm() <= most * grads[name].norm(), (layout, name)
 
 
 @each_family

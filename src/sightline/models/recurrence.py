@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sightline.models.attention_plan import TreePlan, positions_of
 from sightline.models.family import Family
@@ -40,6 +40,11 @@ def follow_trees(model: Any, family: Family) -> Family:
 
     support = tree_recurrence.install(model)
     return family if support.mode == "tree" else _rows_alone(family, f"tree-recurrence says: {support.reason}")
+
+
+def carries_state(layer: nn.Module) -> bool:
+    """Whether a layer has a state that decays from token to token."""
+    return any(name.rpartition(".")[2] == "A_log" for name, _ in layer.named_parameters())
 
 
 def tree_inputs(plan: TreePlan) -> dict[str, Tensor]:
