@@ -95,14 +95,10 @@ def test_the_layers_read_the_paths_of_the_tree(folder_of: Folders, pictures: lis
     assert np.split(read.kv_index, read.cu_seqlens_k[1:-1])[2].tolist() == [0, 1, 2, 5]
 
 
-def test_only_layers_of_attention_are_compiled(folder_of: Folders, pictures: list[str]) -> None:
-    policy = policy_of(folder_of("qwen3_5")).eval()
-    batch = batch_of(policy, groups_of("qwen3_5", pictures)[:2], "tree")
-    with torch.no_grad():
-        expected = policy(batch).logprobs
-        policy.compile_layers("eager")
-        assert [layer._compiled_call_impl is not None for layer in policy.language.layers] == [False, True]
-        assert (policy(batch).logprobs - expected).abs().max() < 1e-6
+def test_only_layers_of_attention_are_compiled(folder_of: Folders) -> None:
+    policy = policy_of(folder_of("qwen3_5"))
+    policy.compile_layers("eager")
+    assert [layer._compiled_call_impl is not None for layer in policy.language.layers] == [False, True]
 
 
 @pytest.mark.parametrize("layout", ["packed", "tree"])
