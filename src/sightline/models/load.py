@@ -23,6 +23,7 @@ from sightline.models.decoder import check_decoder
 from sightline.models.family import Family, family_of
 from sightline.models.locate import located, processor_folder
 from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
+from sightline.models.pictures import check_options, set_options
 from sightline.models.policy import Policy, base_name
 from sightline.models.precision import in_float32
 from sightline.models.quantized import check_quantization, keep_gradients, quantise
@@ -38,7 +39,9 @@ IMAGE_BACKEND = "pil"
 _LOGPROBS: frozenset[str] = frozenset({"logprobs"})
 
 
-def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str] = _LOGPROBS) -> Policy:
+def load_policy(
+    spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str] = _LOGPROBS, processor_of: str | None = None
+) -> Policy:
     """Loads the policy that a recipe asks for, into main memory; a quantised one onto the GPU where there is one.
 
     Args:
@@ -47,6 +50,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         trainable: False freezes everything (sampling, evaluation).
         heads: what the policy will be asked for. With ``reward`` it gets a score head: the one in
             ``spec.adapter`` or ``spec.path``, or a new one. Without ``logprobs`` the LM head is not trained.
+        processor_of: folder whose processor is taken; None: the adapter's own, or the model's.
 
     Raises:
         RecipeError: no model at ``spec.path``, or parts that cannot be trained as asked.
@@ -59,7 +63,9 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     family = family_of(config)
     family.check_layout(spec.layout)
     check_quantization(spec, config)
-    processor = load_processor(spec)
+    processor = load_processor(spec, processor_of)
+    follow = _follower(spec, family, processor, processor_of)
+    follow(config)
     try:
         family.check_pictures(config, processor)
     except RecipeError as error:
@@ -72,6 +78,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
         **WEIGHED,
     )
+    follow(model.config)
     check_weights(spec.path, found, family.unused(config))
     check_decoder(Policy(model, processor, family), spec.path)
     if spec.gradient_checkpointing:
@@ -113,34 +120,52 @@ def _freeze_lm_head(policy: Policy) -> None:
             parameter.requires_grad_(False)
 
 
-def load_processor(spec: ModelSpec) -> Any:
-    """The processor of a model, with the recipe's image size and chat template."""
-    folder = processor_folder(spec)
+def _follower(spec: ModelSpec, family: Family, processor: Any, processor_of: str | None) -> Callable[[Any], None]:
+    """Lets a config say of the pictures what the processor says, where that was changed on purpose: by options of the
+    recipe, or of the run whose processor it is."""
+    changed = spec.pictures.given() or (processor_of or processor_folder(spec)) != spec.path
+    return lambda config: family.follow(config, processor) if changed else None
+
+
+def load_processor(spec: ModelSpec, folder: str | None = None) -> Any:
+    """The processor of a model, with the recipe's picture options and chat template.
+
+    Args:
+        spec: with a model folder (or hub name) as ``path``, as ``models.locate`` gives it.
+        folder: whose processor is taken; None: the adapter's own, or the model's.
+
+    Raises:
+        RecipeError: no processor, or options that it or the model's family does not have.
+    """
+    folder = folder or processor_folder(spec)
     processor = _read(AutoProcessor, folder)
     if not hasattr(processor, "image_processor"):
         raise RecipeError(
             f"{folder} holds a tokenizer and no image processor. Add its preprocessor or processor config"
         )
     processor.image_processor = _read(AutoImageProcessor, folder, backend=IMAGE_BACKEND)
+    family = family_of(_read(AutoConfig, spec.path))
+    check_options(spec, family.name, family.options)
     if spec.image_size is not None:
-        _resize(processor, spec.image_size, spec.path)
+        _resize(processor, spec.image_size, family)
+    set_options(processor, spec, family.options)
     if spec.chat_template is not None:
         processor.chat_template = _template(spec.chat_template)
     return processor
 
 
-def _resize(processor: Any, size: dict[str, int], path: str) -> None:
+def _resize(processor: Any, size: dict[str, int], family: Family) -> None:
     """Sets the size of pictures, and tries it: processors look at its keys only when a picture comes."""
     if getattr(processor.image_processor, "size", None) is None:
         raise RecipeError(
             f"model.image_size is set, and {type(processor.image_processor).__name__} takes none. Leave it out, and "
-            "set what it has instead in the model's processor config (Gemma 4: max_soft_tokens)"
+            "set what it has instead in model.pictures (Gemma 4: max_tokens)"
         )
     own = dict(processor.image_processor.size)
     processor.image_processor.size = size
     try:
         processor.image_processor(images=[Image.new("RGB", (64, 64))], return_tensors="pt")
-        family_of(_read(AutoConfig, path)).count(processor, (64, 64))
+        family.count(processor, (64, 64))
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(
             f"model.image_size {size} does not suit {type(processor.image_processor).__name__} ({error}). "
