@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from sightline.models.decoder import check_decoder
 from sightline.models.family import Family, family_of
 from sightline.models.locate import located, processor_folder
 from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
-from sightline.models.pictures import check_options, set_options
+from sightline.models.pictures import check_options, picture_settings, set_options
 from sightline.models.policy import Policy, base_name
 from sightline.models.precision import in_float32
 from sightline.models.quantized import check_quantization, keep_gradients, quantise
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
 from sightline.models.weights import WEIGHED, check_adapter, check_layout, check_size, check_weights
+from sightline.recipes.pictures import PictureSpec
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
 
 IMAGE_BACKEND = "pil"
@@ -66,10 +68,7 @@ def load_policy(
     processor = load_processor(spec, processor_of)
     follow = _follower(spec, family, processor, processor_of)
     follow(config)
-    try:
-        family.check_pictures(config, processor)
-    except RecipeError as error:
-        raise RecipeError(f"model.path {spec.path}: {error}") from error
+    _check_pictures(spec.path, family, config, processor)
     check_size(spec.path, config, AutoModelForImageTextToText)
     model, found = _read(
         AutoModelForImageTextToText,
@@ -120,6 +119,13 @@ def _freeze_lm_head(policy: Policy) -> None:
             parameter.requires_grad_(False)
 
 
+def _check_pictures(path: str, family: Family, config: Any, processor: Any) -> None:
+    try:
+        family.check_pictures(config, processor)
+    except RecipeError as error:
+        raise RecipeError(f"model.path {path}: {error}") from error
+
+
 def _follower(spec: ModelSpec, family: Family, processor: Any, processor_of: str | None) -> Callable[[Any], None]:
     """Lets a config say of the pictures what the processor says, where that was changed on purpose: by options of the
     recipe, or of the run whose processor it is."""
@@ -152,6 +158,23 @@ def load_processor(spec: ModelSpec, folder: str | None = None) -> Any:
     if spec.chat_template is not None:
         processor.chat_template = _template(spec.chat_template)
     return processor
+
+
+def picture_facts(spec: ModelSpec, folder: str | None = None) -> dict[str, Any]:
+    """How the pictures of a model are made ready, as it stands beside figures: ``pictures``, and of what ``spec``
+    changes ``pictures_saved``, as the model's own processor has it.
+
+    Args:
+        spec: as of ``load_processor``.
+        folder: as of ``load_processor``.
+    """
+    options = family_of(_read(AutoConfig, spec.path)).options
+    here = picture_settings(load_processor(spec, folder), options)
+    if spec.image_size is None and not spec.pictures.given():
+        return {"pictures": here}
+    plain = replace(spec, image_size=None, pictures=PictureSpec())
+    saved = picture_settings(load_processor(plain, folder), options)
+    return {"pictures": here, "pictures_saved": {n: value for n, value in saved.items() if value != here.get(n)}}
 
 
 def _resize(processor: Any, size: dict[str, int], family: Family) -> None:

@@ -70,14 +70,6 @@ def picture_settings(processor: Any, options: Mapping[str, PictureOption]) -> di
     return sizes | {name: option.get(processor) for name, option in options.items()}
 
 
-def in_words(settings: Mapping[str, Any]) -> str:
-    """Picture settings for people."""
-    return ", ".join(
-        f"{name} {'x'.join(map(str, value.values())) if isinstance(value, dict) else str(value).lower()}"
-        for name, value in settings.items()
-    )
-
-
 # --- the options there are ---
 
 
