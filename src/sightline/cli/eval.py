@@ -223,7 +223,7 @@ def diff(
     """
     from rich.text import Text
 
-    from sightline.cli.eval_diff import comparisons, other_wording
+    from sightline.cli.eval_diff import comparisons, other_pictures, other_wording
     from sightline.cli.eval_options import STDOUT, changes_table, write_json
     from sightline.evaluation.results import changes, length_words
     from sightline.report.evaluation import change_rows, write_results_page
@@ -243,7 +243,7 @@ def diff(
             say(f"{result.bench}: B is {name} in {', '.join(named) or 'nothing'}.")
         for side, some in (("A", a), ("B", b)):
             say(f"Length of answers of {side}: {'; '.join(filter(None, map(length_words, some))) or 'not known'}.")
-        if warning := other_wording((a, b)):
+        for warning in filter(None, (other_wording((a, b)), other_pictures((a, b)))):
             say(warning)
         documents.append({"bench": result.bench, "protocol": result.protocol, "metrics": table_json(rows)})
     if json_out is not None:
