@@ -72,3 +72,23 @@ def test_no_key_can_be_dropped_on_any_path(
         finally:
             policy.family = family
         assert bool((found - whole).abs().max() < 1e-4) == ((model_type, key) in ALL_ONES), key
+
+
+@each_family
+def test_no_input_of_a_row_can_be_dropped(
+    folder_of: Callable[[str], Path], pictures: list[str], model_type: str
+) -> None:
+    """What says where the pictures of a row stand (``Family.row_inputs``)."""
+    policy = policy_of(folder_of(model_type)).train()
+    family, batch = policy.family, batch_of(policy, [corner_groups(pictures)[2]], "rows")
+    with torch.no_grad():
+        whole = policy(batch).logprobs
+    policy.family = replace(family, row_inputs=lambda marks, blocks, vision: {})
+    try:
+        with torch.no_grad():
+            found = policy(batch).logprobs
+    except WRONG:
+        return
+    assert whole is not None and found is not None
+    read = family.row_inputs is not Family.row_inputs and model_type != "gemma4"  # whose small models are causal
+    assert bool((found - whole).abs().max() > 1e-4) == read
