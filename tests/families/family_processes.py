@@ -11,13 +11,14 @@ from typing import Any
 import torch
 import train_runs
 from groups import user
-from two_processes import gradients
 
 from sightline.data.schema import write_groups
 from sightline.models.family import family_of
 from sightline.recipes.schema import DatasetSpec, DataSpec, ModelSpec, PartsSpec, Recipe
-from sightline.train.loop import train
+from sightline.train.loop import train_step
+from sightline.train.report import report
 from sightline.train.runtime import Runtime
+from sightline.train.session import open_session
 from sightline.types import Group, Prompt, Response
 
 SIZES = {"together": 8192, "one by one": 1}
@@ -44,7 +45,7 @@ def recipe(model: Path, folder: Path, tokens: int) -> Recipe:
 
     layout = "tree" if "tree" in family_of(AutoConfig.from_pretrained(model)).layouts else "rows"
     spec = ModelSpec(path=str(model), parts=PartsSpec(vision="full"), layout=layout)  # type: ignore[arg-type]
-    options = {"batch_size": 4, "epochs": 1, "micro_batch_tokens": tokens, "shuffle": False, "learning_rate": 1e-3}
+    options = {"batch_size": 4, "epochs": 1, "micro_batch_tokens": tokens, "shuffle": False, "max_grad_norm": 0}
     made = train_runs.recipe(model, folder, model=spec, **options)
     return replace(made, data=DatasetSpec(train=(DataSpec(path=str(rows(folder))),)))
 
@@ -56,10 +57,26 @@ def measure(folder: Path, models: list[Path]) -> dict[str, Any]:
         for name, tokens in SIZES.items():
             place = folder / model.name / name
             one = runtime.gather_objects(recipe(model, place, tokens) if runtime.is_main else None)[0]
-            steps = gradients(one)
-            train(one, quiet=True)
-            found[f"{model.name}, {name}"] = {"gradients": steps, "losses": train_runs.losses(Path(one.output_dir))}
+            found[f"{model.name}, {name}"] = two_steps(one)
     return found
+
+
+def two_steps(one: Recipe) -> dict[str, Any]:
+    """Their losses, and the gradients of the first."""
+    with open_session(one) as session:
+        named = [pair for part in session.policy.parts().values() for pair in part]
+        step, gradients, losses = session.optimizer.step, dict[str, torch.Tensor](), []
+
+        def noted() -> None:
+            if not gradients:
+                gradients.update({name: p.grad.clone() for name, p in named if p.grad is not None})
+            step()
+
+        session.optimizer.step = noted
+        for _ in range(2):
+            train_step(session)
+            losses.append((report(session) or {})["loss"])
+    return {"gradients": gradients, "losses": losses}
 
 
 if __name__ == "__main__":
