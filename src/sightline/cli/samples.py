@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, asked_beyond, asked_model
 from sightline.cli.stage import Stage
 from sightline.errors import DataError, RecipeError
 from sightline.recipes.load import check_spec
-from sightline.recipes.schema import DataSpec, ModelSpec, SamplingSpec
+from sightline.recipes.schema import DataSpec, SamplingSpec
 from sightline.types import Group
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def sample(
     image_dir: ImageDir = None,
     limit: Limit = None,
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
+    quantization: Quantization = "none",
+    picture: Picture = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Let a model answer prompts about pictures.
@@ -67,16 +70,16 @@ def sample(
     )
     from sightline.data.load import Account, load_prompts
     from sightline.models.load import hide_loading_bars
-    from sightline.models.locate import located
     from sightline.rollouts.hf import load_engine
 
     hide_loading_bars()
     account = Account(cache_dir=out.parent / "images")
     prompts = load_prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), account)
     _tell(account)
-    spec = located(ModelSpec(path=model, adapter=adapter, dtype=dtype))
+    spec = asked_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
     engine = load_engine(spec)
     settings = {"model": spec.path, "adapter": spec.adapter, "dtype": dtype, "data": data, "seed": seed}
+    settings |= asked_beyond(spec)
     settings |= {name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"}
     stage = Stage(out=out, settings=settings)
     made = stage.run(
@@ -107,6 +110,7 @@ def score(
             help="Reward model that reads facts: what to do where they are missing.", show_default="as trained"
         ),
     ] = None,
+    quantization: QuantizationAsTrained = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Give every answer of a Group file its reward.
@@ -129,7 +133,7 @@ def score(
     asked = list(read_groups(groups))
     if not asked:
         raise DataError("there are no groups", source=str(groups), remedy="Name a Group file that has some")
-    scorer, settings = _scorer(reward, batch_tokens, missing_facts)
+    scorer, settings = _scorer(reward, batch_tokens, {"missing_facts": missing_facts, "quantization": quantization})
     stage = Stage(out=out, settings={"groups": str(groups), "reward": reward, **settings})
     try:
         done = stage.run(
@@ -142,18 +146,20 @@ def score(
     say(f"{done} groups scored{_summary(scored)}: {out}")
 
 
-def _scorer(reward: str, batch_tokens: int, missing_facts: str | None) -> tuple[Reward, dict[str, Any]]:
+def _scorer(reward: str, batch_tokens: int, loaded: Mapping[str, str | None]) -> tuple[Reward, dict[str, Any]]:
     """The reward, and what else than its name changes its numbers."""
     from sightline.rewards.base import BUILT_IN, load_reward
 
     if reward in BUILT_IN or not Path(reward).is_dir():
-        if missing_facts is not None:
-            raise RecipeError(f"--missing-facts is for reward models, and --reward is {reward}. Leave it out.")
+        if given := [name for name, value in loaded.items() if value is not None]:
+            option = given[0].replace("_", "-")
+            raise RecipeError(f"--{option} is for reward models, and --reward is {reward}. Leave it out.")
         return load_reward(reward), {}
     from sightline.rewards.model import fingerprint, load_reward_model
 
-    scorer = load_reward_model(reward, batch_tokens=batch_tokens, missing_facts=missing_facts)
-    return scorer, {"weights": fingerprint(reward), "missing_facts": missing_facts}
+    scorer = load_reward_model(reward, batch_tokens=batch_tokens, **loaded)
+    changed = {name: value for name, value in loaded.items() if value is not None}
+    return scorer, {"weights": fingerprint(reward), "missing_facts": None, **changed}
 
 
 def _summary(groups: Sequence[Group]) -> str:

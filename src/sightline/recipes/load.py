@@ -74,7 +74,7 @@ def check_spec(kind: type[Spec], where: str, **values: Any) -> Spec:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise _refusal(Source(values, {(): where}), error) from None
+        raise _refusal(Source(values, {(): where}), error, kind) from None
 
 
 def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
@@ -149,14 +149,14 @@ def nearest(word: str, valid: Sequence[str]) -> str:
     return f"{guess}Valid: {', '.join(valid)}."
 
 
-def _refusal(source: Source, error: ValidationError) -> RecipeError:
+def _refusal(source: Source, error: ValidationError, root: Any = Recipe) -> RecipeError:
     faults = error.errors(include_url=False)
-    told = [_fault(source, dict(fault)) for fault in faults[:_MOST_FAULTS]]
+    told = [_fault(source, dict(fault), root) for fault in faults[:_MOST_FAULTS]]
     more = [f"... and {len(faults) - _MOST_FAULTS} more."] if len(faults) > _MOST_FAULTS else []
     return RecipeError("\n".join(told + more))
 
 
-def _fault(source: Source, fault: dict[str, Any]) -> str:
+def _fault(source: Source, fault: dict[str, Any], root: Any) -> str:
     """One finding of pydantic in the words of a recipe."""
     path: KeyPath = tuple(fault["loc"])
     where, dotted = source.origin(path), shortened(".".join(map(str, path)))
@@ -164,14 +164,15 @@ def _fault(source: Source, fault: dict[str, Any]) -> str:
         inside = ".".join(map(str, path[:-1]))
         scope = f" in {inside}" if inside else ""
         key = shortened(str(path[-1]))
-        remedy = _elsewhere(key) or nearest(key, _keys(path[:-1]))
+        elsewhere = _elsewhere(key) if root is Recipe else ""
+        remedy = elsewhere or nearest(key, _keys(path[:-1], root))
         return f"{where}: unknown key '{key}'{scope}. {remedy}"
     found = describe(fault["input"])
     if fault["type"] == "missing" and isinstance(path[-1], int):
         whole = ".".join(map(str, path[:-1]))
         return f"{where}: {whole}: found {found}, expected one of at least {path[-1] + 1}."
     if fault["type"] == "missing":
-        meaning = field_docs(_schema_at(path[:-1])).get(str(path[-1]), "")
+        meaning = field_docs(_schema_at(path[:-1], root)).get(str(path[-1]), "")
         return f"{where}: missing key '{dotted}'. Add it{': ' + meaning if meaning else '.'}"
     if fault["type"] == "literal_error":
         words = [str(value) for value in _choices(fault["ctx"]["expected"])]
@@ -212,9 +213,9 @@ def _choices(expected: str) -> list[str]:
     return [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
 
 
-def _keys(path: KeyPath) -> list[str]:
-    """Valid keys of the mapping at ``path`` of a recipe."""
-    return [field.name for field in dataclasses.fields(_schema_at(path))]
+def _keys(path: KeyPath, root: Any = Recipe) -> list[str]:
+    """Valid keys of the mapping at ``path`` of a recipe, or of a part of one."""
+    return [field.name for field in dataclasses.fields(_schema_at(path, root))]
 
 
 def _elsewhere(name: str) -> str:
@@ -224,9 +225,8 @@ def _elsewhere(name: str) -> str:
     return f"'{name}' is a key of {' and of '.join(found)}: move it there." if found else ""
 
 
-def _schema_at(path: KeyPath) -> Any:
-    """The dataclass of the mapping at ``path`` of a recipe."""
-    schema: Any = Recipe
+def _schema_at(path: KeyPath, schema: Any) -> Any:
+    """The dataclass of the mapping at ``path`` of a recipe, or of a part of one."""
     for key in path:
         schema = _dataclasses_in(get_args(schema))[0] if isinstance(key, int) else _annotation(schema, key)
     return schema

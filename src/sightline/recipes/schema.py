@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sightline.recipes.pictures import PictureSpec
+
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 """Of everything that is counted."""
@@ -79,6 +81,8 @@ class ModelSpec:
     gradient_checkpointing: bool = False
     image_size: dict[str, Annotated[int, Field(ge=1, le=_MOST)]] | None = None
     """Overrides the processor's ``size`` (for example ``{shortest_edge: 3136, longest_edge: 200704}``)."""
+    pictures: PictureSpec = PictureSpec()
+    """Tiles, limits of pixels, bars. As ``image_size`` it is kept with the processor that the run saves."""
     chat_template: str | None = None
     """Path of a Jinja chat template; None: the processor's own."""
 
