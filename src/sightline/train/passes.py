@@ -37,7 +37,7 @@ def plan_passes(s: Session, taken: Taken) -> list[Pass]:
     costs = [cost(group, s.layout) for group in taken.groups]
     plan = plan_micro_batches(costs, s.recipe.train.micro_batch_tokens)
     passes = []
-    for micro in extend_plan(plan, max(s.runtime.gather_objects(len(plan)))):
+    for micro in extend_plan(plan, s.runtime.most(len(plan))):
         groups = [taken.groups[index] for index in micro.members]
         passes.append(Pass(groups=groups, batch=s.lay_out(groups), weight=micro.weight if taken.counted else 0.0))
     for one, batch in zip(passes, s.lockstep.align([one.batch for one in passes]), strict=True):
