@@ -73,8 +73,8 @@ def picture_size(path: str) -> tuple[int, int]:
 
 
 def _may_be_turned(opened: Image.Image, path: str) -> bool:
-    """Whether it pays to ask for EXIF. Of a PNG that lies in chunks which may stand behind the pixels, and Pillow decodes
-    these to get there: a look at the bytes tells whether there are any."""
+    """Whether it pays to ask for EXIF. Of a PNG that lies in chunks which may stand behind the pixels, and Pillow
+    decodes these to get there: a look at the bytes tells whether there are any."""
     if opened.format != "PNG":
         return True
     content = Path(path).read_bytes()
