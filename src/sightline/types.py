@@ -276,7 +276,7 @@ class Batch:
         if unit == "token":
             return self.target.shape[0]
         if unit == "chosen_token":
-            return int(self.chosen()[self.response].sum())
+            return int(self.chosen()[self.response].sum()) if self.pairs.shape[0] else 0
         if unit == "response":
             return self.num_responses
         if unit == "pair":

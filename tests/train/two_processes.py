@@ -253,7 +253,7 @@ def measure(model: Path, folder: Path) -> dict[str, Any]:
         found["resumed"] = losses(load_recipe(folder / "stopped.yaml"))
     found["refusal"] = refusal(runtime)
     found["divergence"] = divergence(made["sft"])
-    found["size"] = runtime.size
+    found["size"], found["most"] = runtime.size, runtime.most(5 + runtime.rank)
     return found
 
 

@@ -305,7 +305,7 @@ def complete_cache(
     def score(micros: Sequence[Sequence[RenderedGroup]]) -> Iterator[tuple[Batch, Tensor]]:
         batches = [laid_out(some) for some in micros]
         if runtime.sharded:  # as many passes on every rank
-            most = max(runtime.gather_objects(len(batches)))
+            most = runtime.most(len(batches))
             batches += [laid_out(render.taken((), groups).groups)] * (most - len(batches))
         found = []
         for batch in lockstep.align(batches):
