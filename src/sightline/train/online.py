@@ -14,10 +14,11 @@ import torch
 
 from sightline.data.sampler import Sampler, share
 from sightline.data.schema import append_groups, group_from_json, group_to_json
-from sightline.errors import DataError
+from sightline.errors import DataError, ServiceError
 from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
-from sightline.rewards.base import Reward, reward_groups
+from sightline.rewards.base import Reward, score_groups
+from sightline.rewards.figures import spreads
 from sightline.rollouts.engine import RolloutEngine
 from sightline.train.source import Rendering, Taken, check_rows, rows_state
 from sightline.types import Group, Stat
@@ -144,6 +145,7 @@ class OnlineSource:
             # rank r holds every size-th prompt from r on: dealing them back restores the order of the round
             parts = self.ranks.gather_objects(sampled)
             dealt = [part[row] for row in range(max(map(len, parts))) for part in parts if row < len(part)]
+            stats |= spreads([one.scored for one in dealt if one.scored is not None])
             if self.ranks.rank == 0:
                 append_groups(self.samples, [one.scored for one in dealt if one.scored is not None])
             self._buffer = [one.trained for one in dealt if one.trained is not None]
@@ -167,18 +169,26 @@ class OnlineSource:
         return [_of_version(group, version) for group in groups]
 
     def _score(self, groups: Sequence[Group]) -> list[Group | None]:
-        return [self._score_one(group) for group in groups]
+        answered = [
+            replace(group, responses=tuple(r for r in group.responses if r.finish_reason != "error"))
+            for group in groups
+        ]
+        scored = score_groups(self.reward, answered, tries=REWARD_TRIES)
+        return [self._settled(one, group.id) for one, group in zip(scored, groups, strict=True)]
 
-    def _score_one(self, group: Group) -> Group | None:
-        answered = replace(group, responses=tuple(r for r in group.responses if r.finish_reason != "error"))
-        for _ in range(REWARD_TRIES):
-            try:
-                return reward_groups(self.reward, [answered])[0]
-            except DataError:
-                raise  # the prompts lack what the reward reads: no other try, and no other prompt, would help
-            except Exception as error:  # a reward is somebody else's program: its failure must not end the run
-                self._error = f"{type(error).__name__}: {error}"
-        _log.warning("Reward of %s failed %d times, dropped: %s", group.id, REWARD_TRIES, self._error)
+    def _settled(self, scored: Group | str, id: str) -> Group | None:
+        """A group whose reward failed is dropped, or ends the run."""
+        if isinstance(scored, Group):
+            failed = [response.reward_error for response in scored.responses if response.reward_error]
+            self._error = failed[0] if failed else self._error
+            if not failed or self.spec.failed_rewards == "drop":
+                return scored
+        else:
+            self._error = scored
+            _log.warning("Reward of %s failed %d times, dropped: %s", id, REWARD_TRIES, self._error)
+        if self.spec.failed_rewards == "stop":
+            remedy = "Mend it and run again: the run goes on from its last checkpoint. Or set failed_rewards: drop"
+            raise ServiceError(f"the reward of {id} failed ({self._error})", remedy=remedy)
         return None
 
     def _relate(self, scored: Group | None) -> _Sampled:
@@ -206,7 +216,8 @@ class OnlineSource:
             "reward": _stat(rewards),
             "completions/mean_length": _stat(lengths),
             "completions/clipped_ratio": _stat([float(r.finish_reason == "length") for r in responses]),
-            "rollout/failed_rewards": _stat([float(one.scored is None) for one in sampled]),
+            "rollout/failed_rewards": _stat([float(_unrewarded(one.scored)) for one in sampled]),
+            "rollout/failed_answers": _stat([float(response.reward is None) for response in responses]),
             "rollout/without_edge": _stat(untied),
         }
         for name in sorted({name for response in responses for name in response.rewards}):
@@ -217,6 +228,11 @@ class OnlineSource:
 
 def _of_version(group: Group, version: int) -> Group:
     return replace(group, responses=tuple(replace(response, policy_version=version) for response in group.responses))
+
+
+def _unrewarded(scored: Group | None) -> bool:
+    """Whether no answer of a group has a reward."""
+    return scored is None or all(response.reward is None for response in scored.responses)
 
 
 def _stat(values: Sequence[float]) -> Stat:
