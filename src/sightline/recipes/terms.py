@@ -169,6 +169,7 @@ class SymbolicSpec(TermSpec):
 
     kind: Literal["symbolic"] = "symbolic"
     fact: Text = "caption_type"
+    """Key of ``Prompt.facts`` with the type, a whole number."""
     both: bool = False
     """True: type 7 is 6 mirrored. As published only No is rewarded, and models learn to say it."""
 
@@ -192,7 +193,8 @@ class ObjectsSpec(TermSpec):
     captions: Text | None = None
     """Of ``coco`` with ``fact``: key with captions, whose objects are there as well. None: none."""
     protocol: Literal["official", "lmms-eval"] = "lmms-eval"
-    """Of ``coco``: how words are read. ``official`` has the losses of the original script (a bus is none)."""
+    """Of ``coco``: how words are read, each with the losses of its script: to ``official`` a bus is none, to
+    ``lmms-eval`` men are none."""
     similarity: Text = "none"
     """Of ``amber``: ``none``, ``spacy``, or a table file, as the benchmark has it."""
 
@@ -243,6 +245,7 @@ class ClipSpec(TermSpec):
     batch_size: Count = 64
     """Pictures or texts of one forward pass. Changes no score."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the model is loaded and computed in."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -263,6 +266,7 @@ class JudgeSpec(TermSpec):
     logprobs: bool = False
     """Of ``yes_no``: the probability of yes against no as the first token of the reply, as the endpoint reports it."""
     temperature: float = Field(default=0.0, ge=0, le=100)
+    """0: the likeliest reply."""
     max_tokens: Count = 512
     """Of a reply."""
     template: Text | None = None
@@ -306,6 +310,7 @@ class ServiceSpec(TermSpec):
 
     kind: Literal["service"] = "service"
     url: str = Field(pattern="^https?://")
+    """Where requests are sent."""
     timeout: Seconds = 60.0
     """Of one request, its reply included."""
     patience: Seconds = 600.0

@@ -161,7 +161,7 @@ def _tried(part: Part, groups: Sequence[Group]) -> list[list[Value]]:
 def _checked(part: Part, groups: Sequence[Group], values: list[list[Value]]) -> list[list[Value]]:
     if [len(group.responses) for group in groups] != list(map(len, values)):
         raise DataError(
-            f"the term {part.name} gave {sum(map(len, values))} values", remedy="One for each answer is wanted"
+            f"the term gave {sum(map(len, values))} values", remedy="One for each answer is wanted"
         )
     for group, own in zip(groups, values, strict=True):
         odd = [value for value in own if not isinstance(value, Failure) and not math.isfinite(value)]
