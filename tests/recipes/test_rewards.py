@@ -96,6 +96,8 @@ def test_a_recipe_with_terms_is_written_and_read_back(tmp_path):
         ("{judge: {judge: 'openai:m', asks: yes_no, highest: 3}}", ["read with asks: score alone"]),
         ("{judge: {judge: 'openai:m', samples: 3}}", ["3 samples at temperature 0"]),
         ("{judge: {judge: 'openai:m', logprobs: true}}", ["Set asks: yes_no alone"]),
+        ("{scenes: {weight: 0}, no_end: {weight: 0}}", ["recipe.yaml:7: all terms have weight 0"]),
+        ("{overlong: {cache: 300}}", ["recipe.yaml:7: found 300, more than the limit of 256 tokens"]),
         ("{function: {path: module.function}}", ["online.reward.function.path"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import sightline.models  # noqa: F401  (makes torchvision importable, so before transformers)
@@ -50,7 +51,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root, words = tmp_path_factory.mktemp("clip"), tokenizer()
     text = {
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "max_position_embeddings": MOST, "vocab_size": len(words), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        "max_position_embeddings": MOST, "vocab_size": len(words), "pad_token_id": 0, "bos_token_id": 1,
+        "eos_token_id": 2,
     }  # fmt: skip
     vision = {
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16,
@@ -116,7 +118,7 @@ def test_what_is_too_long_is_cut_between_words_or_refused_and_never_in_silence(m
     pieces = term._pieces(long)
     assert " ".join(pieces) == long and len(pieces) > 1
     assert all(term._size(piece) <= MOST for piece in pieces)
-    for piece, after in zip(pieces, pieces[1:], strict=False):  # as few as fit
+    for piece, after in itertools.pairwise(pieces):  # as few as fit
         assert term._size(f"{piece} {after.split()[0]}") > MOST
     (found,) = term.values([asked(long, images=[pictures[0]])])[0]
     expected = sum(cosine(models["clip"], piece, pictures[0]) for piece in pieces) / len(pieces)
@@ -124,7 +126,10 @@ def test_what_is_too_long_is_cut_between_words_or_refused_and_never_in_silence(m
     reward = build_reward({"clip": ClipSpec(path=models["clip"], unit="answer")})
     (group,) = reward.rewards([asked(long, "star", "", images=[pictures[0]])])
     assert [r.reward is None for r in group.responses] == [True, False, True]
-    assert group.responses[0].reward_error == f"clip: the answer has {term._size(long)} tokens, and the text tower reads 12"
+    assert (
+        group.responses[0].reward_error
+        == f"clip: the answer has {term._size(long)} tokens, and the text tower reads {MOST}"
+    )
     assert group.responses[2].reward_error == "clip: the answer is empty"
     (word,) = term.values([asked("x" * 40, images=[pictures[0]])])[0]
     assert isinstance(word, Failure) and "is longer than 12 tokens" in word.reason

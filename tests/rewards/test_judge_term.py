@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from answers import asked
@@ -18,7 +19,8 @@ from sightline.rewards.terms import Failure
     ("reply", "score"),
     [
         ("Score: 7", 7), ("**Score:** 7.5/10", 7.5), ("It is wrong in 2 places.\nScore: 3", 3), ("8 out of 10", 8),
-        ("Score: 4. No, the rating is 5", 5), ("9", 9), ("Score: 10/10", 10), ("3 or 4", None), ("", None), ("good", None),
+        ("Score: 4. No, the rating is 5", 5), ("9", 9), ("Score: 10/10", 10), ("3 or 4", None), ("", None),
+        ("good", None),
         ("Score: 11", None), ("Score: -1", None),
     ],
 )  # fmt: skip
@@ -79,9 +81,11 @@ def test_the_judge_is_shown_question_answer_facts_and_pictures(pictures):
 
 def test_a_conversation_is_told_whole():
     group = asked("A dog.")
-    messages = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, *group.prompts[0].messages)
-    from dataclasses import replace
-
+    messages = (
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        *group.prompts[0].messages,
+    )
     group = replace(group, prompts=(replace(group.prompts[0], messages=messages),))
     with FakeJudge(lambda *_: (200, {}, body("no"), 0)) as server:
         assert build_term(judged(server, asks="yes_no")).values([group]) == [[0.0]]
@@ -138,7 +142,7 @@ def test_what_cannot_be_asked_is_refused(tmp_path):
     template = tmp_path / "rubric.txt"
     template.write_text("{{question}} {{answer}} Score?")
     (tmp_path / "r.jsonl").write_text("")
-    with pytest.raises(DataError, match="does not name {{facts}}"):
+    with pytest.raises(DataError, match=r"does not name \{\{facts\}\}"):
         build_term(JudgeSpec(judge=f"replay:{tmp_path}/r.jsonl", template=str(template), facts=("captions",)))
     template.write_text("{{question}} Score?")
     with pytest.raises(DataError, match="would not see what it judges"):

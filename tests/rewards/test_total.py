@@ -2,13 +2,17 @@
 
 import logging
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 from answers import asked
+from reward_server import RewardServer
 
 from sightline.errors import DataError, ServiceError
+from sightline.recipes.terms import JudgeSpec, ServiceSpec
 from sightline.rewards.base import reward_groups, score_groups
+from sightline.rewards.build import build_term
 from sightline.rewards.figures import spreads
 from sightline.rewards.terms import Failure
 from sightline.rewards.total import TRIES, Part, WeightedSum
@@ -24,6 +28,9 @@ class Lengths:
         self.before, self.calls = before, []
 
     def check(self, groups):
+        pass
+
+    def give_up(self):
         pass
 
     def values(self, groups):
@@ -153,6 +160,27 @@ def test_services_work_while_other_terms_do():
     assert reward.rewards([asked("a")])[0].responses[0].reward == 3
 
 
+@pytest.mark.parametrize("own", ["service", "judge"])
+def test_wrong_data_does_not_wait_for_a_service_that_is_away(own):
+    """The service would be waited for ten minutes."""
+    with RewardServer(lambda *_: (200, {})) as server:
+        pass
+    specs = {
+        "service": ServiceSpec(url=server.url),
+        "judge": JudgeSpec(judge=server.url, options={"model": "m", "tries": 50}),
+    }
+
+    def wrong(groups):
+        time.sleep(0.3)
+        raise DataError("is wrong", source="f:1")
+
+    reward = summed(away=(1.0, build_term(specs[own])), wrong=(1.0, Lengths(wrong)))
+    started = time.monotonic()
+    with pytest.raises(DataError, match="f:1: reward wrong: is wrong"):
+        reward.rewards([asked("a", id=str(n)) for n in range(30)])
+    assert time.monotonic() - started < 10
+
+
 def of_kinds(term, **where):
     rest = Part(name="all", term=Fixed(10.0), weight=1.0)
     return WeightedSum([Part(name="some", term=term, weight=2.0, where=where), rest])
@@ -176,7 +204,11 @@ def test_several_prompts_of_a_group_may_be_of_different_kinds():
         responses=(first.responses[0], *(replace(r, prompt=1) for r in second.responses)),
     )
     (scored,) = of_kinds(Lengths(), kind=("y",)).rewards([group])
-    assert [response.rewards for response in scored.responses] == [{"all": 10}, {"some": 2, "all": 10}, {"some": 3, "all": 10}]
+    assert [response.rewards for response in scored.responses] == [
+        {"all": 10},
+        {"some": 2, "all": 10},
+        {"some": 3, "all": 10},
+    ]
 
 
 def test_prompts_without_the_key_or_without_a_term_are_refused():
@@ -208,7 +240,9 @@ def test_groups_are_scored_together_and_by_themselves_where_that_fails():
 
 
 def test_spreads_are_sample_standard_deviations_over_all_answers():
-    answers = [Response(text="a", reward=float(n), rewards={"x": float(n), **({"y": 5.0} if n else {})}) for n in (0, 2, 4)]
+    answers = [
+        Response(text="a", reward=float(n), rewards={"x": float(n), **({"y": 5.0} if n else {})}) for n in (0, 2, 4)
+    ]
     groups = [replace(asked(), responses=tuple(some)) for some in (answers[:1], answers[1:])]
     found = {name: float(stat.sum) / stat.count for name, stat in spreads(groups).items()}
     assert found == {"reward_std": 2.0, "rewards/x/std": 2.0, "rewards/y/std": 0.0}

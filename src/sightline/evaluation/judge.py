@@ -114,6 +114,10 @@ class JudgeClient:
         self._write_record(requests, ordered)
         return ordered
 
+    def give_up(self) -> None:
+        """Called from another thread: ``ask`` waits for nothing more, and what is left of it fails."""
+        self.backend.give_up()
+
     def facts(self) -> dict[str, Any]:
         """Name, counts and cost, as they stand in a result."""
         tokens = self.usage

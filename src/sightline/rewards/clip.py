@@ -64,6 +64,9 @@ class ClipTerm:
             for group in groups
         ]
 
+    def give_up(self) -> None:
+        """It never waits."""
+
     def _value(self, prompt: Prompt, pieces: list[str] | Failure, texts: dict[str, Tensor]) -> Value:
         if isinstance(pieces, Failure):
             return pieces

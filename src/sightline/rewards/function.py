@@ -37,6 +37,9 @@ class FunctionTerm:
         found = iter(self._called(self._columns(groups), len(flat)))
         return [list(islice(found, len(group.responses))) for group in groups]
 
+    def give_up(self) -> None:
+        """It never waits."""
+
     def _columns(self, groups: Sequence[Group]) -> dict[str, list[Any]]:
         prompts = [group.prompts[response.prompt] for group in groups for response in group.responses]
         responses = [response for group in groups for response in group.responses]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sightline.errors import DataError, RecipeError
-from sightline.evaluation.bench import Judge, JudgeReply, JudgeRequest
-from sightline.evaluation.judge import load_judge
+from sightline.evaluation.bench import JudgeReply, JudgeRequest
+from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.rubric import Rubric, load_rubric
 from sightline.evaluation.verdicts import ask_each
 from sightline.evaluation.yes_no import cambrian_word, vlmeval_yes_no
@@ -29,7 +29,7 @@ class JudgeTerm:
     """Asks a judge about each answer. What it does not answer, or not with a verdict, is a failure."""
 
     spec: JudgeSpec
-    judge: Judge
+    judge: JudgeClient
     rubric: Rubric
     remote: bool = True
 
@@ -47,6 +47,9 @@ class JudgeTerm:
         rounds = [self._verdicts(requests, sample) for sample in range(self.spec.samples)] if requests else []
         found = iter([_mean(verdicts) for verdicts in zip(*rounds, strict=True)])
         return [[next(found) for _ in group.responses] for group in groups]
+
+    def give_up(self) -> None:
+        self.judge.give_up()
 
     def _verdicts(self, requests: Sequence[JudgeRequest], sample: int) -> list[Value]:
         if self.spec.logprobs:
@@ -141,7 +144,7 @@ def _told(content: object) -> str:
     return "\n".join(part["text"] for part in content if part.get("type") == "text")
 
 
-def judge(spec: JudgeSpec, *, load: Callable[..., Judge] = load_judge) -> JudgeTerm:
+def judge(spec: JudgeSpec) -> JudgeTerm:
     """The judge of a recipe.
 
     Raises:
@@ -161,5 +164,7 @@ def judge(spec: JudgeSpec, *, load: Callable[..., Judge] = load_judge) -> JudgeT
             remedy="Write {{facts}} where they are to stand, or remove the facts of the reward",
         )
     return JudgeTerm(
-        spec=spec, judge=load(spec.judge, spec.options, cache=Path(spec.cache) if spec.cache else None), rubric=rubric
+        spec=spec,
+        judge=load_judge(spec.judge, spec.options, cache=None if spec.cache is None else Path(spec.cache)),
+        rubric=rubric,
     )

@@ -27,3 +27,6 @@ class Scored:
         missing = Failure(reason="it was left without a reward")
         scored = reward_groups(self.reward, groups)
         return [[missing if r.reward is None else r.reward for r in group.responses] for group in scored]
+
+    def give_up(self) -> None:
+        """It never waits."""

@@ -51,6 +51,9 @@ class ServiceTerm:
                 self._stop.set()
                 raise
 
+    def give_up(self) -> None:
+        self._stop.set()
+
     def _group(self, group: Group) -> list[Value]:
         if not group.responses:
             return []

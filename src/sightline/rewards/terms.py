@@ -42,6 +42,10 @@ class Term(Protocol):
         """
         ...
 
+    def give_up(self) -> None:
+        """Called from another thread where the work is given up: ``values`` waits for nothing more."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -62,6 +66,9 @@ class Rule:
             [within(group, self.judge, group.prompts[response.prompt], response) for response in group.responses]
             for group in groups
         ]
+
+    def give_up(self) -> None:
+        """It never waits."""
 
 
 def within(group: Group, work: Callable[..., Any], *arguments: Any) -> Any:

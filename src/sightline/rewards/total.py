@@ -87,8 +87,13 @@ class WeightedSum:
         found: dict[str, Values] = {}
         with ThreadPoolExecutor(max(1, len(remote))) as pool:
             waiting = {part.name: pool.submit(_values, part, groups) for part in remote}
-            found |= {part.name: _values(part, groups) for part in self.parts if not part.term.remote}
-            found |= {name: future.result() for name, future in waiting.items()}
+            try:
+                found |= {part.name: _values(part, groups) for part in self.parts if not part.term.remote}
+                found |= {name: future.result() for name, future in waiting.items()}
+            except BaseException:  # wrong data, an interrupt: nobody waits for a service that is away
+                for part in remote:
+                    part.term.give_up()
+                raise
         made = [
             replace(
                 group,
@@ -160,9 +165,7 @@ def _tried(part: Part, groups: Sequence[Group]) -> list[list[Value]]:
 
 def _checked(part: Part, groups: Sequence[Group], values: list[list[Value]]) -> list[list[Value]]:
     if [len(group.responses) for group in groups] != list(map(len, values)):
-        raise DataError(
-            f"the term gave {sum(map(len, values))} values", remedy="One for each answer is wanted"
-        )
+        raise DataError(f"the term gave {sum(map(len, values))} values", remedy="One for each answer is wanted")
     for group, own in zip(groups, values, strict=True):
         odd = [value for value in own if not isinstance(value, Failure) and not math.isfinite(value)]
         if odd:

@@ -105,6 +105,10 @@ class EndpointBackend:
                     _collect(running, wait(running).done, on_reply)
                 raise
 
+    def give_up(self) -> None:
+        """See ``judges.base.Backend``."""
+        self._stop.set()
+
     def _work(
         self,
         pool: ThreadPoolExecutor,
@@ -130,6 +134,8 @@ class EndpointBackend:
                 )
 
     def _reply(self, request: JudgeRequest) -> Outcome:
+        if self._stop.is_set():
+            return Outcome(reply=JudgeReply(text=None, error="given up"), tries=1)
         body = _body(self.name, request, self.parameters)
         error = ""
         for number in range(1, self.tries + 1):
