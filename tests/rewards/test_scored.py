@@ -35,15 +35,15 @@ def test_the_built_in_world_is_a_term_beside_others(captions):
 
 def test_score_takes_terms_by_pairs(captions, tmp_path, run):
     write_groups(tmp_path / "a.jsonl", captions)
-    code, out, err = run("score", tmp_path / "a.jsonl", "--reward", "scenes=1,repetition=2", "-o", tmp_path / "b.jsonl")
+    code, _, err = run("score", tmp_path / "a.jsonl", "--reward", "scenes=1,repetition=2", "-o", tmp_path / "b.jsonl")
     assert code == 0, err
     for before, after in zip(captions, read_groups(tmp_path / "b.jsonl"), strict=True):
         told = [r.reward for r in Scenes().reward(before).responses]
-        # 12 words in tens of three: 4 distinct of 10
+        # 12 words make 10 threes, 4 of them distinct
         assert [r.rewards["repetition"] for r in after.responses] == pytest.approx([4 / 10 - 1, 0])
         assert [r.reward for r in after.responses] == pytest.approx([told[0] - 1.2, told[1]])
     assert "4 groups scored, mean reward" in err
-    code, out, err = run("score", tmp_path / "a.jsonl", "--reward", "scenes=1,repetition=3", "-o", tmp_path / "b.jsonl")
+    code, _, err = run("score", tmp_path / "a.jsonl", "--reward", "scenes=1,repetition=3", "-o", tmp_path / "b.jsonl")
     assert code != 0 and "made with other settings" in err
 
 
