@@ -94,6 +94,7 @@ def test_a_recipe_with_terms_is_written_and_read_back(tmp_path):
         ("{objects: {world: coco, data: x, captions: c}}", ["captions are read with world coco and a fact alone"]),
         ("{judge: {judge: 'openai:m', lowest: 3, highest: 3}}", ["Make highest the larger"]),
         ("{judge: {judge: 'openai:m', asks: yes_no, highest: 3}}", ["read with asks: score alone"]),
+        ("{judge: {judge: 'openai:m', options: {key: k}}}", ["written to disk", "Set OPENAI_API_KEY"]),
         ("{judge: {judge: 'openai:m', samples: 3}}", ["3 samples at temperature 0"]),
         ("{judge: {judge: 'openai:m', logprobs: true}}", ["Set asks: yes_no alone"]),
         ("{scenes: {weight: 0}, no_end: {weight: 0}}", ["recipe.yaml:7: all terms have weight 0"]),

@@ -64,7 +64,7 @@ def test_samples_are_averaged_into_a_probability_and_one_that_fails_fails_all(tm
 
 
 def judged(server, **options):
-    given = {"url": server.url, "model": "m", "key": "a-secret", "tries": 1}
+    given = {"url": server.url, "model": "m", "tries": 1}
     return JudgeSpec(judge="openai", options=given, **options)
 
 

@@ -12,7 +12,7 @@ import train_runs
 from reward_server import RewardServer
 
 from sightline.data.schema import read_groups
-from sightline.errors import DataError, ServiceError
+from sightline.errors import CheckpointError, DataError, ServiceError
 from sightline.recipes.terms import ExactSpec, FunctionSpec, LengthSpec, NoEndSpec, ServiceSpec
 from sightline.train.checkpoint import latest
 from sightline.train.loop import train
@@ -76,6 +76,8 @@ def test_a_service_that_is_killed_and_started_again_loses_nothing(tiny, tmp_path
 
 
 def test_a_run_that_a_dead_service_stops_goes_on_where_it_was(tiny, tmp_path, unbroken):
+    """With the service at another address, and waited for otherwise; not with another weight."""
+
     def script(number, request):
         if number >= 6:
             raise OSError("killed")
@@ -86,8 +88,12 @@ def test_a_run_that_a_dead_service_stops_goes_on_where_it_was(tiny, tmp_path, un
         made = replace(made, online=replace(made.online, failed_rewards="stop"))
         with pytest.raises(ServiceError, match=r"reward of row-. failed \(own: RemoteDisc.*last checkpoint"):
             train(made, quiet=True)
-    with RewardServer(counts, server.port):
-        assert train(made, quiet=True).resumed_from == 4
+    with RewardServer(counts) as moved:
+        elsewhere = replace(made.online, reward=service(moved, patience=5.0), failed_rewards="drop")
+        heavier = replace(made.online, reward={"own": replace(service(moved)["own"], weight=2.0)})
+        with pytest.raises(CheckpointError, match=r"other settings \(online.reward.own.weight: 1.0 there, 2.0 here\)"):
+            train(replace(made, online=heavier), quiet=True)
+        assert train(replace(made, online=elsewhere), quiet=True).resumed_from == 4
     assert train_runs.losses(tmp_path / "run") == unbroken[0]
     assert samples(tmp_path) == unbroken[1]
 

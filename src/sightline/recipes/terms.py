@@ -256,7 +256,8 @@ class JudgeSpec(TermSpec):
     judge: Text
     """``openai:MODEL``, ``http://ADDRESS`` (OpenAI-compatible), ``local:FOLDER`` or ``replay:FILE``."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Of the judge, as of ``--judge-option``: ``model``, ``timeout``, ``tries``, ``workers``, ..."""
+    """Of the judge, as of ``--judge-option``: ``model``, ``timeout``, ``tries``, ``workers``, ... A key comes from the
+    environment alone."""
     asks: Literal["score", "yes_no"] = "score"
     """``score``: the last number of the reply, from ``lowest`` (0) to ``highest`` (1); ``yes_no``: yes is 1, no 0."""
     lowest: Value = 0.0
@@ -281,6 +282,8 @@ class JudgeSpec(TermSpec):
     """Folder that keeps replies; None: none is kept."""
 
     def __post_init__(self) -> None:
+        if "key" in self.options:
+            raise ValueError("a key in a recipe would be written to disk with every run. Set OPENAI_API_KEY instead")
         if self.lowest >= self.highest:
             raise ValueError(f"found lowest {self.lowest:g} and highest {self.highest:g}. Make highest the larger")
         for name, default in (("lowest", 0.0), ("highest", 10.0)):
