@@ -179,7 +179,8 @@ class OnlineSource:
     def _settled(self, scored: Group | str, id: str) -> Group | None:
         """A group whose reward failed is dropped, or ends the run."""
         if isinstance(scored, Group):
-            failed = [response.reward_error for response in scored.responses if response.reward_error]
+            bare = [response for response in scored.responses if response.reward is None]
+            failed = [response.reward_error or "an answer was left without one" for response in bare]
             self._error = failed[0] if failed else self._error
             if not failed or self.spec.failed_rewards == "drop":
                 return scored
