@@ -107,6 +107,11 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path, reward, words):
     assert all(word in told for word in words), told
 
 
+def test_the_penalty_of_overlong_answers_is_taken_once(tmp_path):
+    with pytest.raises(RecipeError, match=r"recipe.yaml:7: overlong_buffer is kept under the name overlong"):
+        loaded(tmp_path, "{overlong: {cache: 8}}", "online.overlong_buffer=8", "online.relation=none")
+
+
 def test_all_faults_are_told_at_once(tmp_path):
     told = refused(tmp_path, "{exact: {fct: a}, lenth: {}, clip: {path: ''}}")
     assert len(told.splitlines()) == 3

@@ -13,10 +13,9 @@ from sightline.errors import DataError, ServiceError
 from sightline.recipes.terms import JudgeSpec, ServiceSpec
 from sightline.rewards.base import reward_groups, score_groups
 from sightline.rewards.build import build_term
-from sightline.rewards.figures import spreads
 from sightline.rewards.terms import Failure
 from sightline.rewards.total import TRIES, Part, WeightedSum
-from sightline.types import Group, Response
+from sightline.types import Group
 
 
 class Lengths:
@@ -237,12 +236,3 @@ def test_groups_are_scored_together_and_by_themselves_where_that_fails():
     good, bad = score_groups(reward, [asked("a", id="good"), asked("a", id="bad")], tries=3)
     assert good.responses[0].reward == 1 and bad == "OSError: gone"
     assert reward.asked == [["good", "bad"], ["good"], *[["bad"]] * 3]
-
-
-def test_spreads_are_sample_standard_deviations_over_all_answers():
-    answers = [
-        Response(text="a", reward=float(n), rewards={"x": float(n), **({"y": 5.0} if n else {})}) for n in (0, 2, 4)
-    ]
-    groups = [replace(asked(), responses=tuple(some)) for some in (answers[:1], answers[1:])]
-    found = {name: float(stat.sum) / stat.count for name, stat in spreads(groups).items()}
-    assert found == {"reward_std": 2.0, "rewards/x/std": 2.0, "rewards/y/std": 0.0}

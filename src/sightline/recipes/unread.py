@@ -51,6 +51,18 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
         yield ("online", "sampling", "temperature"), text
     if not isinstance(online.reward, str):
         yield from _of_terms(online.reward, online.sampling.max_new_tokens)
+        if online.overlong_buffer and "overlong" in online.reward:
+            text = "overlong_buffer is kept under the name overlong, as this term is. Remove one of the two."
+            yield ("online", "reward", "overlong"), text
+    for name in ("truncated", "dynamic_sampling", "greedy"):
+        if online.relation != "none" and vars(online)[name] not in ("train", 0, False):
+            yield ("online", name), f"{name} needs relation: none, found {online.relation}. Set that, or remove {name}."
+    if online.overlong_buffer >= online.sampling.max_new_tokens:
+        text = (
+            f"found {online.overlong_buffer}, and answers have at most {online.sampling.max_new_tokens} tokens. Set it "
+            "below sampling.max_new_tokens."
+        )
+        yield ("online", "overlong_buffer"), text
     for name in ("relation", "train_on"):
         if vars(online.prompts)[name] != DataSpec.__dataclass_fields__[name].default:
             yield ("online", "prompts", name), f"answers of prompts are not read, so {name} says nothing. Remove it."
