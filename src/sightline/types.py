@@ -66,7 +66,9 @@ class Response:
     reward: float | None = None
     """Total reward; higher is better."""
     rewards: Mapping[str, float] = field(default_factory=dict)
-    """The named parts of the reward."""
+    """The named parts of the reward, before their weights."""
+    reward_error: str | None = None
+    """Why there is no reward: the part that failed, and how. None: nothing failed."""
     label: bool | None = None
     """Desirable or not, for unpaired methods (KTO)."""
     finish_reason: FinishReason | None = None
@@ -96,8 +98,7 @@ class Edge:
 class Group:
     """Prompts with their images, the responses that hang off them, and the relations between them.
 
-    SFT has one response, a preference two, a sampled group G. A group is never split across
-    ranks or micro-batches.
+    SFT has one response, a preference two, a sampled group G. A group is never split across ranks or micro-batches.
     """
 
     prompts: tuple[Prompt, ...]

@@ -232,6 +232,7 @@ _FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
         "rollout_logprobs": _NUMBERS,
         "reward": _NUMBER,
         "rewards": (_are_named_numbers, "an object of finite numbers"),
+        "reward_error": _STRING,
         "label": (_exactly(bool), "true or false"),
         "finish_reason": (lambda value: value in get_args(FinishReason), f"one of {get_args(FinishReason)}"),
         "policy_version": _INDEX,

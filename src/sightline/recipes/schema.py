@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from sightline.recipes.pictures import PictureSpec
+from sightline.recipes.rewards import RewardSpec
 
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
@@ -301,8 +302,12 @@ class OnlineSpec:
 
     prompts: DataSpec
     """Where the prompts come from; their responses are ignored."""
-    reward: str
-    """``scenes``, the run directory of a reward model, or ``package.module:Name`` of a reward."""
+    reward: RewardSpec
+    """``scenes``, the run directory of a reward model, or ``package.module:Name`` of a reward; or a mapping of named
+    terms whose weighted sum it is (``docs/rewards.md``): ``{objects: {world: scenes}, length: {weight: -0.1}}``."""
+    failed_rewards: Literal["drop", "stop"] = "drop"
+    """What becomes of an answer whose reward fails for good. ``drop``: it is left out, counted and told; ``stop``: the
+    run ends with an error, and goes on from its last checkpoint."""
     sampling: SamplingSpec = SamplingSpec(n=8)
     relation: Literal["best_worst", "ranked", "none"] = "best_worst"
     min_gap: float = Field(default=0.0, ge=0, le=1e9)

@@ -53,6 +53,12 @@ class RewardModelScorer:
         self._layout: LayoutName = settings.layout  # type: ignore[assignment]
         self._budget = batch_tokens
 
+    def look(self, group: Group) -> None:
+        """Raises:
+        DataError: facts that the reward model reads are missing.
+        """
+        self._read(replace(group, responses=(), edges=()))
+
     def reward(self, group: Group) -> Group:
         """The group with ``reward`` on every response that can be judged, and the same as ``rewards["model"]``.
 

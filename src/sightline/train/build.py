@@ -38,7 +38,7 @@ from sightline.models.score_head import LOADED_WITH, ScoreSettings
 from sightline.negatives.relate import VisualRelation, visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
-from sightline.rewards.base import load_reward
+from sightline.rewards.build import build_reward, check_prompts
 from sightline.rollouts.hf import HFEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
@@ -241,10 +241,12 @@ def build_source(
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
+    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens)
+    check_prompts(reward, groups)
     return OnlineSource(
         prompts=groups,
         engine=HFEngine(policy, render.renderer),
-        reward=load_reward(online.reward),
+        reward=reward,
         render=render,
         spec=online,
         sampler=sampler,
