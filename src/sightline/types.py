@@ -73,6 +73,9 @@ class Response:
     """``stop``: ended its turn; ``length``: cut at the limit; ``error``: no answer."""
     policy_version: int | None = None
     """Optimizer step of the policy that wrote it; None: not written by a policy."""
+    weight_versions: tuple[int, ...] | None = None
+    """Optimizer step of the weights that each token was sampled with, where the engine tells; None: those of
+    ``policy_version``. Needs ``tokens``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -199,6 +199,10 @@ def _are_tokens(value: Any) -> bool:
     return type(value) is list and bool(value) and all(map(_is_index, value))
 
 
+def _are_indices(value: Any) -> bool:
+    return type(value) is list and all(map(_is_index, value))
+
+
 def _are_numbers(value: Any) -> bool:
     return type(value) is list and all(map(_is_number, value))
 
@@ -232,6 +236,7 @@ _FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
         "label": (_exactly(bool), "true or false"),
         "finish_reason": (lambda value: value in get_args(FinishReason), f"one of {get_args(FinishReason)}"),
         "policy_version": _INDEX,
+        "weight_versions": (_are_indices, "a list of whole numbers, 0 or more"),
     },
     Edge: {
         "winner": _INDEX,
@@ -309,7 +314,9 @@ def _check_indices(group: Group) -> None:
 
 
 def _check_lengths(response: Response, where: str) -> None:
-    per_token = {"trained": response.trained, "rollout_logprobs": response.rollout_logprobs}
+    per_token = {
+        name: vars(response)[name] for name in ("trained", "rollout_logprobs", "weight_versions")
+    }
     for name, values in {**per_token, "weights": response.weights}.items():
         if values is not None and response.tokens is None:
             raise DataError(f"'{where}.{name}' is given without tokens", remedy="Add 'tokens', or remove it")

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sightline.recipes.engine import EngineSpec
+
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 """Of everything that is counted."""
@@ -307,6 +309,8 @@ class OnlineSpec:
     """Comparisons of pictures made from each comparison of answers; None: none."""
     steps_per_round: int = Field(default=1, ge=1, le=_MOST)
     """Optimizer steps on the groups of one round of sampling."""
+    engine: EngineSpec = EngineSpec()
+    """What samples the answers, and how it is checked against the trainer."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -38,7 +38,6 @@ from sightline.negatives.relate import VisualRelation, visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
 from sightline.rewards.base import load_reward
-from sightline.rollouts.hf import HFEngine
 from sightline.train.columns import (
     AdapterReference,
     CachedReference,
@@ -48,6 +47,7 @@ from sightline.train.columns import (
     fingerprint_weights,
     scored,
 )
+from sightline.train.engine import build_engine
 from sightline.train.lockstep import Lockstep
 from sightline.train.online import OnlineSource
 from sightline.train.run_folder import RunDirectory
@@ -239,9 +239,11 @@ def build_source(
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
+    engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
     return OnlineSource(
         prompts=groups,
-        engine=HFEngine(policy, render.renderer),
+        engine=engine,
+        update=engine.update,
         reward=load_reward(online.reward),
         render=render,
         spec=online,

@@ -18,7 +18,7 @@ from sightline.errors import DataError
 from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
 from sightline.rewards.base import Reward, reward_groups
-from sightline.rollouts.engine import RolloutEngine
+from sightline.rollouts.engine import CheckedEngine
 from sightline.train.source import Rendering, Taken, check_rows, rows_state
 from sightline.types import Group, Stat
 
@@ -49,6 +49,10 @@ class _Sampled:
     """None: no response left, or no edge (a tie)."""
 
 
+def _is_the_policy(version: int) -> None:
+    """For an engine that samples with the policy's own weights."""
+
+
 @dataclass(kw_only=True)
 class OnlineSource:
     """A round of sampling gives the groups of ``steps_per_round`` optimizer steps.
@@ -60,7 +64,7 @@ class OnlineSource:
 
     prompts: Sequence[Group]
     """One prompt each; their responses are ignored."""
-    engine: RolloutEngine
+    engine: CheckedEngine
     """Samples from the policy that is trained."""
     reward: Reward
     """Scores whole groups."""
@@ -77,6 +81,8 @@ class OnlineSource:
     """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
     whole: Callable[[], AbstractContextManager[None]] = nullcontext
     """Around the sampling of a round; every rank enters and leaves it."""
+    update: Callable[[int], None] = _is_the_policy
+    """Brings the policy to the engine as it is now, called by its version; every rank calls it before a round."""
     _round: int = -1
     _buffer: list[Group] = field(default_factory=list)
     _error: str = ""
@@ -138,6 +144,7 @@ class OnlineSource:
             mine = [replace(prompt, responses=(), edges=()) for prompt in asked]
             mine = [prompt for prompt in mine if self.render(prompt) is not None]
             with self.whole():
+                self.update(number * self.spec.steps_per_round)
                 generated = self._generate(mine, number, attempt)
             sampled = [self._relate(group) for group in self._score(generated)]
             stats = self._stats(sampled)

@@ -38,6 +38,7 @@ _OUR_FOLDERS = (
     "images",
     "negatives",
     "evaluation",
+    "rollout_adapters",
     "model",
     "best",
 )
@@ -84,6 +85,11 @@ class RunDirectory:
     def negatives(self) -> Path:
         """Made pictures: negatives of visual preferences, and white ones."""
         return self.path / "negatives"
+
+    @property
+    def rollout_adapters(self) -> Path:
+        """Adapters that rollout servers read; the last two are kept."""
+        return self.path / "rollout_adapters"
 
     @property
     def trackers(self) -> Path:
@@ -144,7 +150,8 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
 def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     """Settings that differ and would change the numbers of a run that goes on.
 
-    ``name``, ``output_dir``, ``evaluation``, what only concerns speed and logging, and ``data.on_bad_row`` may differ:
+    ``name``, ``output_dir``, ``evaluation``, where servers of ``online.engine`` are and how they are reached and
+    checked, what only concerns speed and logging, and ``data.on_bad_row`` may differ:
     a picture may be found damaged on the way. The length (``train.epochs``, ``train.max_steps``) may differ where the
     learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
     """
@@ -153,6 +160,7 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
     free |= {name for name in {**old, **new} if name.partition(".")[0] == "evaluation"}
+    free |= {name for name in {**old, **new} if name.startswith("online.engine.")} - {"online.engine.name"}
     names = [name for name in [*old, *(n for n in new if n not in old)] if name not in free]
     return [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if old.get(n) != new.get(n)]
 
