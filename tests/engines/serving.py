@@ -64,13 +64,14 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def command(model: Path, port: int, *more: str) -> list[str]:
+def command(model: Path, port: int) -> list[str]:
     return [
         str(ENVIRONMENT / "bin/python"), "-m", "vllm.entrypoints.cli.main", "serve", str(model),
         "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager",
         "--max-model-len", "512", "--block-size", "32", "--max-num-seqs", "16",
-        "--kv-cache-memory-bytes", str(128 << 20), "--enable-scale-out",
-        *more,
+        "--kv-cache-memory-bytes", str(128 << 20), "--enable-scale-out", "--served-model-name", "tiny",
+        "--enable-lora", "--max-lora-rank", "16", "--max-loras", "2",
+        "--weight-transfer-config", '{"backend": "sightline"}',
     ]  # fmt: skip
 
 
@@ -91,8 +92,8 @@ def environment(shims: Path) -> dict[str, str]:
 class Server:
     """A server that is started, killed and started again on one port."""
 
-    def __init__(self, model: Path, folder: Path, *more: str) -> None:
-        self.model, self.folder, self.more = model, folder, more
+    def __init__(self, model: Path, folder: Path) -> None:
+        self.model, self.folder = model, folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,7 +106,7 @@ class Server:
         shims = write_shims(self.folder / "shims")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command(self.model, self.port, *self.more),
+                command(self.model, self.port),
                 env=environment(shims), stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         if wait:
@@ -134,8 +135,8 @@ class Server:
 
 
 @contextmanager
-def serving(model: Path, folder: Path, *more: str) -> Iterator[Server]:
-    server = Server(model, folder, *more)
+def serving(model: Path, folder: Path) -> Iterator[Server]:
+    server = Server(model, folder)
     try:
         server.start()
         yield server

@@ -314,9 +314,7 @@ def _check_indices(group: Group) -> None:
 
 
 def _check_lengths(response: Response, where: str) -> None:
-    per_token = {
-        name: vars(response)[name] for name in ("trained", "rollout_logprobs", "weight_versions")
-    }
+    per_token = {name: vars(response)[name] for name in ("trained", "rollout_logprobs", "weight_versions")}
     for name, values in {**per_token, "weights": response.weights}.items():
         if values is not None and response.tokens is None:
             raise DataError(f"'{where}.{name}' is given without tokens", remedy="Add 'tokens', or remove it")

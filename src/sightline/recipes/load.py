@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
-from sightline.recipes.engine import engine_conflicts
+from sightline.recipes.engine_conflicts import engine_conflicts
 from sightline.recipes.low_memory import low_memory_conflicts
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source, shortened

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -149,29 +149,36 @@ class Servers:
                 except Unreachable as error:
                     self._note(server, str(error), faults)
                 except (Failed, Lacking) as error:
-                    gone_since, tries, server.version = None, tries + 1, None
-                    if isinstance(error, Failed):  # it may be about to end, and to be started again
-                        server.failed()
-                    if tries == TRIES * len(order):
-                        raise EngineError(
-                            f"{error} (tried {tries} times). Look at the log of the server, or leave it out of "
-                            "online.engine.urls"
-                        ) from error
+                    gone_since, tries = None, tries + 1
+                    _doubt(server, error, last=tries == TRIES * len(order))
                 else:
                     server.answered()
                     return made
-            now = time.monotonic()
-            gone_since = gone_since or now
-            if now - gone_since > self._patience:
-                raise EngineError(
-                    f"no engine answered for {self._patience:g} s ({'; '.join(faults.values()) or 'all are resting'}). "
-                    "Start the servers again, and then the same command: it goes on from the last checkpoint"
-                )
+            gone_since = gone_since or time.monotonic()
+            self._check_patience(time.monotonic() - gone_since, faults)
             time.sleep(0.05 if awake else 0.2)
+
+    def _check_patience(self, seconds: float, faults: Mapping[str, str]) -> None:
+        if seconds > self._patience:
+            raise EngineError(
+                f"no engine answered for {self._patience:g} s ({'; '.join(faults.values()) or 'all are resting'}). "
+                "Start the servers again, and then the same command: it goes on from the last checkpoint"
+            )
 
     def _note(self, server: Server, fault: str, faults: dict[str, str]) -> None:
         if not server.rest:
             others = f", the other {len(self.all) - 1} do its work" if len(self.all) > 1 else ""
             _log.warning("Engine does not answer%s: %s", others, fault)
         faults[server.url] = fault
+        server.failed()
+
+
+def _doubt(server: Server, error: Exception, *, last: bool) -> None:
+    """After an answer that shows that a server failed, or lacks what it was given: it gets it again."""
+    server.version = None
+    if last:
+        raise EngineError(
+            f"{error}, again and again. Look at the log of the server, or leave it out of online.engine.urls"
+        ) from error
+    if isinstance(error, Failed):  # it may be about to end, and to be started again
         server.failed()

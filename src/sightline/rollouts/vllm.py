@@ -1,8 +1,8 @@
 """Rollouts on servers of vLLM: ``vllm serve``, in environments of their own, over HTTP.
 
-Token ids in, token ids out: a prompt is written by our own template and tokenizer, with one placeholder per picture, and
-its pictures go along as the trainer sees them. The server puts the pictures' tokens in and answers with the prompt as
-it read it, which must be the trainer's, id by id. Placeholders are banned from answers by a bias of -100. The server
+Token ids in, token ids out: a prompt is written by our own template and tokenizer, with one placeholder per picture,
+and its pictures go along as the trainer sees them. The server puts the pictures' tokens in and answers with the prompt
+as it read it, which must be the trainer's, id by id. Placeholders are banned from answers by a bias of -100. The server
 reports log-probabilities of the raw logits (its default, ``--logprobs-mode raw_logprobs``): temperature 1, whole
 vocabulary, without that bias, which is what ``Policy`` scores.
 
@@ -76,8 +76,8 @@ class VLLMEngine:
     def generate(
         self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, on_progress: Progress | None = None
     ) -> list[Group]:
-        """See ``RolloutEngine.generate``; ``sampling.batch_size`` prompts are in flight at each server. An answer with a
-        banned token or a log-probability that is not finite has ``finish_reason`` ``error``.
+        """See ``RolloutEngine.generate``; ``sampling.batch_size`` prompts are in flight at each server. An answer with
+        a banned token or a log-probability that is not finite has ``finish_reason`` ``error``.
 
         Raises:
             EngineError: a server refuses, or reads a prompt in other tokens than the trainer; or none answers for too
@@ -204,5 +204,3 @@ def _of_one_prompt(group: Group) -> Group:
             remedy="Make a group of each prompt",
         )
     return group
-
-

@@ -108,7 +108,8 @@ class AdapterSync:
         if (fault := adapter_fault(policy)) is not None:
             raise RecipeError(f"online.engine.sync: adapter cannot send this policy: {fault}")
         self._policy, self._folder, self._ranks = policy, folder.absolute(), ranks or Alone()
-        self.version, self.model = 0, None
+        self.version = 0
+        self.model: str | None = None
         self._loaded: dict[str, list[str]] = {}
 
     def publish(self, version: int) -> None:
@@ -117,7 +118,7 @@ class AdapterSync:
             save_adapter(self._policy.model, POLICY, self._folder / name)
             for old in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)[: -self.KEPT]:
                 shutil.rmtree(old)
-        self.model: str | None = self._ranks.gather_objects(name)[0]
+        self.model = self._ranks.gather_objects(name)[0]
         self.version = version
 
     def bring(self, server: Server) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,10 +33,8 @@ from sightline.train.build import (
 )
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
-from sightline.train.engine import check_at_start
 from sightline.train.lockstep import Lockstep
 from sightline.train.metrics import Meter, MetricsFile, read_metrics
-from sightline.train.online import OnlineSource
 from sightline.train.optim import Schedule, build_optimizer
 from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
@@ -45,8 +42,6 @@ from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
 from sightline.train.source import Rendering, Source, tokens_fingerprint
 from sightline.types import Algorithm, Batch, Group, LayoutName, RenderedGroup
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -224,24 +219,11 @@ def open_session(
         )
         runtime.seed(recipe.seed + runtime.rank)
         session.restore(checkpoint)
-        _check_engine(session, rows.train)
         runtime.start_trackers(recipe.name, {"algorithm": str(recipe.algorithm), "model": recipe.model.path})
         yield session
     finally:
         source.close()
         runtime.close()
-
-
-def _check_engine(s: Session, prompts: Sequence[Group]) -> None:
-    """Refuses an online run whose engine and trainer disagree; every time it starts or goes on."""
-    if not isinstance(s.source, OnlineSource) or not s.source.spec.engine.check:
-        return
-    with s.runtime.whole(s.policy):
-        s.source.update(s.step)
-    found = check_at_start(s.source.engine, s.recipe, s.runtime, s.policy, s.render.renderer, prompts)
-    if s.runtime.is_main:
-        _log.info("%s", "; ".join(found.lines()))
-    found.refuse(s.source.spec.engine.max_kl)
 
 
 def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None:
