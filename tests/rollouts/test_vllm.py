@@ -72,7 +72,7 @@ def test_greedy_answers_are_those_of_transformers(model, servers, tmp_path):
         assert one == replace(other, responses=one.responses)
         for mine, yours in zip(one.responses, other.responses, strict=True):
             assert replace(mine, rollout_logprobs=None, weight_versions=None) == replace(yours, rollout_logprobs=None)
-            assert mine.rollout_logprobs == pytest.approx(yours.rollout_logprobs, abs=1e-5)
+            assert mine.rollout_logprobs == pytest.approx(yours.rollout_logprobs, abs=1e-4)
 
 
 def test_order_batches_and_servers_change_no_answer(llava, servers, tmp_path):
