@@ -184,7 +184,7 @@ class FakeServer:
         choices = [self._choice(model, prompt, pictures, params, k, copy.deepcopy(shape)) for k in range(params["n"])]
         return reply | {
             "model": name,
-            "prompt_token_ids": prompt,
+            "prompt_token_ids": prompt + [image] * (self.broken == "pads"),
             "mm_placeholders": {"image": spans} if spans else None,
             "choices": choices,
         }
@@ -198,7 +198,7 @@ class FakeServer:
         ids = made.pop("input_ids")
         made.pop("attention_mask")
         each = (ids == self.processor.image_token_id).sum().item() // len(decoded)  # all of one size in these tests
-        return made, iter([each + (self.broken == "pads")] * len(decoded))
+        return made, iter([each] * len(decoded))
 
     def _choice(self, model, prompt, pictures, params, number, choice):
         generator = torch.Generator().manual_seed(params["seed"] + number)
@@ -212,8 +212,6 @@ class FakeServer:
                 token = int(biased.argmax())
             else:
                 token = int(torch.multinomial((biased / params["temperature"]).softmax(-1), 1, generator=generator))
-            if self.broken == "placeholders":
-                token = self.processor.image_token_id
             tokens.append(token)
             content.append({"token_id": token, "logprob": float(raw.log_softmax(-1)[token]), "rank": 1})
             if token in params["stop_token_ids"]:
@@ -221,7 +219,7 @@ class FakeServer:
         ended = tokens[-1] in params["stop_token_ids"]
         return choice | {
             "index": number,
-            "token_ids": tokens,
+            "token_ids": [*tokens[:-1], self.processor.image_token_id] if self.broken == "placeholders" else tokens,
             "logprobs": {"content": content},
             "finish_reason": "stop" if ended else "length",
             "weight_versions": [{"version": self.version, "start": 0, "end": len(tokens)}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import sightline.models  # noqa: F401  (makes torchvision importable, so before transformers)
@@ -42,10 +43,10 @@ def save_served(family: str, folder: Path, **sizes: int) -> Path:
 
 def loaded(model: Path, *, lora: bool = False) -> tuple[Policy, Renderer]:
     """The trainer's side: the whole model, or LoRA on its language part."""
-    spec = ModelSpec(path=str(model))
+    spec = ModelSpec(path=str(model), layout="rows")
     if lora:
         parts = PartsSpec(language="lora", projector="frozen")
-        spec = ModelSpec(path=str(model), parts=parts, lora=LoraSpec(rank=4))
+        spec = replace(spec, parts=parts, lora=LoraSpec(rank=4))
     policy = load_policy(spec)
     return policy, Renderer(policy.processor, policy.family, limits=Limits.of(policy.config))
 

@@ -138,7 +138,7 @@ def test_the_command_checks_a_server_as_it_is_and_exits_with_1(recipe, llava, tm
         done = sightline("check", "engine", recipe, "--url", good.url)
         assert done.code == 0, done.err
         assert f"engine {good.url}" in done.out
-        done = sightline("check", "engine", recipe, "--url", bad.url)
+        done = sightline("check", "engine", recipe, "online.engine.max_kl=0.005", "--url", bad.url)
         assert done.code == 1 and "disagree" in done.err and "online.engine.check" in done.err
         bad.broken = "pads"
         done = sightline("check", "engine", recipe, "--url", bad.url)

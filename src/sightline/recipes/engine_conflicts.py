@@ -30,6 +30,11 @@ def engine_conflicts(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
             yield (*here, "urls", index), text
         elif url.rstrip("/") in (other.rstrip("/") for other in engine.urls[:index]):
             yield (*here, "urls", index), f"found {url!r} twice. Name each server once."
+    if (heat := recipe.online.sampling.temperature) > 2:
+        yield (
+            ("online", "sampling", "temperature"),
+            f"found {heat:g}, and vLLM takes 0 to 2. Lower it, or use name: hf.",
+        )
     if recipe.train.distribution == "fsdp":
         yield here, "servers get the weights of a policy that is whole. Set train.distribution to ddp, or name: hf."
     yield from _unsendable(recipe)

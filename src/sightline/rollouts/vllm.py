@@ -66,6 +66,7 @@ class VLLMEngine:
         # the server's processor writes what stands around a picture, as the trainer's own does
         self._encoder = ChatEncoder(renderer.processor)
         self._pictures: Recent[str] = Recent(_PICTURES, len)
+        self._context: dict[str, int] = {}
 
     def update(self, version: int) -> None:
         """From now on answers come from the policy as it is at this call, named ``version``. Every rank must call."""
@@ -100,13 +101,14 @@ class VLLMEngine:
     def read(self, group: Group) -> tuple[int, ...]:
         """See ``CheckedEngine.read``."""
         body = self._request(group, SamplingSpec(temperature=0, max_new_tokens=1), 0)
-        return tuple(self.servers.ask(lambda server: self._post(server, body))["prompt_token_ids"])
+        return tuple(self.servers.ask(lambda server: self._post(server, body, 0))["prompt_token_ids"])
 
     def _answer(self, group: Group, index: int, sampling: SamplingSpec, seed: int) -> tuple[Response, ...]:
         (prompt,) = self.renderer.render(_of_one_prompt(group)).prompts
         self._check_length(group, prompt, sampling)
         body = self._request(group, sampling, seed)
-        reply = self.servers.ask(lambda server: self._post(server, body), first=index)
+        most = len(prompt.tokens) + sampling.max_new_tokens
+        reply = self.servers.ask(lambda server: self._post(server, body, most), first=index)
         if tuple(reply["prompt_token_ids"]) != prompt.tokens:
             raise EngineError(differing(group, prompt.tokens, reply["prompt_token_ids"], self.renderer.placeholder))
         choices = sorted(reply["choices"], key=lambda choice: choice["index"])
@@ -143,10 +145,16 @@ class VLLMEngine:
         with server.lock:
             if server.version != self.sync.version:
                 self.sync.bring(server)
+                self._context[server.url] = server.get("/v1/models")["data"][0]["max_model_len"]
                 server.version = self.sync.version
 
-    def _post(self, server: Server, body: dict[str, Any]) -> Any:
+    def _post(self, server: Server, body: dict[str, Any], most: int) -> Any:
         self._hold(server)
+        if most > self._context[server.url]:  # it would cut the answer without a word
+            raise EngineError(
+                f"{server.url} takes {self._context[server.url]} tokens, and a prompt with its longest answer has "
+                f"{most}. Start it with a larger --max-model-len, or lower online.sampling.max_new_tokens"
+            )
         reply = server.post("/inference/v1/generate", body | {"model": self.sync.model})
         if any(choice["finish_reason"] not in ("stop", "length") for choice in reply["choices"]):
             raise Unreachable(f"{server.url}: the request was aborted")
