@@ -61,6 +61,7 @@ class FakeServer:
         """As after a restart: the model as it is on disk, no adapters."""
         self.model = AutoModelForImageTextToText.from_pretrained(self.folder, dtype=torch.float32).eval()
         self.version, self.paused, self.adapters = "default", False, dict[str, str]()
+        self.models = {"tiny": self.model}
         self.group: Group | None = None
         fake = self
 
@@ -125,6 +126,7 @@ class FakeServer:
 
     def v1_unload_lora_adapter(self, body):
         del self.adapters[body["lora_name"]]
+        self.models.pop(body["lora_name"], None)
         return RECORDED["adapter_unloaded"]["body"]
 
     def weight_info(self, body):
@@ -167,9 +169,9 @@ class FakeServer:
         name = body.get("model") or "tiny"
         if name != "tiny" and name not in self.adapters:
             raise Refused("no_model", nosuch=name)
-        model = self.model
-        if name != "tiny":
-            model = PeftModel.from_pretrained(copy.deepcopy(self.model), self.adapters[name]).eval()
+        if name not in self.models:
+            self.models[name] = PeftModel.from_pretrained(copy.deepcopy(self.model), self.adapters[name]).eval()
+        model = self.models[name]
         pictures, tokens = self._pictures(body.get("content_parts") or [])
         image = self.processor.image_token_id
         prompt: list[int] = []

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -254,3 +255,49 @@ def test_float32_weights_go_as_they_are(llava):
     assert "model.multi_modal_projector.linear_1.weight" in names and "lm_head.weight" in names
     assert all(value.dtype == torch.float32 for value in names.values())
     assert len(names) == len(list(policy.base.parameters()))
+
+
+@pytest.mark.parametrize("sync", ["adapter", "weights"])
+def test_two_ranks_ask_for_the_same_policy(llava, servers, tmp_path, sync):
+    """The main process writes or sends it, once; both sample from it."""
+    groups, running = prompts(tmp_path, 2), servers(llava)
+    barrier, box = threading.Barrier(2), [None, None]
+
+    class Ranks:
+        def __init__(self, rank):
+            self.rank = rank
+
+        def gather_objects(self, value):
+            box[self.rank] = value
+            barrier.wait(timeout=20)
+            gathered = list(box)
+            barrier.wait(timeout=20)
+            return gathered
+
+    def same():
+        torch.manual_seed(0)  # adapters start from random numbers
+        policy, renderer = loaded(llava, lora=sync == "adapter")
+        moved(policy, 1.0)
+        return policy, renderer
+
+    copies = [same(), same()]
+
+    def of_rank(rank):
+        (policy, renderer), own = copies[rank], Ranks(rank)
+        link = (
+            AdapterSync(policy, tmp_path / "adapters", own)
+            if sync == "adapter"
+            else WeightSync(policy, own, seconds=20)
+        )
+        asked = engine(policy, renderer, link, running)
+        for version in range(2):
+            asked.update(version)
+            assert checked(asked, policy, groups).largest < 1e-3
+            moved(policy, 1.0)
+        return asked.generate(groups, SAMPLING, seed=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(of_rank, (0, 1))
+    assert tokens(first) == tokens(second)
+    assert running[0].calls.count("/update_weights") == (2 if sync == "weights" else 0)
+    assert running[0].calls.count("/v1/load_lora_adapter") >= (2 if sync == "adapter" else 0)

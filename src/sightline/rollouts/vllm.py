@@ -71,8 +71,11 @@ class VLLMEngine:
     def update(self, version: int) -> None:
         """From now on answers come from the policy as it is at this call, named ``version``. Every rank must call."""
         self.sync.publish(version)
-        for number in range(len(self.servers.all)):  # one that does not answer now gets it when it is back
-            self.servers.ask(self._hold, first=number)
+        # the main process first, which alone sends weights; a server that does not answer gets them when it is back
+        if self.sync.ranks.rank == 0:
+            self._hold_all()
+        self.sync.ranks.gather_objects(None)
+        self._hold_all()
 
     def generate(
         self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, on_progress: Progress | None = None
@@ -139,6 +142,10 @@ class VLLMEngine:
 
     def _picture(self, path: str) -> str:
         return self._pictures.get(path, lambda: data_url(path))
+
+    def _hold_all(self) -> None:
+        for number in range(len(self.servers.all)):
+            self.servers.ask(self._hold, first=number)
 
     def _hold(self, server: Server) -> None:
         """Makes sure that the server holds the policy."""

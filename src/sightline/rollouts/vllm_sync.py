@@ -37,7 +37,7 @@ class Ranks(Protocol):
 class Alone:
     """One process."""
 
-    rank = 0
+    rank: int = 0
 
     def gather_objects(self, value: Any) -> list[Any]:
         return [value]
@@ -48,6 +48,7 @@ class Sync(Protocol):
 
     version: int
     """What was published last."""
+    ranks: Ranks
 
     @property
     def model(self) -> str | None:
@@ -73,6 +74,7 @@ class NoSync:
 
     version: int = 0
     model: None = None
+    ranks: Ranks = field(default_factory=Alone)
 
     def publish(self, version: int) -> None:
         self.version = version
@@ -107,18 +109,18 @@ class AdapterSync:
         """
         if (fault := adapter_fault(policy)) is not None:
             raise RecipeError(f"online.engine.sync: adapter cannot send this policy: {fault}")
-        self._policy, self._folder, self._ranks = policy, folder.absolute(), ranks or Alone()
+        self._policy, self._folder, self.ranks = policy, folder.absolute(), ranks or Alone()
         self.version = 0
         self.model: str | None = None
         self._loaded: dict[str, list[str]] = {}
 
     def publish(self, version: int) -> None:
         name = f"v{version:06d}-{self._fingerprint()}"
-        if self._ranks.rank == 0:
+        if self.ranks.rank == 0:
             save_adapter(self._policy.model, POLICY, self._folder / name)
             for old in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)[: -self.KEPT]:
                 shutil.rmtree(old)
-        self.model = self._ranks.gather_objects(name)[0]
+        self.model = self.ranks.gather_objects(name)[0]
         self.version = version
 
     def bring(self, server: Server) -> None:
@@ -174,8 +176,8 @@ class WeightSync:
         if policy.has_adapter:
             raise RecipeError("online.engine.sync: weights sends whole models, and this policy has an adapter. Set it "
                               "to adapter, or merge the adapter into the model first")  # fmt: skip
-        self._policy, self._ranks, self._seconds = policy, ranks or Alone(), seconds
-        self._run = self._ranks.gather_objects(secrets.token_hex(4))[0]  # another run's version 0 is not this one's
+        self._policy, self.ranks, self._seconds = policy, ranks or Alone(), seconds
+        self._run = self.ranks.gather_objects(secrets.token_hex(4))[0]  # another run's version 0 is not this one's
         self._lines: dict[str, _Line] = {}
         self._sending = threading.Lock()
         self.version = 0
@@ -195,7 +197,7 @@ class WeightSync:
         there = server.get("/weight_info")["weight_version"]
         if there == self._label:
             return
-        if self._ranks.rank != 0:
+        if self.ranks.rank != 0:
             raise Unreachable(f"{server.url}: the main process has not brought it the weights yet")
         with self._sending:
             line = self._lines.get(server.url)
