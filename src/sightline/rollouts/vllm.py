@@ -70,6 +70,7 @@ class VLLMEngine:
 
     def update(self, version: int) -> None:
         """From now on answers come from the policy as it is at this call, named ``version``. Every rank must call."""
+        self.sync.ranks.gather_objects(None)  # no rank still waits for answers of the version before
         self.sync.publish(version)
         # the main process first, which alone sends weights; a server that does not answer gets them when it is back
         if self.sync.ranks.rank == 0:
