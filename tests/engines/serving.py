@@ -7,6 +7,7 @@ AVX512). Both are put on ``PYTHONPATH``, together with Sightline itself, whose p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -97,12 +98,14 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
 
     @property
     def log(self) -> Path:
         return self.folder / "server.log"
 
     def start(self, *, wait: bool = True) -> None:
+        self.starts += 1
         shims = write_shims(self.folder / "shims")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -123,10 +126,18 @@ class Server:
                 time.sleep(1)
         raise TimeoutError(self.tail())
 
+    def revive(self) -> None:
+        """Waits until it ends, and starts it again: what an operator's supervisor does."""
+        if self._process is not None:
+            self._process.wait()
+            self.stop()
+        self.start()
+
     def stop(self) -> None:
         """Kills the server and its children at once."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process = None
 
