@@ -98,14 +98,12 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
-        self.starts = 0
 
     @property
     def log(self) -> Path:
         return self.folder / "server.log"
 
     def start(self, *, wait: bool = True) -> None:
-        self.starts += 1
         shims = write_shims(self.folder / "shims")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -125,13 +123,6 @@ class Server:
             except (urllib.error.URLError, OSError):
                 time.sleep(1)
         raise TimeoutError(self.tail())
-
-    def revive(self) -> None:
-        """Waits until it ends, and starts it again: what an operator's supervisor does."""
-        if self._process is not None:
-            self._process.wait()
-            self.stop()
-        self.start()
 
     def stop(self) -> None:
         """Kills the server and its children at once."""

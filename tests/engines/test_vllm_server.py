@@ -6,7 +6,6 @@ prompts are longer: what it keeps wrongly shows.
 
 import json
 import os
-import threading
 import time
 from dataclasses import replace
 
@@ -217,24 +216,6 @@ def test_a_killed_server_loses_nothing(server, groups, tmp_path):
     assert [[r.weight_versions[0] for r in group.responses] for group in answered] == [[3] * 4] * 4
     batch = score_batch(policy, [renderer.render(group) for group in answered], "rows")
     torch.testing.assert_close(batch.rollout_logprobs, batch.old_logprobs, atol=1e-3, rtol=0)
-
-
-def test_an_engine_that_dies_by_itself_is_survived(server, groups):
-    """Trap 3: weights read again by RPC, without a reset of the caches, kill the engine at the next picture that it
-    has in its cache. Sightline never asks for that; here it stands for every engine that ends with status 500."""
-    if "qwen" in str(server.model):
-        pytest.skip("one family is enough: it takes a start of the server")
-    policy, renderer = loaded(server.model)
-    asked = engine(server, policy, renderer, NoSync(), patience=400)
-    whole = asked.generate(groups, SAMPLING, seed=7)
-    link = asked.servers.all[0]
-    link.post("/collective_rpc", {"method": "reload_weights"})
-    revived = threading.Thread(target=server.revive, daemon=True)
-    revived.start()
-    again = asked.generate(groups, SAMPLING, seed=7)
-    revived.join(timeout=1)
-    assert [[r.tokens for r in g.responses] for g in again] == [[r.tokens for r in g.responses] for g in whole]
-    assert server.starts > 1
 
 
 @pytest.mark.parametrize("sync", ["adapter", "weights"])

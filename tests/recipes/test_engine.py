@@ -52,6 +52,7 @@ def test_a_recipe_with_servers_is_written_and_read_back(tmp_path):
         (VLLM | {"urls": ["http://a:1", "http://a:1/"]}, (), "twice"),
         (VLLM | {"timeout": 0}, (), "a value > 0"),
         (VLLM | {"max_kl": -1}, (), "a value > 0"),
+        (VLLM, ("online.replay=samples.jsonl",), "no engine is asked"),
         (VLLM, ("online.sampling.temperature=3.0",), "found 3, and vLLM takes 0 to 2"),
         (VLLM, ("train.distribution=fsdp",), "Set train.distribution to ddp"),
         (VLLM, ("model.parts.projector=full",), "model.parts.projector is trained whole"),

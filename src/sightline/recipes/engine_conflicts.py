@@ -17,6 +17,8 @@ def engine_conflicts(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     if recipe.online is None:
         return
     engine, here = recipe.online.engine, ("online", "engine")
+    if recipe.online.replay is not None and engine != EngineSpec():
+        yield here, "online.replay gives the answers, and no engine is asked. Remove online.engine, or replay."
     if engine.name == "hf":
         for name in (name for name in _OF_VLLM if vars(engine)[name] != vars(EngineSpec())[name]):
             yield (*here, name), f"{name} is an option of name: vllm, found name: hf. Remove it."

@@ -20,6 +20,7 @@ from sightline.data.augment import Reader, resolved
 from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
+from sightline.data.schema import read_groups
 from sightline.data.validate import (
     BAD_ROWS,
     Checks,
@@ -38,6 +39,7 @@ from sightline.negatives.relate import VisualRelation, visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
 from sightline.rewards.base import load_reward
+from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
     AdapterReference,
     CachedReference,
@@ -252,6 +254,7 @@ def build_source(
         samples=run.samples,
         visual=visual,
         whole=partial(runtime.whole, policy),
+        replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )
 
 
