@@ -33,8 +33,8 @@ RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text(encodi
 class Refused(Exception):
     """Answered as the real server answered ``RECORDED[name]``."""
 
-    def __init__(self, name: str, **words: str) -> None:
-        self.status, body = RECORDED[name]["status"], copy.deepcopy(RECORDED[name]["body"])
+    def __init__(self, name: str, *, status: int = 0, **words: str) -> None:
+        self.status, body = status or RECORDED[name]["status"], copy.deepcopy(RECORDED[name]["body"])
         for old, new in words.items():
             body["error"]["message"] = body["error"]["message"].replace(old, new)
         self.body = body
@@ -47,7 +47,8 @@ class FakeServer:
         self.folder, self.calls = model, list[str]()
         self.processor = AutoProcessor.from_pretrained(model)
         self.broken = ""
-        """Fault to show: ``hangs``, ``pads`` (pictures of one token too many), ``placeholders``."""
+        """Fault to show: ``hangs``, ``fails`` (status 500), ``pads`` (a picture of one token too many),
+        ``placeholders``."""
         self._lock = threading.Lock()
         self._http: ThreadingHTTPServer | None = None
         self.port = 0
@@ -104,6 +105,8 @@ class FakeServer:
         if self.broken == "hangs":
             threading.Event().wait(30)
         if route == "/inference/v1/generate":
+            if self.broken == "fails":
+                raise Refused("no_model", status=500)
             while self.paused:  # as the real one: the request waits
                 time.sleep(0.01)
             with self._lock:

@@ -177,6 +177,19 @@ def test_a_server_that_hangs_is_left_alone(llava, servers, tmp_path):
     assert tokens(asked.generate(groups, SAMPLING, seed=5)) == tokens(whole)
 
 
+def test_a_server_that_fails_is_asked_again_and_not_for_ever(llava, servers, tmp_path):
+    policy, renderer = loaded(llava)
+    groups, running = prompts(tmp_path, 1), servers(llava)
+    asked = engine(policy, renderer, NoSync(), running)
+    whole = asked.generate(groups, SAMPLING, seed=5)
+    running[0].broken = "fails"
+    threading.Timer(0.8, lambda: setattr(running[0], "broken", "")).start()
+    assert tokens(asked.generate(groups, SAMPLING, seed=5)) == tokens(whole)
+    running[0].broken = "fails"
+    with pytest.raises(EngineError, match=r"no engine answered for 1 s .*answered 500"):
+        asked.generate(groups, SAMPLING, seed=5)
+
+
 def test_a_prompt_read_otherwise_is_refused(llava, servers, tmp_path):
     policy, renderer = loaded(llava)
     groups, running = prompts(tmp_path), servers(llava)

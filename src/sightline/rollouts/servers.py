@@ -149,7 +149,7 @@ class Servers:
                 except Unreachable as error:
                     self._note(server, str(error), faults)
                 except (Failed, Lacking) as error:
-                    gone_since, tries = None, tries + 1
+                    gone_since, tries, faults[server.url] = None, tries + 1, str(error)
                     _doubt(server, error, last=tries == TRIES * len(order))
                 else:
                     server.answered()
