@@ -39,7 +39,7 @@ def engine(
 
     With `--url` nothing is sent to the server: it must serve the model of the recipe as training finds it.
 
-    Example: `sightline check engine recipes/online_dpo_scenes.yaml --url http://127.0.0.1:8000`
+    Example: `sightline check engine recipes/dpo_online_scenes.yaml --url http://127.0.0.1:8000`
     """
     resolved = load_recipe(recipe, overrides or ())
     online = resolved.online

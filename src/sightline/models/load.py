@@ -26,6 +26,7 @@ from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
 from sightline.models.policy import Policy, base_name
 from sightline.models.precision import in_float32
 from sightline.models.quantized import check_quantization, keep_gradients, quantise
+from sightline.models.recurrence import follow_trees
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
 from sightline.models.weights import WEIGHED, check_adapter, check_layout, check_size, check_weights
@@ -64,6 +65,8 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         **WEIGHED,
     )
     check_weights(spec.path, found, family.unused(config))
+    family = follow_trees(model, family)
+    family.check_layout(spec.layout)
     check_decoder(Policy(model, processor, family), spec.path)
     if spec.gradient_checkpointing:
         checkpoint_activations(model)
