@@ -62,3 +62,7 @@ class MissingExtra(SightlineError, ImportError):
 
 class DivergenceError(SightlineError, ArithmeticError):
     """The loss or a gradient became infinite or not a number."""
+
+
+class EngineError(SightlineError, ConnectionError):
+    """A rollout engine refuses what it is asked, or is not there for longer than the run may wait."""

@@ -44,7 +44,7 @@ MAY_IMPORT = {
 FENCED = {
     "accelerate": ("train/runtime.py",),
     "deepspeed": ("train/runtime.py",),
-    "vllm": ("rollouts/vllm.py",),
+    "vllm": ("rollouts/vllm_plugin.py",),
     "transformers": ("models/", "data/render.py", "rollouts/hf.py", "rewards/clip.py", "rewards/model.py"),
     "peft": ("models/", "data/render.py", "rollouts/hf.py", "rewards/clip.py", "rewards/model.py"),
     "torchvision": ("models/",),

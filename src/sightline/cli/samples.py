@@ -169,8 +169,8 @@ def _scorer(reward: str, batch_tokens: int, loaded: Mapping[str, str | None]) ->
     if terms is not None:
         if given := [name.replace("_", "-") for name, value in loaded.items() if value is not None]:
             raise RecipeError(
-                f"--{given[0]} is for one reward model, and --reward names terms. Leave it out; what to do about missing "
-                "facts is written under the term of the model (missing_facts)."
+                f"--{given[0]} is for one reward model, and --reward names terms. Leave it out; what to do about "
+                "missing facts is written under the term of the model (missing_facts)."
             )
         return _sum_of(terms)
     if reward in BUILT_IN or not Path(reward).is_dir():

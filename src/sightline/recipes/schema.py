@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sightline.recipes.engine import EngineSpec
+from sightline.recipes.evaluation import EvaluationSpec
 from sightline.recipes.pictures import PictureSpec
 from sightline.recipes.rewards import RewardSpec
 
@@ -337,43 +339,8 @@ class OnlineSpec:
     """A ``samples.jsonl``: its answers and rewards are taken in place of sampled ones. To a prompt those of the same
     policy version; from a file without that version, those of its k-th appearance in epoch k. Prompts that it lacks are
     left out and counted."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class BenchSpec:
-    """One benchmark that is answered and graded during training."""
-
-    bench: str
-    """Name as in ``sightline eval list``, or ``package.module:INSTANCE``. One that needs no judge."""
-    data: str
-    """Folder of its questions and pictures."""
-    protocol: str | None = None
-    """How answers are graded; None: official."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The benchmark's own."""
-    only: tuple[str, ...] = ()
-    """Categories that are asked (``[generative]`` of AMBER); empty: all."""
-    max_new_tokens: int | None = Field(default=None, ge=1, le=_MOST)
-    """None: the protocol's."""
-    metrics: tuple[str, ...] = ()
-    """Figures to log, as ``bench/BENCH/METRIC``; empty: all."""
-    selects: bool = False
-    """True: these questions are held out to choose a checkpoint by, and are no result to report."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class EvaluationSpec:
-    """Benchmarks during training, and which checkpoint is kept as the best."""
-
-    every: int = Field(default=100, ge=1, le=_MOST)
-    """Optimizer steps between two evaluations; the last step is always evaluated."""
-    benches: tuple[BenchSpec, ...] = ()
-    batch_size: int = Field(default=32, ge=1, le=_MOST)
-    """Questions generated together on each process. Changes no answer."""
-    best: str = "auto"
-    """Logged metric whose best step is kept in ``<output_dir>/best``: ``eval/loss``, another one of ``data.eval``, or
-    ``bench/BENCH/METRIC`` of a benchmark that ``selects``. auto: ``eval/loss`` where there is ``data.eval``,
-    otherwise none. none: nothing is kept."""
+    engine: EngineSpec = EngineSpec()
+    """What samples the answers, and how it is checked against the trainer."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

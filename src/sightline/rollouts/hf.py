@@ -92,6 +92,13 @@ class HFEngine:
         length = int(samples.lengths[0])
         return self._response(samples.tokens[0].tolist()[:length], samples.logprobs[0].tolist()[:length])
 
+    def read(self, group: Group) -> tuple[int, ...]:
+        """See ``CheckedEngine.read``."""
+        return self.renderer.render(replace(group, responses=(), edges=())).prompts[0].tokens
+
+    def update(self, version: int) -> None:
+        """It is the policy: there is nothing to bring."""
+
     def _answer(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Group]:
         rendered = [self.renderer.render(group) for group in groups]
         self._check_length(rendered, sampling)

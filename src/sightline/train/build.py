@@ -39,7 +39,6 @@ from sightline.negatives.relate import VisualRelation, visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
 from sightline.rewards.build import build_reward, check_prompts
-from sightline.rollouts.hf import HFEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
     AdapterReference,
@@ -50,6 +49,7 @@ from sightline.train.columns import (
     fingerprint_weights,
     scored,
 )
+from sightline.train.engine import build_engine
 from sightline.train.lockstep import Lockstep
 from sightline.train.online import OnlineSource
 from sightline.train.run_folder import RunDirectory
@@ -243,9 +243,11 @@ def build_source(
         visual.check(groups)
     reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens)
     check_prompts(reward, groups)
+    engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
     return OnlineSource(
         prompts=groups,
-        engine=HFEngine(policy, render.renderer),
+        engine=engine,
+        update=engine.update,
         reward=reward,
         render=render,
         spec=online,

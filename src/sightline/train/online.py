@@ -18,7 +18,7 @@ from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
 from sightline.rewards.base import Reward, score_groups
 from sightline.rewards.length import soft_overlong
-from sightline.rollouts.engine import RolloutEngine
+from sightline.rollouts.engine import CheckedEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.rollout_stats import Sampled, all_equal, round_stats, sampled_stats
 from sightline.train.source import Rendering, RoundColumns, Taken, check_rows, rows_state
@@ -41,6 +41,10 @@ class Ranks(Protocol):
     def gather_objects(self, value: Any) -> list[Any]: ...
 
 
+def _is_the_policy(version: int) -> None:
+    """For an engine that samples with the policy's own weights."""
+
+
 @dataclass(kw_only=True)
 class OnlineSource:
     """A round of sampling gives the groups of ``steps_per_round`` optimizer steps, taken ``inner_epochs`` times.
@@ -52,7 +56,7 @@ class OnlineSource:
 
     prompts: Sequence[Group]
     """One prompt each; their responses are ignored."""
-    engine: RolloutEngine
+    engine: CheckedEngine
     """Samples from the policy that is trained."""
     reward: Reward
     """Scores whole groups."""
@@ -71,6 +75,8 @@ class OnlineSource:
     """Around the sampling of a round; every rank enters and leaves it."""
     replay: Replay | None = None
     """Gives the answers in the place of ``engine``."""
+    update: Callable[[int], None] = _is_the_policy
+    """Brings the policy to the engine as it is now, called by its version; every rank calls it before a round."""
     _round: int = -1
     _buffer: list[Group] = field(default_factory=list)
     _ahead: list[list[Group]] = field(default_factory=list)
@@ -202,6 +208,8 @@ class OnlineSource:
         mine = [replace(self.prompts[index], responses=(), edges=()) for index in indices]
         mine = [prompt for prompt in mine if self.render(prompt) is not None]
         with self.whole():
+            if self.replay is None:
+                self.update(version)
             generated = self._answered(mine, number, attempt, version)
         return [self._relate(group) for group in self._score(generated)]
 

@@ -40,6 +40,7 @@ _OUR_FOLDERS = (
     "images",
     "negatives",
     "evaluation",
+    "rollout_adapters",
     "model",
     "best",
 )
@@ -100,6 +101,11 @@ class RunDirectory:
         return self.path / "negatives"
 
     @property
+    def rollout_adapters(self) -> Path:
+        """Adapters that rollout servers read; the last two are kept."""
+        return self.path / "rollout_adapters"
+
+    @property
     def trackers(self) -> Path:
         return self.path / "trackers"
 
@@ -158,9 +164,10 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
 def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     """Settings that differ and would change the numbers of a run that goes on.
 
-    ``name``, ``output_dir``, ``evaluation``, what only concerns speed and logging, where services are and how long they
-    are waited for, ``online.failed_rewards``, and ``data.on_bad_row`` may differ: a picture may be found damaged on the
-    way. The length (``train.epochs``, ``train.max_steps``) may differ where the
+    ``name``, ``output_dir``, ``evaluation``, what only concerns speed and logging, where services and servers of
+    ``online.engine`` are, how they are reached and checked and how long they are waited for, ``online.failed_rewards``,
+    and ``data.on_bad_row`` may differ: a picture may be found damaged on the way. The length (``train.epochs``,
+    ``train.max_steps``) may differ where the
     learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
     """
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
@@ -171,6 +178,7 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     for name, term in terms.items():
         free |= {f"online.reward.{name}.{field}" for field in _FREE_TERMS.get(term.kind, ())}
     free |= {name for name in {**old, **new} if name.partition(".")[0] == "evaluation"}
+    free |= {name for name in {**old, **new} if name.startswith("online.engine.")} - {"online.engine.name"}
     names = [name for name in [*old, *(n for n in new if n not in old)] if name not in free]
     return [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if old.get(n) != new.get(n)]
 
