@@ -27,12 +27,13 @@ from sightline.models.precision import Masters, save_model
 from sightline.models.rope import steady_length
 from sightline.models.rows import rows_hidden
 from sightline.models.score_head import ScoreHead
+from sightline.models.value_head import VALUE, ValueHead
 from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
 PARTS = ("language", "projector", "vision")
 Attention = Literal["auto", "dense", "segments", "gather", "merge"]
-_HEAD = "score_head."
+_HEAD, _VALUE_HEAD = "score_head.", "value_head."
 _MODEL = "model."
 
 
@@ -50,6 +51,7 @@ class Policy(nn.Module):
         *,
         attention: Attention = "auto",
         score_head: ScoreHead | None = None,
+        value_head: ValueHead | None = None,
         base_model: BaseModel | None = None,
         start_adapter: str | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Policy(nn.Module):
             attention: form of the layouts ``packed`` and ``tree`` (``attention_plan``); ``auto``: what the device and
                 the batch suggest.
             score_head: for a reward model.
+            value_head: for PPO's critic.
             base_model: what an adapter is saved with, so that it is not loaded onto another model.
             start_adapter: fingerprint of the adapter that was loaded; None: none, or a new one, which changes nothing.
         """
@@ -70,6 +73,7 @@ class Policy(nn.Module):
         self.family = family
         self.attention = attention
         self.score_head = score_head
+        self.value_head = value_head
         self.base_model = base_model
         self.start_adapter = start_adapter
         self._reference: str | None = None
@@ -107,17 +111,20 @@ class Policy(nn.Module):
         return self.family.part_of(base_name(name))
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters of each part, by name. The score head counts as language."""
+        """Trainable parameters of each part, by name. Score head and value head count as language."""
         parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 parts[self.part_of(name)].append((name, parameter))
-        parts["language"] += self._trained_head()
+        parts["language"] += self._trained_heads()
         return parts
 
-    def _trained_head(self) -> list[tuple[str, nn.Parameter]]:
-        named = self.score_head.named_parameters() if self.score_head is not None else ()
-        return [(f"{_HEAD}{name}", parameter) for name, parameter in named if parameter.requires_grad]
+    def _trained_heads(self) -> list[tuple[str, nn.Parameter]]:
+        heads = ((_HEAD, self.score_head), (_VALUE_HEAD, self.value_head))
+        named = [
+            (f"{prefix}{name}", p) for prefix, head in heads if head is not None for name, p in head.named_parameters()
+        ]
+        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
 
     @property
     def sees_frozen(self) -> bool:
@@ -153,8 +160,8 @@ class Policy(nn.Module):
 
         Args:
             batch: on the device of the model.
-            heads: what to compute: ``logprobs`` [N], ``entropy`` and ``collision`` [N] (no gradient), ``reward`` [R]
-                (score head).
+            heads: what to compute: ``logprobs`` [N], ``entropy`` and ``collision`` [N] (no gradient), ``values`` [N]
+                (value head, under its own adapter where it has one), ``reward`` [R] (score head).
             reference: score as training found the policy, without gradient or dropout: with its adapters off, or
                 with the adapter that it started from (:meth:`keep_reference`).
 
@@ -164,14 +171,12 @@ class Policy(nn.Module):
         Raises:
             UnsupportedError: a head this model does not have, or a reference without adapters.
         """
-        scores = self.score_head is not None and not reference
-        own = {"logprobs", "entropy", "collision"} | ({"reward"} if scores else set())
-        if unknown := heads - own:
-            what = "reference" if reference else "policy"
-            raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
-        logprobs = entropy = collision = score = None
+        self._check_heads(heads, reference)
+        logprobs = entropy = collision = values = score = None
         with self.autocast(), self.as_reference() if reference else nullcontext():
             hidden = self._reached(self.hidden(batch))
+            if "values" in heads:
+                values = self._values(batch, hidden)
             if heads & {"logprobs", "entropy"}:
                 logprobs, entropy = self._logprobs(hidden[batch.source], batch.target, "entropy" in heads)
             if "collision" in heads:
@@ -179,7 +184,24 @@ class Policy(nn.Module):
             if "reward" in heads:
                 assert self.score_head is not None
                 score = self.score_head(hidden[batch.last])
-        return Scores(logprobs=logprobs, entropy=entropy, collision=collision, reward=score)
+        return Scores(logprobs=logprobs, entropy=entropy, collision=collision, values=values, reward=score)
+
+    def _check_heads(self, heads: frozenset[Head], reference: bool) -> None:
+        own = {"logprobs", "entropy", "collision"}
+        if not reference:
+            own |= {"reward"} if self.score_head is not None else set()
+            own |= {"values"} if self.value_head is not None else set()
+        if unknown := heads - own:
+            what = "reference" if reference else "policy"
+            raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
+
+    def _values(self, batch: Batch, hidden: Tensor) -> Tensor:
+        critic = self.value_head
+        assert critic is not None
+        if critic.adapter is None:
+            return critic(hidden[batch.source])
+        with switched(self.model, critic.adapter):
+            return critic(self.hidden(batch)[batch.source])
 
     def _logprobs(self, hidden: Tensor, target: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
         linear = plain_linear(self.base.get_output_embeddings())
@@ -313,7 +335,7 @@ class Policy(nn.Module):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Trainable parameters by name: all that a checkpoint of this run must hold."""
-        named = [*self.model.named_parameters(), *self._trained_head()]
+        named = [*self.model.named_parameters(), *self._trained_heads()]
         return {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
@@ -340,19 +362,23 @@ class Policy(nn.Module):
 
     def save(self, directory: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Writes what others can load: a transformers folder, or a PEFT adapter folder, each with its processor,
-        and beside them the score head of a reward model.
+        and beside them the score head of a reward model; the critic goes into a folder inside.
 
         Args:
             directory: made if need be.
             state: the tensors of ``state_dict()`` to write, where those of this module are not whole; None: its own.
         """
         own = None if state is None else {n.removeprefix(_MODEL): v for n, v in state.items() if n.startswith(_MODEL)}
-        save_model(self.model, directory, own, self.masters, adapter=POLICY if self.has_adapter else None)
+        critic = self.value_head
+        named = [POLICY, *([] if critic is None or critic.adapter is None else [critic.adapter])]
+        save_model(self.model, directory, own, self.masters, adapters=named if self.has_adapter else ())
         self.processor.save_pretrained(directory)
         if self.has_adapter and self.base_model is not None:
             self.base_model.save(directory)
         if self.score_head is not None:
             self.score_head.save(directory, None if state is None else state[f"{_HEAD}weight"])
+        if critic is not None:
+            critic.save(directory / VALUE, state)
 
 
 def _no_adapter() -> UnsupportedError:
