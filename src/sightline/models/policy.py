@@ -51,7 +51,6 @@ class Policy(nn.Module):
         *,
         attention: Attention = "auto",
         score_head: ScoreHead | None = None,
-        value_head: ValueHead | None = None,
         base_model: BaseModel | None = None,
         start_adapter: str | None = None,
     ) -> None:
@@ -63,7 +62,6 @@ class Policy(nn.Module):
             attention: form of the layouts ``packed`` and ``tree`` (``attention_plan``); ``auto``: what the device and
                 the batch suggest.
             score_head: for a reward model.
-            value_head: for PPO's critic.
             base_model: what an adapter is saved with, so that it is not loaded onto another model.
             start_adapter: fingerprint of the adapter that was loaded; None: none, or a new one, which changes nothing.
         """
@@ -73,7 +71,8 @@ class Policy(nn.Module):
         self.family = family
         self.attention = attention
         self.score_head = score_head
-        self.value_head = value_head
+        self.value_head: ValueHead | None = None
+        """PPO's critic, put here before training."""
         self.base_model = base_model
         self.start_adapter = start_adapter
         self._reference: str | None = None
