@@ -25,7 +25,7 @@ def test_a_mean_is_over_all_units_not_over_means():
     meter = Meter(torch.device("cpu"))
     meter.add({"accuracy": stat(3.0, 3)})
     meter.add({"accuracy": stat(0.0, 1)})
-    figures = meter.reduce(Ranks({"accuracy": (1.0, 4.0), "only there": (6.0, 2.0)}))
+    figures = meter.reduce(Ranks({"accuracy": (1.0, 4.0, "mean"), "only there": (6.0, 2.0, "mean")}))
     assert figures == {"accuracy": 0.5, "only there": 3.0}  # a mean of means would give (1 + 0 + 1/4) / 3
     assert meter.reduce(Ranks()) == {}
 

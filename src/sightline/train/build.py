@@ -20,6 +20,7 @@ from sightline.data.augment import Reader, resolved
 from sightline.data.load import Account, load_dataset_spec, load_prompts
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
+from sightline.data.schema import read_groups
 from sightline.data.validate import (
     BAD_ROWS,
     Checks,
@@ -39,6 +40,7 @@ from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
 from sightline.rewards.base import load_reward
 from sightline.rollouts.hf import HFEngine
+from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
     AdapterReference,
     CachedReference,
@@ -250,6 +252,7 @@ def build_source(
         samples=run.samples,
         visual=visual,
         whole=partial(runtime.whole, policy),
+        replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )
 
 

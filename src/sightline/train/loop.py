@@ -22,7 +22,16 @@ from sightline.progress import Progress
 from sightline.recipes.schema import Recipe
 from sightline.train.looking import begin as begin_looking
 from sightline.train.metrics import figures_of
-from sightline.train.passes import Pass, check_compared, count_units, fill, plan_passes, survey, weighted_sum
+from sightline.train.passes import (
+    Pass,
+    check_compared,
+    count_units,
+    fill,
+    plan_passes,
+    prepare_round,
+    survey,
+    weighted_sum,
+)
 from sightline.train.report import check_finite, check_weights, note, report
 from sightline.train.run_folder import mark_model, model_step
 from sightline.train.session import Session, open_session
@@ -130,7 +139,10 @@ def train_step(s: Session) -> None:
     """One optimizer step."""
     began = time.monotonic()
     with s.runtime.autocast():  # a source may sample from the policy
-        taken = s.source.take(s.step)
+        begins = s.source.begin(s.step)
+    if begins and s.algorithm.rounds:
+        s.source.keep(prepare_round(s))
+    taken = s.source.take(s.step)
     passes = plan_passes(s, taken)
     counts = count_units(s, passes)
     survey(s, passes)

@@ -178,7 +178,7 @@ def open_session(
     Raises:
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
     """
-    algorithm = build_algorithm(recipe.algorithm)
+    algorithm = _algorithm(recipe)
     recipe = with_reference(recipe, algorithm)
     run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
@@ -210,7 +210,7 @@ def open_session(
             source=source,
             render=render,
             held_out=rows.held_out,
-            columns=Columns(algorithm.needs, reference, policy),
+            columns=Columns(_needed(recipe, algorithm), reference, policy),
             lockstep=Lockstep.of(runtime, renderer),
             meter=Meter(runtime.device),
             benchmarks=benchmarks,
@@ -224,6 +224,18 @@ def open_session(
     finally:
         source.close()
         runtime.close()
+
+
+def _algorithm(recipe: Recipe) -> Algorithm:
+    algorithm, online = build_algorithm(recipe.algorithm), recipe.online
+    return algorithm if online is None else algorithm.for_answers(online.sampling.max_new_tokens)
+
+
+def _needed(recipe: Recipe, algorithm: Algorithm) -> frozenset[str]:
+    """Columns to fill: where a round has several steps, the policy before the first of them is kept."""
+    online = recipe.online
+    several = online is not None and online.steps_per_round * online.inner_epochs > 1
+    return algorithm.needs | ({"old_logprobs"} if algorithm.rounds and several else set())
 
 
 def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None:
