@@ -373,8 +373,17 @@ class Algorithm:
     answers: int = 1
     """Least answers to a prompt that it can learn from."""
 
+    critic_warmup: int = 0
+    """First optimizer steps in which nothing but the value head, and its adapter, is trained."""
+    moving: tuple[str, ...] = ()
+    """Fields that ``after_round`` may change: they are kept in checkpoints."""
+
     def for_answers(self, longest: int) -> Algorithm:
         """The same algorithm for answers of at most so many tokens."""
+        return self
+
+    def after_round(self, batches: Sequence[Batch], counted: Sequence[bool], world: World) -> Algorithm:
+        """The algorithm for the next round, from what ``prepare_step`` gave for this one."""
         return self
 
     def prepare(self, batch: Batch, world: World) -> Batch:

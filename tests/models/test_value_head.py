@@ -94,7 +94,7 @@ def test_a_critic_starts_at_zero_and_counts_as_trained(tiny: dict[str, Path], pi
         policy(batch, BOTH)
     policy.value_head = ValueHead(policy.config.get_text_config().hidden_size)
     assert not policy(batch, BOTH).values.any()
-    assert {"value_head.weight", "value_head.bias"} <= {name for name, _ in policy.parts()["language"]}
+    assert {"value_head.weight", "value_head.bias"} == {name for name, _ in policy.parts()["critic"]}
     assert {"value_head.weight", "value_head.bias"} <= policy.trainable_state().keys()
 
 

@@ -110,26 +110,24 @@ class Policy(nn.Module):
         return self.family.part_of(base_name(name))
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters of each part, by name. Score head and value head count as language."""
+        """Trainable parameters by part and name: a score head is language, a value head and its adapter ``critic``."""
         parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+        apart = None if self.value_head is None else self.value_head.adapter
+        critic: list[tuple[str, nn.Parameter]] = []
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                parts[self.part_of(name)].append((name, parameter))
-        parts["language"] += self._trained_heads()
-        return parts
-
-    def _trained_heads(self) -> list[tuple[str, nn.Parameter]]:
-        heads = ((_HEAD, self.score_head), (_VALUE_HEAD, self.value_head))
-        named = [
-            (f"{prefix}{name}", p) for prefix, head in heads if head is not None for name, p in head.named_parameters()
-        ]
-        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
+                part = critic if apart is not None and apart in name.split(".") else parts[self.part_of(name)]
+                part.append((name, parameter))
+        parts["language"] += _trained(self.score_head, _HEAD)
+        return (
+            parts if self.value_head is None else {**parts, "critic": critic + _trained(self.value_head, _VALUE_HEAD)}
+        )
 
     @property
     def sees_frozen(self) -> bool:
         """True if nothing that makes vision features is trained: they can be computed once and shared."""
-        parts = self.parts()
-        return not parts["projector"] and not parts["vision"]
+        trained = (name for name, parameter in self.model.named_parameters() if parameter.requires_grad)
+        return all(self.part_of(name) == "language" for name in trained)
 
     def layers(self) -> list[nn.Module]:
         """The repeated layers of decoder and vision tower, as transformers marks them: what is kept or computed
@@ -334,8 +332,7 @@ class Policy(nn.Module):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Trainable parameters by name: all that a checkpoint of this run must hold."""
-        named = [*self.model.named_parameters(), *self._trained_heads()]
-        return {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
+        return {name: parameter.detach() for named in self.parts().values() for name, parameter in named}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Puts back what ``trainable_state`` gave.
@@ -378,6 +375,11 @@ class Policy(nn.Module):
             self.score_head.save(directory, None if state is None else state[f"{_HEAD}weight"])
         if critic is not None:
             critic.save(directory / VALUE, state)
+
+
+def _trained(head: nn.Module | None, prefix: str) -> list[tuple[str, nn.Parameter]]:
+    named = () if head is None else head.named_parameters()
+    return [(f"{prefix}{name}", parameter) for name, parameter in named if parameter.requires_grad]
 
 
 def _no_adapter() -> UnsupportedError:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sightline.recipes.critic import CriticSpec
+
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 """Of everything that is counted."""
@@ -385,6 +387,8 @@ class Recipe:
     data: DatasetSpec | None = None
     online: OnlineSpec | None = None
     """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""
+    critic: CriticSpec | None = None
+    """For ``algorithm.name: ppo``; None: its defaults."""
     train: TrainSpec = TrainSpec()
     evaluation: EvaluationSpec | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
