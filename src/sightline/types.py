@@ -254,8 +254,7 @@ class Batch:
     blocked: tuple[int, ...] = ()
     """Segments that hold a block."""
     on_policy: bool = False
-    """Whether the policy has not moved since ``old_logprobs``: they are then the log-probabilities of this very pass,
-    and a ratio to them is exactly 1."""
+    """Whether the policy has not moved since ``old_logprobs``: those of this very pass, so that the ratio is 1."""
     plans: dict[str, Any] = field(default_factory=dict)
     """How attention is computed, kept from one forward pass over this batch to the next; shared by its copies."""
 
@@ -273,15 +272,10 @@ class Batch:
 
     def count(self, unit: Unit) -> int:
         """How many of ``unit`` this batch holds: what the loop sums over ranks and micro-batches."""
-        if unit == "token":
-            return self.target.shape[0]
         if unit == "chosen_token":
             return int(self.chosen()[self.response].sum())
-        if unit == "response":
-            return self.num_responses
-        if unit == "pair":
-            return self.pairs.shape[0]
-        return self.num_groups
+        sizes = {"token": self.target.shape[0], "response": self.num_responses, "pair": self.pairs.shape[0]}
+        return sizes.get(unit, self.num_groups)
 
     def with_columns(self, **columns: Tensor) -> Batch:
         """The same batch with some columns filled."""
@@ -372,7 +366,6 @@ class Algorithm:
     first optimizer step, and kept for all of its steps; ``old_logprobs`` too, where a round has several steps."""
     answers: int = 1
     """Least answers to a prompt that it can learn from."""
-
     critic_warmup: int = 0
     """First optimizer steps in which nothing but the value head, and its adapter, is trained."""
     moving: tuple[str, ...] = ()
