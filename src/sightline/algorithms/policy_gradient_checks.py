@@ -64,8 +64,28 @@ def check_choices(chosen: Any) -> None:
     for name, weight in chosen.part_weights.items():
         check_range(f"part_weights.{name}", weight)
     mismatch_of(chosen.mismatch)
-    for problem in (*_of_advantage(chosen), *_of_ratio(chosen), *_of_kl(chosen)):
+    for problem in (*_of_advantage(chosen), *_of_ratio(chosen), *_of_kl(chosen), *_unread(chosen)):
         raise RecipeError(problem)
+
+
+def _unread(chosen: Any) -> Iterator[str]:
+    """Fields that were set and that no other choice reads."""
+    bounded, whole = chosen.objective == "clip", chosen.per_part or chosen.scale in ("group", "batch", "whiten")
+    readers = {
+        "epsilon": (bounded, "objective: clip"),
+        "epsilon_high": (bounded, "objective: clip"),
+        "cap": (chosen.objective == "detached", "objective: detached (cispo)"),
+        "temperature_positive": (chosen.objective == "soft", "objective: soft (sapo)"),
+        "temperature_negative": (chosen.objective == "soft", "objective: soft (sapo)"),
+        "std": (whole, "scale: group, batch or whiten"),
+    }
+    defaults = vars(type(chosen))
+    for name, (is_read, reader) in readers.items():
+        if not is_read and vars(chosen)[name] != defaults[name]:
+            yield (
+                f"algorithm.{name} is {vars(chosen)[name]}, by you or by the preset, and is read with {reader} alone. "
+                f"Set that, or {name} to {'null' if defaults[name] is None else defaults[name]}."
+            )
 
 
 def _of_advantage(chosen: Choices) -> Iterator[str]:

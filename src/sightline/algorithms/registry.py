@@ -104,10 +104,11 @@ def _nearest(name: str, valid: list[str]) -> str:
 
 
 def _first_problem(name: str, error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    cause = problem.get("ctx", {}).get("error")
-    if isinstance(cause, RecipeError):
-        return str(cause)
+    problems = error.errors(include_url=False)
+    causes = [problem.get("ctx", {}).get("error") for problem in problems]
+    if own := [cause for cause in causes if isinstance(cause, RecipeError)]:
+        return str(own[0])
+    problem = max(problems, key=lambda one: len(one["loc"]))  # of a field of several types, where it went farthest
     key = ".".join(str(part) for part in problem["loc"])
     return f"algorithm.{key} of {name} is {_shown(problem['input'])}. {problem['msg']}."
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from sightline.train.passes import (
 from sightline.train.report import check_finite, check_weights, note, report
 from sightline.train.run_folder import mark_model, model_step
 from sightline.train.session import Session, open_session
-from sightline.types import Stat, Unit
+from sightline.types import Unit
 
 _log = logging.getLogger(__name__)
 
@@ -173,4 +173,4 @@ def run_pass(s: Session, one: Pass, counts: Mapping[Unit, int], *, sync: bool) -
         loss = torch.stack(list(parts.values())).sum()
         s.runtime.backward(loss * s.runtime.size)  # reduction over ranks takes the mean
     one.parts = {name: part.detach() for name, part in parts.items()}
-    one.stats = {name: Stat(sum=stat.sum.detach(), count=stat.count) for name, stat in stats.items()}
+    one.stats = {name: replace(stat, sum=stat.sum.detach()) for name, stat in stats.items()}
