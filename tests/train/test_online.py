@@ -235,7 +235,8 @@ def test_a_bound_on_replacing_leaves_a_smaller_round(tmp_path):
     online = with_spec(
         source(tmp_path, lambda group: ("1", "1") if group.id != "p0" else ("0", "1")), dynamic_sampling=2
     )
-    assert [g.group.id for g in online.take(0).groups] == ["p0"]
+    taken = online.take(0)
+    assert [g.group.id for g in taken.groups] == ["p0"] and means(taken)["rollout/attempts"] == 3
     assert [len(ids) for ids, _ in online.engine.calls] == [4, 3, 3]
 
 

@@ -188,7 +188,7 @@ class OnlineSource:
             )
         stats = sampled_stats(mine)
         if self.ranks.rank == 0:
-            stats |= round_stats(everything)
+            stats |= round_stats(everything, attempt + 1)
         return kept, stats
 
     def _others(self, number: int, attempt: int, missing: int, kept: set[str]) -> list[int]:

@@ -45,10 +45,11 @@ def sampled_stats(sampled: Sequence[Sampled]) -> dict[str, Stat]:
     return stats
 
 
-def round_stats(sampled: Sequence[Sampled]) -> dict[str, Stat]:
-    """Deviations over all of a round: for one rank to report."""
+def round_stats(sampled: Sequence[Sampled], attempts: int) -> dict[str, Stat]:
+    """Deviations over all of a round, and how often prompts were sampled for it: for one rank to report."""
     responses = [r for one in sampled if one.scored is not None for r in one.scored.responses if not r.greedy]
     stats = _deviation("reward_std", [r.reward for r in responses if r.reward is not None])
+    stats["rollout/attempts"] = _stat([float(attempts)])
     for name in sorted({name for response in responses for name in response.rewards}):
         stats |= _deviation(f"rewards/{name}/std", [r.rewards[name] for r in responses if name in r.rewards])
     return stats
