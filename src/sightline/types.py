@@ -263,8 +263,7 @@ class Batch:
         return self.group.shape[0]
 
     def chosen(self) -> Tensor:
-        """[R] bool: responses that win an edge and lose none: the best of a ranked list, and of a chain of
-        pictures the answer under its own."""
+        """[R] bool: responses that win an edge and lose none: of a list the best, of pictures that of its own."""
         standing = self.group.new_zeros(self.num_responses)
         standing[self.pairs[:, 0]] = 1
         standing[self.pairs[:, 1]] = 0

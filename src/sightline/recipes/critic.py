@@ -39,10 +39,10 @@ def critic_conflicts(critic: CriticSpec, *, adapter: bool) -> Iterator[tuple[str
             "policy.",
         )
     apart = critic.hidden == "own" or (critic.hidden == "auto" and adapter)
-    if critic.start is not None and not apart:
+    if critic.start is not None and critic.head == "zeros" and not apart:
         yield (
             "start",
-            "found a folder, and the critic reads the policy's hidden states. Set hidden to own, or remove it.",
+            "found a folder, and a critic on the policy's hidden states takes its head alone. Set head to start.",
         )
     if critic.head == "start" and critic.start is None:
         yield "head", "found start, and critic.start names none. Name a reward model there, or set head to zeros."

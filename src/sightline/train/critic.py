@@ -36,6 +36,11 @@ def add_critic(policy: Policy, spec: CriticSpec) -> None:
         add_adapter(
             policy.model, VALUE, "default" if start is None else start, trained=True, base_model=policy.base_model
         )
+    elif start is not None and spec.head == "zeros":
+        raise RecipeError(
+            f"critic.start is {spec.start}, and a critic on the policy's hidden states takes nothing of it but the head. "
+            "Set critic.head to start, or remove critic.start"
+        )
     size = policy.config.get_text_config().hidden_size
     head = ValueHead(size) if spec.head == "zeros" or start is None else _head_of(start, size)
     head.adapter = VALUE if own else None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -35,6 +36,7 @@ from sightline.train.build import (
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
 from sightline.train.critic import add_critic
+from sightline.train.first_row import tell_first_row
 from sightline.train.lockstep import Lockstep
 from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
@@ -206,7 +208,7 @@ def open_session(
     try:
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         if runtime.is_main:
-            write_run(run, recipe, facts_of(runtime, policy, rows))
+            _record(run, recipe, facts_of(runtime, policy, rows), () if checkpoint else rows.train, renderer, algorithm)
         model, optimizer = runtime.prepare(policy, _optimizer(recipe, policy))
         session = Session(
             recipe=recipe,
@@ -246,6 +248,19 @@ def _needed(recipe: Recipe, algorithm: Algorithm) -> frozenset[str]:
     online = recipe.online
     several = online is not None and online.steps_per_round * online.inner_epochs > 1
     return algorithm.needs | ({"old_logprobs"} if algorithm.rounds and several else set())
+
+
+def _record(
+    run: RunDirectory,
+    recipe: Recipe,
+    facts: dict[str, Any],
+    groups: Sequence[Group],
+    renderer: Renderer,
+    algorithm: Algorithm,
+) -> None:
+    """What a run directory begins with; ``groups``: none where a run goes on."""
+    write_run(run, recipe, facts)
+    tell_first_row(run, groups, renderer, scores="logprobs" not in algorithm.heads)
 
 
 def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None:
