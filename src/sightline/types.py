@@ -243,31 +243,27 @@ class Batch:
     labels: Tensor | None = None
     """[R] float, 1 desirable, 0 not."""
     baseline: Tensor | None = None
-    """[P,2] float: what winner and loser of each pair are measured against, from all pairs of the step
-    (KTO: its KL estimate; AOT: the values of equal rank)."""
+    """[P,2] float: what winner and loser are measured against (KTO: its KL estimate; AOT: values of equal rank)."""
     features: Tensor | None = None
     """[sum(image_tokens), D]: vision features, kept only when everything that makes them is frozen."""
     block: Tensor | None = None
     """[T] long: tokens of equal value >= 0 see each other, whatever their order (pictures of Gemma 3, prefixes of
     PaliGemma); None: there are none. A block lies in one segment."""
     whole: bool = False
-    """Whether tokens of a block see all of it under a sliding window as well (PaliGemma), or no farther back than the
-    window (Gemma 3)."""
+    """Whether tokens of a block see all of it under a sliding window too (PaliGemma), or no farther back (Gemma 3)."""
     blocked: tuple[int, ...] = ()
     """Segments that hold a block."""
     on_policy: bool = False
-    """Whether the policy has not moved since ``old_logprobs``: they are then the log-probabilities of this very pass,
-    and a ratio to them is exactly 1."""
+    """Whether the policy has not moved since ``old_logprobs``: those of this very pass, so that the ratio is 1."""
     plans: dict[str, Any] = field(default_factory=dict)
-    """How attention is computed, kept from one forward pass over this batch to the next; shared by its copies."""
+    """How attention is computed, kept over forward passes; shared by its copies."""
 
     @property
     def num_responses(self) -> int:
         return self.group.shape[0]
 
     def chosen(self) -> Tensor:
-        """[R] bool: responses that win an edge and lose none: the best of a ranked list, and of a chain of
-        pictures the answer under its own."""
+        """[R] bool: responses that win an edge and lose none: of a list the best, of pictures that of its own."""
         standing = self.group.new_zeros(self.num_responses)
         standing[self.pairs[:, 0]] = 1
         standing[self.pairs[:, 1]] = 0
@@ -365,13 +361,21 @@ class Algorithm:
     compares: bool = False
     """Whether it learns from comparisons alone: a group without one is refused before training."""
     rounds: bool = False
-    """Whether it learns from rounds of its own samples. Columns are then filled once for a whole round, before its
-    first optimizer step, and kept for all of its steps; ``old_logprobs`` too, where a round has several steps."""
+    """Whether it learns from rounds of its own samples. Columns are then filled once, before a round's first step, and
+    kept for all of its steps; ``old_logprobs`` too, where there are several."""
     answers: int = 1
     """Least answers to a prompt that it can learn from."""
+    critic_warmup: int = 0
+    """First optimizer steps in which nothing but the value head, and its adapter, is trained."""
+    moving: tuple[str, ...] = ()
+    """Fields that ``after_round`` may change: they are kept in checkpoints."""
 
     def for_answers(self, longest: int) -> Algorithm:
         """The same algorithm for answers of at most so many tokens."""
+        return self
+
+    def after_round(self, batches: Sequence[Batch], counted: Sequence[bool], world: World) -> Algorithm:
+        """The algorithm for the next round, from what ``prepare_step`` gave for this one."""
         return self
 
     def prepare(self, batch: Batch, world: World) -> Batch:

@@ -17,6 +17,7 @@ INSIDE = {
     "models/policy.py": {"save"},
     "models/precision.py": {"save_model"},
     "models/score_head.py": {"save"},
+    "models/value_head.py": {"save"},
     "models/base_model.py": {"save"},
     "data/schema.py": {"write_groups"},
     "train/columns.py": {"save"},

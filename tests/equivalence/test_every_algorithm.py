@@ -19,6 +19,7 @@ from sightline.data.render import Renderer
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
+from sightline.models.value_head import ValueHead
 from sightline.recipes.schema import ModelSpec, PartsSpec, SegmentSpec, VisualSpec
 from sightline.relations.mismatched import mismatched
 from sightline.relations.visual import TABLE, Contrast, compare_pictures
@@ -56,6 +57,7 @@ CASES = {
     **{name: Case("sampled", {"name": name}) for name in PRESETS},
     "dr_grpo": Case("sampled", {"name": "dr_grpo", "length": 16}),
     "grpo with kl": Case("sampled", {"name": "grpo", "beta": 0.1, "scale": "batch", "mismatch": "icepop"}),
+    "ppo": Case("sampled", {"name": "ppo", "mismatch": "tis"}),
     "reward_model": Case("pairs", {"name": "reward_model", "margin": 0.5, "center_rewards_coefficient": 0.1}),
     "reward_model lists": Case("lists", {"name": "reward_model", "objective": "plackett_luce"}),
     "reward_model scores": Case("singles", {"name": "reward_model", "objective": "regression"}),
@@ -124,6 +126,7 @@ def policies(tiny: dict[str, Path]) -> dict[str, tuple[Policy, CopyReference]]:
         torch.manual_seed(0)
         spec = ModelSpec(path=str(tiny["llava"]), parts=PartsSpec(vision="full"))
         policy = load_policy(spec, heads=frozenset({head}))  # type: ignore[arg-type]
+        policy.value_head = ValueHead(policy.config.get_text_config().hidden_size)
         reference = CopyReference(policy.reference_copy())
         with torch.no_grad():
             for parameter in policy.parameters():
@@ -141,7 +144,7 @@ def step(
     """The loop's order: columns, the whole step's columns, the count of units, then a backward per micro-batch."""
     policy, reference = policies["reward" if "reward" in algorithm.heads else "logprobs"]
     policy.zero_grad(set_to_none=True)
-    columns = Columns(algorithm.needs, reference, policy)
+    columns = Columns(algorithm.needs, reference, policy, critic="values" in algorithm.heads)
     batches: Sequence[Batch] = [
         columns.fill(lay_out(part, layout, policy.family, policy.config), part)  # type: ignore[arg-type]
         for part in parts

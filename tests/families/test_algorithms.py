@@ -17,6 +17,7 @@ from torch import Tensor
 from sightline.algorithms.registry import BUILT_IN, build_algorithm
 from sightline.data.render import Renderer
 from sightline.models.policy import Policy
+from sightline.models.value_head import ValueHead
 from sightline.recipes.schema import PartsSpec
 from sightline.train.columns import CopyReference
 from sightline.types import Batch, RenderedGroup
@@ -46,6 +47,7 @@ def policies_of(path: Path, model_type: str, pictures: list[str]) -> dict[str, t
         policy = policy_of(path, parts=PartsSpec(vision="full"), heads=frozenset({head}))
         if "gemma4" in model_type:  # its tower's gradients are so small that in float32 rounding shows
             policy.model.double()
+        policy.value_head = ValueHead(policy.config.get_text_config().hidden_size)
         reference = Remembered(CopyReference(policy.reference_copy()))
         with torch.no_grad():
             for parameter in policy.parameters():

@@ -18,10 +18,11 @@ from transformers import AutoModelForImageTextToText
 
 from sightline.data.render import Renderer
 from sightline.errors import RecipeError
+from sightline.models.family import PARTS, base_name
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.parts import exactly, resolve
-from sightline.models.policy import PARTS, Policy, base_name
+from sightline.models.policy import Policy
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
 from sightline.types import Batch
 from tiny_models import FAMILIES, save_tiny

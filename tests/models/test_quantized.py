@@ -15,10 +15,10 @@ from transformers import AutoConfig
 from sightline.data.render import Renderer
 from sightline.errors import MissingExtra, RecipeError, UnsupportedError
 from sightline.models import quantized
-from sightline.models.family import family_of
+from sightline.models.family import base_name, family_of
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
-from sightline.models.policy import Policy, base_name
+from sightline.models.policy import Policy
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec, SamplingSpec
 from sightline.rollouts.hf import HFEngine
 from sightline.train.sharding import shard

@@ -59,12 +59,12 @@ class Advantage:
         made_R = [self._of_answers(batch, penalty) for batch, penalty in pairs]
         if self.scale in ("batch", "whiten"):
             seen = [batch.rewards.double() for batch in batches if batch.rewards is not None]
-            mean, std = _moments(made_R if self.scale == "whiten" else seen, counted, world, unbiased=self.unbiased)
+            mean, std = moments(made_R if self.scale == "whiten" else seen, counted, world, unbiased=self.unbiased)
             shift = mean if self.scale == "whiten" else 0.0
             made_R = [(values - shift) / (std + self.epsilon) for values in made_R]
         made_N = [self._at_tokens(batch, one, penalty) for (batch, penalty), one in zip(pairs, made_R, strict=True)]
         if self.scale == "whiten_tokens":
-            mean, std = _moments(made_N, counted, world, unbiased=False)
+            mean, std = moments(made_N, counted, world, unbiased=False)
             made_N = [(values - mean) / (std + self.epsilon) for values in made_N]
         return [values.to(torch.float32) for values in made_N]
 
@@ -138,7 +138,7 @@ class Advantage:
 _PARTS = "Use a reward with parts (Response.rewards), or set algorithm.per_part to false"
 
 
-def _moments(
+def moments(
     values: Sequence[Tensor], counted: Sequence[bool], world: World, *, unbiased: bool
 ) -> tuple[Tensor, Tensor]:
     """Mean and deviation of all values of the step, over micro-batches and ranks."""

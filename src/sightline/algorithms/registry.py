@@ -24,6 +24,7 @@ BUILT_IN: Mapping[str, str] = {
     "simpo": "sightline.algorithms.simpo:SimPO",
     "cpo": "sightline.algorithms.cpo:CPO",
     "kto": "sightline.algorithms.kto:KTO",
+    "ppo": "sightline.algorithms.ppo:PPO",
     "reward_model": "sightline.algorithms.reward_model:RewardModel",
     **dict.fromkeys(PRESETS, "sightline.algorithms.policy_gradient:PolicyGradient"),
 }

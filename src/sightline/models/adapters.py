@@ -154,7 +154,8 @@ def keep_reference(model: PeftModel, *, loaded: bool, in_float32: bool) -> str |
     Raises:
         RecipeError: Something else is trained, or PEFT holds no second adapter of this kind.
     """
-    moving = [name for name, p in model.named_parameters() if p.requires_grad and POLICY not in name.split(".")]
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    moving = [name for name in trained if not model.peft_config.keys() & set(name.split("."))]
     if moving:
         raise RecipeError(
             f"reference: adapter is the same model under another adapter, but {len(moving)} trained parameters "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from torch import Tensor
 from sightline.errors import UnsupportedError
 from sightline.models.pictures import PictureOption
 from sightline.types import ImageInputs, LayoutName
+
+PARTS = ("language", "projector", "vision")
 
 PositionFn = Callable[[np.ndarray, Sequence[ImageInputs], Any], np.ndarray]
 
@@ -161,3 +164,9 @@ def family_of(config: Any) -> Family:
         f"model type {config.model_type!r} is not supported (known: {', '.join(known)}). "
         f"Declare it in sightline/models/families/, as the smallest file there shows"
     )
+
+
+def base_name(name: str) -> str:
+    """A parameter's name in the transformers model, without what PEFT and wrappers put around it."""
+    name = name.removeprefix("module.").removeprefix("base_model.model.")
+    return re.sub(r"\b(modules_to_save\.[^.]+|original_module)\.", "", name)

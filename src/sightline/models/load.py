@@ -21,11 +21,11 @@ from sightline.models.adapters import check_kind, fingerprint
 from sightline.models.attention import TREE
 from sightline.models.base_model import BaseModel
 from sightline.models.decoder import check_decoder
-from sightline.models.family import Family, family_of
+from sightline.models.family import Family, base_name, family_of
 from sightline.models.locate import located, processor_folder
 from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
 from sightline.models.pictures import check_options, picture_settings, set_options
-from sightline.models.policy import Policy, base_name
+from sightline.models.policy import Policy
 from sightline.models.precision import in_float32
 from sightline.models.quantized import check_quantization, keep_gradients, quantise
 from sightline.models.recurrence import follow_trees

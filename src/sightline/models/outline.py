@@ -17,11 +17,10 @@ from transformers import AutoModelForImageTextToText
 
 from sightline.errors import RecipeError
 from sightline.models.adapters import check_kind
-from sightline.models.family import Family
+from sightline.models.family import PARTS, Family, base_name
 from sightline.models.load import freeze_lm_head, mark_trained, read_sides, without_old_names
 from sightline.models.locate import located
 from sightline.models.parts import lora_config, modes_of, resolve
-from sightline.models.policy import PARTS, base_name
 from sightline.models.quantized import decoder_linears
 from sightline.models.rope import check_length
 from sightline.recipes.schema import LoraSpec, Mode, ModelSpec, PartsSpec

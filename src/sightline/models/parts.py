@@ -18,8 +18,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
 from sightline.errors import RecipeError
-from sightline.models.family import Family
-from sightline.models.policy import PARTS, base_name
+from sightline.models.family import PARTS, Family, base_name
 from sightline.recipes.schema import LoraSpec, Mode, ModelSpec, PartsSpec
 
 _COPIES = ".modules_to_save."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
@@ -22,18 +21,18 @@ from sightline.models.attention import TREE
 from sightline.models.attention_plan import TreePlan, best_form, plan_attention
 from sightline.models.base_model import BaseModel
 from sightline.models.compiled import compile_layers
-from sightline.models.family import Family
+from sightline.models.family import PARTS, Family, base_name
 from sightline.models.precision import Masters, save_model
 from sightline.models.recurrence import tree_inputs
 from sightline.models.rope import steady_length
 from sightline.models.rows import rows_hidden
 from sightline.models.score_head import ScoreHead
+from sightline.models.value_head import VALUE, ValueHead
 from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
 
-PARTS = ("language", "projector", "vision")
 Attention = Literal["auto", "dense", "segments", "gather", "merge"]
-_HEAD = "score_head."
+_HEAD, _VALUE_HEAD = "score_head.", "value_head."
 _MODEL = "model."
 
 
@@ -71,6 +70,8 @@ class Policy(nn.Module):
         self.family = family
         self.attention = attention
         self.score_head = score_head
+        self.value_head: ValueHead | None = None
+        """PPO's critic, put here before training."""
         self.base_model = base_model
         self.start_adapter = start_adapter
         self._reference: str | None = None
@@ -108,17 +109,18 @@ class Policy(nn.Module):
         return self.family.part_of(base_name(name))
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters of each part, by name. The score head counts as language."""
+        """Trainable parameters by part and name: a score head is language, a value head and its adapter ``critic``."""
         parts: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+        apart = None if self.value_head is None else self.value_head.adapter
+        critic: list[tuple[str, nn.Parameter]] = []
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                parts[self.part_of(name)].append((name, parameter))
-        parts["language"] += self._trained_head()
-        return parts
-
-    def _trained_head(self) -> list[tuple[str, nn.Parameter]]:
-        named = self.score_head.named_parameters() if self.score_head is not None else ()
-        return [(f"{_HEAD}{name}", parameter) for name, parameter in named if parameter.requires_grad]
+                part = critic if apart is not None and apart in name.split(".") else parts[self.part_of(name)]
+                part.append((name, parameter))
+        parts["language"] += _trained(self.score_head, _HEAD)
+        return (
+            parts if self.value_head is None else {**parts, "critic": critic + _trained(self.value_head, _VALUE_HEAD)}
+        )
 
     @property
     def sees_frozen(self) -> bool:
@@ -154,8 +156,7 @@ class Policy(nn.Module):
 
         Args:
             batch: on the device of the model.
-            heads: what to compute: ``logprobs`` [N], ``entropy`` and ``collision`` [N] (no gradient), ``reward`` [R]
-                (score head).
+            heads: to compute: ``logprobs``, ``entropy``, ``collision`` (no gradient), ``values`` [N], ``reward`` [R].
             reference: score as training found the policy, without gradient or dropout: with its adapters off, or
                 with the adapter that it started from (:meth:`keep_reference`).
 
@@ -165,14 +166,12 @@ class Policy(nn.Module):
         Raises:
             UnsupportedError: a head this model does not have, or a reference without adapters.
         """
-        scores = self.score_head is not None and not reference
-        own = {"logprobs", "entropy", "collision"} | ({"reward"} if scores else set())
-        if unknown := heads - own:
-            what = "reference" if reference else "policy"
-            raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
-        logprobs = entropy = collision = score = None
+        self._check_heads(heads, reference)
+        logprobs = entropy = collision = values = score = None
         with self.autocast(), self.as_reference() if reference else nullcontext():
             hidden = self._reached(self.hidden(batch))
+            if "values" in heads:
+                values = self._values(batch, hidden)
             if heads & {"logprobs", "entropy"}:
                 logprobs, entropy = self._logprobs(hidden[batch.source], batch.target, "entropy" in heads)
             if "collision" in heads:
@@ -180,7 +179,24 @@ class Policy(nn.Module):
             if "reward" in heads:
                 assert self.score_head is not None
                 score = self.score_head(hidden[batch.last])
-        return Scores(logprobs=logprobs, entropy=entropy, collision=collision, reward=score)
+        return Scores(logprobs=logprobs, entropy=entropy, collision=collision, values=values, reward=score)
+
+    def _check_heads(self, heads: frozenset[Head], reference: bool) -> None:
+        own = {"logprobs", "entropy", "collision"}
+        if not reference:
+            own |= {"reward"} if self.score_head is not None else set()
+            own |= {"values"} if self.value_head is not None else set()
+        if unknown := heads - own:
+            what = "reference" if reference else "policy"
+            raise UnsupportedError(f"this {what} has no head {sorted(unknown)}; it has {sorted(own)}")
+
+    def _values(self, batch: Batch, hidden: Tensor) -> Tensor:
+        critic = self.value_head
+        assert critic is not None
+        if critic.adapter is None:
+            return critic(hidden[batch.source])
+        with switched(self.model, critic.adapter):
+            return critic(self.hidden(batch)[batch.source])
 
     def _logprobs(self, hidden: Tensor, target: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
         linear = plain_linear(self.base.get_output_embeddings())
@@ -324,8 +340,7 @@ class Policy(nn.Module):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Trainable parameters by name: all that a checkpoint of this run must hold."""
-        named = [*self.model.named_parameters(), *self._trained_head()]
-        return {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
+        return {name: parameter.detach() for named in self.parts().values() for name, parameter in named}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Puts back what ``trainable_state`` gave.
@@ -335,10 +350,8 @@ class Policy(nn.Module):
         """
         own = self.trainable_state()
         if differ := sorted(own.keys() ^ state.keys()):
-            raise CheckpointError(
-                f"the checkpoint and the model train different parameters ({len(differ)} differ, first {differ[0]}). "
-                f"Resume with the recipe that wrote it"
-            )
+            found = f"the checkpoint and the model train different parameters ({len(differ)} differ, first {differ[0]})"
+            raise CheckpointError(f"{found}. Resume with the recipe that wrote it")
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])
@@ -350,20 +363,29 @@ class Policy(nn.Module):
         return copy.eval()
 
     def save(self, directory: Path, state: Mapping[str, Tensor] | None = None) -> None:
-        """Writes what others can load: a transformers folder, or a PEFT adapter folder, each with its processor,
-        and beside them the score head of a reward model.
+        """Writes what others can load: a transformers folder or a PEFT adapter folder, with processor and score head; a
+        critic goes into a folder inside.
 
         Args:
             directory: made if need be.
             state: the tensors of ``state_dict()`` to write, where those of this module are not whole; None: its own.
         """
         own = None if state is None else {n.removeprefix(_MODEL): v for n, v in state.items() if n.startswith(_MODEL)}
-        save_model(self.model, directory, own, self.masters, adapter=POLICY if self.has_adapter else None)
+        critic = self.value_head
+        named = [POLICY, *([] if critic is None or critic.adapter is None else [critic.adapter])]
+        save_model(self.model, directory, own, self.masters, adapters=named if self.has_adapter else ())
         self.processor.save_pretrained(directory)
         if self.has_adapter and self.base_model is not None:
             self.base_model.save(directory)
         if self.score_head is not None:
             self.score_head.save(directory, None if state is None else state[f"{_HEAD}weight"])
+        if critic is not None:
+            critic.save(directory / VALUE, state)
+
+
+def _trained(head: nn.Module | None, prefix: str) -> list[tuple[str, nn.Parameter]]:
+    named = () if head is None else head.named_parameters()
+    return [(f"{prefix}{name}", parameter) for name, parameter in named if parameter.requires_grad]
 
 
 def _no_adapter() -> UnsupportedError:
@@ -376,9 +398,3 @@ def _no_adapter() -> UnsupportedError:
 def decoders(language: nn.Module) -> list[PreTrainedModel]:
     """The transformers models in a causal decoder: one saved whole by PEFT is there twice, each with its own config."""
     return [module for module in language.modules() if isinstance(module, PreTrainedModel)]
-
-
-def base_name(name: str) -> str:
-    """A parameter's name in the transformers model, without what PEFT and wrappers put around it."""
-    name = name.removeprefix("module.").removeprefix("base_model.model.")
-    return re.sub(r"\b(modules_to_save\.[^.]+|original_module)\.", "", name)

@@ -8,7 +8,7 @@ is frozen stays bfloat16, and every forward runs under autocast.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,23 +69,24 @@ class Masters:
 
 
 def save_model(
-    model: Any, directory: Path, state: Mapping[str, Tensor] | None, masters: Masters | None, *, adapter: str | None
+    model: Any, directory: Path, state: Mapping[str, Tensor] | None, masters: Masters | None, *, adapters: Sequence[str]
 ) -> None:
-    """Writes a transformers folder, or the folder of an adapter, whose weights stay as they are.
+    """Writes a transformers folder, or the folder of an adapter, whose weights stay as they are. PEFT puts any adapter
+    but the policy's into a folder of its name inside.
 
     Args:
         model: a transformers model, or a PEFT model around one.
         directory: made if need be.
         state: the tensors to write; None: the model's own.
         masters: what was taken to float32: a whole model is written in the type it was loaded in.
-        adapter: the only one that is written.
+        adapters: the only ones that are written; none: the model.
     """
     if masters is not None:
         state = model.state_dict() if state is None else state
         if warning := masters.loss_of(state):
             _log.warning("%s: %s", directory.name.removesuffix(".tmp"), warning)
-    if adapter is not None:
-        model.save_pretrained(directory, state_dict=state, selected_adapters=[adapter])
+    if adapters:
+        model.save_pretrained(directory, state_dict=state, selected_adapters=list(adapters))
         (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty form; export and merge write a card
     elif masters is None or state is None:
         model.save_pretrained(directory, state_dict=state)

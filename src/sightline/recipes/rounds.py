@@ -16,7 +16,10 @@ def check_rounds(recipe: Recipe, algorithm: Algorithm) -> None:
             a greedy answer that nothing reads.
     """
     name, online = recipe.algorithm["name"], recipe.online
-    if online is not None and online.greedy != ("values" in algorithm.needs):
+    critic = "values" in algorithm.heads
+    if recipe.critic is not None and not critic:
+        raise RecipeError(f"{recipe.name}: found critic, and {name} has none. Remove critic, or choose ppo.")
+    if online is not None and online.greedy != ("values" in algorithm.needs and not critic):
         found = "online.greedy" if online.greedy else "no online.greedy"
         raise RecipeError(
             f"{recipe.name}: found {found}, and {name} {'reads no' if online.greedy else 'measures by a'} greedy "

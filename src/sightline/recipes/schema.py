@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sightline.recipes.critic import CriticSpec
 from sightline.recipes.engine import EngineSpec
 from sightline.recipes.evaluation import EvaluationSpec
 from sightline.recipes.pictures import PictureSpec
@@ -361,6 +362,8 @@ class Recipe:
     data: DatasetSpec | None = None
     online: OnlineSpec | None = None
     """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""
+    critic: CriticSpec | None = None
+    """For ``algorithm.name: ppo``; None: its defaults."""
     train: TrainSpec = TrainSpec()
     evaluation: EvaluationSpec | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sightline.recipes.schema import DataSpec, OnlineSpec, ReadsSpec, Recipe
+from sightline.recipes.critic import critic_conflicts
+from sightline.recipes.schema import DataSpec, OnlineSpec, PartsSpec, ReadsSpec, Recipe
 from sightline.recipes.source import KeyPath
 from sightline.recipes.terms import AnyTerm, OverlongSpec
 
@@ -25,6 +26,9 @@ def unread_options(recipe: Recipe) -> list[Conflict]:
         found.append((("data", "segments"), text))
     if recipe.online is not None:
         found += _of_online(recipe.online)
+    if recipe.critic is not None:
+        adapter = recipe.model.adapter is not None or "lora" in vars(recipe.model.parts or PartsSpec()).values()
+        found += [(("critic", key), text) for key, text in critic_conflicts(recipe.critic, adapter=adapter)]
     return found
 
 

@@ -28,6 +28,7 @@ from sightline.files import replacing
 from sightline.types import Batch, Head, LayoutName, RenderedGroup, Response, Scores
 
 _LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
+_CRITIC: frozenset[Head] = frozenset({"logprobs", "values"})
 _LACKS: Mapping[str, Callable[[Response], bool]] = {
     "weights": lambda response: response.weights is None,
     "rollout_logprobs": lambda response: response.rollout_logprobs is None,
@@ -85,26 +86,38 @@ class CopyReference:
 
 def scored(policy: Scorer, batch: Batch, *, reference: bool = False) -> Tensor:
     """[N] log-probabilities without gradient and without dropout; the policy's mode is restored."""
+    logprobs = _scores(policy, batch, _LOGPROBS, reference=reference).logprobs
+    assert logprobs is not None
+    return logprobs
+
+
+def _scores(policy: Scorer, batch: Batch, heads: frozenset[Head], *, reference: bool = False) -> Scores:
     mode = policy.training
     policy.train(False)
     try:
         with torch.no_grad():
-            logprobs = policy(batch, _LOGPROBS, reference).logprobs
+            return policy(batch, heads, reference)
     finally:
         policy.train(mode)
-    assert logprobs is not None
-    return logprobs
 
 
 class Columns:
     """Fills what an algorithm needs."""
 
-    def __init__(self, needs: frozenset[str], reference: Reference | None = None, policy: Scorer | None = None) -> None:
+    def __init__(
+        self,
+        needs: frozenset[str],
+        reference: Reference | None = None,
+        policy: Scorer | None = None,
+        *,
+        critic: bool = False,
+    ) -> None:
         """
         Args:
             needs: names of columns.
             reference: fills ``ref_logprobs``.
             policy: fills ``old_logprobs``: the policy as it is before the step, without dropout.
+            critic: whether ``values`` are those of the policy's value head, with the same pass, and not of the data.
 
         Raises:
             UnsupportedError: a column that nothing here can fill.
@@ -114,9 +127,10 @@ class Columns:
         if "ref_logprobs" in needs and reference is None:
             raise UnsupportedError("The algorithm needs reference log-probabilities. Set reference in the recipe.")
         assert policy is not None or "old_logprobs" not in needs
-        self._needs = needs
+        self._needs, self._of_data = needs, (needs & _OF_DATA) - ({"values"} if critic else set())
         self._reference = reference
         self._policy = policy
+        self._critic = critic
 
     @property
     def scores(self) -> bool:
@@ -129,7 +143,7 @@ class Columns:
         Raises:
             DataError: a column that the data must bring is missing; names the groups.
         """
-        for name in self._needs & _OF_DATA:
+        for name in self._of_data:
             if vars(batch)[name] is None:
                 lacking = [g.group for g in groups if any(map(_LACKS[name], g.group.responses))]
                 raise DataError(
@@ -143,7 +157,10 @@ class Columns:
             batch = batch.with_columns(ref_logprobs=self._reference.logprobs(batch, groups))
         if "old_logprobs" in self._needs and batch.old_logprobs is None:
             assert self._policy is not None
-            batch = batch.with_columns(old_logprobs=scored(self._policy, batch))
+            scores = _scores(self._policy, batch, _CRITIC if self._critic else _LOGPROBS)
+            assert scores.logprobs is not None
+            more = {} if scores.values is None else {"values": scores.values}
+            batch = batch.with_columns(old_logprobs=scores.logprobs, **more)
         return batch
 
 

@@ -181,6 +181,8 @@ def train_step(s: Session) -> None:
     s.schedule.apply(s.optimizer, s.step)
     for number, one in enumerate(passes):
         run_pass(s, one, counts, sync=number == len(passes) - 1)
+    if s.step < s.algorithm.critic_warmup:
+        s.forget_all_but_critic()
     norm = s.runtime.clip(s.trained_parameters(), s.recipe.train.max_grad_norm)
     check_finite(s, passes, norm)
     if counts["group"]:  # else every row of the step was left out, and momentum alone must not move the weights

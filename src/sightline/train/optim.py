@@ -17,12 +17,15 @@ from sightline.recipes.schema import TrainSpec
 NamedParameters = Sequence[tuple[str, nn.Parameter]]
 
 
-def parameter_groups(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> list[dict[str, Any]]:
+def parameter_groups(
+    parts: Mapping[str, NamedParameters], spec: TrainSpec, critic_rate: float | None = None
+) -> list[dict[str, Any]]:
     """Optimizer groups: each part with its own learning rate, matrices with decay, biases and norms without.
 
     Args:
-        parts: trainable parameters of ``language``, ``projector`` and ``vision``, by name.
+        parts: trainable parameters of ``language``, ``projector`` and ``vision``, and of ``critic``, by name.
         spec: learning rates and weight decay.
+        critic_rate: the critic's; None: that of the rest.
 
     Returns:
         Groups with ``params``, ``name`` (part, and whether it decays), ``lr``, ``base_lr`` and ``weight_decay``.
@@ -34,6 +37,7 @@ def parameter_groups(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> l
     rates = {
         "projector": spec.projector_learning_rate or spec.learning_rate,
         "vision": spec.vision_learning_rate or spec.learning_rate,
+        "critic": critic_rate or spec.learning_rate,
     }
     for part, given in (("projector", spec.projector_learning_rate), ("vision", spec.vision_learning_rate)):
         if given is not None and not parts[part]:
@@ -59,14 +63,16 @@ def parameter_groups(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> l
     return groups
 
 
-def build_optimizer(parts: Mapping[str, NamedParameters], spec: TrainSpec) -> Optimizer:
+def build_optimizer(
+    parts: Mapping[str, NamedParameters], spec: TrainSpec, critic_rate: float | None = None
+) -> Optimizer:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), fused, or as bitsandbytes has it: moments in 8 bits
     (Dettmers et al. 2022, arXiv 2110.02861), or in memory that the GPU shares with the host.
 
     Raises:
         MissingExtra: bitsandbytes is not there.
     """
-    groups = parameter_groups(parts, spec)
+    groups = parameter_groups(parts, spec, critic_rate)
     if spec.optimizer == "adamw":
         return AdamW(groups, betas=spec.betas, eps=spec.epsilon, fused=True)
     if find_spec("bitsandbytes") is None:

@@ -84,6 +84,7 @@ def prepare_round(s: Session) -> RoundColumns:
         batches = [s.columns.fill(b.to(s.runtime.device), one.groups) for b, one in zip(bare, passes, strict=True)]
     counted = [one.weight > 0 for one in passes]
     prepared = s.algorithm.prepare_step(batches, counted, s.runtime)
+    s.algorithm = s.algorithm.after_round(prepared, counted, s.runtime)
     found: RoundColumns = {}
     for one, batch in zip(passes, prepared, strict=True):
         if one.weight:

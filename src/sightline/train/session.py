@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sightline.models.limits import Limits
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.models.rope import check_length
+from sightline.recipes.critic import CriticSpec
 from sightline.recipes.load import with_reference
 from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.train.build import (
@@ -34,6 +35,7 @@ from sightline.train.build import (
 )
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
+from sightline.train.critic import add_critic
 from sightline.train.first_row import tell_first_row
 from sightline.train.lockstep import Lockstep
 from sightline.train.metrics import Meter, MetricsFile, read_metrics
@@ -98,6 +100,12 @@ class Session:
     def trained_parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
+    def forget_all_but_critic(self) -> None:
+        """Drops the gradients of the policy: the optimizer then leaves it as it is, moments and decay included."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"] if not group["name"].startswith("critic/") else ():
+                parameter.grad = None
+
     @property
     def _base(self) -> str:
         """Fingerprint of the model as it was loaded."""
@@ -119,6 +127,7 @@ class Session:
                     "base": self._base,
                     "adapter": self.policy.start_adapter,
                     "tokens_of_rows": self.tokens_of_rows,
+                    "algorithm": {name: vars(self.algorithm)[name] for name in self.algorithm.moving},
                     "tokens": self.tokens,
                     "seconds": self.seconds,
                 },
@@ -158,6 +167,7 @@ class Session:
             self.looking.blind = blind_at_the_end(read_metrics(self.run.metrics))
         self.runtime.load(self.policy, self.optimizer, checkpoint.weights, dict(checkpoint.optimizer))
         self.step = checkpoint.step
+        self.algorithm = replace(self.algorithm, **checkpoint.progress.get("algorithm", {}))  # type: ignore[type-var]
         self.tokens, self.seconds = checkpoint.progress["tokens"], checkpoint.progress["seconds"]
         if len(checkpoint.ranks) == self.runtime.size:
             own = checkpoint.ranks[self.runtime.rank]
@@ -199,7 +209,7 @@ def open_session(
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         if runtime.is_main:
             _record(run, recipe, facts_of(runtime, policy, rows), () if checkpoint else rows.train, renderer, algorithm)
-        model, optimizer = runtime.prepare(policy, build_optimizer(policy.parts(), recipe.train))
+        model, optimizer = runtime.prepare(policy, _optimizer(recipe, policy))
         session = Session(
             recipe=recipe,
             run=run,
@@ -212,7 +222,7 @@ def open_session(
             source=source,
             render=render,
             held_out=rows.held_out,
-            columns=Columns(_needed(recipe, algorithm), reference, policy),
+            columns=Columns(_needed(recipe, algorithm), reference, policy, critic=policy.value_head is not None),
             lockstep=Lockstep.of(runtime, renderer),
             meter=Meter(runtime.device),
             benchmarks=benchmarks,
@@ -262,9 +272,15 @@ def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None
 
 def _policy(recipe: Recipe, algorithm: Algorithm) -> Policy:
     policy = load_policy(recipe.model, heads=algorithm.heads)
+    if "values" in algorithm.heads:
+        add_critic(policy, recipe.critic or CriticSpec())
     if recipe.data is not None:
         check_length(policy.config, recipe.data.max_length, "data.max_length")
     return policy
+
+
+def _optimizer(recipe: Recipe, policy: Policy) -> Optimizer:
+    return build_optimizer(policy.parts(), recipe.train, None if recipe.critic is None else recipe.critic.learning_rate)
 
 
 def _renderer(recipe: Recipe, policy: Policy) -> Renderer:

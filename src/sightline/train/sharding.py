@@ -61,8 +61,8 @@ def shard(policy: Policy, mesh: DeviceMesh) -> None:
             f"{type(policy.base).__name__} marks no layers, so it would be gathered as a whole. "
             "Set train.distribution to ddp"
         )
-    if policy.score_head is not None:
-        units.append(policy.score_head)  # float32 in a model that may not be
+    heads = (policy.score_head, policy.value_head)
+    units += [head for head in heads if head is not None]  # float32 in a model that may not be
     for unit in units:
         fully_shard(unit, mesh=mesh)
     fully_shard(policy, mesh=mesh)
