@@ -31,6 +31,18 @@ BUILT_IN: Mapping[str, str] = {
 """Short names; anything else is ``package.module:Class``."""
 
 
+def build_mixed(options: Mapping[str, Any] | None) -> Algorithm | None:
+    """:func:`build_algorithm` of what a recipe mixes in; None: nothing.
+
+    Raises:
+        RecipeError: as there, with ``mix`` before the names.
+    """
+    try:
+        return None if options is None else build_algorithm(options)
+    except RecipeError as error:
+        raise RecipeError(f"mix: {error}") from error
+
+
 def build_algorithm(options: Mapping[str, Any]) -> Algorithm:
     """The algorithm that a recipe asks for.
 

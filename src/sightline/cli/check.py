@@ -16,6 +16,7 @@ from sightline.cli.console import say
 from sightline.errors import RecipeError
 from sightline.files import replace_file
 from sightline.recipes.load import check_spec, load_recipe, with_reference
+from sightline.recipes.mix import mixed_options
 from sightline.recipes.schema import DatasetSpec, DataSpec, Recipe
 
 if TYPE_CHECKING:
@@ -158,10 +159,10 @@ def _asked(recipe: Sequence[str] | None, data: str | None, bare: dict[str, Any])
             raise RecipeError(
                 f"{option} goes with --data; of a recipe write an override (data.train.0.{given[0]}=...)."
             )
-        from sightline.algorithms.registry import build_algorithm
+        from sightline.algorithms.registry import build_algorithm, build_mixed
 
         found = load_recipe(recipe[0], recipe[1:])
-        found = with_reference(found, build_algorithm(found.algorithm))
+        found = with_reference(found, build_algorithm(found.algorithm), build_mixed(mixed_options(found)))
         return found, found.data or DatasetSpec(max_length=sys.maxsize)
     if bare["max_length"] is not None and bare["model"] is None:
         raise RecipeError("--max-length counts tokens, and there is no --model whose they are. Name one.")

@@ -13,6 +13,7 @@ from sightline.cli.console import out, say, show_messages
 from sightline.errors import EngineError
 from sightline.recipes.describe import describe_recipe, field_docs
 from sightline.recipes.load import dump_recipe, load_recipe, with_reference
+from sightline.recipes.mix import mixed_options
 from sightline.recipes.schema import Recipe
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.", show_default=False)]
@@ -86,11 +87,11 @@ def show(
 
     Example: `sightline show recipes/sft_llava.yaml train.epochs=2 --explain`
     """
-    from sightline.algorithms.registry import build_algorithm
+    from sightline.algorithms.registry import build_algorithm, build_mixed
 
     resolved = load_recipe(recipe, overrides or ())
     algorithm = build_algorithm(resolved.algorithm)
-    resolved = with_reference(resolved, algorithm)
+    resolved = with_reference(resolved, algorithm, build_mixed(mixed_options(resolved)))
     fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
     complete = dataclasses.replace(resolved, algorithm={"name": resolved.algorithm["name"], **fields})
     text = describe_recipe(complete, field_docs(type(algorithm))) if explain else dump_recipe(complete)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sightline.algorithms.registry import build_algorithm
+from sightline.algorithms.registry import build_algorithm, build_mixed
 from sightline.data.schema import write_groups
 from sightline.demo.demo import FULL, answers, draw
 from sightline.demo.demo import recipe_of as demo_recipe
@@ -27,6 +27,7 @@ from sightline.models.assemble import TinyLlava
 from sightline.models.load import hide_loading_bars, load_policy
 from sightline.progress import Progress
 from sightline.recipes.load import check_algorithm, load_recipe, nearest
+from sightline.recipes.mix import mixed_options
 from sightline.recipes.schema import ModelSpec, Recipe, SamplingSpec
 from sightline.recipes.source import read_source
 from sightline.relations.scores import best_worst, only_compared, ranked
@@ -195,7 +196,7 @@ def _unfit(chosen: Mapping[str, Overrides], size: LeagueSize) -> dict[str, str]:
     for name, overrides in chosen.items():
         try:
             recipe = recipe_of(name, overrides, Path("base"), Path("folder"), 0, size)
-            check_algorithm(recipe, build_algorithm(recipe.algorithm))
+            check_algorithm(recipe, build_algorithm(recipe.algorithm), build_mixed(mixed_options(recipe)))
         except RecipeError as error:
             found[name] = str(error)
     return found

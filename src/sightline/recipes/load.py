@@ -16,6 +16,7 @@ from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
 from sightline.recipes.engine_conflicts import engine_conflicts
 from sightline.recipes.low_memory import low_memory_conflicts
+from sightline.recipes.mix import check_mix, mix_conflicts, mixed_recipe
 from sightline.recipes.rewards import RewardSpec, kind_of, pairs_of
 from sightline.recipes.rounds import check_rounds
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
@@ -104,8 +105,13 @@ def terms_of(text: str) -> dict[str, AnyTerm] | None:
     return terms
 
 
-def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
+def check_algorithm(recipe: Recipe, algorithm: Algorithm, mixed: Algorithm | None = None) -> None:
     """Check what a recipe and its algorithm must agree on.
+
+    Args:
+        recipe: to check.
+        algorithm: of the recipe.
+        mixed: that of ``mix``, where the recipe has one.
 
     Raises:
         RecipeError: The algorithm reads reference log-probs and the recipe has no reference, or the
@@ -113,7 +119,12 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
             answers are asked for that it does not read.
     """
     name = recipe.algorithm["name"]
-    needs = "ref_logprobs" in algorithm.needs
+    alone = mixed_recipe(recipe)
+    assert (alone is None) == (mixed is None)
+    if mixed is not None and alone is not None:
+        check_algorithm(alone, mixed)
+        check_mix(recipe, algorithm, mixed)
+    needs = _compares(algorithm, mixed)
     if needs and recipe.reference == "none":
         choices = "adapter (with LoRA or model.adapter), copy or cache"
         raise RecipeError(
@@ -159,12 +170,17 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
         )
 
 
-def with_reference(recipe: Recipe, algorithm: Algorithm) -> Recipe:
-    """The recipe with ``reference: auto`` decided, once it agrees with its algorithm (:func:`check_algorithm`)."""
-    check_algorithm(recipe, algorithm)
+def _compares(*algorithms: Algorithm | None) -> bool:
+    """Whether any reads reference log-probabilities."""
+    return any(one is not None and "ref_logprobs" in one.needs for one in algorithms)
+
+
+def with_reference(recipe: Recipe, algorithm: Algorithm, mixed: Algorithm | None = None) -> Recipe:
+    """The recipe with ``reference: auto`` decided, once it agrees with its algorithms (:func:`check_algorithm`)."""
+    check_algorithm(recipe, algorithm, mixed)
     if recipe.reference != "auto":
         return recipe
-    if "ref_logprobs" not in algorithm.needs:
+    if not _compares(algorithm, mixed):
         return dataclasses.replace(recipe, reference="none")
     return dataclasses.replace(recipe, reference="adapter" if _has_adapter(recipe) else "copy")
 
@@ -297,7 +313,16 @@ def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
         *_model_conflicts(recipe),
         *low_memory_conflicts(recipe, _modes(recipe)),
         *_reference_conflicts(recipe),
+        *_mix_conflicts(recipe),
     ]
+
+
+def _mix_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
+    """Those of ``mix`` with itself, as of a recipe that has nothing else."""
+    alone = mixed_recipe(recipe)
+    found = [] if alone is None or not _sources(alone) else [*_data_conflicts(alone), *visual_conflicts(alone), *unread_options(alone)]
+    own = [(("mix", key), text) for key, text in mix_conflicts(recipe)]
+    return [*own, *((("mix", *where), text) for where, text in found)]
 
 
 def _data_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:

@@ -25,6 +25,13 @@ def check_rounds(recipe: Recipe, algorithm: Algorithm) -> None:
             f"{recipe.name}: found {found}, and {name} {'reads no' if online.greedy else 'measures by a'} greedy "
             f"answer. Set online.greedy: {str(not online.greedy).lower()}."
         )
+    if online is not None and online.standardise is not None and (
+        "rewards" not in algorithm.needs or "reward_parts" in algorithm.needs
+    ):
+        raise RecipeError(
+            f"{recipe.name}: found online.standardise, and {name} with these fields does not read the rewards that it "
+            "changes. Remove it."
+        )
     if not algorithm.rounds:
         return
     if online is None or (recipe.data is not None and (recipe.data.train or recipe.data.eval)):

@@ -17,6 +17,7 @@ from sightline.recipes.engine import EngineSpec
 from sightline.recipes.evaluation import EvaluationSpec
 from sightline.recipes.pictures import PictureSpec
 from sightline.recipes.rewards import RewardSpec
+from sightline.recipes.standardise import StandardiseSpec
 
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
@@ -334,6 +335,9 @@ class OnlineSpec:
     dynamic_sampling: int = Field(default=0, ge=0, le=1000)
     """Most times in a round that other prompts are sampled in the place of those whose answers all have the same
     reward, which are left out (DAPO). 0: they stay. Needs ``relation: none``."""
+    standardise: StandardiseSpec | None = None
+    """Rewards as they are trained, measured by the last ones; files and figures have them as they are. None: trained as
+    they are. Needs ``relation: none``."""
     greedy: bool = False
     """One greedy answer per prompt beside the sampled ones, scored and never trained: ReMax measures by it."""
     replay: str | None = None
@@ -342,6 +346,21 @@ class OnlineSpec:
     left out and counted."""
     engine: EngineSpec = EngineSpec()
     """What samples the answers, and how it is checked against the trainer."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MixSpec:
+    """What is learnt beside the run's own algorithm: another one, on rows from disk, in every optimizer step (the
+    pretraining mix of Ouyang et al. 2022, arXiv 2203.02155, PPO-ptx)."""
+
+    data: DatasetSpec
+    """Its rows; none is held out."""
+    algorithm: dict[str, Any] = Field(default_factory=lambda: {"name": "sft"})
+    """As ``algorithm`` of the recipe, of those that learn from rows. It has the recipe's reference."""
+    weight: float = Field(default=1.0, gt=0, le=1e6)
+    """Times its loss, which is a mean over its own tokens, answers or pairs."""
+    batch_size: int = Field(default=16, ge=1, le=_MOST)
+    """Its groups per optimizer step, over all processes. The rows are gone through again and again."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -364,6 +383,8 @@ class Recipe:
     """Exactly one of ``data.train`` and ``online``; ``data.eval`` may stand beside ``online``."""
     critic: CriticSpec | None = None
     """For ``algorithm.name: ppo``; None: its defaults."""
+    mix: MixSpec | None = None
+    """Another algorithm on rows from disk in the same steps (SFT beside PPO); None: none."""
     train: TrainSpec = TrainSpec()
     evaluation: EvaluationSpec | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)

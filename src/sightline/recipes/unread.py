@@ -58,8 +58,11 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
         if online.overlong_buffer and "overlong" in online.reward:
             text = "overlong_buffer is kept under the name overlong, as this term is. Remove one of the two."
             yield ("online", "reward", "overlong"), text
-    for name in ("truncated", "dynamic_sampling", "greedy"):
-        if online.relation != "none" and vars(online)[name] not in ("train", 0, False):
+    if online.standardise is not None and online.greedy:
+        text = "greedy measures rewards by those of greedy answers, as they are. Remove standardise."
+        yield ("online", "standardise"), text
+    for name in ("truncated", "dynamic_sampling", "greedy", "standardise"):
+        if online.relation != "none" and vars(online)[name] not in ("train", 0, False, None):
             yield ("online", name), f"{name} needs relation: none, found {online.relation}. Set that, or remove {name}."
     if online.overlong_buffer >= online.sampling.max_new_tokens:
         text = (

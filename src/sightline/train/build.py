@@ -334,12 +334,12 @@ def _chunks(groups: Sequence[Group], most: int, render: Rendering, *, shown: boo
             bar.update(min(start + _CHUNK, len(groups)))
 
 
-def facts_of(runtime: Runtime, policy: Policy, rows: Rows) -> dict[str, Any]:
+def facts_of(runtime: Runtime, policy: Policy, account: dict[str, str]) -> dict[str, Any]:
     """Where a run ran and on what: pixels depend on the image processor, speed on the rest."""
     return {
         "device": torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "cpu",
         "processes": runtime.size,
         "distribution": runtime.kind,
-        "rows": rows.account,
+        "rows": account,
         "image_processor": type(policy.processor.image_processor).__name__,
     }

@@ -89,7 +89,8 @@ class Card:
         if self.recipe is None:
             return []
         online = [] if self.recipe.online is None else [self.recipe.online.prompts]
-        return [*(self.recipe.data.train if self.recipe.data is not None else ()), *online]
+        mixed = () if self.recipe.mix is None else self.recipe.mix.data.train
+        return [*(self.recipe.data.train if self.recipe.data is not None else ()), *online, *mixed]
 
     def _data(self) -> Iterator[str]:
         sources = self._sources()

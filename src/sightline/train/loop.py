@@ -1,7 +1,7 @@
 """The training loop: read it top to bottom.
 
 A step: take groups, plan micro-batches of equal number on every rank, lay out, count units over all ranks,
-survey them where the loss depends on the whole step, then for each micro-batch: fill columns, prepare, score,
+(the same of what is mixed in, with units of its own), survey them where the loss depends on the whole step, then for each micro-batch: fill columns, prepare, score,
 loss, divide by the global count, backward; clip, step, reduce, log, save. No term is averaged anywhere else, so
 one micro-batch, k micro-batches and n processes give the same gradient.
 """
@@ -38,6 +38,7 @@ from sightline.train.passes import (
 from sightline.train.report import check_finite, check_weights, note, report
 from sightline.train.run_folder import mark_model, model_step
 from sightline.train.session import Session, open_session
+from sightline.train.source import Taken
 from sightline.types import Unit
 
 _log = logging.getLogger(__name__)
@@ -175,21 +176,33 @@ def train_step(s: Session) -> None:
     if begins and s.algorithm.rounds:
         s.source.keep(prepare_round(s))
     taken = s.source.take(s.step)
-    passes = plan_passes(s, taken)
-    counts = count_units(s, passes)
-    survey(s, passes)
+    planned = [_planned(s, taken)]
+    late = s.step - s.algorithm.critic_warmup  # what is mixed in trains the policy, which waits for its critic
+    if s.mixed is not None and late >= 0:
+        planned.insert(0, _planned(s.mixed, s.mixed.source.take(late)))
     s.schedule.apply(s.optimizer, s.step)
-    for number, one in enumerate(passes):
-        run_pass(s, one, counts, sync=number == len(passes) - 1)
-    if s.step < s.algorithm.critic_warmup:
+    # the run's own passes come last: the last one reduces, and only they reach every parameter, the critic's too
+    for view, passes, counts in planned:
+        for number, one in enumerate(passes):
+            run_pass(view, one, counts, sync=view is s and number == len(passes) - 1)
+    if late < 0:
         s.forget_all_but_critic()
     norm = s.runtime.clip(s.trained_parameters(), s.recipe.train.max_grad_norm)
-    check_finite(s, passes, norm)
-    if counts["group"]:  # else every row of the step was left out, and momentum alone must not move the weights
+    every = [one for _, passes, _ in reversed(planned) for one in passes]
+    check_finite(s, every, norm)
+    if any(counts["group"] for *_, counts in planned):  # else all rows were left out: momentum alone must not move
         s.optimizer.step()
     s.optimizer.zero_grad(set_to_none=True)
     s.step += 1
-    note(s, taken, passes, norm, time.monotonic() - began)
+    note(s, taken, every, norm, time.monotonic() - began)
+
+
+def _planned(s: Session, taken: Taken) -> tuple[Session, list[Pass], dict[Unit, int]]:
+    """What a step learns with one algorithm: its passes, surveyed, and how many of each unit they have on all ranks."""
+    passes = plan_passes(s, taken)
+    counts = count_units(s, passes)
+    survey(s, passes)
+    return s, passes, counts
 
 
 def run_pass(s: Session, one: Pass, counts: Mapping[Unit, int], *, sync: bool) -> None:
@@ -200,9 +213,10 @@ def run_pass(s: Session, one: Pass, counts: Mapping[Unit, int], *, sync: bool) -
             scores = s.model(batch, s.algorithm.heads)
         terms, stats = s.algorithm.loss(batch, scores, s.runtime)
         check_compared(one, terms, s.recipe.algorithm["name"])
-        parts = {term.name: one.weight * weighted_sum(term) / max(1, counts[term.unit]) for term in terms}
+        weight = s.weight * one.weight
+        parts = {s.prefix + term.name: weight * weighted_sum(term) / max(1, counts[term.unit]) for term in terms}
         assert len(parts) == len(terms), "terms of one loss have names of their own"
         loss = torch.stack(list(parts.values())).sum()
         s.runtime.backward(loss * s.runtime.size)  # reduction over ranks takes the mean
     one.parts = {name: part.detach() for name, part in parts.items()}
-    one.stats = {name: replace(stat, sum=stat.sum.detach()) for name, stat in stats.items()}
+    one.stats = {s.prefix + name: replace(stat, sum=stat.sum.detach()) for name, stat in stats.items()}

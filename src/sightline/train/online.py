@@ -18,6 +18,7 @@ from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
 from sightline.rewards.base import Reward, score_groups
 from sightline.rewards.length import soft_overlong
+from sightline.rewards.running import RunningScores, with_rewards
 from sightline.rollouts.engine import CheckedEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.rollout_stats import Sampled, all_equal, round_stats, sampled_stats
@@ -84,10 +85,13 @@ class OnlineSource:
     _stats: dict[str, Stat] = field(default_factory=dict)
     """Of the sampling that no step has told of yet."""
     _error: str = ""
+    _scores: RunningScores | None = field(init=False)
+    """What rewards are measured by; None: they are trained as they are."""
     _rows: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self._rows = rows_state(self.prompts)
+        self._scores = None if self.spec.standardise is None else RunningScores(self.spec.standardise)
 
     @property
     def _steps(self) -> int:
@@ -145,6 +149,7 @@ class OnlineSource:
             "round": self._round,
             "buffer": [group_to_json(group) for group in self._buffer],
             "ahead": [[group_to_json(group) for group in groups] for groups in self._ahead],
+            "scores": [] if self._scores is None else self._scores.state(),
             "samples": self.samples.stat().st_size if self.samples.exists() else 0,
         }
 
@@ -163,6 +168,8 @@ class OnlineSource:
             self._round = state["round"]
             self._buffer = [group_from_json(row) for row in state["buffer"]]
             self._ahead = [[group_from_json(row) for row in rows] for rows in state["ahead"]]
+            if self._scores is not None:
+                self._scores.restore(state["scores"])
 
     def close(self) -> None:
         """Nothing is open between rounds."""
@@ -195,7 +202,15 @@ class OnlineSource:
         stats = sampled_stats(mine)
         if self.ranks.rank == 0:
             stats |= round_stats(everything, attempt + 1)
-        return kept, stats
+        return self._measured_by_last(kept, everything), stats
+
+    def _measured_by_last(self, kept: list[Group], sampled: Sequence[Sampled]) -> list[Group]:
+        """The groups to train, their rewards standardised. Every rank has the answers of all, so that windows agree."""
+        if self._scores is None:
+            return kept
+        answers = [one for group in sampled if group.scored is not None for one in group.scored.responses]
+        self._scores.add(one.reward for one in answers if one.reward is not None)
+        return [with_rewards(group, self._scores) for group in kept]
 
     def _others(self, number: int, attempt: int, missing: int, kept: set[str]) -> list[int]:
         """Indices of so many prompts that no group of the round was kept of, in the place of those that were not."""

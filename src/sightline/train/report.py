@@ -66,7 +66,8 @@ def note(s: Session, taken: Taken, passes: Sequence[Pass], norm: Tensor, seconds
     s.meter.add(taken.stats)
     s.meter.add({"tokens_per_second": Stat(sum=tokens, count=once * seconds)})
     s.meter.add({"grad_norm": Stat(sum=once * norm, count=once)})
-    s.meter.add({f"loss/{name}": Stat(sum=torch.tensor(0.0), count=once) for name in passes[0].parts})
+    names = dict.fromkeys(name for one in passes for name in one.parts)
+    s.meter.add({f"loss/{name}": Stat(sum=torch.tensor(0.0), count=once) for name in names})
 
 
 def report(s: Session) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from sightline.algorithms.registry import build_algorithm
+from sightline.algorithms.registry import build_algorithm, build_mixed
 from sightline.data.render import Renderer
 from sightline.data.validate import refuse_uncompared
 from sightline.errors import CheckpointError
@@ -22,6 +22,7 @@ from sightline.models.policy import Policy
 from sightline.models.rope import check_length
 from sightline.recipes.critic import CriticSpec
 from sightline.recipes.load import with_reference
+from sightline.recipes.mix import mixed_options, mixed_recipe
 from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.train.build import (
     Rows,
@@ -34,7 +35,7 @@ from sightline.train.build import (
     place_policy,
 )
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sightline.train.columns import Columns
+from sightline.train.columns import Columns, Reference
 from sightline.train.critic import add_critic
 from sightline.train.first_row import tell_first_row
 from sightline.train.lockstep import Lockstep
@@ -71,6 +72,13 @@ class Session:
     looking: Looking
     tokens_of_rows: str
     """Fingerprint of what template and tokenizer make of the first rows."""
+    mixed: Session | None = None
+    """What every step learns as well: the same policy with another algorithm on other rows. It has no part of its own
+    in optimizer, schedule and checkpoints."""
+    weight: float = 1.0
+    """Times the loss."""
+    prefix: str = ""
+    """Before the names of terms and statistics."""
     step: int = 0
     """Optimizer steps done."""
     tokens: float = 0.0
@@ -124,6 +132,7 @@ class Session:
                 ranks=ranks,
                 progress={
                     "source": self.source.state(),
+                    "mixed": None if self.mixed is None else self.mixed.source.state(),
                     "base": self._base,
                     "adapter": self.policy.start_adapter,
                     "tokens_of_rows": self.tokens_of_rows,
@@ -153,6 +162,8 @@ class Session:
                 "taken from it. Bring the old adapter back, or start again with another output_dir."
             )
         self.source.restore(None if checkpoint is None else checkpoint.progress["source"])
+        if self.mixed is not None:
+            self.mixed.source.restore(None if checkpoint is None else checkpoint.progress["mixed"])
         rows = self.tokens_of_rows
         if checkpoint is not None and checkpoint.progress.get("tokens_of_rows", rows) != rows:
             raise CheckpointError(
@@ -190,8 +201,8 @@ def open_session(
     Raises:
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
     """
-    algorithm = _algorithm(recipe)
-    recipe = with_reference(recipe, algorithm)
+    algorithm, mixed = _algorithm(recipe), build_mixed(mixed_options(recipe))
+    recipe = with_reference(recipe, algorithm, mixed)
     run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
     checkpoint = runtime.gather_objects(checkpoint)[0]
@@ -207,8 +218,6 @@ def open_session(
     source = build_source(recipe, runtime, policy, render, rows.train)
     try:
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
-        if runtime.is_main:
-            _record(run, recipe, facts_of(runtime, policy, rows), () if checkpoint else rows.train, renderer, algorithm)
         model, optimizer = runtime.prepare(policy, _optimizer(recipe, policy))
         session = Session(
             recipe=recipe,
@@ -229,13 +238,50 @@ def open_session(
             looking=Looking.of(recipe, rows.compared, reads),
             tokens_of_rows=tokens_fingerprint(rows.train, renderer.encoder),
         )
-        runtime.seed(recipe.seed + runtime.rank)
-        session.restore(checkpoint)
-        runtime.start_trackers(recipe.name, {"algorithm": str(recipe.algorithm), "model": recipe.model.path})
-        yield session
+        with _mixed_in(session, mixed, reference, quiet=quiet) as account:
+            if runtime.is_main:
+                facts = facts_of(runtime, policy, rows.account | account)
+                _record(run, recipe, facts, () if checkpoint else rows.train, renderer, algorithm)
+            runtime.seed(recipe.seed + runtime.rank)
+            session.restore(checkpoint)
+            runtime.start_trackers(recipe.name, {"algorithm": str(recipe.algorithm), "model": recipe.model.path})
+            yield session
     finally:
         source.close()
         runtime.close()
+
+
+@contextmanager
+def _mixed_in(
+    s: Session, algorithm: Algorithm | None, reference: Reference | None, *, quiet: bool
+) -> Iterator[dict[str, str]]:
+    """Gives a session what its recipe mixes in; nothing where that is nothing. Comes out: the account of its rows."""
+    recipe = mixed_recipe(s.recipe)
+    if algorithm is None or recipe is None or recipe.data is None or s.recipe.mix is None:
+        yield {}
+        return
+    check_length(s.policy.config, recipe.data.max_length, "mix.data.max_length")
+    renderer = _renderer(recipe, s.policy)
+    rows = load_rows(recipe, s.runtime, renderer, quiet=quiet)
+    _refuse_uncompared(recipe, algorithm, rows)
+    render = build_rendering(recipe, renderer)
+    source = build_source(recipe, s.runtime, s.policy, render, rows.train)
+    s.mixed = replace(
+        s,
+        recipe=recipe,
+        algorithm=algorithm,
+        source=source,
+        render=render,
+        held_out=(),
+        columns=Columns(algorithm.needs, reference, s.policy),
+        benchmarks=None,
+        weight=s.recipe.mix.weight,
+        prefix="mix/",
+    )
+    try:
+        yield {"mix": rows.account["train"]}
+    finally:
+        source.close()
 
 
 def _algorithm(recipe: Recipe) -> Algorithm:
