@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
 from sightline.recipes.low_memory import low_memory_conflicts
+from sightline.recipes.mixture import mixture_conflicts
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source, shortened
 from sightline.recipes.unread import unread_options
@@ -247,6 +248,7 @@ def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     return [
         *_data_conflicts(recipe),
         *visual_conflicts(recipe),
+        *mixture_conflicts(recipe),
         *unread_options(recipe),
         *_model_conflicts(recipe),
         *low_memory_conflicts(recipe, _modes(recipe)),

@@ -105,6 +105,9 @@ class OnlineSource:
     def epochs(self, steps: int) -> float:
         return self.sampler.epochs(-(-steps // self.spec.steps_per_round))
 
+    def drawn(self, steps: int) -> Mapping[str, int]:
+        return {}
+
     def state(self) -> dict[str, Any]:
         return self._rows | {
             "round": self._round,

@@ -149,7 +149,7 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
     """
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
-    free = {"name", "output_dir", "data.on_bad_row", *(f"train.{name}" for name in _FREE)}
+    free = {"name", "output_dir", "data.on_bad_row", "data.cache_dir", *(f"train.{name}" for name in _FREE)}
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
     free |= {name for name in {**old, **new} if name.partition(".")[0] == "evaluation"}
