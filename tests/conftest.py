@@ -17,8 +17,6 @@ from pathlib import Path
 
 sys.path.extend(str(folder) for folder in Path(__file__).parent.rglob("*") if folder.is_dir())  # shared test modules
 
-os.environ["SIGHTLINE_CACHE"] = tempfile.mkdtemp(prefix="sightline-tests-")  # nothing goes to the home folder
-atexit.register(shutil.rmtree, os.environ["SIGHTLINE_CACHE"], ignore_errors=True)
 
 import pytest
 import torch
@@ -28,6 +26,8 @@ from sightline import cli
 from tiny_models import FAMILIES, save_tiny
 
 torch.set_num_threads(1)
+os.environ["SIGHTLINE_CACHE"] = tempfile.mkdtemp(prefix="sightline-tests-")  # nothing goes to the home folder
+atexit.register(shutil.rmtree, os.environ["SIGHTLINE_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

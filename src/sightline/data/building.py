@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -157,6 +158,7 @@ def begin(work: Any) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)  # the threads of the parent are not there
     _work[:] = [work]
 

@@ -1,7 +1,8 @@
 """Tells of most rows that they are short enough without tokenizing them, which takes ten times as long as reading them.
 
-A token of a text in ASCII stands for one character at least, so that a text has no more tokens than characters. What
-the chat template writes around texts is learnt once for each shape of a conversation (its roles, its pictures, what is
+A token of a text in ASCII stands for one character at least, so that a text has no more tokens than characters. Where
+that says too little, each text is tokenized once, by itself, which leaves room for half as many tokens again. What the
+chat template writes around texts is learnt once for each shape of a conversation (its roles, its pictures, what is
 trained), from a conversation of marks that the renderer takes; a row of that shape is then written once, and compared
 with what is expected. Whatever is not clear is left to :meth:`Renderer.num_tokens`, which also says what is wrong.
 """
@@ -23,6 +24,8 @@ _KEPT = 4096
 """Shapes that are remembered."""
 _GROWTH = {"NFC": 3, "NFD": 3, "NFKC": 11, "NFKD": 11}
 """Most bytes of UTF-8 that a byte becomes (Unicode FAQ on normalisation). ASCII stays as it is."""
+_JOINED = 1.5
+"""Tokens of texts in a conversation, against those of each by itself: beside a border words may be cut otherwise."""
 _PLAIN = frozenset({"Prepend", "Replace", "Lowercase", "Strip", "StripAccents", "Sequence", *_GROWTH})
 """Normalizers that make no longer text of ASCII, but for what is written before it."""
 
@@ -60,13 +63,13 @@ class Fits:
         most = min(most - self._new, self._most)
         try:
             return all(
-                response.tokens is None and self._bound(group.prompts[response.prompt], response.text) <= most
+                response.tokens is None and self._bound(group.prompts[response.prompt], response.text, most) <= most
                 for response in group.responses
             )
         except DataError:
             return False
 
-    def _bound(self, prompt: Prompt, answer: str) -> float:
+    def _bound(self, prompt: Prompt, answer: str, most: int) -> float:
         """Most tokens of a prompt and its answer; infinite: they are to be counted."""
         key = _key(prompt.messages)
         if key not in self._shapes:
@@ -78,8 +81,10 @@ class Fits:
             return math.inf
         texts = [*_texts(prompt.messages), answer]
         said = "\0".join([*map(text_of, prompt.messages), answer])
-        bound = shape.special + (len(said) if said.isascii() else self._growth * len(said.encode()))  # type: ignore[operator]
-        bound += sum(map(self._renderer.image_tokens, prompt.images))
+        beside = shape.special + sum(map(self._renderer.image_tokens, prompt.images))
+        bound = float(beside + self._count(said))
+        if bound > most:
+            bound = beside + _JOINED * self._counted(texts)
         if self._template.control_in(said) is not None:
             return math.inf
         whole = self._template.text(_conversation(prompt.messages, answer), generation=False)
@@ -109,7 +114,13 @@ class Fits:
         special = self._count("".join(pieces)) + 4 * (len(marks) + 2)
         return _Shape(tuple(pieces), pictures, special)
 
+    def _counted(self, texts: Sequence[str]) -> int:
+        """Tokens of texts, each by itself."""
+        backend = self._renderer.tokenizer.backend_tokenizer
+        return sum(len(found.ids) for found in backend.encode_batch(list(texts), add_special_tokens=False))
+
     def _count(self, text: str) -> int:
+        """Most tokens of a text."""
         return len(text) if text.isascii() else int(self._growth or 1) * len(text.encode())
 
 
