@@ -4,11 +4,11 @@
     python -m benchmarks.data --scale 0.02               # to see that it runs
     python -m benchmarks.data --json out.json            # also write every figure
 
-A start is a process of its own that loads a tiny LLaVA of 576 image tokens, reads the rows and takes one optimizer step: cold with an
-empty cache, and warm with what the cold start left. Rows are like those of llava_v1_5_mix665k.json: one JSON list, 1 to
-10 rounds, ids that come again, every seventeenth a long conversation without picture; 40,000 small pictures that all
-rows share. Memory is of the process and its workers together, a page that they share counted once (PSS), sampled twice
-a second; CPU is of all of them.
+A start is a process of its own that loads a tiny LLaVA of 576 image tokens, reads the rows and takes one optimizer
+step: cold with an empty cache, and warm with what the cold start left. Rows are like those of llava_v1_5_mix665k.json:
+one JSON list, 1 to 10 rounds, ids that come again, every seventeenth a long conversation without picture; 40,000 small
+pictures that all rows share. Memory is of the process and its workers together, a page that they share counted once
+(PSS), sampled twice a second; CPU is of all of them.
 """
 
 from __future__ import annotations
@@ -226,9 +226,8 @@ def main() -> None:
     for start, most in BARS.items():
         some = [row for name, row in results.items() if name.endswith(start)]
         wall, cpu = (sum(row[figure] for row in some) for figure in ("wall", "cpu"))
-        print(
-            f"{start}: {wall:.0f} s of {most:.0f}, CPU {cpu:.0f} s; memory {max(r['memory'] for r in some):.0f} MB of {MOST_MB:.0f}"
-        )
+        most_mb = max(row["memory"] for row in some)
+        print(f"{start}: {wall:.0f} s of {most:.0f}, CPU {cpu:.0f} s; memory {most_mb:.0f} MB of {MOST_MB:.0f}")
     for task in files:
         assert results[f"{task} cold"]["rows"] == results[f"{task} warm"]["rows"]
     if arguments.json:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sightline.data.building import Finished, Made, Output, Reading, Relating, begin, do, look, unchecked
+from sightline.data.building import Finished, Made, Output, Reading, Relating, begin, do, look, unchecked, with_suffix
 from sightline.data.picture_files import Verdict
 from sightline.data.readers.rows import Row
 from sightline.data.reading import Account, refuse, renamed
@@ -154,7 +154,9 @@ class _Pipeline:
     def _named(self, item: Any, made: Made) -> Made:
         """The row under an id that no other has."""
         suffix = self.work.source.suffix(made.line.id, item)
-        if suffix:
+        if suffix and made.prompts == 1:
+            made = with_suffix(made, suffix)
+        elif suffix:
             made = self.work.made(item, renamed(decode(made.line.group), suffix))._replace(left_out=made.left_out)
         self.account.ids.add(made.line.id)
         return made
