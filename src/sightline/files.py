@@ -78,7 +78,7 @@ def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
             _flush(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if type(error) is RuntimeError and _TORCH_WRITER not in str(error):
+        if isinstance(error, RuntimeError) and _TORCH_WRITER not in str(error):
             raise
         free = shutil.disk_usage(final.parent).free / 1e6
         raise CheckpointError(

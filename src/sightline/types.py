@@ -73,6 +73,11 @@ class Response:
     """``stop``: ended its turn; ``length``: cut at the limit; ``error``: no answer."""
     policy_version: int | None = None
     """Optimizer step of the policy that wrote it; None: not written by a policy."""
+    greedy: bool = False
+    """Written without chance, as the measure of the others (ReMax): scored, never trained."""
+    columns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Columns of ``Batch`` (``old_logprobs``, ``advantages``, ...) that were filled when the round of this answer
+    began, one number for each trained token. Needs ``tokens``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +223,7 @@ class Batch:
     ref_logprobs: Tensor | None = None
     """[N] float: log-probabilities under the reference."""
     old_logprobs: Tensor | None = None
-    """[N] float: under our own policy when the group was sampled, recomputed."""
+    """[N] float: under our own policy before the first optimizer step on the group, recomputed."""
     rollout_logprobs: Tensor | None = None
     """[N] float: as the sampler reported them."""
     advantages: Tensor | None = None
@@ -226,9 +231,13 @@ class Batch:
     returns: Tensor | None = None
     """[N] float."""
     values: Tensor | None = None
-    """[N] float."""
+    """[N] float: what the prompt and the answer so far are worth; under ReMax the reward of the greedy answer."""
     rewards: Tensor | None = None
     """[R] float."""
+    reward_parts: Tensor | None = None
+    """[R,K] float: the named parts of the rewards, by ``reward_names``; no number where a response lacks one."""
+    reward_names: tuple[str, ...] = ()
+    """[K] names of the parts, sorted."""
     labels: Tensor | None = None
     """[R] float, 1 desirable, 0 not."""
     baseline: Tensor | None = None
@@ -244,6 +253,9 @@ class Batch:
     window (Gemma 3)."""
     blocked: tuple[int, ...] = ()
     """Segments that hold a block."""
+    on_policy: bool = False
+    """Whether the policy has not moved since ``old_logprobs``: they are then the log-probabilities of this very pass,
+    and a ratio to them is exactly 1."""
     plans: dict[str, Any] = field(default_factory=dict)
     """How attention is computed, kept from one forward pass over this batch to the next; shared by its copies."""
 
@@ -325,10 +337,13 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stat:
-    """A sum and a count, so that the logged mean is exact across ranks and micro-batches."""
+    """A sum and a count, so that the logged mean is exact across ranks and micro-batches; or an extreme."""
 
     sum: Tensor
+    """Of an extreme: the extreme."""
     count: float
+    """0: nothing was seen, and nothing is logged."""
+    kind: Literal["mean", "max", "min"] = "mean"
 
 
 class World(Protocol):
@@ -352,6 +367,15 @@ class Algorithm:
     """Heads of the policy that ``loss`` reads."""
     compares: bool = False
     """Whether it learns from comparisons alone: a group without one is refused before training."""
+    rounds: bool = False
+    """Whether it learns from rounds of its own samples. Columns are then filled once for a whole round, before its
+    first optimizer step, and kept for all of its steps; ``old_logprobs`` too, where a round has several steps."""
+    answers: int = 1
+    """Least answers to a prompt that it can learn from."""
+
+    def for_answers(self, longest: int) -> Algorithm:
+        """The same algorithm for answers of at most so many tokens."""
+        return self
 
     def prepare(self, batch: Batch, world: World) -> Batch:
         """Columns derived from others, once per batch and without gradient (advantages, baselines)."""
@@ -360,11 +384,11 @@ class Algorithm:
     def prepare_step(self, batches: Sequence[Batch], counted: Sequence[bool], world: World) -> Sequence[Batch]:
         """Columns that depend on every micro-batch of a step, without gradient.
 
-        Called once per step before its first gradient, for algorithms that need ``old_logprobs``.
+        Called once per step before its first gradient, for algorithms that need ``old_logprobs``; for those that learn
+        from ``rounds``, once per round with the micro-batches of all of it.
 
         Args:
-            batches: all micro-batches of this rank with their columns filled, ``old_logprobs`` included;
-                vision inputs are left out.
+            batches: all micro-batches of this rank with their columns filled; vision inputs are left out.
             counted: False for a micro-batch that runs for company only: it must not enter any sum.
             world: sums over ranks.
         """

@@ -1,137 +1,82 @@
-"""Files of every layout as they lie on a disk, from the file to a training step."""
+"""Every format of ``format_samples``: from the file to a training step, and to a Group file and back."""
 
 from __future__ import annotations
 
-import base64
-import csv
-import gzip
-import io
-import json
-import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
 import pytest
+import yaml
+from format_samples import REPEATED, SAMPLES, placed, save_pictures, source
 
+from sightline.data.load import Account, load_groups, load_prompts
+from sightline.data.schema import read_groups
 from sightline.recipes.load import load_recipe
+from sightline.recipes.schema import DataSpec
 from sightline.train.loop import train
 from sightline.train.metrics import read_metrics
+from sightline.types import Group
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-QUESTION, GOOD, BAD = "What is there?", "A red lamp.", "A red cat."
-ASKED = [{"from": "human", "value": f"<image>\n{QUESTION}"}]
-TURNS = [{"role": "user", "content": f"<image>{QUESTION}"}, {"role": "assistant", "content": GOOD}]
-TEXT = json.dumps({"question": QUESTION, "chosen": GOOD, "rejected": BAD})
-
-Make = Callable[[Path, str], list[str]]
-"""(folder, picture) -> writes a file of two rows; returns the overrides that name it."""
+Run = Callable[..., tuple[int, str, str]]
 
 
-def answered(text: str) -> list[dict[str, str]]:
-    return [*ASKED, {"from": "gpt", "value": text}]
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_pictures(tmp_path)
+    return tmp_path
 
 
-def json_rows(row: dict[str, Any]) -> Make:
-    def write(folder: Path, picture: str) -> list[str]:
-        rows = [{**row, "image": picture}] * 2
-        (folder / "rows.json").write_text(json.dumps(rows))
-        return [f"data.train.0.path={folder / 'rows.json'}"]
-
-    return write
+def written(name: str, folder: Path) -> dict[str, Any]:
+    made = SAMPLES[name]
+    return source(made, folder, [placed(row, folder) for row in made.rows] * REPEATED)
 
 
-def rlhf_v(folder: Path, picture: str) -> list[str]:
-    row = {"ds_name": "RLHF-V", "image": {"bytes": Path(picture).read_bytes(), "path": "1.png"}, "text": TEXT, "idx": 1}
-    for name in ("train-0.parquet", "train-1.parquet"):
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), folder / name)
-    return [f"data.train.0.path={folder / 'train-*.parquet'}"]
+def recipe_of(name: str, spec: dict[str, Any], model: Path, folder: Path) -> Any:
+    """The recipe of the repository with this source alone, one step of all rows, a tiny model."""
+    values = yaml.safe_load((RECIPES / f"{SAMPLES[name].recipe}.yaml").read_text())
+    relation = {key: value for key, value in values["data"]["train"][0].items() if key == "relation"}
+    values["data"] = {**values["data"], "train": [relation | spec]}
+    values["data"].pop("eval", None)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    common = [f"model.path={model}", "model.dtype=float32", f"output_dir={folder / 'run'}"]
+    small = ["train.batch_size=4", "train.max_steps=1", "train.warmup=0"]
+    return load_recipe(folder / "recipe.yaml", [*common, *small])
 
 
-def vlfeedback(folder: Path, picture: str) -> list[str]:
-    answers = [
-        {"response": t, "annotations": {"Helpfulness": {"Rating": r}}} for t, r in ((BAD, "1"), (GOOD, "5"), ("?", "3"))
-    ]
-    lines = json.dumps({"prompt": QUESTION, "img_path": picture, "completions": answers}) + "\n"
-    (folder / "rows.jsonl.gz").write_bytes(gzip.compress(lines.encode() * 2))
-    return [f"data.train.0.path={folder / 'rows.jsonl.gz'}"]
-
-
-def swift_table(folder: Path, picture: str) -> list[str]:
-    with (folder / "rows.csv").open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(["messages", "rejected_response", "images"])
-        out.writerows([[json.dumps(TURNS), BAD, json.dumps([picture])]] * 2)
-    return [f"data.train.0.path={folder / 'rows.csv'}"]
-
-
-def labelled(folder: Path, picture: str) -> list[str]:
-    rows = [
-        {"messages": [TURNS[0], {"role": "assistant", "content": text}], "images": [picture], "label": text == GOOD}
-        for text in (GOOD, BAD)
-    ]
-    (folder / "rows.json").write_text(json.dumps(rows))
-    return [f"data.train.0.path={folder / 'rows.json'}"]
-
-
-def steps(folder: Path, picture: str) -> list[str]:
-    rows = [
-        {"prompt": QUESTION, "image": picture, "completions": [word, "lamp."], "labels": [True, word == "A"]}
-        for word in ("A", "Two")
-    ]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [f"data.train.0.path={folder / 'rows.jsonl'}"]
-
-
-def entry(folder: Path, picture: str) -> list[str]:
-    columns = {"prompt": "ask", "response": "say", "images": "pictures"}
-    (folder / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "rows.json", "columns": columns}}))
-    (folder / "rows.json").write_text(json.dumps([{"ask": QUESTION, "say": GOOD, "pictures": [picture]}] * 2))
-    return [f"data.train.0.path={folder / 'dataset_info.json'}", "data.train.0.entry=mine"]
-
-
-def tar(folder: Path, picture: str) -> list[str]:
-    row, image = json.dumps({"conversations": answered(GOOD)}).encode(), Path(picture).read_bytes()
-    with tarfile.open(folder / "rows.tar", "w") as out:
-        for name, data in (("0.json", row), ("0.png", image), ("1.json", row), ("1.png", image)):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            out.addfile(member, io.BytesIO(data))
-    return [f"data.train.0.path={folder / 'rows.tar'}"]
-
-
-def data_address(folder: Path, picture: str) -> list[str]:
-    address = f"data:image/png;base64,{base64.b64encode(Path(picture).read_bytes()).decode()}"
-    content = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": QUESTION}]
-    (folder / "rows.json").write_text(json.dumps([{"messages": [{"role": "user", "content": content}, TURNS[1]]}] * 2))
-    return [f"data.train.0.path={folder / 'rows.json'}"]
-
-
-PAIR = {"conversations": answered(GOOD), "rejected_conversations": answered(BAD)}
-TWO = {"conversations": answered(""), "output_1": {"from": "llava", "value": BAD}, "output_2": GOOD, "preference": 2}
-FILES: dict[str, tuple[str, Make]] = {
-    "povid": ("dpo_llava_lora", json_rows(PAIR)),
-    "rlhf_v": ("dpo_dense", rlhf_v),
-    "rlaif_v": ("orpo", json_rows({"question": QUESTION, "chosen": GOOD, "rejected": BAD, "ds_name": "x"})),
-    "llava_rlhf": ("reward_model", json_rows(TWO)),
-    "vlfeedback": ("dpo_llava_lora", vlfeedback),
-    "vision_llm_alignment": ("simpo", json_rows({"conversations": [*ASKED, {"from": "gpt", "value": [GOOD, BAD]}]})),
-    "swift": ("cpo", swift_table),
-    "label": ("kto", labelled),
-    "llama_factory": ("sft_llava", entry),
-    "tar": ("sft_llava", tar),
-    "data_address": ("sft_llava", data_address),
-    "trl_steps": ("kto", steps),
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_of_every_layout_trains(name: str, tiny: dict[str, Path], pictures: list[str], tmp_path: Path) -> None:
-    recipe, make = FILES[name]
-    common = [f"model.path={tiny['llava']}", "model.dtype=float32", f"output_dir={tmp_path / 'run'}"]
-    small = ["train.batch_size=2", "train.max_steps=1", "train.warmup=0"]
-    result = train(load_recipe(RECIPES / f"{recipe}.yaml", [*common, *small, *make(tmp_path, pictures[0])]), quiet=True)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_file_of_every_format_trains(name: str, tiny: dict[str, Path], folder: Path) -> None:
+    result = train(recipe_of(name, written(name, folder), tiny["llava"], folder), quiet=True)
     (record,) = read_metrics(result.run_dir / "metrics.jsonl")
     assert record["grad_norm"] > 0
+
+
+def without_source(groups: list[Group]) -> list[Group]:
+    return [replace(group, source="") for group in groups]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_file_of_every_format_is_converted_and_read_again(name: str, folder: Path, run: Run) -> None:
+    spec = written(name, folder)
+    groups = load_groups(DataSpec(**spec), Account(cache_dir=folder / "out.images"))
+    options = [f"--where={column}={taken}" for column, (taken,) in spec.get("where", {}).items()]
+    options += [f"--{key.replace('_', '-')}={spec[key]}" for key in ("entry", "image_dir") if key in spec]
+    code, _, err = run("data", "convert", spec["path"], "-o", folder / "out.jsonl", *options)
+    assert code == 0, err
+    again = list(read_groups(folder / "out.jsonl"))
+    assert [(g.responses, g.edges) for g in again] == [(g.responses, g.edges) for g in groups]
+    for one, other in zip(again, groups, strict=True):
+        for mine, own in zip(one.prompts, other.prompts, strict=True):
+            assert (mine.id, mine.messages, mine.facts) == (own.id, own.messages, own.facts)
+            assert [Path(p).read_bytes() for p in mine.images] == [Path(p).read_bytes() for p in own.images]
+    trained = load_groups(DataSpec(path=str(folder / "out.jsonl")))
+    assert without_source(trained) == without_source(again) and len(trained) == REPEATED * len(SAMPLES[name].rows)
+
+
+def test_prompts_alone_are_sampled_from(folder: Path) -> None:
+    """TRL's sixth type."""
+    (folder / "rows.jsonl").write_text('{"prompt": "What is there?", "images": ["0.png"]}\n')
+    (group,) = load_prompts(DataSpec(path=str(folder / "rows.jsonl")))
+    assert group.prompts[0].images == (str(folder / "0.png"),) and group.responses == ()

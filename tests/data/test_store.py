@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from layout_rows import PAIRS, llava, rated
 from PIL import Image
-from test_formats import PAIRS, llava, rated
 
 from sightline.data import store
 from sightline.data.load import load_groups
@@ -445,7 +445,8 @@ def everything() -> Group:
             Prompt(id="b", messages=({"role": "user", "content": [{"type": "text", "text": "日本"}]},)),
         ),
         responses=(
-            Response(text="x", prompt=1, tokens=(1, 2), trained=(True, False), weights=(1.0,)),
+            Response(text="x", prompt=1, tokens=(1, 2), trained=(True, False), weights=(1.0,),
+                     rollout_logprobs=(-1, 2e-9), greedy=True, columns={"values": (0.5,)}),
             Response(text="y", reward=1, rewards={"a": 0.1}, label=False, finish_reason="stop", policy_version=3),
         ),
         edges=(Edge(winner=0, loser=1, weight=1),),
@@ -457,6 +458,8 @@ def test_a_group_comes_back_as_it_is() -> None:
     group = everything()
     assert decode(encode(group)) == group
     assert repr(decode(encode(group))) == repr(group)
+    filled = {name for response in group.responses for name, value in vars(response).items() if value}
+    assert filled == {field.name for field in dataclasses.fields(Response)} - {"label"}, "every field but one is filled"
     fields = [[field.name for field in dataclasses.fields(kind)] for kind in (Group, Prompt, Edge)]
     assert fields == [
         ["prompts", "responses", "edges", "source"],

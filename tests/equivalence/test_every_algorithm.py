@@ -13,6 +13,7 @@ from groups import user
 from torch import Tensor
 
 from sightline.algorithms.links import LINKS
+from sightline.algorithms.presets import PRESETS
 from sightline.algorithms.registry import BUILT_IN, build_algorithm
 from sightline.data.render import Renderer
 from sightline.models.layout import lay_out
@@ -26,7 +27,8 @@ from sightline.types import Algorithm, Batch, Edge, Group, Prompt, RenderedGroup
 
 
 class Case(NamedTuple):
-    """An algorithm, and its rows: ``singles``, ``lists``, ``pairs`` (weighted), ``plain`` (pairs) or ``labelled``."""
+    """An algorithm, and its rows: ``singles``, ``lists``, ``pairs`` (weighted), ``plain`` (pairs), ``labelled`` or
+    ``sampled`` (with what a round of sampling brings)."""
 
     rows: str
     options: dict[str, Any]
@@ -51,6 +53,9 @@ CASES = {
     "simpo": Case("pairs", {"name": "simpo", "sft_weight": 0.5}),
     "cpo": Case("pairs", {"name": "cpo"}),
     "kto": Case("labelled", {"name": "kto", "undesirable_weight": 1.5}),
+    **{name: Case("sampled", {"name": name}) for name in PRESETS},
+    "dr_grpo": Case("sampled", {"name": "dr_grpo", "length": 16}),
+    "grpo with kl": Case("sampled", {"name": "grpo", "beta": 0.1, "scale": "batch", "mismatch": "icepop"}),
     "reward_model": Case("pairs", {"name": "reward_model", "margin": 0.5, "center_rewards_coefficient": 0.1}),
     "reward_model lists": Case("lists", {"name": "reward_model", "objective": "plackett_luce"}),
     "reward_model scores": Case("singles", {"name": "reward_model", "objective": "regression"}),
@@ -74,7 +79,7 @@ class Step(NamedTuple):
 
 def groups_of(rows: str, pictures: Sequence[str]) -> list[Group]:
     """Five groups, of one to three answers each; the fourth has no picture."""
-    count, groups = {"singles": 1, "lists": 3, "labelled": 1}.get(rows, 2), []
+    count, groups = {"singles": 1, "lists": 3, "labelled": 1, "sampled": 3}.get(rows, 2), []
     for index in range(5):
         image = () if index == 3 else (pictures[index % 4],)
         question = user(*(None for _ in image), "What is it? " * (1 + index % 2))
@@ -88,10 +93,27 @@ def groups_of(rows: str, pictures: Sequence[str]) -> list[Group]:
         groups.append(
             Group(prompts=(Prompt(id=f"{index}", messages=(question,), images=image),), responses=answers, edges=edges)
         )
+    if rows == "sampled":
+        return [replace(g, responses=tuple(map(sampled, g.responses)), edges=()) for g in groups]
     if rows != "labelled":
         return groups
     groups = [replace(g, responses=tuple(replace(r, label=bool(r.label)) for r in g.responses)) for g in groups]
     return [mismatched(groups)(group) for group in groups]
+
+
+def sampled(response: Response) -> Response:
+    """The same answer as tokens of a sampler whose log-probabilities are near enough, with its reward in two parts."""
+    tokens = tuple(40 + ord(letter) % 50 for letter in response.text[:9])
+    reward = response.reward + 2  # type: ignore[operator]  # MaxRL takes none below 0
+    columns = {"values": (1.5,) * len(tokens), "old_logprobs": tuple(-6.4 + 0.1 * (t % 3) for t in tokens)}
+    return replace(
+        response,
+        tokens=tokens,
+        reward=reward,
+        rewards={"half": reward / 2, "rest": reward * reward % 1},
+        columns=columns,
+        rollout_logprobs=tuple(value - 0.2 + 0.05 * (n % 5) for n, value in enumerate(columns["old_logprobs"])),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +146,7 @@ def step(
         columns.fill(lay_out(part, layout, policy.family, policy.config), part)  # type: ignore[arg-type]
         for part in parts
     ]
-    if "old_logprobs" in algorithm.needs:
+    if "old_logprobs" in algorithm.needs or algorithm.rounds:
         batches = algorithm.prepare_step(batches, [True] * len(batches), OneProcess())
     counts = {unit: sum(batch.count(unit) for batch in batches) for unit in get_args(Unit)}
     total = 0.0

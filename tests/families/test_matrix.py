@@ -28,6 +28,9 @@ FORMS = ("gather", "segments", "dense")
 FULL = PartsSpec(language="full", projector="full", vision="full")
 LORA = PartsSpec(language="lora", projector="full", vision="lora")
 TEXT_KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
+DECAYS = ("A_log", "dt_bias", "in_proj_a.")
+"""Gradients of these are differences of numbers a thousand times as large, which transformers takes in float32;
+``test_recurrence`` takes them in float64."""
 PER_ROW = {"batch_num_images", "cross_attention_mask"}
 """Processor outputs that say how pictures stand in a row: ``Family.row_inputs`` makes them."""
 Folders = Callable[[str], Path]
@@ -157,7 +160,8 @@ def test_layouts_agree(folder_of: Folders, pictures: list[str], model_type: str,
             assert own_grads.keys() == grads.keys()
             for name in grads:
                 if not name.endswith("k_proj.bias"):  # zero by theory: softmax does not see it
-                    assert (own_grads[name] - grads[name]).norm() <= 1e-5 * grads[name].norm(), (layout, name)
+                    most = 1e-3 if any(part in name for part in DECAYS) else 1e-5
+                    assert (own_grads[name] - grads[name]).norm() <= most * grads[name].norm(), (layout, name)
 
 
 @each_family

@@ -81,7 +81,7 @@ def test_llava_orpo_from_rows_to_an_adapter(
     tracked = find_spec("wandb") is not None
     folder = tmp_path / "run"
     small = [f"model.path={model}", f"data.train.0.path={rows}", f"output_dir={folder}", "train.batch_size=2"]
-    small += ["train.max_steps=3", "train.learning_rate=1e-2", "train.warmup=0"]
+    small += ["train.max_steps=3", "train.learning_rate=1e-2", "train.warmup=0", "train.save_every=2"]
     small += [] if tracked else ["train.trackers=[]"]
     code, _, err = run("train", RECIPE, *small)
     assert code == 0, err
@@ -106,5 +106,21 @@ def test_llava_orpo_from_rows_to_an_adapter(
 
     adapter = load_policy(ModelSpec(path=str(model), adapter=str(folder / "model")), trainable=False)
     assert adapter.has_adapter
+    assert not (folder / "model" / "README.md").exists(), "PEFT's form without anything in it is no model card"
+
+    measured = ("--model", folder, "--data", rows, "--on-bad-row", "skip", "--out", tmp_path / "eval")
+    code, out, err = run("eval", "preferences", *measured, "--generate", "1", "--max-tokens", "4")
+    assert code == 0 and "accuracy/reference" in out + err, err
+    figures = json.loads((tmp_path / "eval" / "preferences" / "results.json").read_text())
+    assert figures["results"]["preferences_logprobs"]["accuracy/mean,none"] == 1
+    page = (tmp_path / "eval" / "preferences" / "report.html").read_text()
+    assert "two blue stars and a moon" in page and "data:image/" in page
+
+    # the adapter is one of the plain model: written at a checkpoint, or merged, it is read without bitsandbytes
+    for command, out in ((("export", folder, "--step", 2), tmp_path / "two"), (("merge", folder), tmp_path / "merged")):
+        code, _, err = run(*command, "-o", out)
+        assert code == 0 and "Verified: reloaded in a fresh process with plain transformers" in err, err
+        assert "Trained with the base held in nf4" in (out / "README.md").read_text()
+    assert "quantization_config" not in (tmp_path / "merged" / "config.json").read_text()
     code, out, err = run("show", RECIPE)
     assert code == 0 and "quantization: nf4" in out, err

@@ -32,6 +32,7 @@ STAGES = ("reward_model_text", "reward_model_caption", "reward_model_image")
 
 QUESTION, GOOD, BAD = "What can you see in the picture?", "a red circle.", "two blue stars and a moon"
 GROUPS = {"dpo_llava_full", "dpo_listwise", "reward_model_scenes"}
+ONLINE = {"dpo_online_scenes", "grpo_scenes", "gspo_scenes", "dapo_scenes"}
 COUNTERFACTUAL = {"ovip_offline", "svco"}
 
 
@@ -66,12 +67,13 @@ def on_tiny(path: Path, model: Path, folder: Path, pictures: list[str], *overrid
     name, rows = path.stem, folder / ("rows.jsonl" if path.stem in GROUPS else "rows.json")
     if name in GROUPS:
         write_groups(rows, ranked(pictures))
-    elif name == "dpo_online_scenes":
+    elif name in ONLINE:
         write_groups(rows, Scenes(seed=0).prompts("train", 4, folder / "scenes"))
     else:
         rows.write_text(json.dumps(rows_of(name, pictures)))
     places = ["data.train.0.path", "data.eval.0.path"] if name == "reward_model_facts" else ["data.train.0.path"]
-    places = ["online.prompts.path", "online.sampling.max_new_tokens=4"] if name == "dpo_online_scenes" else places
+    places = ["online.prompts.path", "online.sampling.max_new_tokens=4"] if name in ONLINE else places
+    places += ["online.overlong_buffer=2", "online.truncated=train"] if name == "dapo_scenes" else []
     found = [place if "=" in place else f"{place}={rows}" for place in places]
     small = ["train.batch_size=2", "train.max_steps=2", "train.warmup=0", "train.eval_every=2"]
     small = small if "facts" in name else small[:3]
@@ -93,10 +95,10 @@ def check(recipe: Recipe) -> Path:
 def test_recipe(tiny: dict[str, Path], pictures: list[str], tmp_path: Path, path: Path) -> None:
     family = "qwen2_5_vl" if "qwen" in path.stem else FAMILIES[RECIPES.index(path) % len(FAMILIES)]
     model = tiny[family]
-    if path.stem == "dpo_online_scenes":  # its reward reads the language of the drawn world
+    if path.stem in ONLINE:  # their reward reads the language of the drawn world
         model = TinyLlava().build(tmp_path / "model", Scenes(seed=0).vocabulary(), seed=0)
     recipe = on_tiny(path, model, tmp_path, pictures)
-    if path.stem == "dpo_online_scenes":  # all answers of an untrained model are equally wrong
+    if path.stem in ONLINE:  # all answers of an untrained model are equally wrong
         recipe = replace(recipe, online=replace(recipe.online, reward="train_runs:CountsE", min_gap=0.0))
     check(recipe)
 

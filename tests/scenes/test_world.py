@@ -156,7 +156,8 @@ def test_groups_survive_a_file(tmp_path):
 def test_reward_of_captions():
     group = Scenes().reward(asked("A red star and a green cross.", "A red star and a yellow moon.", "A star, a star."))
     assert [r.reward for r in group.responses] == [2.0, -1.0, 0.0]
-    assert group.responses[1].rewards == {"told": 1.0, "hallucinated": -2.0, "miscoloured": 0.0, "repeated": 0.0}
+    parts = {"told": 1.0, "hallucinated": -2.0, "miscoloured": 0.0, "repeated": 0.0, "unfinished": 0.0}
+    assert group.responses[1].rewards == parts
 
 
 def test_reward_of_an_answer_that_was_cut_and_of_none():

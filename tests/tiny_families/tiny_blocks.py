@@ -22,6 +22,8 @@ from transformers import (
     Qwen2VLImageProcessorPil,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
     SiglipImageProcessorPil,
@@ -162,6 +164,16 @@ def paligemma() -> tuple[Any, Any]:
 
 def qwen3_5() -> tuple[Any, Any]:
     """A layer with a recurrent state and one with attention."""
+    return _qwen3_5(Qwen3_5Config, Qwen3_5ForConditionalGeneration)
+
+
+def qwen3_5_moe() -> tuple[Any, Any]:
+    """Two of four experts for every token, beside one that all share."""
+    experts = {"moe_intermediate_size": HIDDEN, "shared_expert_intermediate_size": HIDDEN, "num_experts": 4}
+    return _qwen3_5(Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, **experts, num_experts_per_tok=2)
+
+
+def _qwen3_5(config_type: type, model_type: type, **more: Any) -> tuple[Any, Any]:
     tokenizer, ids = qwen_tokenizer()
     text = text_sizes(
         len(tokenizer),
@@ -173,8 +185,9 @@ def qwen3_5() -> tuple[Any, Any]:
         linear_num_value_heads=4,
         layer_types=["linear_attention", "full_attention"],
         rope_parameters=rope(1, 1, 0, mrope_interleaved=True, partial_rotary_factor=0.25),
+        **more,
     )
-    config = Qwen3_5Config(
+    config = config_type(
         text_config=text,
         vision_config={
             "depth": 2,
@@ -196,4 +209,4 @@ def qwen3_5() -> tuple[Any, Any]:
         video_processor=Qwen3VLVideoProcessor(**options),
         chat_template=QWEN_TEMPLATE,
     )
-    return Qwen3_5ForConditionalGeneration(config), processor
+    return model_type(config), processor

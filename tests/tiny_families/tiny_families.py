@@ -33,6 +33,7 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "gemma4-large": tiny_gemma4.large,
     "paligemma": tiny_blocks.paligemma,
     "qwen3_5": tiny_blocks.qwen3_5,
+    "qwen3_5_moe": tiny_blocks.qwen3_5_moe,
 }
 """By ``model_type``, some with a size."""
 

@@ -12,7 +12,13 @@ import torch
 import train_runs
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
 from command_line import sightline
 from sightline.data.readers.rows import RowError
@@ -201,6 +207,30 @@ def test_quantised_weights_are_merged_into_only_when_told(
     assert done.code == 2 and nothing_left(tmp_path)
     assert "the model is quantised (unknown), and merging would round" in done.err and "--into-quantised" in done.err
     assert sightline("merge", runs["adapter"], "-o", tmp_path / "out", "--into-quantised").code == 0
+
+
+def test_what_is_trained_on_a_quantised_folder_reloads(
+    tiny: dict[str, Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantize)")
+    config = LlavaConfig.from_pretrained(tiny["llava"])
+    config.text_config.update({"hidden_size": 64, "head_dim": 16, "intermediate_size": 128})  # whole blocks
+    skipped = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
+    low = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=skipped)
+    LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "plain")
+    folder = tmp_path / "low"
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "plain", quantization_config=low).save_pretrained(folder)
+    AutoProcessor.from_pretrained(tiny["llava"], backend="pil").save_pretrained(folder)
+    recipe = train_runs.recipe(folder, tmp_path / "run", model=train_runs.lora(folder), save_every=1, max_steps=2)
+    run = train(recipe, quiet=True).run_dir
+    done = sightline("export", run, "--step", 1, "-o", tmp_path / "one")
+    assert done.code == 0 and "(bounds for quantised weights: 0.05 and 0.5)" in done.err, done.err
+    done = sightline("merge", run, "-o", tmp_path / "merged")
+    assert done.code == 2 and "the model is quantised (bitsandbytes), and merging would round" in done.err
+    request.getfixturevalue("in_process")
+    done = sightline("merge", run, "-o", tmp_path / "merged", "--into-quantised")
+    # what two steps trained is less than the bits hold: told, and not kept
+    assert done.code == 0 or "lost what was trained" in done.err, done.err
 
 
 def test_wrong_requests_say_what_to_change(runs: dict[str, Path], tiny: dict[str, Path], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_mean_is_over_all_units_not_over_means():
     meter = Meter(torch.device("cpu"))
     meter.add({"accuracy": stat(3.0, 3)})
     meter.add({"accuracy": stat(0.0, 1)})
-    figures = meter.reduce(Ranks({"accuracy": (1.0, 4.0), "only there": (6.0, 2.0)}))
+    figures = meter.reduce(Ranks({"accuracy": (1.0, 4.0, "mean"), "only there": (6.0, 2.0, "mean")}))
     assert figures == {"accuracy": 0.5, "only there": 3.0}  # a mean of means would give (1 + 0 + 1/4) / 3
     assert meter.reduce(Ranks()) == {}
 
@@ -72,3 +72,17 @@ def test_progress_shows_the_figures_that_matter():
     record = {"step": 3, "loss": 2.5, "rewards/accuracies": 0.75, "grad_norm": 9.0}
     assert figures_of(record) == "loss 2.500  accuracy 0.750"
     assert figures_of({"step": 3, "bench/pope/f1": 0.5}) == ""
+
+
+def test_extremes_are_kept_over_steps_ranks_and_a_checkpoint():
+    def extremes(most, least):
+        return {
+            "gap": Stat(sum=torch.tensor(most), count=2, kind="max"),
+            "low": Stat(sum=torch.tensor(least), count=1, kind="min"),
+        }
+
+    meter, again = Meter(torch.device("cpu")), Meter(torch.device("cpu"))
+    meter.add(extremes(3.0, -1.0))
+    again.load_state(json.loads(json.dumps(meter.state())))
+    again.add(extremes(2.0, 4.0))
+    assert again.reduce(Ranks({"gap": (5.0, 1.0, "max")})) == {"gap": 5.0, "low": -1.0}

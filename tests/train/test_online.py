@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -161,7 +162,7 @@ def test_ranks_sample_their_share_and_train_equal_shares(tmp_path):
     """Rank 1 of two: the other rank's groups come through the gather; all of its own failed."""
     other = source(tmp_path, lambda group: ("1", "2"))
     one = source(tmp_path, lambda group: ("1", "1"))
-    sampled = [other._relate(group) for group in other._score(other._generate(other.prompts[::2], 0, 0))]
+    sampled = [other._relate(group) for group in other._score(other._generate(other.prompts[::2], 0, 0, version=0))]
 
     class Both(Ranks):
         def gather_objects(self, value):
@@ -171,3 +172,124 @@ def test_ranks_sample_their_share_and_train_equal_shares(tmp_path):
     taken = one.take(0)
     assert one.engine.calls[0][0] == ["p1", "p3"]
     assert [g.group.id for g in taken.groups] == ["p2"] and taken.counted
+
+
+def with_spec(online, **fields):
+    online.spec = replace(online.spec, relation="none", **fields)
+    return online
+
+
+def test_inner_epochs_take_the_steps_of_a_round_again(tmp_path):
+    online = with_spec(source(tmp_path, lambda group: ("1", "3"), steps_per_round=2), inner_epochs=2)
+    taken = [online.take(step) for step in range(5)]
+    assert [[g.group.id for g in one.groups] for one in taken] == [["p0", "p2"], ["p1", "p3"]] * 2 + [["p0", "p2"]]
+    assert [one.on_policy for one in taken] == [True, False, False, False, True]
+    assert len(online.engine.calls) == 2 and online.steps(3) == 12 and online.epochs(8) == 2
+
+
+def test_columns_stay_with_the_answers_of_a_round_and_in_its_state(tmp_path):
+    online = with_spec(source(tmp_path, lambda group: ("1", "3")), inner_epochs=2)
+    assert online.begin(0) and not online.begin(1)
+    online.keep({("p1", 1): {"old_logprobs": (-0.1,)}})
+    again = with_spec(source(tmp_path, lambda group: ("1", "3")), inner_epochs=2)
+    again.restore(json.loads(json.dumps(online.state())))
+    for one in (online, again):
+        kept = {g.group.id: [r.columns for r in g.group.responses] for g in one.take(1).groups}
+        assert kept["p1"] == [{}, {"old_logprobs": (-0.1,)}] and kept["p0"] == [{}, {}]
+    assert again.engine.calls == []
+
+
+def test_rounds_sampled_ahead_are_trained_in_their_turn(tmp_path):
+    """With a staleness of 2 the third round is written by the policy of the first step."""
+    online = with_spec(source(tmp_path, lambda group: ("1", "3")), max_staleness=2)
+    versions = [online.take(step).groups[0].group.responses[0].policy_version for step in range(5)]
+    assert versions == [0, 0, 0, 1, 2]
+    state = online.state()
+    again = with_spec(source(tmp_path, lambda group: ("1", "3")), max_staleness=2)
+    again.restore(state)
+    assert again.take(5).groups[0].group.responses[0].policy_version == 3 and len(again.engine.calls) == 1
+
+
+def test_groups_of_equal_rewards_are_replaced_up_to_a_bound(tmp_path):
+    """p2 and p3 never differ; of each round's two prompts, those are replaced by others."""
+    online = with_spec(
+        source(tmp_path, lambda group: ("1", "1") if group.id in ("p2", "p3") else ("0", "1")), dynamic_sampling=3
+    )
+    online.sampler = Sampler(size=4, batch_size=2, shuffle=False)
+    taken = online.take(1)  # asks p2 and p3
+    assert {g.group.id for g in taken.groups} == {"p0", "p1"}
+    asked = [ids for ids, _ in online.engine.calls]
+    assert asked[0] == ["p2", "p3"] and 2 <= len(asked) <= 4
+    figures = means(taken)
+    samples = list(read_groups(tmp_path / "samples.jsonl"))
+    assert len(samples) == sum(map(len, asked))
+    assert figures["frac_reward_zero_std"] == sum(g.id in ("p2", "p3") for g in samples) / len(samples)
+    none = with_spec(source(tmp_path, lambda group: ("1", "1")), dynamic_sampling=1)
+    with pytest.raises(DataError, match="all rewards of each prompt are equal"):
+        none.take(0)
+    kept = with_spec(source(tmp_path, lambda group: ("1", "1"))).take(0)  # without it they stay
+    assert len(kept.groups) == 4
+
+
+def test_a_bound_on_replacing_leaves_a_smaller_round(tmp_path):
+    online = with_spec(
+        source(tmp_path, lambda group: ("1", "1") if group.id != "p0" else ("0", "1")), dynamic_sampling=2
+    )
+    taken = online.take(0)
+    assert [g.group.id for g in taken.groups] == ["p0"] and means(taken)["rollout/attempts"] == 3
+    assert [len(ids) for ids, _ in online.engine.calls] == [4, 3, 3]
+
+
+class Cutting(Engine):
+    """Every first answer is cut at the limit; greedy ones say 5."""
+
+    def generate(self, groups, sampling, *, seed, on_progress=None):
+        if sampling.temperature == 0:
+            return [replace(group, responses=(answer("5"),)) for group in groups]
+        made = super().generate(groups, sampling, seed=seed)
+        cut = [replace(g.responses[0], tokens=(1,) * 9, finish_reason="length") for g in made]
+        return [replace(g, responses=(one, *g.responses[1:])) for g, one in zip(made, cut, strict=True)]
+
+
+def test_truncated_answers_are_masked_and_keep_their_reward(tmp_path):
+    online = with_spec(source(tmp_path, None), truncated="mask")
+    online.engine = Cutting(lambda group: ("1", "3"))
+    (first, second) = online.take(0).groups[0].group.responses
+    assert first.trained == (False,) * 9 and first.reward == 1 and second.trained is None
+    online.engine, online._round = Cutting(lambda group: ("1",)), -1
+    with pytest.raises(DataError):  # nothing is left to train
+        online.take(0)
+
+
+def test_a_greedy_answer_is_scored_and_measured_by_and_not_trained(tmp_path):
+    online = with_spec(source(tmp_path, None), greedy=True, truncated="mask")
+    online.engine = Cutting(lambda group: ("1", "3"))
+    taken = online.take(0)
+    responses = taken.groups[0].group.responses
+    assert [(r.text, r.columns) for r in responses] == [("1", {"values": ()}), ("3", {"values": (5.0,)})]
+    kept = next(iter(read_groups(tmp_path / "samples.jsonl")))
+    assert [(r.greedy, r.reward) for r in kept.responses] == [(False, 1), (False, 3), (True, 5)]
+    assert means(taken)["reward"] == 2  # of what was sampled
+
+
+def test_overlong_answers_lose_reward_by_how_far_they_are_into_the_buffer(tmp_path):
+    online = with_spec(source(tmp_path, None), overlong_buffer=4)
+    online.spec = replace(online.spec, sampling=SamplingSpec(n=2, max_new_tokens=10))
+    online.engine = Cutting(lambda group: ("1", "3"))
+    taken = online.take(0)
+    assert [r.reward for r in taken.groups[0].group.responses] == [1 - 3 / 4, 3]
+    assert means(taken)["rewards/overlong/mean"] == -3 / 8
+
+
+def test_figures_of_a_round(tmp_path):
+    online = with_spec(source(tmp_path, None))
+    online.engine = Cutting(lambda group: ("1", "3") if group.id != "p3" else ("2", "2"))
+    figures = means(online.take(0))
+    assert figures["reward"] == 2 and figures["reward_std"] == pytest.approx((6 / 7) ** 0.5)
+    assert figures["frac_reward_zero_std"] == 1 / 4
+    assert figures["completions/mean_length"] == 5 and figures["completions/clipped_ratio"] == 0.5
+    assert figures["completions/mean_terminated_length"] == 1
+    stats = with_spec(source(tmp_path, None))
+    stats.engine = online.engine
+    extremes = {name: (stat.kind, float(stat.sum)) for name, stat in stats.take(0).stats.items() if stat.kind != "mean"}
+    assert extremes["completions/max_length"] == ("max", 9) and extremes["completions/min_length"] == ("min", 1)

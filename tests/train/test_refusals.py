@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import train_runs
 
+from sightline.algorithms.presets import PRESETS
 from sightline.algorithms.registry import BUILT_IN, build_algorithm
 from sightline.data.schema import read_groups, write_groups
 from sightline.errors import DataError, RecipeError, SightlineError
@@ -114,7 +115,7 @@ def test_online_without_comparisons(tiny: dict[str, Path], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_who_learns_from_comparisons_alone_says_so(name: str) -> None:
-    assert build_algorithm({"name": name}).compares == (name != "sft")
+    assert build_algorithm({"name": name}).compares == (name not in {"sft", *PRESETS})
 
 
 def test_who_may_learn_from_single_answers_says_so() -> None:

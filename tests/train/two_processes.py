@@ -37,6 +37,7 @@ SHARDED = (
     "adapter",
     "cache",
     "online",
+    "policy gradient",
     "reward model",
 )
 """Runs that are done with spread parameters as well."""
@@ -87,6 +88,7 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         ),
         "aot": train_runs.recipe(model, folder / "aot", responses=2, micro_batch_tokens=90, algorithm={"name": "aot"}),
         "online": train_runs.online(model, folder / "online", "train_runs:CountsE"),
+        "policy gradient": policy_gradient(model, folder / "gradient"),
     }
     labelled = replace(made["kto"].data.train[0], relation="mismatched")
     made["kto"] = replace(made["kto"], data=DatasetSpec(train=(labelled,)))
@@ -111,6 +113,17 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         name: replace(r, train=replace(r.train, epochs=1.0, eval_every=2, max_grad_norm=0.1))
         for name, r in evaluated.items()
     }
+
+
+def policy_gradient(model: Path, folder: Path) -> Recipe:
+    """Rounds of two steps, each taken twice, whitened over all tokens of a round; ranks hold unequal numbers of groups.
+    A high rate would make rounding sample other answers."""
+    algorithm = {"name": "reinforce_pp_baseline", "mismatch": "icepop"}
+    made = train_runs.online(
+        model, folder, "train_runs:CountsE", algorithm=algorithm, micro_batch_tokens=90, learning_rate=1e-4, max_steps=5
+    )
+    assert made.online is not None
+    return replace(made, online=replace(made.online, relation="none", inner_epochs=2))
 
 
 def adapter(model: Path, folder: Path) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from sightline.algorithms.presets import PRESETS
 from sightline.errors import RecipeError
 from sightline.types import Algorithm
 
@@ -24,6 +25,7 @@ BUILT_IN: Mapping[str, str] = {
     "cpo": "sightline.algorithms.cpo:CPO",
     "kto": "sightline.algorithms.kto:KTO",
     "reward_model": "sightline.algorithms.reward_model:RewardModel",
+    **dict.fromkeys(PRESETS, "sightline.algorithms.policy_gradient:PolicyGradient"),
 }
 """Short names; anything else is ``package.module:Class``."""
 
@@ -45,7 +47,8 @@ def build_algorithm(options: Mapping[str, Any]) -> Algorithm:
         raise RecipeError(f"The algorithm block has no name. Add algorithm.name: one of {', '.join(BUILT_IN)}.")
     name = str(options["name"])
     cls = _algorithm_class(name)
-    values = {key: value for key, value in options.items() if key != "name"}
+    preset = PRESETS[name].fields if name in PRESETS else {}
+    values = {**preset, **{key: value for key, value in options.items() if key != "name"}}
     valid = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in valid:
@@ -100,10 +103,11 @@ def _nearest(name: str, valid: list[str]) -> str:
 
 
 def _first_problem(name: str, error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    cause = problem.get("ctx", {}).get("error")
-    if isinstance(cause, RecipeError):
-        return str(cause)
+    problems = error.errors(include_url=False)
+    causes = [problem.get("ctx", {}).get("error") for problem in problems]
+    if own := [cause for cause in causes if isinstance(cause, RecipeError)]:
+        return str(own[0])
+    problem = max(problems, key=lambda one: len(one["loc"]))  # of a field of several types, where it went farthest
     key = ".".join(str(part) for part in problem["loc"])
     return f"algorithm.{key} of {name} is {_shown(problem['input'])}. {problem['msg']}."
 

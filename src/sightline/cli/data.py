@@ -16,7 +16,7 @@ from sightline.recipes.schema import DataSpec
 if TYPE_CHECKING:
     from sightline.data.load import Account
 
-app = typer.Typer(no_args_is_help=True, help="Read, convert and fetch rows.")
+app = typer.Typer(no_args_is_help=True, help="Check, convert and fetch rows.")
 
 Rows = Annotated[str, typer.Argument(help="File, glob, folder or datasets name.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Group file to write.", show_default=False)]
@@ -108,7 +108,7 @@ def _account(out: Path, on_bad_row: Literal["error", "skip"]) -> Account:
 def _spec(options: dict[str, Any]) -> DataSpec:
     """The source that the options of a command name."""
     where: dict[str, tuple[str, ...]] = {}
-    for name, value in _pairs(options["where"], "--where"):
+    for name, value in pairs(options["where"], "--where"):
         where[name] = (*where.get(name, ()), value)
     names = ("format", "entry", "split", "image_dir", "relation", "limit")
     chosen = {name: options[name] for name in names}
@@ -118,7 +118,7 @@ def _spec(options: dict[str, Any]) -> DataSpec:
     if Path(options["rows"]).absolute() == options["out"].absolute():
         remedy = "Choose another file, so that no row is lost."
         raise RecipeError(f"--out is {options['out']}, which is read here. {remedy}")
-    return DataSpec(path=options["rows"], rename=dict(_pairs(options["rename"], "--rename")), where=where, **chosen)
+    return DataSpec(path=options["rows"], rename=dict(pairs(options["rename"], "--rename")), where=where, **chosen)
 
 
 def _formats() -> list[str]:
@@ -127,14 +127,15 @@ def _formats() -> list[str]:
     return ["auto", *LAYOUTS]
 
 
-def _pairs(given: list[str] | None, option: str) -> list[tuple[str, str]]:
-    pairs = []
+def pairs(given: list[str] | None, option: str) -> list[tuple[str, str]]:
+    """``name=value`` options."""
+    found = []
     for text in given or ():
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise RecipeError(f"{option} is '{text}', expected name=value. Write for example {option} question=prompt.")
-        pairs.append((name, value))
-    return pairs
+        found.append((name, value))
+    return found
 
 
 def _write(spec: DataSpec, out: Path, account: Account) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -24,6 +24,23 @@ from sightline.types import Group, ImageInputs, Prompt, RenderedGroup, RenderedP
 MOST_PIXELS = 2**25
 """Of a picture between decoding and cutting: some 300 MB in an image processor. LLaVA-1.5 (336 pixels) reaches it at
 a ratio of 297 to 1, where what is left of the picture says nothing."""
+
+
+class Lengths(NamedTuple):
+    """Tokens of a group, every placeholder counted."""
+
+    prompts: tuple[int, ...]
+    pictures: tuple[int, ...]
+    """Of each prompt, the tokens that are its pictures'."""
+    trained: tuple[int, ...]
+    """Of each prompt, the tokens of its history that SFT trains."""
+    answers: tuple[tuple[int, int], ...]
+    """(index of the prompt, tokens of the answer), the end of turn included."""
+
+    @property
+    def longest(self) -> int:
+        """Of a prompt with its answer."""
+        return max([self.prompts[prompt] + count for prompt, count in self.answers] or self.prompts)
 
 
 class Renderer:
@@ -99,18 +116,32 @@ class Renderer:
             DataError: as ``render``, but for pictures whose content is broken; and tokens that do not spell their
                 text, because it was edited or another model wrote it.
         """
+        longest = new + self.lengths(group).longest
+        self._named(group, self._check_length, longest, self._most)
+        return longest
+
+    def lengths(self, group: Group) -> Lengths:
+        """Tokens of every prompt and answer, however long they are. Decodes no picture.
+
+        Raises:
+            DataError: as ``num_tokens``, but for the length.
+        """
         self._named(group, self._check_characters, group)
         for response in group.responses:
             self._named(group, self._check_spelling, response)
-        lengths = []
+        prompts, pictures, trained = [], [], []
         for prompt in group.prompts:
-            pictures = sum(self._named(group, self.image_tokens, path) for path in prompt.images)
+            pictures.append(sum(self._named(group, self.image_tokens, path) for path in prompt.images))
             encoded = self._named(group, self._encoded, prompt)
-            lengths.append(len(encoded.ids) - len(prompt.images) + pictures)
+            prompts.append(len(encoded.ids) - len(prompt.images) + pictures[-1])
+            trained.append(sum(end - start for start, end in encoded.spans))
         answers = [self._named(group, self._response, group.prompts[r.prompt], r) for r in group.responses]
-        longest = new + max([lengths[answer.prompt] + len(answer.tokens) for answer in answers] or lengths)
-        self._named(group, self._check_length, longest, self._most)
-        return longest
+        return Lengths(
+            prompts=tuple(prompts),
+            pictures=tuple(pictures),
+            trained=tuple(trained),
+            answers=tuple((answer.prompt, len(answer.tokens)) for answer in answers),
+        )
 
     def image(self, path: str) -> ImageInputs:
         """Processor outputs of one picture; the most recent ones are kept."""

@@ -151,9 +151,7 @@ def group_from_json(row: Any, resolve: Resolve = str) -> Group:
     """
     values = _checked(row, Group, "")
     prompts = tuple(_prompt(item, f"prompts[{i}]", resolve) for i, item in enumerate(values["prompts"]))
-    responses = tuple(
-        Response(**_checked(item, Response, f"responses[{i}]")) for i, item in enumerate(values.get("responses", ()))
-    )
+    responses = tuple(_response(item, f"responses[{i}]") for i, item in enumerate(values.get("responses", ())))
     edges = tuple(Edge(**_checked(item, Edge, f"edges[{i}]")) for i, item in enumerate(values.get("edges", ())))
     group = Group(prompts=prompts, responses=responses, edges=edges, source=values.get("source", ""))
     _check_indices(group)
@@ -169,6 +167,7 @@ def relative_to(folder: str | Path) -> Resolve:
 # --- reading: what each field may hold ----------------------------------------------------------
 
 _Test = Callable[[Any], bool]
+COLUMNS = ("ref_logprobs", "old_logprobs", "advantages", "returns", "values")  # keys of Response.columns
 
 
 def _exactly(kind: type) -> _Test:
@@ -207,6 +206,10 @@ def _are_named_numbers(value: Any) -> bool:
     return type(value) is dict and all(map(_is_number, value.values()))
 
 
+def _are_columns(value: Any) -> bool:
+    return type(value) is dict and all(key in COLUMNS and _are_numbers(numbers) for key, numbers in value.items())
+
+
 _OBJECTS = (_list_of(dict), "a list of objects")
 _STRING = (_exactly(str), "a string")
 _INDEX = (_is_index, "a whole number, 0 or more")
@@ -232,6 +235,8 @@ _FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
         "label": (_exactly(bool), "true or false"),
         "finish_reason": (lambda value: value in get_args(FinishReason), f"one of {get_args(FinishReason)}"),
         "policy_version": _INDEX,
+        "greedy": (_exactly(bool), "true or false"),
+        "columns": (_are_columns, f"an object of lists of finite numbers, with keys of {', '.join(COLUMNS)}"),
     },
     Edge: {
         "winner": _INDEX,
@@ -281,6 +286,11 @@ def _prompt(row: Any, where: str, resolve: Resolve) -> Prompt:
 _MESSAGE_KEYS = ("role", "content", "weight")
 
 
+def _response(row: Any, where: str) -> Response:
+    values = _checked(row, Response, where)
+    return Response(**values | {"columns": {k: tuple(column) for k, column in values.get("columns", {}).items()}})
+
+
 def _check_indices(group: Group) -> None:
     """Every index points at something, and per-token fields are as long as the tokens."""
     if not group.prompts:
@@ -317,6 +327,9 @@ def _check_lengths(response: Response, where: str) -> None:
         fits = {most} if name in per_token else {most, sum(response.trained or (True,) * most)}
         if values is not None and len(values) not in fits:
             raise DataError(f"'{where}.{name}' has {len(values)} entries, expected {most} as in tokens")
+    trained = sum(response.trained or (True,) * len(response.tokens or ()))
+    if wrong := [name for name, column in response.columns.items() if len(column) != trained]:
+        raise DataError(f"'{where}.columns.{wrong[0]}' does not have {trained} entries, one for each trained token")
 
 
 def _group_of_line(line: bytes, source: str, resolve: Resolve) -> Group:

@@ -64,7 +64,9 @@ def _response(values: list[Any]) -> Response:
     for place in _LISTED:
         if values[place] is not None:
             values[place] = tuple(values[place])
-    return Response(**dict(zip(_RESPONSE, values, strict=True)))
+    fields = dict(zip(_RESPONSE, values, strict=True))
+    fields["columns"] = {name: tuple(column) for name, column in fields["columns"].items()}
+    return Response(**fields)
 
 
 class Sink:

@@ -300,9 +300,9 @@ def _gather(
     if not computed:
         return None
     paths = [(*ancestors[segment], spans[segment]) for segment in computed]
-    index = _positions(chain.from_iterable(paths))
+    index = positions_of(chain.from_iterable(paths))
     order, starts = _sorted_copies(index, tokens)
-    rows = _positions(spans[segment] for segment in computed)
+    rows = positions_of(spans[segment] for segment in computed)
     return Gather(
         rows=_sent(rows, device) if blocked else None,
         tree_kv_index=_sent(index, device),
@@ -319,12 +319,12 @@ def _merge(parents: list[int], spans: Spans, ancestors: Sequence[Spans], tokens:
         if _size([spans[segment]]) and _size(ancestors[segment]):
             children.setdefault(parent, []).append(segment)
     paths = [(*ancestors[parent], spans[parent]) for parent in children]
-    trunk = _positions(chain.from_iterable(paths))
+    trunk = positions_of(chain.from_iterable(paths))
     order, starts = _sorted_copies(trunk, tokens)
     queries = [sum(_size([spans[child]]) for child in found) for found in children.values()]
     return Merge(
         own=_lengths(own, own, device),
-        branch_rows=_sent(_positions(spans[child] for found in children.values() for child in found), device),
+        branch_rows=_sent(positions_of(spans[child] for found in children.values() for child in found), device),
         trunk_rows=_sent(trunk, device),
         order=_sent(order, device),
         starts=_sent(starts, device),
@@ -336,7 +336,8 @@ def _size(path: Iterable[tuple[int, int]]) -> int:
     return sum(end - start for start, end in path)
 
 
-def _positions(spans: Iterable[tuple[int, int]]) -> np.ndarray:
+def positions_of(spans: Iterable[tuple[int, int]]) -> np.ndarray:
+    """[n] of half-open ranges, one behind the other."""
     return np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(start, end) for start, end in spans)])
 
 

@@ -167,7 +167,7 @@ def decoding(policy: Policy) -> Iterator[None]:
     Not ``inference_mode``: a tensor that is cached while sampling may be read while training.
     """
     modes = [(module, module.training) for module in policy.modules()]
-    switched = decoders(policy.language) if "tree" in policy.family.layouts else []
+    switched = decoders(policy.language) if policy.family.branches else []
     before = [decoder.config._attn_implementation for decoder in switched]
     try:
         policy.eval()

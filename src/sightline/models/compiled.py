@@ -2,7 +2,8 @@
 
 All layers run one code object, so what is compiled for the first serves the others: a graph each for training, for
 scoring without gradients and for the reference (adapters off). Layers of vision towers are left as they are: the
-hooks by which transformers takes hidden states out of CLIP's cut their graphs into pieces (docs/log.md).
+hooks by which transformers takes hidden states out of CLIP's cut their graphs into pieces (docs/log.md). So are layers
+with linear attention: what follows a tree there plans on the host, and would be compiled anew for every batch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from torch import nn
 from torch._dynamo import config
 from torch._dynamo.utils import counters
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from sightline.models.recurrence import carries_state
 
 GRAPHS = 32
 """Most graphs of one code object before torch gives up and runs it as it is; its own limit of 8 falls short where
@@ -32,7 +35,7 @@ def compile_layers(language: nn.Module, backend: str = "inductor") -> None:
     functorch.activation_memory_budget = KEPT
     options = {"emulate_precision_casts": True} if backend == "inductor" else None
     for module in language.modules():
-        if isinstance(module, GradientCheckpointingLayer):
+        if isinstance(module, GradientCheckpointingLayer) and not carries_state(module):
             module.compile(dynamic=True, backend=backend, options=options)
 
 

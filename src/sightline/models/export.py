@@ -27,8 +27,13 @@ class Bound:
     most: float
 
 
-BOUNDS = {"float32": Bound(mean=1e-4, most=2e-3), "bfloat16": Bound(mean=0.05, most=0.5)}
-"""By the type that weights are written in. bfloat16 rounds every product to 8 bits."""
+BOUNDS = {
+    "float32": Bound(mean=1e-4, most=2e-3),
+    "bfloat16": Bound(mean=0.05, most=0.5),
+    "quantised weights": Bound(mean=0.05, most=0.5),
+}
+"""By the type that weights are written in. bfloat16 rounds every product to 8 bits; so does bitsandbytes by itself in
+4-bit layers on some CPUs, and what is merged into them is rounded once more."""
 _SURVIVES = 0.5
 """A merged model must be nearer to the trained one than this share of the way that the adapter moved it."""
 
@@ -44,6 +49,7 @@ class Verified:
     """Mean difference of a token's log-probability, in nats."""
     most: float
     dtype: str
+    """Which of ``BOUNDS`` holds."""
     moved: float | None = None
     """How far the adapter had moved them, on average; None: nothing was merged."""
 
@@ -102,6 +108,7 @@ class Expected:
     """Of the weights as they are written."""
     base: str | None
     """The model of an adapter; None: a whole model is written."""
+    quantised: bool
     before: Reading | None = None
     """Without the adapter, where it is merged."""
 
@@ -115,7 +122,8 @@ class Expected:
             if merging:
                 with switched(policy.model, None):
                     before = read_model(policy.model, policy.processor, rows)
-        return cls(rows=rows, trained=trained, dtype=dtype, base=base, before=before)
+        low = quantised(policy.base) is not None
+        return cls(rows=rows, trained=trained, dtype=dtype, base=base, quantised=low, before=before)
 
 
 def verify(folder: Path, expected: Expected, weights: Mapping[str, str], scratch: Path) -> Verified:
@@ -146,7 +154,7 @@ def verify(folder: Path, expected: Expected, weights: Mapping[str, str], scratch
         tokens=len(apart),
         mean=float(apart.mean()),
         most=float(apart.max()),
-        dtype=expected.dtype,
+        dtype="quantised weights" if expected.quantised else expected.dtype,
         moved=None if before is None else float((trained - torch.cat(before.logprobs)).abs().mean()),
     )
     _check_bound(verified)

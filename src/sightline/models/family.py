@@ -71,6 +71,8 @@ class Family:
     (placeholders without another token between them); ``full``: the whole prompt."""
     caps_logits: bool = False
     """Whether its logits go through ``cap * tanh(logit / cap)``, ``final_logit_softcapping`` in the text config."""
+    recurrent: bool = False
+    """Whether some of its layers carry a state from token to token (``models.recurrence``)."""
     layouts: frozenset[LayoutName] = frozenset(("rows", "packed", "tree"))
     reason: str = ""
     """Why it has no other layouts, as a clause."""
@@ -82,6 +84,11 @@ class Family:
         if name.startswith(self.projector):
             return "projector"
         return "vision" if name.startswith(self.vision) else "language"
+
+    @property
+    def branches(self) -> bool:
+        """Whether keys and values are all that an answer needs of its prompt, so that many grow from one copy."""
+        return "tree" in self.layouts and not self.recurrent
 
     def check_layout(self, layout: LayoutName) -> None:
         """Raises UnsupportedError where this family cannot be laid out in that way."""

@@ -51,7 +51,8 @@ def assemble(
     if projector not in _ACTS:
         raise UnsupportedError(
             "a resampler was asked for, and LlavaForConditionalGeneration has no place for its queries and attention: "
-            "the folder would load nowhere else. Take --projector mlp2x or linear"
+            "the folder would load nowhere else. Take --projector mlp2x or linear; for fewer tokens a picture, a tower "
+            "with larger patches or smaller pictures"
         )
     tower = read_tower(vision)
     depth = tower.config.num_hidden_layers

@@ -14,6 +14,7 @@ beginning as well: the prompts of a group are laid out as a prefix trie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -283,7 +284,21 @@ def _columns(responses: Sequence[Any], scored: Sequence[int]) -> dict[str, Any]:
         columns["rewards"] = torch.tensor([response.reward for response in responses], dtype=torch.float32)
     if all(response.label is not None for response in responses):
         columns["labels"] = torch.tensor([response.label for response in responses], dtype=torch.float32)
-    return columns
+    names = sorted({name for response in responses for name in response.rewards})
+    if names:
+        parts = [[response.rewards.get(name, math.nan) for name in names] for response in responses]
+        columns |= {"reward_parts": torch.tensor(parts, dtype=torch.float32), "reward_names": tuple(names)}
+    return columns | _of_round(responses, scored)
+
+
+def _of_round(responses: Sequence[Any], scored: Sequence[int]) -> dict[str, Tensor]:
+    """Columns that were filled when the round began."""
+    found = {}
+    for name in {name for response in responses for name in response.columns}:
+        rows = [response.columns.get(name) for response in responses]
+        if all(row is not None and len(row) == count for row, count in zip(rows, scored, strict=True)):
+            found[name] = torch.tensor([value for row in rows for value in row], dtype=torch.float32)
+    return found
 
 
 def _weights(response: Any, count: int) -> list[float]:

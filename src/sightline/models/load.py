@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
 from sightline.models.policy import Policy, base_name
 from sightline.models.precision import in_float32
 from sightline.models.quantized import check_quantization, keep_gradients, quantise
+from sightline.models.recurrence import follow_trees
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
 from sightline.models.weights import WEIGHED, check_adapter, check_layout, check_size, check_weights
@@ -54,18 +55,9 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         MissingExtra: quantised weights without bitsandbytes.
     """
     spec = located(spec, trainable=trainable)
-    check_layout(spec.path)
-    config = _read(AutoConfig, spec.path)
-    family = family_of(config)
-    family.check_layout(spec.layout)
-    check_quantization(spec, config)
-    processor = load_processor(spec)
-    try:
-        family.check_pictures(config, processor)
-    except RecipeError as error:
-        raise RecipeError(f"model.path {spec.path}: {error}") from error
+    config, family, processor = read_sides(spec)
     check_size(spec.path, config, AutoModelForImageTextToText)
-    model, found = _read(
+    model, found = read_pretrained(
         AutoModelForImageTextToText,
         spec.path,
         dtype=getattr(torch, spec.dtype),
@@ -73,6 +65,8 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         **WEIGHED,
     )
     check_weights(spec.path, found, family.unused(config))
+    family = follow_trees(model, family)
+    family.check_layout(spec.layout)
     check_decoder(Policy(model, processor, family), spec.path)
     if spec.gradient_checkpointing:
         checkpoint_activations(model)
@@ -89,11 +83,33 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         model, processor, family, attention=spec.attention, score_head=head, base_model=base, start_adapter=start
     )
     if not heads & {"logprobs", "entropy"}:
-        _freeze_lm_head(policy)
+        freeze_lm_head(policy.base)
     if not trainable:
         policy.requires_grad_(False)
     policy.masters = in_float32(policy.model)
     return policy
+
+
+def read_sides(spec: ModelSpec) -> tuple[Any, Family, Any]:
+    """Config, family and processor of a model, as far as they and the recipe agree. Reads no weights.
+
+    Args:
+        spec: located.
+
+    Raises:
+        RecipeError, UnsupportedError, MissingExtra: as ``load_policy``.
+    """
+    check_layout(spec.path)
+    config = read_pretrained(AutoConfig, spec.path)
+    family = family_of(config)
+    family.check_layout(spec.layout)
+    check_quantization(spec, config)
+    processor = load_processor(spec)
+    try:
+        family.check_pictures(config, processor)
+    except RecipeError as error:
+        raise RecipeError(f"model.path {spec.path}: {error}") from error
+    return config, family, processor
 
 
 def _score_head(config: Any, spec: ModelSpec, heads: frozenset[str]) -> ScoreHead | None:
@@ -104,11 +120,11 @@ def _score_head(config: Any, spec: ModelSpec, heads: frozenset[str]) -> ScoreHea
     return load_score_head(folders[0], hidden_size) if folders else ScoreHead(hidden_size)
 
 
-def _freeze_lm_head(policy: Policy) -> None:
+def freeze_lm_head(model: Any) -> None:
     """Nothing reads it, so it would never get a gradient, and DDP would wait for it. One that is tied to the input
     embeddings is read there."""
-    read = {id(parameter) for parameter in policy.base.get_input_embeddings().parameters()}
-    for parameter in policy.base.get_output_embeddings().parameters():
+    read = {id(parameter) for parameter in model.get_input_embeddings().parameters()}
+    for parameter in model.get_output_embeddings().parameters():
         if id(parameter) not in read:
             parameter.requires_grad_(False)
 
@@ -116,12 +132,12 @@ def _freeze_lm_head(policy: Policy) -> None:
 def load_processor(spec: ModelSpec) -> Any:
     """The processor of a model, with the recipe's image size and chat template."""
     folder = processor_folder(spec)
-    processor = _read(AutoProcessor, folder)
+    processor = read_pretrained(AutoProcessor, folder)
     if not hasattr(processor, "image_processor"):
         raise RecipeError(
             f"{folder} holds a tokenizer and no image processor. Add its preprocessor or processor config"
         )
-    processor.image_processor = _read(AutoImageProcessor, folder, backend=IMAGE_BACKEND)
+    processor.image_processor = read_pretrained(AutoImageProcessor, folder, backend=IMAGE_BACKEND)
     if spec.image_size is not None:
         _resize(processor, spec.image_size, spec.path)
     if spec.chat_template is not None:
@@ -140,7 +156,7 @@ def _resize(processor: Any, size: dict[str, int], path: str) -> None:
     processor.image_processor.size = size
     try:
         processor.image_processor(images=[Image.new("RGB", (64, 64))], return_tensors="pt")
-        family_of(_read(AutoConfig, path)).count(processor, (64, 64))
+        family_of(read_pretrained(AutoConfig, path)).count(processor, (64, 64))
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(
             f"model.image_size {size} does not suit {type(processor.image_processor).__name__} ({error}). "
@@ -156,7 +172,12 @@ def _template(path: str) -> str:
         raise RecipeError(f"model.chat_template {path!r} cannot be read ({error}). Give a Jinja file") from error
 
 
-def _read(loader: Any, path: str, **options: Any) -> Any:
+def read_pretrained(loader: Any, path: str, **options: Any) -> Any:
+    """What a loader of transformers makes of a folder or hub name. Code from model folders is never run.
+
+    Raises:
+        RecipeError: there is nothing that it can read.
+    """
     try:
         return loader.from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError, ImportError) as error:  # ValueError: a folder without a model in it
@@ -191,14 +212,25 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
         tie_copies(wrapped)
         modes = resolve(wrapped, family, spec) if trainable else modes
     elif trainable and "lora" in modes.values():
-        with _without_old_names():
+        with without_old_names():
             wrapped = get_peft_model(model, lora_config(model, family, parts, spec.lora or LoraSpec()))
         tie_copies(wrapped)
     else:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(trainable and modes[family.part_of(name)] == "full")
         wrapped = model
-    unused = family.unused(model.config)
+    mark_trained(wrapped, family, modes, trainable)
+    return wrapped
+
+
+def mark_trained(wrapped: Any, family: Family, modes: Mapping[str, str], trainable: bool = True) -> None:
+    """Marks which parameters of a model, or of a PEFT model, are trained.
+
+    Raises:
+        RecipeError: none is.
+    """
+    if not isinstance(wrapped, PeftModel):
+        for name, parameter in wrapped.named_parameters():
+            parameter.requires_grad_(trainable and modes[family.part_of(name)] == "full")
+    unused = family.unused(wrapped.config)
     for name, parameter in wrapped.named_parameters():
         plain = base_name(name)
         frozen = modes[family.part_of(plain)] == "frozen"
@@ -206,11 +238,10 @@ def _with_adapter(model: Any, family: Family, spec: ModelSpec, trainable: bool) 
             parameter.requires_grad_(False)
     if trainable and not any(parameter.requires_grad for parameter in wrapped.parameters()):
         raise RecipeError(f"nothing is trained: model.parts is {modes}. Set one of them to full or lora")
-    return wrapped
 
 
 @contextmanager
-def _without_old_names() -> Iterator[None]:
+def without_old_names() -> Iterator[None]:
     """PEFT 0.21 asks for gradient checkpointing by its old name; gone when it asks by the new one. And it warns of
     tied embeddings, which ``tie_copies`` sees to."""
     with warnings.catch_warnings():
@@ -221,7 +252,7 @@ def _without_old_names() -> Iterator[None]:
 
 def _adapted(model: Any, adapter: str, trainable: bool) -> PeftModel:
     try:
-        with _without_old_names():
+        with without_old_names():
             wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
     except (KeyError, OSError, RuntimeError, ValueError) as error:  # KeyError: half a file; RuntimeError: other sizes
         first = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])

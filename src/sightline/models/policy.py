@@ -24,6 +24,7 @@ from sightline.models.base_model import BaseModel
 from sightline.models.compiled import compile_layers
 from sightline.models.family import Family
 from sightline.models.precision import Masters, save_model
+from sightline.models.recurrence import tree_inputs
 from sightline.models.rope import steady_length
 from sightline.models.rows import rows_hidden
 from sightline.models.score_head import ScoreHead
@@ -282,9 +283,19 @@ class Policy(nn.Module):
             attention_mask=embeds.new_zeros(1, 1, 1, 1),
             use_cache=False,
             tree_plan=self.plan(batch, embeds.dtype),
+            **self._tree_inputs(batch),
             **inputs,
         )
         return output.last_hidden_state[0]
+
+    def _tree_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """What recurrent layers follow, where there are some; kept with the batch."""
+        if not self.family.recurrent:
+            return {}
+        if "recurrence" not in batch.plans:
+            batch.plans["recurrence"] = tree_inputs(plan_attention(batch, "dense"))
+        inputs: dict[str, Tensor] = batch.plans["recurrence"]
+        return inputs
 
     def plan(self, batch: Batch, dtype: torch.dtype) -> TreePlan:
         """How the attention of a flat batch is computed; kept with the batch.

@@ -86,6 +86,7 @@ def save_model(
             _log.warning("%s: %s", directory.name.removesuffix(".tmp"), warning)
     if adapter is not None:
         model.save_pretrained(directory, state_dict=state, selected_adapters=[adapter])
+        (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty form; export and merge write a card
     elif masters is None or state is None:
         model.save_pretrained(directory, state_dict=state)
     else:

@@ -43,6 +43,11 @@ def check_quantization(spec: ModelSpec, config: Any) -> None:
             f"model.quantization is {spec.quantization}, and the weights in model.path {spec.path} are quantised "
             "already. Leave model.quantization out, or name the model that they were made from"
         )
+    if getattr(config.get_text_config(), "num_experts", None):
+        raise RecipeError(
+            f"model.quantization is {spec.quantization}, and {spec.path} is a mixture of experts: its experts are no "
+            "linear layers and would stay as large as they are. Leave model.quantization out"
+        )
 
 
 def quantise(model: Any, family: Family, spec: ModelSpec) -> None:

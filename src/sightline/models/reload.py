@@ -51,6 +51,7 @@ class Reading:
 @torch.no_grad()
 def read_model(model: Any, processor: Any, rows: Sequence[ProbeRow]) -> Reading:
     """Log-probabilities of rows by the model's own forward."""
+    weights = weights_of(model)  # before: on some CPUs 4-bit layers repack theirs when they first run
     ids, logprobs = [], []
     for row in rows:
         inputs = _inputs(processor, row).to(model.device)
@@ -61,7 +62,7 @@ def read_model(model: Any, processor: Any, rows: Sequence[ProbeRow]) -> Reading:
         predicted = tokens[1:] < logits.shape[-1]  # Mllama's head has no row for its image token
         found = logits[predicted].log_softmax(-1).gather(1, tokens[1:][predicted, None])
         logprobs.append(found[:, 0].cpu())
-    return Reading(ids=tuple(ids), logprobs=tuple(logprobs), weights=weights_of(model))
+    return Reading(ids=tuple(ids), logprobs=tuple(logprobs), weights=weights)
 
 
 def weights_of(model: nn.Module) -> dict[str, str]:

@@ -16,6 +16,7 @@ from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
 from sightline.recipes.low_memory import low_memory_conflicts
 from sightline.recipes.mixture import mixture_conflicts
+from sightline.recipes.rounds import check_rounds
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source, shortened
 from sightline.recipes.unread import unread_options
@@ -114,6 +115,7 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
             f"{recipe.name}: online.relation: none makes no comparisons, and {name} learns from nothing else. "
             "Set it to best_worst or ranked."
         )
+    check_rounds(recipe, algorithm)
     if algorithm.compares and any(spec.train_on != "all" for spec in _sources(recipe)):
         raise RecipeError(
             f"{recipe.name}: train_on says which turns of a conversation are trained, and {name} compares last answers "

@@ -316,7 +316,28 @@ class OnlineSpec:
     visual: VisualSpec | None = None
     """Comparisons of pictures made from each comparison of answers; None: none."""
     steps_per_round: int = Field(default=1, ge=1, le=_MOST)
-    """Optimizer steps on the groups of one round of sampling."""
+    """Parts that the groups of one round of sampling are split in, each an optimizer step of ``train.batch_size``."""
+    inner_epochs: int = Field(default=1, ge=1, le=_MOST)
+    """Times that the steps of a round are taken, in the same order: it has ``steps_per_round`` times as many optimizer
+    steps (TRL's ``num_iterations``)."""
+    max_staleness: int = Field(default=0, ge=0, le=1000)
+    """Rounds between the sampling of an answer and its training. 0: on-policy. Above it rounds are sampled so far
+    ahead, each with the policy as it then is, and a policy gradient needs ``algorithm.mismatch``."""
+    truncated: Literal["train", "mask"] = "train"
+    """Answers cut at the limit. ``mask``: their rewards count in the group, their tokens are not trained (DAPO's
+    overlong filtering). Needs ``relation: none``."""
+    overlong_buffer: int = Field(default=0, ge=0, le=_MOST)
+    """Last tokens before ``sampling.max_new_tokens`` over which the reward falls by up to 1 (DAPO's soft overlong
+    punishment), as the part ``overlong``. 0: none."""
+    dynamic_sampling: int = Field(default=0, ge=0, le=1000)
+    """Most times in a round that other prompts are sampled in the place of those whose answers all have the same
+    reward, which are left out (DAPO). 0: they stay. Needs ``relation: none``."""
+    greedy: bool = False
+    """One greedy answer per prompt beside the sampled ones, scored and never trained: ReMax measures by it."""
+    replay: str | None = None
+    """A ``samples.jsonl``: its answers and rewards are taken in place of sampled ones. To a prompt those of the same
+    policy version; from a file without that version, those of its k-th appearance in epoch k. Prompts that it lacks are
+    left out and counted."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -48,6 +48,15 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     if online.relation != "none" and online.sampling.temperature == 0:
         text = "found 0 (greedy): all answers to a prompt are the same, and none is better. Set it above 0."
         yield ("online", "sampling", "temperature"), text
+    for name in ("truncated", "dynamic_sampling", "greedy"):
+        if online.relation != "none" and vars(online)[name] not in ("train", 0, False):
+            yield ("online", name), f"{name} needs relation: none, found {online.relation}. Set that, or remove {name}."
+    if online.overlong_buffer >= online.sampling.max_new_tokens:
+        text = (
+            f"found {online.overlong_buffer}, and answers have at most {online.sampling.max_new_tokens} tokens. Set it "
+            "below sampling.max_new_tokens."
+        )
+        yield ("online", "overlong_buffer"), text
     for name in ("relation", "train_on"):
         if vars(online.prompts)[name] != DataSpec.__dataclass_fields__[name].default:
             yield ("online", "prompts", name), f"answers of prompts are not read, so {name} says nothing. Remove it."

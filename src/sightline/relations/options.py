@@ -12,6 +12,8 @@ from sightline.types import Edge, Group, Prompt, Response
 
 Wording = Literal["letter", "text", "letter_and_text"]
 
+FACTS = ("label", "answer")
+"""Facts of a prompt that may name the right option."""
 _LINE = re.compile(r"^[ \t]*\(([A-Z])\)[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _INLINE = re.compile(r"\(([A-Z])\)[ \t]*(.*?)(?=[ \t]*\([A-Z]\)|[ \t]*$)", re.MULTILINE)
 _LETTER = re.compile(r"^\s*\(?([A-Z])[).:]?\s*$")
@@ -71,7 +73,7 @@ def _question(prompt: Prompt) -> str:
 
 def _right_option(group: Group, options: dict[str, str]) -> str:
     facts = group.prompts[0].facts
-    stated = [str(facts[name]) for name in ("label", "answer") if isinstance(facts.get(name), str)]
+    stated = [str(facts[name]) for name in FACTS if isinstance(facts.get(name), str)]
     stated += [response.text for response in group.responses[:1]]
     letters = {letter for letter in (_letter_of(text, options) for text in stated) if letter is not None}
     if len(letters) != 1:

@@ -162,7 +162,7 @@ def _hung(response: Response, prompt: int) -> Response:
     """The response on a prompt; what was said of it under its own does not hold under another."""
     if response.prompt == prompt:
         return response
-    return replace(response, prompt=prompt, reward=None, rewards={}, label=None, rollout_logprobs=None)
+    return replace(response, prompt=prompt, reward=None, rewards={}, label=None, rollout_logprobs=None, columns={})
 
 
 def _check(group: Group, spec: VisualSpec) -> None:

@@ -59,6 +59,13 @@ _PARTS = {
 _INTERVALS = {f"looking/{picture}/{end}" for picture in ("blank", "other") for end in ("low", "high")}
 _NOT_CHARTED = frozenset({"step", "epoch", "seconds", "num_tokens", "looking/blind", *_INTERVALS})
 _MOST_SAMPLES = 12
+_DETAILS = (
+    ("First row as the model sees it", "first_row.txt"),
+    ("Recipe", "recipe.yaml"),
+    ("Environment", "environment.json"),
+    ("Bad rows", "bad_rows.jsonl"),
+)
+"""Files of a run directory that the page shows."""
 
 
 def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
@@ -153,7 +160,7 @@ def _summary(records: Records, run_dir: Path) -> str:
 
 
 def _details(run_dir: Path) -> Iterable[Detail]:
-    for title, name in (("Recipe", "recipe.yaml"), ("Environment", "environment.json"), ("Bad rows", "bad_rows.jsonl")):
+    for title, name in _DETAILS:
         path = run_dir / name
         if path.is_file():
             yield Detail(title=f"{title} ({name})", text=path.read_text(encoding="utf-8"))

@@ -147,7 +147,7 @@ class HFEngine:
         return samples
 
     def _prefill(self, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches | RowBranches, Tensor, Tensor]:
-        return (prefill if "tree" in self.policy.family.layouts else prefill_rows)(self.policy, groups, n)
+        return (prefill if self.policy.family.branches else prefill_rows)(self.policy, groups, n)
 
     def _step(self, branches: Branches | RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
         if isinstance(branches, Branches):

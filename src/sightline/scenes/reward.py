@@ -51,8 +51,8 @@ class ScenesReward:
         if response.finish_reason == "error":
             return replace(response, reward=None, rewards={})
         parts = self._parts(group.prompts[response.prompt], response.text)
-        if response.finish_reason == "length":
-            parts["unfinished"] = self.unfinished
+        # the same parts for every answer: means and deviations of a part are over all of them
+        parts["unfinished"] = self.unfinished if response.finish_reason == "length" else 0.0
         return replace(response, reward=sum(parts.values()), rewards=parts)
 
     def _parts(self, prompt: Prompt, text: str) -> dict[str, float]:

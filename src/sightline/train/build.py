@@ -16,6 +16,7 @@ from torch import Tensor
 from sightline.data.augment import resolved
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
+from sightline.data.schema import read_groups
 from sightline.data.stored import JoinedGroups
 from sightline.data.validate import (
     append_bad_row,
@@ -30,6 +31,7 @@ from sightline.progress import Progress
 from sightline.recipes.schema import ReadsSpec, Recipe
 from sightline.rewards.base import load_reward
 from sightline.rollouts.hf import HFEngine
+from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
     AdapterReference,
     CachedReference,
@@ -105,6 +107,7 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
         samples=run.samples,
         visual=visual,
         whole=partial(runtime.whole, policy),
+        replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )
 
 

@@ -26,7 +26,7 @@ from sightline.errors import CheckpointError
 from sightline.files import replace_folder
 
 _MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,10 +28,20 @@ from sightline.files import replacing
 from sightline.types import Batch, Head, LayoutName, RenderedGroup, Response, Scores
 
 _LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
-_FIELDS = {"weights": "weights", "rollout_logprobs": "rollout_logprobs", "rewards": "reward", "labels": "label"}
-"""Columns that the data must bring, and the field of ``Response`` that each comes from."""
-_OF_DATA = frozenset(_FIELDS)
-_REMEDIES = {"labels": "; relation: mismatched gives labels to rows with chosen and rejected (kto)"}
+_LACKS: Mapping[str, Callable[[Response], bool]] = {
+    "weights": lambda response: response.weights is None,
+    "rollout_logprobs": lambda response: response.rollout_logprobs is None,
+    "rewards": lambda response: response.reward is None,
+    "reward_parts": lambda response: not response.rewards,
+    "labels": lambda response: response.label is None,
+    "values": lambda response: "values" not in response.columns,
+}
+"""Columns that the data must bring, and how a response is told that lacks one."""
+_OF_DATA = frozenset(_LACKS)
+_REMEDIES = {
+    "labels": "; relation: mismatched gives labels to rows with chosen and rejected (kto)",
+    "values": "; online.greedy gives each prompt a greedy answer to measure by (remax)",
+}
 
 
 class Scorer(Protocol):
@@ -108,6 +118,11 @@ class Columns:
         self._reference = reference
         self._policy = policy
 
+    @property
+    def scores(self) -> bool:
+        """Whether any column takes a forward pass."""
+        return bool(self._needs & {"ref_logprobs", "old_logprobs"})
+
     def fill(self, batch: Batch, groups: Sequence[RenderedGroup]) -> Batch:
         """The batch with every column that is needed; log-probabilities that it has already are kept.
 
@@ -116,7 +131,7 @@ class Columns:
         """
         for name in self._needs & _OF_DATA:
             if vars(batch)[name] is None:
-                lacking = [g.group for g in groups if any(_lacks(name, r) for r in g.group.responses)]
+                lacking = [g.group for g in groups if any(map(_LACKS[name], g.group.responses))]
                 raise DataError(
                     f"the algorithm needs {name}, and not every response has it",
                     source=", ".join(group.source or group.id for group in lacking),
@@ -130,10 +145,6 @@ class Columns:
             assert self._policy is not None
             batch = batch.with_columns(old_logprobs=scored(self._policy, batch))
         return batch
-
-
-def _lacks(column: str, response: Response) -> bool:
-    return vars(response)[_FIELDS[column]] is None
 
 
 class CachedReference:

@@ -15,7 +15,7 @@ from sightline.data.load import Account, load_groups
 from sightline.data.template import ChatTemplate
 from sightline.errors import CheckpointError, DataError, RecipeError
 from sightline.files import cleared, replace_folder
-from sightline.models.export import Expected, Verified, merge, verify
+from sightline.models.export import Expected, Verified, merge, quantised, verify
 from sightline.models.load import load_policy
 from sightline.models.locate import is_adapter, is_run, located
 from sightline.models.policy import Policy
@@ -69,7 +69,8 @@ def open_trained(source: Path, *, step: int | None = None, dtype: Dtype | None =
             raise RecipeError(f"{source} is {what}, where {expected}. Name the output_dir of a training run")
         return _saved(ModelSpec(path=str(source), dtype=dtype or "float32", layout="rows"), None, None)
     recipe = load_recipe(RunDirectory(path=source).recipe)
-    model = replace(recipe.model, dtype=dtype or recipe.model.dtype)
+    # an adapter trained on quantised weights is one of the plain model, and only that one is written whole
+    model = replace(recipe.model, dtype=dtype or recipe.model.dtype, quantization="none", compute_dtype=None)
     found = whole_checkpoints(source)
     if step is None and not found:
         return _saved(replace(model, path=str(source), adapter=None, parts=None, lora=None), recipe, source)
@@ -134,7 +135,8 @@ def _save(policy: Policy, model: Any, folder: Path, *, merged: bool) -> None:
     if not merged:
         policy.save(folder)
         return
-    model.save_pretrained(folder)
+    # transformers cannot take back how it read quantised weights, and reads them by the names in memory as well
+    model.save_pretrained(folder, save_original_format=quantised(model) is None)
     policy.processor.save_pretrained(folder)
     if policy.score_head is not None:
         policy.score_head.save(folder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,20 @@ from sightline.progress import Progress
 from sightline.recipes.schema import Recipe
 from sightline.train.looking import begin as begin_looking
 from sightline.train.metrics import figures_of
-from sightline.train.passes import Pass, check_compared, count_units, fill, plan_passes, survey, weighted_sum
+from sightline.train.passes import (
+    Pass,
+    check_compared,
+    count_units,
+    fill,
+    plan_passes,
+    prepare_round,
+    survey,
+    weighted_sum,
+)
 from sightline.train.report import check_finite, check_weights, note, report
 from sightline.train.run_folder import mark_model, model_step
 from sightline.train.session import Session, open_session
-from sightline.types import Stat, Unit
+from sightline.types import Unit
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +139,10 @@ def train_step(s: Session) -> None:
     """One optimizer step."""
     began = time.monotonic()
     with s.runtime.autocast():  # a source may sample from the policy
-        taken = s.source.take(s.step)
+        begins = s.source.begin(s.step)
+    if begins and s.algorithm.rounds:
+        s.source.keep(prepare_round(s))
+    taken = s.source.take(s.step)
     passes = plan_passes(s, taken)
     counts = count_units(s, passes)
     survey(s, passes)
@@ -159,4 +171,4 @@ def run_pass(s: Session, one: Pass, counts: Mapping[Unit, int], *, sync: bool) -
         loss = torch.stack(list(parts.values())).sum()
         s.runtime.backward(loss * s.runtime.size)  # reduction over ranks takes the mean
     one.parts = {name: part.detach() for name, part in parts.items()}
-    one.stats = {name: Stat(sum=stat.sum.detach(), count=stat.count) for name, stat in stats.items()}
+    one.stats = {name: replace(stat, sum=stat.sum.detach()) for name, stat in stats.items()}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,49 +15,65 @@ from torch import Tensor
 from sightline.files import replace_file
 from sightline.types import Stat
 
+Kind = Literal["mean", "max", "min"]
+Kept = tuple[float, float, Kind]
+"""(sum or extreme, count, kind)."""
+_JOIN: Mapping[Kind, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": torch.add,
+    "max": torch.maximum,
+    "min": torch.minimum,
+}
+_JOIN_NUMBERS: Mapping[Kind, Callable[[float, float], float]] = {"mean": operator.add, "max": max, "min": min}
+
 
 class Gathers(Protocol):
     """The part of the runtime that metrics need."""
 
-    def gather_objects(self, value: dict[str, tuple[float, float]]) -> list[dict[str, tuple[float, float]]]: ...
+    def gather_objects(self, value: dict[str, Kept]) -> list[dict[str, Kept]]: ...
 
 
 class Meter:
     """Sums and counts of the steps since the last log line; the mean is taken once, over all ranks.
 
-    A mean of means would depend on how groups fell on ranks and micro-batches; sum over count does not.
+    A mean of means would depend on how groups fell on ranks and micro-batches; sum over count does not. Of extremes
+    the greatest or least is kept.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, float] = {}
+        self._kinds: dict[str, Kind] = {}
 
     def add(self, stats: Mapping[str, Stat]) -> None:
         """Adds this rank's part of some statistics."""
         for name, stat in stats.items():
             value = stat.sum.detach().to(self._device, torch.float64)
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._sums[name] = _JOIN[stat.kind](self._sums[name], value) if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0.0) + stat.count
+            self._kinds[name] = stat.kind
 
     def reduce(self, runtime: Gathers) -> dict[str, float]:
         """Means over all ranks, and an empty meter. What was never counted is left out. Every rank must call."""
-        total: dict[str, tuple[float, float]] = {}
+        total: dict[str, Kept] = {}
         for part in runtime.gather_objects(self.state()):
-            for name, (value, count) in part.items():
-                before = total.get(name, (0.0, 0.0))
-                total[name] = (before[0] + value, before[1] + count)
-        self._sums, self._counts = {}, {}
-        return {name: value / count for name, (value, count) in total.items() if count}
+            for name, (value, count, kind) in part.items():
+                before = total.get(name)
+                joined = value if before is None else _JOIN_NUMBERS[kind](before[0], value)
+                total[name] = (joined, count + (0.0 if before is None else before[1]), kind)
+        self._sums, self._counts, self._kinds = {}, {}, {}
+        return {n: value / count if kind == "mean" else value for n, (value, count, kind) in total.items() if count}
 
-    def state(self) -> dict[str, tuple[float, float]]:
+    def state(self) -> dict[str, Kept]:
         """This rank's sums and counts, for a checkpoint between two log lines."""
         values = torch.stack(list(self._sums.values())).tolist() if self._sums else []
-        return {name: (value, self._counts[name]) for name, value in zip(self._sums, values, strict=True)}
+        named = zip(self._sums, values, strict=True)
+        return {name: (value, self._counts[name], self._kinds[name]) for name, value in named}
 
-    def load_state(self, state: Mapping[str, tuple[float, float]]) -> None:
-        self._sums = {n: torch.tensor(v, dtype=torch.float64, device=self._device) for n, (v, _) in state.items()}
-        self._counts = {name: count for name, (_, count) in state.items()}
+    def load_state(self, state: Mapping[str, Kept]) -> None:
+        self._sums = {n: torch.tensor(v[0], dtype=torch.float64, device=self._device) for n, v in state.items()}
+        self._counts = {name: count for name, (_, count, _) in state.items()}
+        self._kinds = {name: kind for name, (_, _, kind) in state.items()}
 
 
 class MetricsFile:

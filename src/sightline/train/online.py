@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from sightline.data.sampler import Sampler, share
 from sightline.data.schema import append_groups, group_from_json, group_to_json
@@ -18,9 +17,12 @@ from sightline.errors import DataError
 from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
 from sightline.rewards.base import Reward, reward_groups
+from sightline.rewards.length import soft_overlong
 from sightline.rollouts.engine import RolloutEngine
-from sightline.train.source import Rendering, Taken, check_rows, rows_state
-from sightline.types import Group, Stat
+from sightline.rollouts.replay import Replay
+from sightline.train.rollout_stats import Sampled, all_equal, round_stats, sampled_stats
+from sightline.train.source import Rendering, RoundColumns, Taken, check_rows, rows_state
+from sightline.types import Group, Response, Stat
 
 _log = logging.getLogger(__name__)
 
@@ -39,23 +41,13 @@ class Ranks(Protocol):
     def gather_objects(self, value: Any) -> list[Any]: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sampled:
-    """One prompt's group: as it was scored, and as it is trained."""
-
-    scored: Group | None
-    """With all responses and the edges between them; None: its reward failed."""
-    trained: Group | None
-    """None: no response left, or no edge (a tie)."""
-
-
 @dataclass(kw_only=True)
 class OnlineSource:
-    """A round of sampling gives the groups of ``steps_per_round`` optimizer steps.
+    """A round of sampling gives the groups of ``steps_per_round`` optimizer steps, taken ``inner_epochs`` times.
 
     In a round every rank samples its share of the prompts and scores them; the groups are gathered and dealt
     out anew, so that ranks have equal shares although groups drop out (failed rewards, ties). Groups as scored
-    go to ``samples.jsonl``.
+    go to ``samples.jsonl``. With ``max_staleness`` m the round after the next m is sampled when a round begins.
     """
 
     prompts: Sequence[Group]
@@ -77,33 +69,70 @@ class OnlineSource:
     """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
     whole: Callable[[], AbstractContextManager[None]] = nullcontext
     """Around the sampling of a round; every rank enters and leaves it."""
+    replay: Replay | None = None
+    """Gives the answers in the place of ``engine``."""
     _round: int = -1
     _buffer: list[Group] = field(default_factory=list)
+    _ahead: list[list[Group]] = field(default_factory=list)
+    """The rounds after this one that are sampled already."""
+    _stats: dict[str, Stat] = field(default_factory=dict)
+    """Of the sampling that no step has told of yet."""
     _error: str = ""
     _rows: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self._rows = rows_state(self.prompts)
 
+    @property
+    def _steps(self) -> int:
+        """Optimizer steps of a round."""
+        return self.spec.steps_per_round * self.spec.inner_epochs
+
+    def begin(self, step: int) -> bool:
+        """
+        Raises:
+            DataError: rounds in a row without a group to train on.
+        """
+        number = step // self._steps
+        if number == self._round:
+            return False
+        while len(self._ahead) <= self.spec.max_staleness:
+            groups, self._stats = self._sample_round(number + len(self._ahead), version=step)
+            self._ahead.append(groups)
+        self._buffer, self._round = self._ahead.pop(0), number
+        return True
+
+    def round(self) -> Taken:
+        mine = share(self._buffer, self.ranks.rank, self.ranks.size)
+        made = [self.render(group) for group in mine or self._buffer[:1]]
+        return self.render.taken(made, self._buffer, counted=bool(mine))
+
+    def keep(self, columns: RoundColumns) -> None:
+        found = {key: value for part in self.ranks.gather_objects(columns) for key, value in part.items()}
+        self._buffer = [_with_columns(group, found) for group in self._buffer]
+
     def take(self, step: int) -> Taken:
         """
         Raises:
             DataError: rounds in a row without a group to train on.
         """
-        number, place = divmod(step, self.spec.steps_per_round)
-        stats: dict[str, Stat] = {}
-        if number != self._round:
-            stats = self._sample_round(number)
-        whole = self._buffer[place :: self.spec.steps_per_round] or [self._buffer[place % len(self._buffer)]]
+        self.begin(step)
+        place = step % self._steps
+        whole = self._part(place % self.spec.steps_per_round)
         mine = share(whole, self.ranks.rank, self.ranks.size)
         taken = self.render.taken([self.render(group) for group in mine or whole[:1]], self._buffer, counted=bool(mine))
-        return replace(taken, stats=stats)
+        stats, self._stats = self._stats, {}
+        return replace(taken, stats=stats, on_policy=place == 0)
+
+    def _part(self, place: int) -> list[Group]:
+        """Groups of a step of the round."""
+        return self._buffer[place :: self.spec.steps_per_round] or [self._buffer[place % len(self._buffer)]]
 
     def steps(self, epochs: float) -> int:
-        return self.sampler.steps(epochs) * self.spec.steps_per_round
+        return self.sampler.steps(epochs) * self._steps
 
     def epochs(self, steps: int) -> float:
-        return self.sampler.epochs(-(-steps // self.spec.steps_per_round))
+        return self.sampler.epochs(-(-steps // self._steps))
 
     def drawn(self, steps: int) -> Mapping[str, int]:
         return {}
@@ -112,6 +141,7 @@ class OnlineSource:
         return self._rows | {
             "round": self._round,
             "buffer": [group_to_json(group) for group in self._buffer],
+            "ahead": [[group_to_json(group) for group in groups] for groups in self._ahead],
             "samples": self.samples.stat().st_size if self.samples.exists() else 0,
         }
 
@@ -129,54 +159,85 @@ class OnlineSource:
         if state is not None:
             self._round = state["round"]
             self._buffer = [group_from_json(row) for row in state["buffer"]]
+            self._ahead = [[group_from_json(row) for row in rows] for rows in state["ahead"]]
 
     def close(self) -> None:
         """Nothing is open between rounds."""
 
-    def _sample_round(self, number: int) -> dict[str, Stat]:
-        stats: dict[str, Stat] = {}
-        for attempt in range(ROUND_TRIES):
-            indices = self.sampler.indices(number)
-            asked = [self.prompts[index] for index in share(indices, self.ranks.rank, self.ranks.size)]
-            mine = [replace(prompt, responses=(), edges=()) for prompt in asked]
-            mine = [prompt for prompt in mine if self.render(prompt) is not None]
-            with self.whole():
-                generated = self._generate(mine, number, attempt)
-            sampled = [self._relate(group) for group in self._score(generated)]
-            stats = self._stats(sampled)
+    def _sample_round(self, number: int, *, version: int) -> tuple[list[Group], dict[str, Stat]]:
+        """The groups of a round, as they are trained, and this rank's part of what is told of it."""
+        asked, kept = list(self.sampler.indices(number)), list[Group]()
+        mine, everything = list[Sampled](), list[Sampled]()
+        wanted, refills = len(asked), self.spec.dynamic_sampling
+        for attempt in range(max(ROUND_TRIES, 1 + refills)):
+            own = self._sample(share(asked, self.ranks.rank, self.ranks.size), number, attempt, version)
             # rank r holds every size-th prompt from r on: dealing them back restores the order of the round
-            parts = self.ranks.gather_objects(sampled)
+            parts = self.ranks.gather_objects(own)
             dealt = [part[row] for row in range(max(map(len, parts))) for part in parts if row < len(part)]
             if self.ranks.rank == 0:
                 append_groups(self.samples, [one.scored for one in dealt if one.scored is not None])
-            self._buffer = [one.trained for one in dealt if one.trained is not None]
-            self._round = number
-            if self._buffer:
-                return stats
-        raise DataError(
-            f"{ROUND_TRIES} rounds of {len(indices)} prompts left no group to train on "
-            f"({self._error or 'all rewards of each prompt are equal'})",
-            source=str(self.samples),
-            remedy="Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap",
-        )
+            mine, everything = [*mine, *own], [*everything, *dealt]
+            kept += [one.trained for one in dealt if one.trained is not None]
+            if len(kept) == wanted or (kept and attempt >= refills):
+                break
+            if attempt < refills:
+                asked = self._others(number, attempt, wanted - len(kept), {group.id for group in kept})
+        if not kept:
+            raise DataError(
+                f"{ROUND_TRIES} rounds of {wanted} prompts left no group to train on "
+                f"({self._error or 'all rewards of each prompt are equal'})",
+                source=str(self.samples),
+                remedy="Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap",
+            )
+        stats = sampled_stats(mine)
+        if self.ranks.rank == 0:
+            stats |= round_stats(everything, attempt + 1)
+        return kept, stats
 
-    def _generate(self, prompts: Sequence[Group], number: int, attempt: int) -> list[Group]:
+    def _others(self, number: int, attempt: int, missing: int, kept: set[str]) -> list[int]:
+        """Indices of so many prompts that no group of the round was kept of, in the place of those that were not."""
+        left = [index for index, prompt in enumerate(self.prompts) if prompt.id not in kept]
+        drawn = np.random.default_rng([self.sampler.seed, number, attempt, 1]).permutation(len(left))
+        return [left[place] for place in drawn[:missing]]
+
+    def _sample(self, indices: Sequence[int], number: int, attempt: int, version: int) -> list[Sampled]:
+        """Samples, scores and relates the answers to this rank's prompts."""
+        mine = [replace(self.prompts[index], responses=(), edges=()) for index in indices]
+        mine = [prompt for prompt in mine if self.render(prompt) is not None]
+        with self.whole():
+            generated = self._answered(mine, number, attempt, version)
+        return [self._relate(group) for group in self._score(generated)]
+
+    def _answered(self, prompts: Sequence[Group], number: int, attempt: int, version: int) -> list[Group | None]:
+        if self.replay is None:
+            return list(self._generate(prompts, number, attempt, version))
+        epoch = int(self.sampler.epochs(number))
+        return self.replay.answers(prompts, version=version, attempt=attempt, epoch=epoch)
+
+    def _generate(self, prompts: Sequence[Group], number: int, attempt: int, version: int) -> list[Group]:
         if not prompts:
             return []
         # the engine adds the id of the prompt: answers do not depend on the rank that samples them
         seed = int(np.random.default_rng([self.sampler.seed, number, attempt]).integers(2**31))
-        version = number * self.spec.steps_per_round
         groups = self.engine.generate(prompts, self.spec.sampling, seed=seed)
+        if self.spec.greedy:
+            alone = replace(self.spec.sampling, n=1, temperature=0.0)
+            beside = self.engine.generate(prompts, alone, seed=seed)
+            groups = [_with_greedy(group, one) for group, one in zip(groups, beside, strict=True)]
         return [_of_version(group, version) for group in groups]
 
-    def _score(self, groups: Sequence[Group]) -> list[Group | None]:
-        return [self._score_one(group) for group in groups]
+    def _score(self, groups: Sequence[Group | None]) -> list[Group | None]:
+        return [None if group is None else self._score_one(group) for group in groups]
 
     def _score_one(self, group: Group) -> Group | None:
         answered = replace(group, responses=tuple(r for r in group.responses if r.finish_reason != "error"))
+        if self.replay is not None and any(response.reward is not None for response in answered.responses):
+            return answered
         for _ in range(REWARD_TRIES):
             try:
-                return reward_groups(self.reward, [answered])[0]
+                scored = reward_groups(self.reward, [answered])[0]
+                longest, buffer = self.spec.sampling.max_new_tokens, self.spec.overlong_buffer
+                return soft_overlong(scored, longest, buffer) if buffer else scored
             except DataError:
                 raise  # the prompts lack what the reward reads: no other try, and no other prompt, would help
             except Exception as error:  # a reward is somebody else's program: its failure must not end the run
@@ -184,43 +245,54 @@ class OnlineSource:
         _log.warning("Reward of %s failed %d times, dropped: %s", group.id, REWARD_TRIES, self._error)
         return None
 
-    def _relate(self, scored: Group | None) -> _Sampled:
+    def _relate(self, scored: Group | None) -> Sampled:
         if scored is None:
-            return _Sampled(scored=None, trained=None)
+            return Sampled(scored=None, trained=None)
         related = RELATIONS[self.spec.relation](scored, self.spec.min_gap)
         if self.spec.relation != "none":
-            return _Sampled(scored=related, trained=self._compared(related) if related.edges else None)
-        kept = tuple(response for response in related.responses if response.reward is not None)
-        return _Sampled(scored=related, trained=replace(related, responses=kept) if kept else None)
+            return Sampled(scored=related, trained=self._compared(related) if related.edges else None)
+        return Sampled(scored=related, trained=self._trained(related))
 
     def _compared(self, related: Group) -> Group:
         """The comparisons that are trained, without the answers that none of them touches."""
         compared = only_compared(related)
         return compared if self.visual is None else self.visual(compared)
 
-    def _stats(self, sampled: Sequence[_Sampled]) -> dict[str, Stat]:
-        """This rank's part, under TRL's names where the meaning is the same."""
-        scored = [one.scored for one in sampled if one.scored is not None]
-        responses = [response for group in scored for response in group.responses]
-        rewards = [response.reward for response in responses if response.reward is not None]
-        lengths = [float(len(response.tokens)) for response in responses if response.tokens is not None]
-        untied = [float(one.trained is None) for one in sampled if one.scored is not None]
-        stats = {
-            "reward": _stat(rewards),
-            "completions/mean_length": _stat(lengths),
-            "completions/clipped_ratio": _stat([float(r.finish_reason == "length") for r in responses]),
-            "rollout/failed_rewards": _stat([float(one.scored is None) for one in sampled]),
-            "rollout/without_edge": _stat(untied),
-        }
-        for name in sorted({name for response in responses for name in response.rewards}):
-            values = [response.rewards[name] for response in responses if name in response.rewards]
-            stats[f"rewards/{name}/mean"] = _stat(values)
-        return stats
+    def _trained(self, scored: Group) -> Group | None:
+        """The answers whose rewards are used as they are; None: nothing could be learned from any."""
+        kept = [response for response in scored.responses if response.reward is not None and not response.greedy]
+        if self.spec.truncated == "mask":
+            kept = [_masked(one) if one.finish_reason == "length" else one for one in kept]
+        if self.spec.greedy:
+            measure = next((one.reward for one in scored.responses if one.greedy), None)
+            kept = [] if measure is None else [_measured(one, measure) for one in kept]
+        learns = any(one.trained is None or any(one.trained) for one in kept)
+        if not learns or (self.spec.dynamic_sampling and all_equal(scored)):
+            return None
+        return replace(scored, responses=tuple(kept))
 
 
 def _of_version(group: Group, version: int) -> Group:
     return replace(group, responses=tuple(replace(response, policy_version=version) for response in group.responses))
 
 
-def _stat(values: Sequence[float]) -> Stat:
-    return Stat(sum=torch.tensor(float(sum(values)), dtype=torch.float64), count=len(values))
+def _with_greedy(group: Group, beside: Group) -> Group:
+    return replace(group, responses=(*group.responses, *(replace(one, greedy=True) for one in beside.responses)))
+
+
+def _masked(response: Response) -> Response:
+    return replace(response, trained=(False,) * len(response.tokens or ()))
+
+
+def _measured(response: Response, measure: float) -> Response:
+    """A response whose every trained token is worth what the greedy answer to its prompt got."""
+    count = sum(response.trained or (True,) * len(response.tokens or ()))
+    return replace(response, columns={**response.columns, "values": (measure,) * count})
+
+
+def _with_columns(group: Group, found: RoundColumns) -> Group:
+    responses = [
+        replace(response, columns={**response.columns, **found.get((group.id, index), {})})
+        for index, response in enumerate(group.responses)
+    ]
+    return replace(group, responses=tuple(responses))

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from sightline.data.sampler import cost, extend_plan, plan_micro_batches
+from sightline.data.schema import COLUMNS
 from sightline.data.validate import refuse_uncompared
 from sightline.train.session import Session
-from sightline.train.source import Taken
+from sightline.train.source import RoundColumns, Taken
 from sightline.types import Batch, RenderedGroup, Stat, Term, Unit
 
 
@@ -39,7 +40,8 @@ def plan_passes(s: Session, taken: Taken) -> list[Pass]:
     passes = []
     for micro in extend_plan(plan, max(s.runtime.gather_objects(len(plan)))):
         groups = [taken.groups[index] for index in micro.members]
-        passes.append(Pass(groups=groups, batch=s.lay_out(groups), weight=micro.weight if taken.counted else 0.0))
+        batch = replace(s.lay_out(groups), on_policy=taken.on_policy)
+        passes.append(Pass(groups=groups, batch=batch, weight=micro.weight if taken.counted else 0.0))
     for one, batch in zip(passes, s.lockstep.align([one.batch for one in passes]), strict=True):
         one.batch = batch
     return passes
@@ -55,8 +57,9 @@ def count_units(s: Session, passes: Sequence[Pass]) -> dict[Unit, int]:
 @torch.no_grad()
 def survey(s: Session, passes: Sequence[Pass]) -> None:
     """For algorithms whose loss depends on the whole step: scores every micro-batch once before the first
-    gradient, and keeps the columns with its pass. One more forward; nothing for other algorithms."""
-    if "old_logprobs" not in s.algorithm.needs:
+    gradient, and keeps the columns with its pass. One more forward; nothing for other algorithms, and nothing for those
+    that learn from rounds, whose columns came with the groups (:func:`prepare_round`)."""
+    if "old_logprobs" not in s.algorithm.needs or s.algorithm.rounds:
         return
     # pictures are dropped at once: the columns of a step are small, its pictures are not
     batches = [replace(_filled(s, one), vision={}, features=None) for one in passes]
@@ -64,6 +67,39 @@ def survey(s: Session, passes: Sequence[Pass]) -> None:
     for one, batch in zip(passes, prepared, strict=True):
         kept = {"ref_logprobs": batch.ref_logprobs, "old_logprobs": batch.old_logprobs, "baseline": batch.baseline}
         one.columns = {name: column for name, column in kept.items() if column is not None}
+
+
+@torch.no_grad()
+def prepare_round(s: Session) -> RoundColumns:
+    """The columns of this rank's share of a round's groups, before its first step.
+
+    Returns:
+        By group and response, one number for each trained token, of all that the algorithm needs and prepares.
+    """
+    passes = plan_passes(s, s.source.round())
+    if s.columns.scores:
+        batches = [replace(_filled(s, one), vision={}, features=None) for one in passes]
+    else:  # rewards alone: no picture is looked at
+        bare = [replace(one.batch, vision={}) for one in passes]
+        batches = [s.columns.fill(b.to(s.runtime.device), one.groups) for b, one in zip(bare, passes, strict=True)]
+    counted = [one.weight > 0 for one in passes]
+    prepared = s.algorithm.prepare_step(batches, counted, s.runtime)
+    found: RoundColumns = {}
+    for one, batch in zip(passes, prepared, strict=True):
+        if one.weight:
+            found |= _by_response(one.groups, batch)
+    return found
+
+
+def _by_response(groups: Sequence[RenderedGroup], batch: Batch) -> RoundColumns:
+    """Columns of a batch, taken apart: tokens of a response follow each other."""
+    filled = {name: vars(batch)[name] for name in COLUMNS if vars(batch)[name] is not None}
+    lengths = batch.response.bincount(minlength=batch.num_responses).tolist()
+    parts = {name: column.cpu().split(lengths) for name, column in filled.items()}
+    places = [(rendered.group.id, index) for rendered in groups for index in range(len(rendered.responses))]
+    return {
+        key: {name: tuple(part[number].tolist()) for name, part in parts.items()} for number, key in enumerate(places)
+    }
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The run directory: what is in it, and whether a run may go on in it.
 
-``recipe.yaml`` (resolved), ``environment.json``, ``metrics.jsonl``, ``checkpoints/``, ``reference/``,
-``samples.jsonl`` (online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
+``recipe.yaml`` (resolved), ``environment.json``, ``first_row.txt``, ``metrics.jsonl``, ``checkpoints/``,
+``reference/``, ``samples.jsonl`` (online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sightline.train.checkpoint import drop_older, latest
 _OURS = (
     "recipe.yaml",
     "environment.json",
+    "first_row.txt",
     "metrics.jsonl",
     "samples.jsonl",
     "bad_rows.jsonl",
@@ -62,6 +63,11 @@ class RunDirectory:
     @property
     def environment(self) -> Path:
         return self.path / "environment.json"
+
+    @property
+    def first_row(self) -> Path:
+        """The first row as the model sees it."""
+        return self.path / "first_row.txt"
 
     @property
     def metrics(self) -> Path:

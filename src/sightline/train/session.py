@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -30,6 +31,7 @@ from sightline.train.build import (
 )
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sightline.train.columns import Columns
+from sightline.train.first_row import tell_first_row
 from sightline.train.lockstep import Lockstep
 from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
@@ -176,7 +178,7 @@ def open_session(
     Raises:
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
     """
-    algorithm = build_algorithm(recipe.algorithm)
+    algorithm = _algorithm(recipe)
     recipe = with_reference(recipe, algorithm)
     run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
@@ -193,7 +195,7 @@ def open_session(
     try:
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         if runtime.is_main:
-            write_run(run, recipe, facts_of(runtime, policy, rows))
+            _record(run, recipe, facts_of(runtime, policy, rows), () if checkpoint else rows.train, renderer, algorithm)
         model, optimizer = runtime.prepare(policy, build_optimizer(policy.parts(), recipe.train))
         session = Session(
             recipe=recipe,
@@ -207,7 +209,7 @@ def open_session(
             source=source,
             render=render,
             held_out=rows.held_out,
-            columns=Columns(algorithm.needs, reference, policy),
+            columns=Columns(_needed(recipe, algorithm), reference, policy),
             lockstep=Lockstep.of(runtime, renderer),
             meter=Meter(runtime.device),
             benchmarks=benchmarks,
@@ -221,6 +223,31 @@ def open_session(
     finally:
         source.close()
         runtime.close()
+
+
+def _algorithm(recipe: Recipe) -> Algorithm:
+    algorithm, online = build_algorithm(recipe.algorithm), recipe.online
+    return algorithm if online is None else algorithm.for_answers(online.sampling.max_new_tokens)
+
+
+def _needed(recipe: Recipe, algorithm: Algorithm) -> frozenset[str]:
+    """Columns to fill: where a round has several steps, the policy before the first of them is kept."""
+    online = recipe.online
+    several = online is not None and online.steps_per_round * online.inner_epochs > 1
+    return algorithm.needs | ({"old_logprobs"} if algorithm.rounds and several else set())
+
+
+def _record(
+    run: RunDirectory,
+    recipe: Recipe,
+    facts: dict[str, Any],
+    groups: Sequence[Group],
+    renderer: Renderer,
+    algorithm: Algorithm,
+) -> None:
+    """What a run directory begins with; ``groups``: none where a run goes on."""
+    write_run(run, recipe, facts)
+    tell_first_row(run, groups, renderer, scores="logprobs" not in algorithm.heads)
 
 
 def _policy(recipe: Recipe, algorithm: Algorithm) -> Policy:

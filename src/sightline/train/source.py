@@ -29,6 +29,12 @@ class Taken:
     """False: run with weight 0."""
     stats: Mapping[str, Stat] = field(default_factory=dict)
     """This rank's part of what the source itself reports (rewards, lengths)."""
+    on_policy: bool = False
+    """Whether no optimizer step was taken since the columns of the round were filled."""
+
+
+RoundColumns = dict[tuple[str, int], dict[str, tuple[float, ...]]]
+"""By id of the group and index of the response: columns by their name, one number for each trained token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +83,18 @@ class Rendering:
 
 class Source(Protocol):
     """Groups for every optimizer step. Every rank calls every method, with the same arguments."""
+
+    def begin(self, step: int) -> bool:
+        """Whether a round of sampling begins with this step; its groups are then there. Called before ``take``."""
+        ...
+
+    def round(self) -> Taken:
+        """This rank's share of all groups of the round."""
+        ...
+
+    def keep(self, columns: RoundColumns) -> None:
+        """Puts the columns that the ranks found for their shares with the groups of the round."""
+        ...
 
     def take(self, step: int) -> Taken:
         """This rank's groups of the step, counted from 0. Steps are taken in order."""
@@ -162,6 +180,15 @@ class OfflineSource:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="render") if workers else None
         self._rows = rows_state(groups)
         self._ahead: dict[int, list[Future[RenderedGroup | None]]] = {}
+
+    def begin(self, step: int) -> bool:
+        return False
+
+    def round(self) -> Taken:
+        raise TypeError("rows on disk have no rounds")
+
+    def keep(self, columns: RoundColumns) -> None:
+        raise TypeError("rows on disk have no rounds")
 
     def take(self, step: int) -> Taken:
         counted = bool(self._mine(step))

@@ -37,7 +37,6 @@ FAMILIES = (
 _EXPERTS = "it has experts, and nothing checks them yet"
 REFUSED = {
     "qwen3_vl_moe": _EXPERTS,
-    "qwen3_5_moe": _EXPERTS,
     "glm4v_moe": _EXPERTS,
     "llama4": "its layers see chunks of 8,192 tokens, which no layout follows",
     "gemma3n": "nothing checks its four streams of hidden states and its shared keys yet",

@@ -1,0 +1,231 @@
+"""``sightline data check``: what rows hold and what a run on them would take, before any compute."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sightline.cli.console import out as console_out
+from sightline.cli.console import say
+from sightline.errors import RecipeError
+from sightline.files import replace_file
+from sightline.recipes.load import check_spec, load_recipe, with_reference
+from sightline.recipes.schema import DatasetSpec, DataSpec, Recipe
+
+if TYPE_CHECKING:
+    from sightline.data.inspect.checked import Checked, Problem
+    from sightline.data.inspect.leaks import Asked
+    from sightline.models.forecast import Speed
+    from sightline.models.outline import Card, Outline
+
+Recipe_ = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="RECIPE.yaml key=value", help="A recipe, with overrides; or --data.", show_default=False),
+]
+Data = Annotated[str | None, typer.Option(help="Rows without a recipe.", show_default=False)]
+Model = Annotated[
+    str | None, typer.Option(help="With --data: whose tokens are counted, a folder or hub name.", show_default=False)
+]
+Format = Annotated[str, typer.Option("--format", help="With --data: layout of the rows.")]
+Split = Annotated[str, typer.Option(help="With --data: split of a folder or datasets name.")]
+ImageDir = Annotated[str | None, typer.Option(help="With --data: where image paths start.", show_default=False)]
+Rename = Annotated[list[str] | None, typer.Option(help="With --data: old=new, of a column.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(min=1, help="With --data: first rows only.", show_default=False)]
+MaxLength = Annotated[
+    int | None, typer.Option(min=8, help="With --data and --model: most tokens of a row.", show_default=False)
+]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What must not be trained on: BENCH=FOLDER, a folder of pictures, a picture, or rows. May be repeated.",
+        show_default=False,
+    ),
+]
+RowsShown = Annotated[
+    int, typer.Option("--rows", min=0, help="Rows of each source that are shown as the model sees them.")
+]
+FailOn = Annotated[
+    str,
+    typer.Option(
+        help="What makes the exit code 1: kinds with a share above which they do (bad=0.01, bias=0.65), or none. Kinds "
+        "are bad, leak, bias, similar, split, same, scores, copies, columns, memory."
+    ),
+]
+DeviceName = Annotated[
+    str | None,
+    typer.Option("--device", help="Forecast for h100, a100, ... instead of this machine.", show_default=False),
+]
+Mfu = Annotated[
+    float | None,
+    typer.Option(min=0.01, max=1.0, help="Share of the device's speed that a step reaches.", show_default=False),
+]
+Processes = Annotated[int, typer.Option(min=1, help="Devices that share a step.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything as JSON.", show_default=False)]
+HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write a page.", show_default=False)]
+
+
+def check(
+    recipe: Recipe_ = None,
+    data: Data = None,
+    model: Model = None,
+    format: Format = "auto",
+    split: Split = "train",
+    image_dir: ImageDir = None,
+    rename: Rename = None,
+    limit: Limit = None,
+    max_length: MaxLength = None,
+    against: Against = None,
+    rows: RowsShown = 2,
+    pixels: Annotated[bool, typer.Option(help="Decode pictures; without, only their sizes are read.")] = True,
+    fail_on: FailOn = "bad,leak,bias",
+    device: DeviceName = None,
+    mfu: Mfu = None,
+    processes: Processes = 1,
+    json: JsonFile = None,
+    html: HtmlFile = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Look at rows and pictures before a run: what is bad, doubled, leaked or biased, and what the run would take.
+
+    Reads everything as training would, and loads no weights. Prints rows kept and bad, pictures, tokens, length bias,
+    leakage, the first rows as the model sees them, and a forecast of memory and time. Exit code 0: clean; 1: a problem
+    that --fail-on names; 2: wrong use.
+
+    Example: `sightline data check recipes/dpo_llava_lora.yaml --against pope=eval_data/pope --html check.html`
+    """
+    from sightline.cli.check_run import Asks
+    from sightline.cli.check_run import check as run
+    from sightline.data.inspect.checked import problems, thresholds
+
+    limits = thresholds(fail_on)
+    bare = {"format": format, "split": split, "image_dir": image_dir, "rename": rename, "limit": limit}
+    resolved, dataset = _asked(recipe, data, bare | {"model": model, "max_length": max_length})
+    if against and not pixels:
+        raise RecipeError("--against compares pixels, and --no-pixels decodes none. Leave one of them out.")
+    if resolved is None and (device or mfu or processes > 1):
+        raise RecipeError("--device, --mfu and --processes are for the forecast of a recipe. Name a recipe.")
+    if device is not None:
+        _check_device(device)
+    card = _card(resolved, model)
+    asks = Asks(
+        title=str(recipe[0]) if recipe else str(data),
+        rows=rows,
+        decode=pixels,
+        against=tuple((name, _benchmark(name)) for name in against or ()),
+        shown=not quiet,
+        speed=None if resolved is None else functools.partial(_speed, resolved, device, mfu),
+        processes=processes,
+    )
+    with tempfile.TemporaryDirectory(prefix="sightline-check-") as folder:
+        checked = run(dataset, asks, Path(folder), card=card, recipe=resolved)
+        found = problems(checked, limits)
+        _publish(checked, found, json, html)
+    if found:
+        raise typer.Exit(1)
+
+
+def _publish(checked: Checked, found: Sequence[Problem], json: Path | None, html: Path | None) -> None:
+    """Prints and writes what was found, while the pictures that shown rows name are there."""
+    from sightline.data.inspect.checked import as_json
+    from sightline.report.check import print_check, write_check_page
+
+    print_check(console_out, checked, found)
+    if json is not None:
+        replace_file(json, as_json(checked, found), errors="replace")
+        say(f"JSON: {json}")
+    if html is not None:
+        say(f"Page: {write_check_page(html, checked, found)}")
+
+
+def _asked(recipe: Sequence[str] | None, data: str | None, bare: dict[str, Any]) -> tuple[Recipe | None, DatasetSpec]:
+    """The recipe and its rows, or the rows that options name.
+
+    Raises:
+        RecipeError: both, or neither.
+    """
+    if (data is None) == (not recipe):
+        raise RecipeError("expected a recipe, or --data with rows: found both or neither. Name one of them.")
+    if recipe:
+        given = [name for name, value in bare.items() if value not in (None, "auto", "train")]
+        if given:
+            option = f"--{given[0].replace('_', '-')}"
+            raise RecipeError(
+                f"{option} goes with --data; of a recipe write an override (data.train.0.{given[0]}=...)."
+            )
+        from sightline.algorithms.registry import build_algorithm
+
+        found = load_recipe(recipe[0], recipe[1:])
+        found = with_reference(found, build_algorithm(found.algorithm))
+        return found, found.data or DatasetSpec(max_length=sys.maxsize)
+    if bare["max_length"] is not None and bare["model"] is None:
+        raise RecipeError("--max-length counts tokens, and there is no --model whose they are. Name one.")
+    from sightline.cli.data import pairs
+
+    values = {name: bare[name] for name in ("format", "split", "image_dir", "limit")}
+    renamed = dict(pairs(bare["rename"], "--rename"))
+    spec = check_spec(DataSpec, "data options", path=data, rename=renamed, **values)
+    return None, DatasetSpec(train=(spec,), max_length=bare["max_length"] or sys.maxsize)
+
+
+def _card(recipe: Recipe | None, model: str | None) -> Card | None:
+    """Of the recipe's model, or of the one that --model names."""
+    if recipe is None and model is None:
+        return None
+    from sightline.models.outline import read_card, read_model_card
+
+    if recipe is None:
+        return read_model_card(str(model))
+    return read_card(recipe.model, max_length=None if recipe.data is None else recipe.data.max_length)
+
+
+def _check_device(name: str) -> None:
+    from sightline.models.forecast import DEVICES
+
+    if name not in DEVICES:
+        raise RecipeError(f"--device is '{name}', expected one of {', '.join(DEVICES)}. Choose one, or leave it out.")
+
+
+def _speed(recipe: Recipe, device: str | None, mfu: float | None, sizes: Outline) -> Speed:
+    from sightline.models.forecast import computes_in, measured_speed, named_speed
+
+    dtype = computes_in(recipe)
+    return measured_speed(sizes, dtype, mfu=mfu) if device is None else named_speed(device, dtype, mfu)
+
+
+def _benchmark(name: str) -> tuple[Asked, ...]:
+    """What ``--against`` names.
+
+    Raises:
+        RecipeError: nothing of that name, or nothing in it.
+    """
+    from sightline.data.inspect.leaks import Asked, asked_of
+    from sightline.data.inspect.pictures import SUFFIXES
+
+    bench, equals, folder = name.partition("=")
+    path = Path(name)
+    if equals and not path.exists():
+        from sightline.evaluation.benches import load_bench
+
+        questions = load_bench(bench).questions(Path(folder))
+        return tuple(asked_of(one.prompt, *one.meta.get("prompts", {}).values()) for one in questions)
+    if not path.exists():
+        raise RecipeError(f"--against {name}: there is no such file or folder. Correct it, or write BENCH=FOLDER.")
+    if path.is_dir():
+        files = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise RecipeError(f"--against {name}: found no picture in this folder. Name one with pictures.")
+        return tuple(Asked(pictures=(file,)) for file in files)
+    if path.suffix.lower() in SUFFIXES:
+        return (Asked(pictures=(str(path),)),)
+    from sightline.data.load import Account, load_prompts
+    from sightline.data.validate import Checks
+
+    account = Account(checks=Checks(images=False), on_bad_row="skip")
+    groups = load_prompts(DataSpec(path=name), account)
+    return tuple(asked_of(prompt) for group in groups for prompt in group.prompts)
