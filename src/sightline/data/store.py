@@ -141,7 +141,7 @@ def _showing(account: Account, storing: Storing) -> Callable[[Group, int], bool]
     fits = account.checks.fits
 
     def shown(group: Group, most: int) -> bool:
-        storing.shown(account.report.read, len(account.files.seen))
+        storing.shown(account.report.read, 0)
         return fits is not None and fits(group, most)
 
     return shown
