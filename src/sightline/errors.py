@@ -33,6 +33,10 @@ class DataError(SightlineError, ValueError):
         super().__init__(f"{text}. {remedy}" if remedy else text)
 
 
+class ServiceError(DataError):
+    """A service does not answer. Nothing is wrong with the data: the same request may go well later."""
+
+
 class RecipeError(SightlineError, ValueError):
     """A recipe, an override or a combination of options cannot be honoured."""
 
@@ -58,3 +62,7 @@ class MissingExtra(SightlineError, ImportError):
 
 class DivergenceError(SightlineError, ArithmeticError):
     """The loss or a gradient became infinite or not a number."""
+
+
+class EngineError(SightlineError, ConnectionError):
+    """A rollout engine refuses what it is asked, or is not there for longer than the run may wait."""

@@ -66,18 +66,21 @@ class Response:
     reward: float | None = None
     """Total reward; higher is better."""
     rewards: Mapping[str, float] = field(default_factory=dict)
-    """The named parts of the reward."""
+    """The named parts of the reward, before their weights."""
+    reward_error: str | None = None
+    """Why there is no reward: the part that failed, and how. None: nothing failed."""
     label: bool | None = None
     """Desirable or not, for unpaired methods (KTO)."""
     finish_reason: FinishReason | None = None
     """``stop``: ended its turn; ``length``: cut at the limit; ``error``: no answer."""
     policy_version: int | None = None
     """Optimizer step of the policy that wrote it; None: not written by a policy."""
+    weight_versions: tuple[int, ...] | None = None
+    """Optimizer step of the weights behind each token, where the engine tells. Needs ``tokens``."""
     greedy: bool = False
     """Written without chance, as the measure of the others (ReMax): scored, never trained."""
     columns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Columns of ``Batch`` (``old_logprobs``, ``advantages``, ...) that were filled when the round of this answer
-    began, one number for each trained token. Needs ``tokens``."""
+    """Columns of ``Batch`` filled when the round of this answer began: a number per trained token. Needs ``tokens``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +99,7 @@ class Edge:
 class Group:
     """Prompts with their images, the responses that hang off them, and the relations between them.
 
-    SFT has one response, a preference two, a sampled group G. A group is never split across
-    ranks or micro-batches.
+    SFT has one response, a preference two, a sampled group G. A group is never split across ranks or micro-batches.
     """
 
     prompts: tuple[Prompt, ...]
@@ -273,15 +275,10 @@ class Batch:
 
     def count(self, unit: Unit) -> int:
         """How many of ``unit`` this batch holds: what the loop sums over ranks and micro-batches."""
-        if unit == "token":
-            return self.target.shape[0]
         if unit == "chosen_token":
-            return int(self.chosen()[self.response].sum())
-        if unit == "response":
-            return self.num_responses
-        if unit == "pair":
-            return self.pairs.shape[0]
-        return self.num_groups
+            return int(self.chosen()[self.response].sum()) if len(self.pairs) else 0
+        sizes = {"token": self.target.shape[0], "response": self.num_responses, "pair": self.pairs.shape[0]}
+        return sizes.get(unit, self.num_groups)
 
     def with_columns(self, **columns: Tensor) -> Batch:
         """The same batch with some columns filled."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +61,41 @@ def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
     values = np.asarray(read_picture(str(tmp_path / "a.jpg")))
     assert values.shape == (32, 16, 3)
     assert (values[:15, :, 1] < 30).all() and (values[17:, :, 1] > 225).all()
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    """Of a PNG."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+@pytest.mark.parametrize("name", ["eXIf", "tEXt", "iTXt"])
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_size_of_a_turned_png_is_that_of_the_upright_one(tmp_path: Path, name: str, behind: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    told = {
+        "eXIf": exif.tobytes().removeprefix(b"Exif\0\0"),
+        "tEXt": f"Raw profile type exif\0\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}\n".encode(),
+        "iTXt": b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>',
+    }[name]
+    file = io.BytesIO()
+    Image.new("RGB", (32, 16), "white").save(file, "PNG")
+    content = file.getvalue()
+    place = content.index(b"IEND" if behind else b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(content[:place] + chunk(name.encode(), told) + content[place:])
+    assert picture_size(str(tmp_path / "a.png")) == (32, 16)
+    assert read_picture(str(tmp_path / "a.png")).size == (16, 32)
+
+
+def test_the_size_of_a_png_needs_no_pixels(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 16), "white").save(file, "PNG")
+    content = file.getvalue()
+    place = content.index(b"IDAT") + 4
+    (tmp_path / "a.png").write_bytes(content[:place] + b"junk" + content[place + 4 :])
+    assert picture_size(str(tmp_path / "a.png")) == (16, 32)
+    with pytest.raises(DataError):
+        read_picture(str(tmp_path / "a.png"))
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:

@@ -41,6 +41,17 @@ def test_prompts_are_what_the_processor_makes(tiny: dict[str, Path], pictures: l
                 assert torch.equal(value, expected[key]), key
 
 
+def test_what_a_processor_writes_for_a_picture_is_tokenized_once(
+    tiny: dict[str, Path], pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer, told = renderer_of(tiny["llava"]), []
+    expand = renderer._expanded
+    monkeypatch.setattr(renderer, "_expanded", lambda text: told.append(text) or expand(text))
+    first, second = (renderer.image(path) for path in pictures[:2])
+    assert first.key != second.key and first.num_tokens == second.num_tokens
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_length_from_the_size_of_a_picture_is_the_length_rendered(
     tiny: dict[str, Path], tmp_path: Path, family: str

@@ -191,3 +191,14 @@ def test_errors_name_file_line_and_key(tmp_path: Path, change: Any, message: str
 def test_null_counts_as_absent() -> None:
     row = {**BASE, "responses": [{"text": "a", "label": None, "tokens": None}, {"text": "b"}]}
     assert group_from_json(row).responses[0] == Response(text="a")
+
+
+def test_the_weights_behind_each_token_are_kept_and_counted():
+    row = {"prompts": [{"id": "p", "messages": [{"role": "user", "content": "what is there"}]}]}
+    row["responses"] = [{"text": "a star", "tokens": [5, 6], "policy_version": 4, "weight_versions": [4, 6]}]
+    group = group_from_json(row)
+    assert group.responses[0].weight_versions == (4, 6) and group_to_json(group) == row
+    for wrong, told in (([4], "has 1 entries, expected 2"), ([4, -1], "none below 0"), (["4", "6"], "whole numbers")):
+        row["responses"][0]["weight_versions"] = wrong
+        with pytest.raises(DataError, match=told):
+            group_from_json(row)

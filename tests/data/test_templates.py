@@ -228,3 +228,20 @@ def test_a_trained_history_has_the_ids_of_its_whole_text(name: str, kind: str) -
     bos = processor.tokenizer.bos_token
     plain_ids = processor.tokenizer(whole, add_special_tokens=not (bos and whole.startswith(bos))).input_ids
     assert list(encoder.prompt(messages).ids) == plain_ids
+
+
+def test_a_prompt_is_written_once_for_all_its_answers() -> None:
+    processor, written = processor_of(PUBLISHED["qwen2-vl"]), []
+    write = processor.apply_chat_template
+
+    def noted(messages: Any, **options: Any) -> Any:
+        written.append(len(messages))
+        return write(messages, **options)
+
+    encoder = ChatEncoder(processor)
+    processor.apply_chat_template = noted
+    messages = conversation(1)
+    encoder.prompt(messages)
+    for answer in ANSWERS:
+        encoder.answer(messages, answer)
+    assert written == [1, 2, 2, 2]

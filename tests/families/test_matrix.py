@@ -37,11 +37,11 @@ Folders = Callable[[str], Path]
 each_family = pytest.mark.parametrize("model_type", BUILDERS)
 
 
-def policy_of(path: Path, **options: object) -> Policy:
+def policy_of(path: Path, *, heads: frozenset[str] = frozenset({"logprobs"}), **options: object) -> Policy:
     torch.manual_seed(0)
     layouts = family_of(AutoConfig.from_pretrained(path)).layouts
     layout = "tree" if "tree" in layouts else "rows"
-    policy = load_policy(ModelSpec(path=str(path), layout=layout, **options))  # type: ignore[arg-type]
+    policy = load_policy(ModelSpec(path=str(path), layout=layout, **options), heads=heads)  # type: ignore[arg-type]
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:  # zero at the start: an adapter that changes nothing proves nothing
             torch.nn.init.normal_(parameter, std=0.05)

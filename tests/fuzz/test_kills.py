@@ -15,7 +15,7 @@ import sightline.demo.league as league
 from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError
 from sightline.models.assemble import TinyLlava
-from sightline.recipes.schema import EvaluationSpec
+from sightline.recipes.evaluation import EvaluationSpec
 from sightline.train.loop import train
 from sightline.train.run_folder import model_step
 

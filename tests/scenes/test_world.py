@@ -136,6 +136,14 @@ def test_prompts_are_single_and_without_answers(tmp_path):
     assert len(list(Scenes().prompts("held_out", 10, tmp_path))) == 10
 
 
+def test_pictures_that_are_drawn_are_not_drawn_again(tmp_path):
+    asked = list(Scenes().prompts("held_out", 3, tmp_path, kind="presence"))
+    (last,) = asked[-1].prompts[0].images
+    Path(last).unlink()
+    assert list(Scenes().prompts("held_out", 3, tmp_path, kind="presence", drawn=True)) == asked
+    assert not Path(last).exists()
+
+
 def test_the_vocabulary_holds_every_word(tmp_path):
     world = Scenes(objects=(2, 6), repeats=0.3)
     known = set(world.vocabulary())

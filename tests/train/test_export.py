@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,10 +27,12 @@ from sightline.data.readers.rows import RowError
 from sightline.data.schema import read_groups
 from sightline.models import export as exporting
 from sightline.models import reload
+from sightline.models.export import read_policy
 from sightline.models.hub import HubError, push
 from sightline.models.load import load_policy
+from sightline.recipes.pictures import PictureSpec
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
-from sightline.rewards.model import load_reward_model
+from sightline.rewards.model import load_reward_model, reward_model_spec
 from sightline.train import export as writing
 from sightline.train.export import open_trained
 from sightline.train.loop import train
@@ -231,6 +235,62 @@ def test_what_is_trained_on_a_quantised_folder_reloads(
     done = sightline("merge", run, "-o", tmp_path / "merged", "--into-quantised")
     # what two steps trained is less than the bits hold: told, and not kept
     assert done.code == 0 or "lost what was trained" in done.err, done.err
+
+
+def test_picture_options_of_a_run_go_with_its_adapter_and_with_what_is_merged(
+    tiny: dict[str, Path], tmp_path: Path, in_process: None
+) -> None:
+    """Grids of LLaVA-NeXT stand in the model's config as well; the base of an adapter does not know of them."""
+    spec = train_runs.lora(tiny["llava_next"])
+    model = replace(spec, path=str(tiny["llava_next"]), pictures=PictureSpec(max_tiles=2))
+    run = train(train_runs.recipe(tiny["llava_next"], tmp_path / "run", model=model, max_steps=2), quiet=True).run_dir
+    for command in ("export", "merge"):
+        done = sightline(command, run, "-o", tmp_path / command)
+        assert done.code == 0, done.err
+    assert "at most 2 tiles" in (tmp_path / "export" / "README.md").read_text()
+    merged = load_policy(ModelSpec(path=str(tmp_path / "merge")), trainable=False)
+    adapted = load_policy(ModelSpec(path=str(tmp_path / "export")), trainable=False)
+    for policy in (merged, adapted):
+        assert policy.config.image_grid_pinpoints == [[32, 64], [64, 32]]
+
+
+@pytest.mark.parametrize(("kind", "ended"), [("nf4", True), ("int8", False)])
+def test_a_qlora_run_is_merged_into_the_plain_weights(
+    tiny: dict[str, Path], tmp_path: Path, in_process: None, kind: str, ended: bool
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantize)")
+    low = replace(train_runs.lora(tiny["llava"]), quantization=kind)
+    recipe = train_runs.recipe(tiny["llava"], tmp_path / "run", model=low, max_steps=3, learning_rate=1e-2)
+    run = train(recipe, quiet=True).run_dir
+    if ended:
+        shutil.rmtree(run / "checkpoints")
+    done = sightline("merge", run, "-o", tmp_path / "out", "--into-quantised")
+    assert done.code == 2 and "Leave --into-quantised out" in done.err and not (tmp_path / "out").exists()
+    done = sightline("merge", run, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    adapter = ModelSpec(path=str(tiny["llava"]), adapter=str(run / "model"), layout="rows")
+    plain, trained = (load_policy(replace(adapter, quantization=q), trainable=False) for q in ("none", kind))
+    merged = load_policy(ModelSpec(path=str(tmp_path / "out"), layout="rows"), trainable=False)
+    for name, value in plain.model.merge_and_unload().state_dict().items():
+        torch.testing.assert_close(merged.base.state_dict()[name], value, rtol=0, atol=0)
+    rows, _ = writing.probe_rows(open_trained(run), tmp_path)
+    apart = torch.cat(read_policy(merged, rows).logprobs) - torch.cat(read_policy(trained, rows).logprobs)
+    told = f"as it was trained, on weights in {kind}, they differ from these by {apart.abs().mean():.1e} on average"
+    assert told in done.err and f"{apart.abs().max():.1e} at most" in done.err and apart.abs().max() > 1e-4
+    assert told in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_merged_reward_model_of_a_qlora_run_says_that_it_is_plain(
+    tiny: dict[str, Path], tmp_path: Path, in_process: None
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantize)")
+    low = replace(train_runs.lora(tiny["llava"]), quantization="nf4")
+    options = {"responses": 2, "algorithm": {"name": "reward_model"}, "reference": "none", "max_steps": 2}
+    run = train(train_runs.recipe(tiny["llava"], tmp_path / "run", model=low, **options), quiet=True).run_dir
+    assert sightline("merge", run, "-o", tmp_path / "out").code == 0
+    found = [json.loads((folder / "score_head.json").read_text()) for folder in (run / "model", tmp_path / "out")]
+    assert [settings["quantization"] for settings in found] == ["nf4", "none"]
+    assert reward_model_spec(run).quantization == "nf4" and reward_model_spec(run, "none").quantization == "none"
 
 
 def test_wrong_requests_say_what_to_change(runs: dict[str, Path], tiny: dict[str, Path], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sightline.data.sampler import Sampler
 from sightline.data.schema import read_groups
-from sightline.errors import CheckpointError, DataError
+from sightline.errors import CheckpointError, DataError, ServiceError
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
 from sightline.train.online import REWARD_TRIES, ROUND_TRIES, OnlineSource
 from sightline.train.source import Rendering
@@ -126,6 +126,14 @@ def test_rounds_without_a_group_end_with_the_reason(tmp_path):
     assert len(seeds) == len(set(seeds)) == ROUND_TRIES
     with pytest.raises(DataError, match="rewards of each prompt are equal"):
         source(tmp_path, lambda group: ("1", "1")).take(0)
+
+
+@pytest.mark.parametrize(("reward", "why"), [(Reward(), "left without one"), (Reward(lambda group: True), "no judge")])
+def test_a_run_may_stop_at_the_first_reward_that_fails(tmp_path, reward, why):
+    online = source(tmp_path, lambda group: ("1", "?", "2"), reward=reward)
+    online.spec = replace(online.spec, failed_rewards="stop")
+    with pytest.raises(ServiceError, match=f"the reward of p0 failed .*{why}"):
+        online.take(0)
 
 
 def test_prompts_that_lack_what_the_reward_reads_stop_the_run(tmp_path):

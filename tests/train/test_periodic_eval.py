@@ -15,7 +15,8 @@ from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import read_measured
 from sightline.evaluation.stages import GradeSpec, grade_answers
 from sightline.models.load import load_policy
-from sightline.recipes.schema import BenchSpec, DatasetSpec, EvaluationSpec, ModelSpec
+from sightline.recipes.evaluation import BenchSpec, EvaluationSpec
+from sightline.recipes.schema import DatasetSpec, ModelSpec
 from sightline.train.loop import train
 from sightline.train.periodic_eval import Benchmarks, Task, build_benchmarks
 from sightline.train.run_folder import RunDirectory

@@ -85,6 +85,7 @@ def stop(recipe):
 @pytest.mark.processes
 def test_two_processes_ran(one, two):
     assert (one["size"], two["size"]) == (1, 2)
+    assert (one["most"], two["most"]) == (5, 6)
 
 
 @pytest.mark.processes

@@ -20,8 +20,9 @@ import train_runs
 from torch.distributed.tensor import DTensor
 
 from sightline.errors import DivergenceError, RecipeError
+from sightline.recipes.evaluation import BenchSpec, EvaluationSpec
 from sightline.recipes.load import load_recipe
-from sightline.recipes.schema import BenchSpec, DatasetSpec, EvaluationSpec, ModelSpec, PartsSpec, Recipe
+from sightline.recipes.schema import DatasetSpec, ModelSpec, PartsSpec, Recipe
 from sightline.train.loop import train, train_step
 from sightline.train.report import evaluate
 from sightline.train.runtime import Runtime
@@ -257,7 +258,7 @@ def measure(model: Path, folder: Path) -> dict[str, Any]:
         found["resumed"] = losses(load_recipe(folder / "stopped.yaml"))
     found["refusal"] = refusal(runtime)
     found["divergence"] = divergence(made["sft"])
-    found["size"] = runtime.size
+    found["size"], found["most"] = runtime.size, runtime.most(5 + runtime.rank)
     return found
 
 

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from sightline import __version__
-from sightline.cli import chat, check, compare, console, convert, data, demo, eval_group, export, samples, select, train
+from sightline.cli import (
+    chat,
+    check,
+    check_engine,
+    compare,
+    console,
+    convert,
+    data,
+    demo,
+    eval_group,
+    export,
+    samples,
+    select,
+    train,
+)
 from sightline.errors import SightlineError
 
 app = typer.Typer(
@@ -34,6 +48,7 @@ app.command(name="chat")(chat.chat)
 app.command(name="merge")(export.merge)
 app.command(name="export")(export.export)
 data.app.command(name="check")(check.check)
+app.add_typer(check_engine.app, name="check")
 app.add_typer(data.app, name="data")
 app.add_typer(eval_group.app, name="eval")
 app.command(name="report")(eval_group.report)

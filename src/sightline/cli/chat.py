@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import print_error, say
+from sightline.cli.model_options import Picture, Quantization, asked_model
 from sightline.errors import DataError, RecipeError
 from sightline.types import Group, Prompt
 
@@ -66,6 +67,8 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0, help="0: greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 512,
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
+    quantization: Quantization = "none",
+    picture: Picture = None,
 ) -> None:
     """Talk with a model about one picture.
 
@@ -77,13 +80,12 @@ def chat(
     Example: `sightline chat runs/dpo_llava_lora --image cat.jpg --question "What is on the table?"`
     """
     from sightline.models.load import hide_loading_bars
-    from sightline.models.locate import located
     from sightline.recipes.load import check_spec
-    from sightline.recipes.schema import ModelSpec, SamplingSpec
+    from sightline.recipes.schema import SamplingSpec
     from sightline.rollouts.hf import load_engine
 
     hide_loading_bars()
-    spec = located(ModelSpec(path=model, adapter=adapter, dtype=dtype))
+    spec = asked_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
     sampling = check_spec(SamplingSpec, "options", temperature=temperature, max_new_tokens=max_tokens)
     talk = Conversation(answer=lambda group, tell: engine.stream(group, sampling, seed=0, on_text=tell).text)
     if image is not None:

@@ -9,6 +9,7 @@ import typer
 
 from sightline.cli.console import out as console_out
 from sightline.cli.console import say
+from sightline.cli.model_options import Picture, Quantization, asked_model
 from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD
 
 DataOption = Annotated[
@@ -99,6 +100,8 @@ def run(
         Literal["float32", "bfloat16"],
         typer.Option(help="Type of the weights. In bfloat16 an answer may depend on what it is batched with."),
     ] = "float32",
+    quantization: Quantization = "none",
+    picture: Picture = None,
     device: Device = None,
     limit: Limit = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew if answers are there.")] = False,
@@ -114,12 +117,9 @@ def run(
     """
     from sightline.cli.eval_run import Evaluation, answer_all, check_earlier, default_out, grade_all
     from sightline.evaluation.stages import AnswerSpec
-    from sightline.models.locate import located
-    from sightline.recipes.load import check_spec
-    from sightline.recipes.schema import ModelSpec
 
     spec = AnswerSpec(max_new_tokens=max_tokens, batch_size=batch_size, temperature=temperature, top_p=top_p, seed=seed)
-    chosen = located(check_spec(ModelSpec, "model options", path=model, adapter=adapter, dtype=dtype))
+    chosen = asked_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
     evaluation = Evaluation(
         out=out or default_out(chosen.path, chosen.adapter),
         model=chosen,
@@ -223,7 +223,7 @@ def diff(
     """
     from rich.text import Text
 
-    from sightline.cli.eval_diff import comparisons, other_wording
+    from sightline.cli.eval_diff import comparisons, other_pictures, other_wording
     from sightline.cli.eval_options import STDOUT, changes_table, write_json
     from sightline.evaluation.results import changes, length_words
     from sightline.report.evaluation import change_rows, write_results_page
@@ -243,7 +243,7 @@ def diff(
             say(f"{result.bench}: B is {name} in {', '.join(named) or 'nothing'}.")
         for side, some in (("A", a), ("B", b)):
             say(f"Length of answers of {side}: {'; '.join(filter(None, map(length_words, some))) or 'not known'}.")
-        if warning := other_wording((a, b)):
+        for warning in filter(None, (other_wording((a, b)), other_pictures((a, b)))):
             say(warning)
         documents.append({"bench": result.bench, "protocol": result.protocol, "metrics": table_json(rows)})
     if json_out is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sightline.cli.console import say
 from sightline.errors import DataError
 from sightline.evaluation.aggregate import read_evaluation
-from sightline.evaluation.results import RESULTS, Measured, graded_path, read_measured
+from sightline.evaluation.results import RESULTS, Measured, graded_path, picture_words, read_measured
 
 Sides = tuple[list[Measured], list[Measured]]
 """Results of A and of B on one benchmark, a seed each."""
@@ -47,6 +47,15 @@ def other_wording(sides: Sides) -> str:
     """A warning if the questions were not worded alike; empty if they were, or if that is not known."""
     used = {str(one.facts["prompts"]) for side in sides for one in side if "prompts" in one.facts}
     return f"The questions were worded differently: {', '.join(sorted(used))}." if len(used) > 1 else ""
+
+
+def other_pictures(sides: Sides) -> str:
+    """A warning if models with the same options were not shown pictures alike; empty if they were, if that is not
+    known, and for models of different families, which cannot be."""
+    shown = [one for side in sides for one in side if one.facts.get("pictures")]
+    if len({tuple(one.facts["pictures"]) for one in shown}) != 1 or len(set(map(picture_words, shown))) == 1:
+        return ""
+    return f"The pictures were made ready differently: {'; '.join(dict.fromkeys(map(picture_words, shown)))}."
 
 
 def _is_run(path: Path) -> bool:

@@ -21,7 +21,7 @@ from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.benches import check_name, load_bench
 from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.judge import JudgeClient, load_judge
-from sightline.evaluation.results import Measured, length_words
+from sightline.evaluation.results import Measured, length_words, picture_words
 from sightline.files import replace_file
 from sightline.progress import Progress
 from sightline.report.table import SIGNS, Row, bounds, number
@@ -302,6 +302,10 @@ def show_result(measured: Measured, *, counted: str = "") -> None:
         say(f"Length of answers: {length_words(measured)}; {length['empty']:.1%} empty{cut}.")
     if "prompts" in measured.facts:
         say(f"Wording of the questions: {measured.facts['prompts']}.")
+    if pictures := picture_words(measured):
+        say(f"Pictures: {pictures}.")
+    if quantization := measured.facts.get("quantization"):
+        say(f"The linear layers of the decoder are held in {quantization}.")
     judge = measured.facts.get("judge")
     if judge:
         cost = f", cost {judge['cost']:.4g}" if "cost" in judge else ""

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained
+
 Data = Annotated[str, typer.Option(help="Rows with chosen and rejected answers, or a Group file.", show_default=False)]
 Adapter = Annotated[
     str | None, typer.Option(help="Adapter for the model, or the run that saved it.", show_default=False)
@@ -61,6 +63,8 @@ def preferences(
     layout: Annotated[
         Literal["tree", "packed", "rows"], typer.Option(help="tree: picture and question once for both answers.")
     ] = "tree",
+    quantization: Quantization = "none",
+    picture: Picture = None,
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -74,7 +78,7 @@ def preferences(
     from sightline.cli.named_model import named_model, reference_of
     from sightline.cli.preferences_run import Asked, Sides, earlier_result, evaluate_preferences
 
-    named = functools.partial(named_model, dtype=dtype, layout=layout)
+    named = functools.partial(named_model, dtype=dtype, layout=layout, quantization=quantization, picture=picture)
     side = named(model, adapter)
     if reference is None:
         start = reference_of(model if adapter is None else adapter, side)
@@ -112,6 +116,7 @@ def reward(
         Literal["error", "leave_out"] | None,
         typer.Option(help="Where facts that it reads are missing.", show_default="as trained"),
     ] = None,
+    quantization: QuantizationAsTrained = None,
     image_dir: ImageDir = None,
     limit: Limit = None,
     on_bad_row: OnBadRow = "error",
@@ -136,4 +141,4 @@ def reward(
         batch_tokens=batch_tokens,
         overwrite=overwrite,
     )
-    evaluate_reward(asked, model, against, missing_facts)
+    evaluate_reward(asked, model, against, {"missing_facts": missing_facts, "quantization": quantization})

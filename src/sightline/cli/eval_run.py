@@ -22,6 +22,7 @@ from sightline.cli.eval_options import (
     protocol_of,
     show_result,
 )
+from sightline.cli.model_options import asked_beyond
 from sightline.errors import DataError, SightlineError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer, failed_answers
 from sightline.evaluation.bench import Benchmark, Question, check_protocol
@@ -78,14 +79,15 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """Model and decoding, as they stand in results."""
-        decoding = self.spec.settings()
-        return {"model": self.model.path, "adapter": self.model.adapter, "dtype": self.model.dtype, **decoding}
+        model = {"model": self.model.path, "adapter": self.model.adapter, "dtype": self.model.dtype}
+        return {**model, **asked_beyond(self.model), **self.spec.settings()}
 
     def measured_facts(self, task: Task) -> dict[str, Any]:
         """What stands in the results of one benchmark."""
         limits = {"max_new_tokens": self.spec.limits(task.asked), "batch_size": self.spec.batch_size}
         lengths = {"prompts": task.prompts, "length": length_facts(task.answers)}
-        return {**self.facts(), **limits, "generation_config_not_applied": dict(task.unread), **lengths}
+        unread = {"generation_config_not_applied": dict(task.unread)}
+        return {**self.facts(), **limits, **unread, **task.pictures, **lengths}
 
     def settings(self) -> dict[str, Any]:
         """The facts, and what the files of model and adapter hold: another training is another model."""
@@ -111,6 +113,8 @@ class Task:
     answers: Sequence[StoredAnswer] = ()
     unread: Mapping[str, Any] = field(default_factory=dict)
     """Entries of the model's generation config that were not applied."""
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+    """How pictures were made ready (``models.load.picture_facts``)."""
 
 
 def default_out(model: str, adapter: str | None) -> Path:
@@ -135,6 +139,7 @@ def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | Non
     check_owners(names, pairs, evaluation.options)
     tasks = [_task(evaluation, name, limit) for name in dict.fromkeys(names)]
     say(f"Answers and figures: {evaluation.out}")
+    from sightline.models.load import picture_facts
     from sightline.rollouts.hf import load_engine, unread_settings
 
     engine = load_engine(evaluation.model, evaluation.device)
@@ -142,11 +147,12 @@ def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | Non
     if unread:
         told = ", ".join(f"{name} {value}" for name, value in unread.items())
         say(f"Not applied of the model's generation_config: {told}.")
-    settings = evaluation.settings()
+    settings, pictures = evaluation.settings(), picture_facts(evaluation.model)
     answered = []
     for task in tasks:
+        known = replace(task, unread=unread, pictures=pictures)
         try:
-            answered.append(_answered(evaluation, replace(task, unread=unread), engine, settings, overwrite))
+            answered.append(_answered(evaluation, known, engine, settings, overwrite))
         except SightlineError as error:
             if len(tasks) == 1:
                 raise

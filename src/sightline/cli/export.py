@@ -51,7 +51,8 @@ def merge(
 
     The folder is read again in a fresh process with plain transformers. It is kept only if it gives the
     log-probabilities of the trained model on rows with pictures, from the same tensors; otherwise nothing is left at
-    --out and the exit code is 1. Writes a model card (README.md).
+    --out and the exit code is 1. Writes a model card (README.md). A QLoRA run is merged into the weights in full
+    precision that its model has on disk, and it is said how far that is from what was trained.
 
     Example: `sightline merge runs/dpo_llava_lora -o models/aligned`
     """

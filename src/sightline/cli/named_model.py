@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.cli.model_options import asked_beyond, picture_options
 from sightline.errors import RecipeError
 from sightline.evaluation.weights import fingerprint_files
 from sightline.models.locate import ADAPTER, RECIPE, is_adapter, located, processor_folder
@@ -38,21 +40,26 @@ class NamedModel:
             "dtype": self.spec.dtype,
             "weights": fingerprint_files(self.spec.path),
             "adapter_weights": adapter and fingerprint_files(adapter),
+            **asked_beyond(self.spec),
         }
 
 
-def named_model(name: str, adapter: str | None = None, **options: Any) -> NamedModel:
+def named_model(
+    name: str, adapter: str | None = None, *, picture: Sequence[str] | None = None, **options: Any
+) -> NamedModel:
     """
     Args:
         name: folder or hub name of a model; folder of a PEFT adapter, which names its base; or the ``output_dir`` of a
             run, which stands for the model that it saved.
         adapter: an adapter for the model, or the run that saved one.
+        picture: values of ``--picture``.
         options: further fields of ``ModelSpec``.
 
     Raises:
         RecipeError: two adapters, an adapter that is none or names no base, or a reward model.
     """
-    spec = located(check_spec(ModelSpec, "model options", path=name, adapter=adapter, **options))
+    more = {**options, **picture_options(picture)}
+    spec = located(check_spec(ModelSpec, "model options", path=name, adapter=adapter, **more))
     if spec.adapter is not None and Path(spec.adapter).is_dir() and not is_adapter(spec.adapter):
         raise RecipeError(f"--adapter {adapter} holds no {ADAPTER}. Give the folder of a PEFT adapter, or its run")
     _refuse_reward_model(spec.adapter or spec.path)

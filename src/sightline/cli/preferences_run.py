@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -165,9 +165,11 @@ class _Ask:
 
     def facts(self, model: NamedModel, reference: NamedModel | None, beta: float) -> dict[str, Any]:
         """For the results file."""
+        from sightline.models.load import picture_facts
+
         start = None if reference is None else reference.title
-        facts = {**model.settings(), "data": self.asked.data, "reference": start, "beta": beta}
-        return facts | {"looked": len(self.looked)}
+        facts = {**model.settings(), **picture_facts(model.spec, model.processor), "data": self.asked.data}
+        return facts | {"reference": start, "beta": beta, "looked": len(self.looked)}
 
     def scores(self, model: NamedModel, name: str) -> list[Group]:
         """The rows as a model scores them; what ``NAME.jsonl`` holds is not scored again."""
@@ -212,36 +214,39 @@ class _Ask:
         return said
 
     def _engine(self, model: NamedModel) -> Any:
-        from sightline.models.load import hide_loading_bars, load_processor
-        from sightline.rollouts.hf import HFEngine, load_engine
+        from sightline.models.load import hide_loading_bars
+        from sightline.rollouts.hf import load_engine
 
         hide_loading_bars()
-        engine = load_engine(model.spec, self.device)
-        if model.processor == model.spec.path:
-            return engine
-        engine.policy.processor = load_processor(replace(model.spec, path=model.processor, adapter=None))
-        return HFEngine(engine.policy)
+        return load_engine(model.spec, self.device, processor_of=model.processor)
 
 
 # --- reward models ------------------------------------------------------------------------------
 
 
-def evaluate_reward(
-    asked: Asked, model: str, against: str | None, missing_facts: Literal["error", "leave_out"] | None
-) -> Measured:
-    """Scores with a reward model, and with the one it stands against; writes and shows."""
+def evaluate_reward(asked: Asked, model: str, against: str | None, loaded: Mapping[str, str | None]) -> Measured:
+    """Scores with a reward model, and with the one it stands against; writes and shows.
+
+    Args:
+        asked: rows, and where things go.
+        model: the reward model.
+        against: another, or an earlier evaluation.
+        loaded: what is not as trained, or None: ``missing_facts`` and ``quantization``.
+    """
+    given = {name: value for name, value in loaded.items() if value is not None}
     folder = asked.folder(reward_figures.BENCH, model)
     earlier = None if against is None else earlier_result(against, reward_figures.BENCH)
     groups = asked.groups(folder, reward_figures.with_comparisons)
     say(f"Scores and figures: {folder}")
 
     def measured_of(name: str, file: str) -> Measured:
-        settings = {"reward": name, "rows": rows_digest(groups), "missing_facts": missing_facts, **_weights(name)}
+        settings = {"reward": name, "rows": rows_digest(groups), **_weights(name), "missing_facts": None, **given}
         stage = Stage(out=folder / f"{file}.jsonl", settings=settings)
-        scorer = functools.cache(lambda: _reward(name, asked.batch_tokens, missing_facts))
+        scorer = functools.cache(lambda: _reward(name, asked.batch_tokens, given))
         stage.run(groups, lambda some: scorer()(some), chunk=CHUNK, title=file, overwrite=asked.overwrite)
         result = reward_figures.reward_result(groups, in_order(stage.out, groups))
-        return measure(result, {"model": name, "data": asked.data, "missing_facts": missing_facts})
+        facts = {"model": name, "data": asked.data, "missing_facts": None, **given, **_pictures(name)}
+        return measure(result, facts)
 
     if against is not None and earlier is None:
         earlier = measured_of(against, "against")
@@ -253,16 +258,29 @@ def evaluate_reward(
     return measured
 
 
-def _reward(name: str, batch_tokens: int, missing_facts: str | None) -> Callable[[Sequence[Group]], list[Group]]:
+def _reward(name: str, batch_tokens: int, loaded: Mapping[str, str]) -> Callable[[Sequence[Group]], list[Group]]:
     from sightline.rewards.base import load_reward, reward_groups
 
     if not Path(name).is_dir():
+        if loaded:
+            raise RecipeError(
+                f"--{next(iter(loaded)).replace('_', '-')} is for reward models, and {name} is no folder of one. "
+                "Leave it out"
+            )
         return functools.partial(reward_groups, load_reward(name))
     from sightline.rewards.model import load_reward_model
 
-    return functools.partial(
-        reward_groups, load_reward_model(name, batch_tokens=batch_tokens, missing_facts=missing_facts)
-    )
+    return functools.partial(reward_groups, load_reward_model(name, batch_tokens=batch_tokens, **loaded))
+
+
+def _pictures(name: str) -> dict[str, Any]:
+    """How a reward model's pictures are made ready; a reward that is a Python object does not say."""
+    if not Path(name).is_dir():
+        return {}
+    from sightline.models.load import picture_facts
+    from sightline.rewards.model import reward_model_spec
+
+    return picture_facts(reward_model_spec(name))
 
 
 def _weights(name: str) -> dict[str, str]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, asked_beyond, asked_model
 from sightline.cli.stage import Stage
-from sightline.errors import DataError, RecipeError
-from sightline.recipes.load import check_spec
-from sightline.recipes.schema import DataSpec, ModelSpec, SamplingSpec
+from sightline.errors import DataError, RecipeError, ServiceError
+from sightline.recipes.load import check_spec, terms_of
+from sightline.recipes.schema import DataSpec, SamplingSpec
+from sightline.recipes.terms import AnyTerm, ModelTermSpec
 from sightline.types import Group
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ def sample(
     image_dir: ImageDir = None,
     limit: Limit = None,
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
+    quantization: Quantization = "none",
+    picture: Picture = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Let a model answer prompts about pictures.
@@ -67,16 +71,16 @@ def sample(
     )
     from sightline.data.load import Account, load_prompts
     from sightline.models.load import hide_loading_bars
-    from sightline.models.locate import located
     from sightline.rollouts.hf import load_engine
 
     hide_loading_bars()
     account = Account(cache_dir=out.parent / "images")
     prompts = load_prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), account)
     _tell(account)
-    spec = located(ModelSpec(path=model, adapter=adapter, dtype=dtype))
+    spec = asked_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
     engine = load_engine(spec)
     settings = {"model": spec.path, "adapter": spec.adapter, "dtype": dtype, "data": data, "seed": seed}
+    settings |= asked_beyond(spec)
     settings |= {name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"}
     stage = Stage(out=out, settings=settings)
     made = stage.run(
@@ -95,7 +99,9 @@ def score(
     reward: Annotated[
         str | None,
         typer.Option(
-            help="scenes, the run directory of a reward model, or package.module:Name. Required.", show_default=False
+            help="scenes, the run directory of a reward model, package.module:Name, terms as name=weight,name=weight, "
+            "or a YAML file with terms as under online.reward. Required.",
+            show_default=False,
         ),
     ] = None,
     batch_tokens: Annotated[
@@ -107,53 +113,103 @@ def score(
             help="Reward model that reads facts: what to do where they are missing.", show_default="as trained"
         ),
     ] = None,
+    quantization: QuantizationAsTrained = None,
+    failed: Annotated[
+        Literal["stop", "drop"],
+        typer.Option(help="Answers whose reward fails for good: stop with an error, or leave them without a reward."),
+    ] = "stop",
     overwrite: Overwrite = False,
 ) -> None:
     """Give every answer of a Group file its reward.
 
-    The reward sees the prompt, the pictures and the facts of the group. An answer that cannot be
-    scored is an error that names it, never a reward of zero. A stopped command goes on where it was.
+    The reward sees the prompt, the pictures and the facts of the group. It is one reward, or a
+    weighted sum of terms, each of which is kept by its name. What fails is an error that names it,
+    or with `--failed drop` no reward, never a reward of zero. A stopped command goes on where it was.
 
     Example: `sightline score samples.jsonl --reward scenes -o scored.jsonl`
 
     Example: `sightline score samples.jsonl --reward runs/reward_model -o scored.jsonl`
+
+    Example: `sightline score samples.jsonl --reward scenes=1,repetition=0.5 -o scored.jsonl`
+
+    Example: `sightline score samples.jsonl --reward terms.yaml -o scored.jsonl`
     """
     if reward is None:
-        raise RecipeError(
-            "found no --reward, expected what scores the answers. Give the run directory of a reward model, "
-            "package.module:Name of a reward of your own, or scenes where the pictures are those of the built-in world."
-        )
+        raise RecipeError(_NO_REWARD)
     from sightline.data.schema import read_groups
-    from sightline.rewards.base import reward_groups
+    from sightline.rewards.build import check_prompts
 
     asked = list(read_groups(groups))
     if not asked:
         raise DataError("there are no groups", source=str(groups), remedy="Name a Group file that has some")
-    scorer, settings = _scorer(reward, batch_tokens, missing_facts)
+    scorer, settings = _scorer(reward, batch_tokens, {"missing_facts": missing_facts, "quantization": quantization})
     stage = Stage(out=out, settings={"groups": str(groups), "reward": reward, **settings})
     try:
+        check_prompts(scorer, asked)
         done = stage.run(
-            asked, lambda some: reward_groups(scorer, some), chunk=64, title="scoring", overwrite=overwrite
+            asked, lambda some: _scored(scorer, some, failed), chunk=64, title="scoring", overwrite=overwrite
         )
     except DataError as error:  # a reward knows the group, not the file
         where = error.source if str(groups) in error.source else f"{groups}: {error.source}".removesuffix(": ")
-        raise DataError(error.found, source=where, remedy=error.remedy) from error
-    scored = list(read_groups(out))
-    say(f"{done} groups scored{_summary(scored)}: {out}")
+        raise type(error)(error.found, source=where, remedy=error.remedy) from error
+    say(f"{done} groups scored{_summary(list(read_groups(out)))}: {out}")
 
 
-def _scorer(reward: str, batch_tokens: int, missing_facts: str | None) -> tuple[Reward, dict[str, Any]]:
+_NO_REWARD = (
+    "found no --reward, expected what scores the answers. Give the run directory of a reward model, "
+    "package.module:Name of a reward of your own, or scenes where the pictures are those of the built-in world."
+)
+
+
+def _scorer(reward: str, batch_tokens: int, loaded: Mapping[str, str | None]) -> tuple[Reward, dict[str, Any]]:
     """The reward, and what else than its name changes its numbers."""
     from sightline.rewards.base import BUILT_IN, load_reward
 
+    terms = terms_of(reward)
+    if terms is not None:
+        if given := [name.replace("_", "-") for name, value in loaded.items() if value is not None]:
+            raise RecipeError(
+                f"--{given[0]} is for one reward model, and --reward names terms. Leave it out; what to do about "
+                "missing facts is written under the term of the model (missing_facts)."
+            )
+        return _sum_of(terms)
     if reward in BUILT_IN or not Path(reward).is_dir():
-        if missing_facts is not None:
-            raise RecipeError(f"--missing-facts is for reward models, and --reward is {reward}. Leave it out.")
+        if given := [name for name, value in loaded.items() if value is not None]:
+            option = given[0].replace("_", "-")
+            raise RecipeError(f"--{option} is for reward models, and --reward is {reward}. Leave it out.")
         return load_reward(reward), {}
     from sightline.rewards.model import fingerprint, load_reward_model
 
-    scorer = load_reward_model(reward, batch_tokens=batch_tokens, missing_facts=missing_facts)
-    return scorer, {"weights": fingerprint(reward), "missing_facts": missing_facts}
+    scorer = load_reward_model(reward, batch_tokens=batch_tokens, **loaded)
+    changed = {name: value for name, value in loaded.items() if value is not None}
+    return scorer, {"weights": fingerprint(reward), "missing_facts": None, **changed}
+
+
+def _sum_of(terms: Mapping[str, AnyTerm]) -> tuple[Reward, dict[str, Any]]:
+    from sightline.rewards.build import build_reward
+
+    settings: dict[str, Any] = {"terms": {name: dataclasses.asdict(term) for name, term in terms.items()}}
+    models = {name: term.path for name, term in terms.items() if isinstance(term, ModelTermSpec)}
+    if models:
+        from sightline.rewards.model import fingerprint
+
+        settings["weights"] = {name: fingerprint(path) for name, path in models.items()}
+    return build_reward(terms), settings
+
+
+def _scored(scorer: Reward, groups: Sequence[Group], failed: str) -> list[Group]:
+    from sightline.rewards.base import reward_groups
+
+    scored = reward_groups(scorer, groups)
+    for group in scored if failed == "stop" else ():
+        for index, response in enumerate(group.responses):
+            if response.reward_error is not None and response.finish_reason != "error":
+                raise ServiceError(
+                    f"answer {index} of group {group.id} got no reward: {response.reward_error}",
+                    source=group.source,
+                    remedy="Mend it and run the same command, which goes on here; or pass --failed drop",
+                )
+    return scored
 
 
 def _summary(groups: Sequence[Group]) -> str:
@@ -162,7 +218,8 @@ def _summary(groups: Sequence[Group]) -> str:
     known = [reward for reward in rewards if reward is not None]
     text = f", mean reward {sum(known) / len(known):.3f}" if known else ""
     if len(known) < len(rewards):
-        text += f", {len(rewards) - len(known)} answers without a reward"
+        why = [r.reward_error for group in groups for r in group.responses if r.reward_error]
+        text += f", {len(rewards) - len(known)} answers without a reward" + (f" (first: {why[0]})" if why else "")
     ends = [(g.responses[edge.winner].reward, g.responses[edge.loser].reward) for g in groups for edge in g.edges]
     right = [winner > loser for winner, loser in ends if winner is not None and loser is not None]
     return text + (f", {sum(right) / len(right):.3f} of {len(right)} pairs in the right order" if right else "")

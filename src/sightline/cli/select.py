@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.model_options import QuantizationAsTrained
 from sightline.errors import CheckpointError, RecipeError
 from sightline.files import read_settings, replace_file
 from sightline.progress import Progress
-from sightline.recipes.schema import DataSpec, ReadsSpec
+from sightline.recipes.schema import DataSpec, ModelSpec, ReadsSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +52,7 @@ def select(
     dimension: Annotated[int, typer.Option(min=1, help="Most entries of a feature vector.")] = 2048,
     regularisation: Annotated[float, typer.Option(help="Of the transport, as a fraction of the mean cost.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Of the projection, of target chunks and of random.")] = 0,
+    quantization: QuantizationAsTrained = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Compute the features anew.")] = False,
 ) -> None:
     """Select the rows of a source set that bring it closest to a target set.
@@ -62,21 +64,22 @@ def select(
 
     Example: `sightline select texts.jsonl --target pictures.jsonl --reward runs/warm_up --keep 5000 -o kept.jsonl`
     """
-    from sightline.data.load import load_groups
     from sightline.data.schema import write_groups
     from sightline.data.select import check_selection, lowest, selection_scores, write_scores
-    from sightline.rewards.model import fingerprint
+    from sightline.rewards.model import fingerprint, reward_model_spec
 
-    rows = [load_groups(DataSpec(path=path, image_dir=image_dir)) for path in (source, target)]
+    rows = [_rows(path, image_dir, out.parent / "images") for path in (source, target)]
     check_selection(len(rows[0]), len(rows[1]), regularisation, keep)
     if out.absolute() in (Path(source).absolute(), Path(target).absolute()):
         raise RecipeError(f"--out is {out}, which is read here. Choose another file, so that no row is lost.")
     made: dict[str, Any] = {"source": source, "target": target, "rows": [len(part) for part in rows], "reward": reward}
     made |= {"weights": fingerprint(reward), "features": features, "dimension": dimension, "seed": seed}
     made |= {"source_images": source_images, "target_images": target_images}
+    made |= {} if quantization is None else {"quantization": quantization}
     folder = out.with_name(f"{out.name}.features")
     _check_features(folder, made, overwrite)
-    read, feature = _features(reward, head_only=features == "head", dimension=dimension, seed=seed)
+    spec = reward_model_spec(reward, quantization)
+    read, feature = _features(spec, head_only=features == "head", dimension=dimension, seed=seed)
     vectors = [
         _vectors(folder / f"{name}.f32", _read(part, read, images), None if method == "random" else feature)
         for name, part, images in zip(("source", "target"), rows, (source_images, target_images), strict=True)
@@ -90,16 +93,25 @@ def select(
     say(f"{len(kept)} of {len(rows[0])} rows kept: {out}")
 
 
-def _features(reward: str, *, head_only: bool, dimension: int, seed: int) -> tuple[ReadsSpec, GradientFeatures]:
+def _rows(path: str, image_dir: str | None, cache_dir: Path) -> list[Group]:
+    """The rows of a file; pictures that they hold in memory are written to ``cache_dir``."""
+    from sightline.data.load import Account, load_groups
+
+    account = Account(cache_dir=cache_dir)
+    groups = load_groups(DataSpec(path=path, image_dir=image_dir), account)
+    for note in account.report.notes:
+        say(note)
+    return groups
+
+
+def _features(spec: ModelSpec, *, head_only: bool, dimension: int, seed: int) -> tuple[ReadsSpec, GradientFeatures]:
     """How the reward model reads, and what gives the vector of a group."""
     import torch
 
     from sightline.algorithms.reward_model import RewardModel
     from sightline.models.load import load_policy
-    from sightline.rewards.model import reward_model_spec
     from sightline.train.gradients import GradientFeatures
 
-    spec = reward_model_spec(reward)
     policy = load_policy(spec, heads=frozenset({"reward"})).to("cuda" if torch.cuda.is_available() else "cpu")
     assert policy.score_head is not None
     feature = GradientFeatures(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sightline.cli.console import out, say, show_messages
+from sightline.errors import EngineError
 from sightline.recipes.describe import describe_recipe, field_docs
 from sightline.recipes.load import dump_recipe, load_recipe, with_reference
 from sightline.recipes.schema import Recipe
@@ -52,7 +53,7 @@ def train(
     logged: list[Mapping[str, Any]] = []  # filled on the main process only
     try:
         result = run(resolved, resume=resume, overwrite=overwrite, quiet=quiet, on_log=logged.append)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EngineError):
         say(_how_it_goes_on(resolved, overwrite=overwrite))
         raise
     if result.steps == result.resumed_from:

@@ -183,7 +183,9 @@ def _parts(message: Message) -> list[Any]:
 
 
 def _as_text(response: Response) -> Response:
-    return replace(response, tokens=None, trained=None, weights=None, rollout_logprobs=None, columns={})
+    return replace(
+        response, tokens=None, trained=None, weights=None, rollout_logprobs=None, weight_versions=None, columns={}
+    )
 
 
 def _judged(prompt: Prompt, answer: Response, request: str, number: int) -> Prompt:

@@ -45,6 +45,7 @@ class ChatEncoder:
         self.tokenizer, self._longest = processor.tokenizer, longest
         self.template = ChatTemplate(processor, around=around)
         self._recent: Recent[Encoded] = Recent(keep_ids, lambda encoded: len(encoded.ids) + 16)
+        self._texts: Recent[str] = Recent(keep_ids, len)
 
     @property
     def end_id(self) -> int:
@@ -70,7 +71,7 @@ class ChatEncoder:
 
     def _prompt(self, messages: Sequence[Message]) -> Encoded:
         self.template.check(messages)
-        whole = self.template.text(messages, generation=True)
+        whole = self._text(messages)
         trained = [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight")]
         if not trained:
             return Encoded(tuple(self._tokenize(whole, first=True)))
@@ -95,11 +96,16 @@ class ChatEncoder:
         message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
         start = self.prompt(history).ids
         self.template.check([message])
-        before = self.template.text(history, generation=True)
+        before = self._text(history)
         turn = self.template.turn(history, message, before)
         ids = _Ids(self._tokenize, before, start)
         ids.add(turn.answer + turn.end)
         return Encoded(tuple(ids.all()[len(start) :]))
+
+    def _text(self, messages: Sequence[Message]) -> str:
+        """What the template writes up to where the answer begins: asked for once by the prompt and once by each of its
+        answers."""
+        return self._texts.get(repr(messages), lambda: self.template.text(messages, generation=True))
 
     def _tokenize(self, text: str, *, first: bool) -> list[int]:
         bos = self.tokenizer.bos_token

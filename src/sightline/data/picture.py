@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -31,6 +32,8 @@ UNREADABLE = (
 decoders (AVIF, BLP, DDS, QOI, ...) fails in its own way on bytes that it does not expect."""
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Names of the chunks and texts of a PNG in which Pillow finds an orientation."""
 _NO_RANGE = ("I", "F")
 """Modes of 32 bits: nothing says which value is white."""
 
@@ -63,10 +66,19 @@ def picture_size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as opened:
             width, height = opened.size
-            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            turned = _may_be_turned(opened, path) and opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except UNREADABLE as error:
         raise unreadable(path, error) from error
     return (width, height) if turned else (height, width)
+
+
+def _may_be_turned(opened: Image.Image, path: str) -> bool:
+    """Whether it pays to ask for EXIF. Of a PNG that lies in chunks which may stand behind the pixels, and Pillow
+    decodes these to get there: a look at the bytes tells whether there are any."""
+    if opened.format != "PNG":
+        return True
+    content = Path(path).read_bytes()
+    return any(name in content for name in _PNG_EXIF)
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -78,6 +79,7 @@ class Renderer:
         self._pictures: Recent[ImageInputs] = Recent(cache_bytes, _bytes)
         self._segments = segments
         self._sizes: Recent[int] = Recent(2**16, lambda _: 1)
+        self._expansions: Recent[tuple[int, ...]] = Recent(2**20, len)
 
     def render(self, group: Group) -> RenderedGroup:
         """Token ids and pixels of a group.
@@ -246,18 +248,24 @@ class Renderer:
     def _processed(self, path: str, picture: Image.Image) -> ImageInputs:
         self._check_size(path, (picture.height, picture.width))
         try:
-            # as the processor's own call does it: some hand their image processor options of theirs
-            options = self.processor._merge_kwargs(return_tensors="pt")["images_kwargs"]
-            made, (text,) = self.processor._process_images([picture], **options)
+            made, (text,) = self.processor._process_images([picture], **self._options)
         except ValueError as error:
             raise _refused(path, picture.size, error) from error
         tensors = {key: made[key] for key in self.family.image_keys}
-        before, after = self.family.around
-        ids = self.tokenizer(text.removeprefix(before).removesuffix(after), add_special_tokens=False).input_ids
+        ids = self._expansions.get(text, lambda: self._expanded(text))
         count = ids.count(self.placeholder)
-        return ImageInputs(
-            key=path, tensors=tensors, num_tokens=count, expansion=() if count == len(ids) else tuple(ids)
-        )
+        return ImageInputs(key=path, tensors=tensors, num_tokens=count, expansion=() if count == len(ids) else ids)
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        """As the processor's own call makes them: some hand their image processor options of theirs."""
+        return dict(self.processor._merge_kwargs(return_tensors="pt")["images_kwargs"])
+
+    def _expanded(self, text: str) -> tuple[int, ...]:
+        """Ids of what the processor writes for a picture; most pictures get the same."""
+        before, after = self.family.around
+        inside = text.removeprefix(before).removesuffix(after)
+        return tuple(self.tokenizer(inside, add_special_tokens=False).input_ids)
 
     def _count_image(self, path: str) -> int:
         size = picture_size(path)

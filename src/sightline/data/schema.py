@@ -1,8 +1,7 @@
 """Group files: one Group is one line of JSON.
 
-Fields are those of :mod:`sightline.types`; a field that holds its default is left out. Pictures are
-named by path, relative to the folder of the file where they lie below it, so that a folder of
-Groups and pictures can be moved as a whole.
+Fields are those of :mod:`sightline.types`; a field that holds its default is left out. Pictures are named by path,
+relative to the folder of the file where they lie below it, so that a folder of both can be moved as a whole.
 """
 
 from __future__ import annotations
@@ -232,9 +231,11 @@ _FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
         "rollout_logprobs": _NUMBERS,
         "reward": _NUMBER,
         "rewards": (_are_named_numbers, "an object of finite numbers"),
+        "reward_error": _STRING,
         "label": (_exactly(bool), "true or false"),
         "finish_reason": (lambda value: value in get_args(FinishReason), f"one of {get_args(FinishReason)}"),
         "policy_version": _INDEX,
+        "weight_versions": (_are_tokens, "a list of whole numbers, at least one, none below 0"),
         "greedy": (_exactly(bool), "true or false"),
         "columns": (_are_columns, f"an object of lists of finite numbers, with keys of {', '.join(COLUMNS)}"),
     },
@@ -319,7 +320,7 @@ def _check_indices(group: Group) -> None:
 
 
 def _check_lengths(response: Response, where: str) -> None:
-    per_token = {"trained": response.trained, "rollout_logprobs": response.rollout_logprobs}
+    per_token = {name: vars(response)[name] for name in ("trained", "rollout_logprobs", "weight_versions")}
     for name, values in {**per_token, "weights": response.weights}.items():
         if values is not None and response.tokens is None:
             raise DataError(f"'{where}.{name}' is given without tokens", remedy="Add 'tokens', or remove it")

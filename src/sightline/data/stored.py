@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -18,9 +19,8 @@ from sightline.types import Edge, Group, Prompt, Response
 
 _BATCH = 1024
 """Rows of a batch; only the last may have fewer, so that a row is found by its number."""
-_TUPLES = ("tokens", "trained", "weights", "rollout_logprobs")
-_RESPONSE = tuple(Response.__dataclass_fields__)
-_LISTED = tuple(place for place, name in enumerate(_RESPONSE) if name in _TUPLES)
+_RESPONSE = tuple(field.name for field in fields(Response))
+_TUPLES = tuple(place for place, field in enumerate(fields(Response)) if str(field.type).startswith("tuple"))
 
 
 class Line(NamedTuple):
@@ -61,12 +61,12 @@ def decode(text: bytes) -> Group:
 
 
 def _response(values: list[Any]) -> Response:
-    for place in _LISTED:
+    for place in _TUPLES:
         if values[place] is not None:
             values[place] = tuple(values[place])
-    fields = dict(zip(_RESPONSE, values, strict=True))
-    fields["columns"] = {name: tuple(column) for name, column in fields["columns"].items()}
-    return Response(**fields)
+    named = dict(zip(_RESPONSE, values, strict=True))
+    named["columns"] = {name: tuple(column) for name, column in named["columns"].items()}
+    return Response(**named)
 
 
 class Sink:

@@ -101,8 +101,9 @@ def draw(world: Scenes, size: DemoSize, out: Path, runtime: Runtime) -> list[Gro
             learnt = [_drawn(group, bar, done) for done, group in enumerate(groups, 1)]
             prompts = world.prompts("train", len(asked), pictures, kind="caption", start=asked.start)
             captions = [_drawn(group, bar, done) for done, group in enumerate(prompts, len(lessons) + 1)]
+        scenes, first, each = len(asked), asked.start, size.presence
         presence = list(
-            world.prompts("train", len(asked), pictures, kind="presence", per_scene=size.presence, start=asked.start)
+            world.prompts("train", scenes, pictures, kind="presence", per_scene=each, start=first, drawn=True)
         )
         parts = runtime.gather_objects((learnt, captions, presence))
         if runtime.is_main:

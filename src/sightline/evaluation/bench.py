@@ -108,6 +108,8 @@ class JudgeRequest:
     """The protocol's limit; None: it has none, and the judge thinks as long as it does."""
     attempt: int = 0
     """Raise it to be answered anew: part of the cache key."""
+    choices: Sequence[str] = ()
+    """Words in lower case whose probability as the first token of the reply is asked for. Endpoints alone tell it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,8 @@ class JudgeReply:
     error: str = ""
     cut: bool = False
     """It reached ``max_tokens``: what a grader looks for may be missing."""
+    probabilities: Mapping[str, float] | None = None
+    """Of ``JudgeRequest.choices``, as the first token of the reply; None: not asked for, or not told."""
 
 
 class Judge(Protocol):

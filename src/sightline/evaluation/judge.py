@@ -114,6 +114,10 @@ class JudgeClient:
         self._write_record(requests, ordered)
         return ordered
 
+    def give_up(self) -> None:
+        """Called from another thread: ``ask`` waits for nothing more, and what is left of it fails."""
+        self.backend.give_up()
+
     def facts(self) -> dict[str, Any]:
         """Name, counts and cost, as they stand in a result."""
         tokens = self.usage
@@ -155,16 +159,17 @@ class JudgeClient:
             return None
         try:
             stored = json.loads(self._path(key).read_text(encoding="utf-8"))
-            text, cut = stored["text"], stored["cut"]
+            text, cut, told = stored["text"], stored["cut"], stored.get("probabilities")
         except (ValueError, KeyError, TypeError, RecursionError):  # a damaged entry is asked for again
             return None
-        return JudgeReply(text=text, cut=cut) if isinstance(text, str) and isinstance(cut, bool) else None
+        whole = isinstance(text, str) and isinstance(cut, bool) and isinstance(told, dict | None)
+        return JudgeReply(text=text, cut=cut, probabilities=told) if whole else None
 
     def _keep(self, key: str, reply: JudgeReply) -> None:
         if self.cache is None or reply.text is None or not self.backend.cached:
             return
         path = self._path(key)
-        entry = {"judge": self.name, "text": reply.text, "cut": reply.cut}
+        entry = {"judge": self.name, "text": reply.text, "cut": reply.cut, **_told(reply)}
         replace_file(path, json.dumps(entry, ensure_ascii=False), errors=LONE_SURROGATES)
 
     def _write_record(self, requests: Sequence[JudgeRequest], replies: Sequence[JudgeReply]) -> None:
@@ -174,8 +179,13 @@ class JudgeClient:
         with self.record.open("a", encoding="utf-8", errors=LONE_SURROGATES) as file:
             for request, reply in zip(requests, replies, strict=True):
                 told = {"id": request.id, "attempt": request.attempt, "judge": self.name}
-                line = {**told, "asked": asked(request), **asdict(reply)}
+                said = {"text": reply.text, "error": reply.error, "cut": reply.cut, **_told(reply)}
+                line = {**told, "asked": asked(request), **said}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _told(reply: JudgeReply) -> dict[str, Any]:
+    return {} if reply.probabilities is None else {"probabilities": dict(reply.probabilities)}
 
 
 def cache_key(name: str, request: JudgeRequest, identity: str = "") -> str:
@@ -188,6 +198,7 @@ def cache_key(name: str, request: JudgeRequest, identity: str = "") -> str:
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
         "attempt": request.attempt,
+        **({"choices": list(request.choices)} if request.choices else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

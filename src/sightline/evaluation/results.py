@@ -74,6 +74,22 @@ def length_words(measured: Measured) -> str:
     return f"{length['mean_words']:.1f} words" if length else ""
 
 
+def picture_words(measured: Measured) -> str:
+    """How pictures were made ready, and what of it is not as saved with the model: figures depend on it."""
+    saved = measured.facts.get("pictures_saved", {})
+    parts = []
+    for name, value in measured.facts.get("pictures", {}).items():
+        other = f" (saved with the model: {_value(saved[name])})" if name in saved else ""
+        parts.append(f"{name} {_value(value)}{other}")
+    return ", ".join(parts)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name} {number}" for name, number in value.items())
+    return str(value).lower()
+
+
 def _words(graded: Sequence[Graded]) -> dict[str, float]:
     """Mean number of words by category: a caption and a yes/no answer have no length in common."""
     lengths: dict[str, list[int]] = {}

@@ -71,6 +71,7 @@ def ask_each(
     wanted: str = "verdict",
     attempts: int = 1,
     warmer: float | None = None,
+    first: int = 0,
 ) -> list[Said[V]]:
     """What each request came to, in order. What ended without a verdict is asked again, up to ``attempts`` in all.
 
@@ -81,11 +82,12 @@ def ask_each(
         wanted: What a verdict is called, for messages.
         attempts: How often a request is asked at most.
         warmer: Temperature from the second attempt on; None: that of the request.
+        first: Number of the first attempt; another one is another sample.
     """
     found: dict[int, Said[V]] = {}
     left = list(range(len(requests)))
     for attempt in range(attempts):
-        asked = [replace(requests[index], attempt=attempt) for index in left]
+        asked = [replace(requests[index], attempt=first + attempt) for index in left]
         if attempt and warmer is not None:
             asked = [replace(one, temperature=warmer) for one in asked]
         for index, request, reply in zip(left, asked, judge.ask(asked) if asked else [], strict=True):

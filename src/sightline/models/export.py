@@ -16,6 +16,7 @@ import torch
 from sightline.errors import UnsupportedError, VerificationError
 from sightline.models.adapters import switched
 from sightline.models.policy import Policy
+from sightline.models.quantized import is_quantized
 from sightline.models.reload import ProbeRow, Reading, read_fresh, read_model
 
 
@@ -39,6 +40,24 @@ _SURVIVES = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Between a model in full precision and what was trained: the same adapter on quantised weights."""
+
+    kind: str
+    """How they were quantised."""
+    mean: float
+    """Mean difference of a token's log-probability, in nats."""
+    most: float
+
+    def sentence(self) -> str:
+        """For people."""
+        return (
+            f"as it was trained, on weights in {self.kind}, they differ from these by {self.mean:.1e} on average and "
+            f"{self.most:.1e} at most"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verified:
     """What the comparison found."""
 
@@ -52,6 +71,8 @@ class Verified:
     """Which of ``BOUNDS`` holds."""
     moved: float | None = None
     """How far the adapter had moved them, on average; None: nothing was merged."""
+    low: Gap | None = None
+    """How far the model is from the one that was trained on quantised weights; None: there was none."""
 
     def sentence(self) -> str:
         """For people."""
@@ -61,7 +82,8 @@ class Verified:
             f"{self.rows} rows with {self.pictures} pictures differ from the trained model by {self.mean:.1e} nats on "
             f"average and {self.most:.1e} at most (bounds for {self.dtype}: {bound.mean:g} and {bound.most:g})"
         )
-        return text if self.moved is None else f"{text}; the adapter had moved them by {self.moved:.1e}"
+        text += "" if self.moved is None else f"; the adapter had moved them by {self.moved:.1e}"
+        return text if self.low is None else f"{text}; {self.low.sentence()}"
 
 
 def merge(policy: Policy, dtype: str, *, into_quantised: bool = False) -> Any:
@@ -73,11 +95,17 @@ def merge(policy: Policy, dtype: str, *, into_quantised: bool = False) -> Any:
         into_quantised: merge into quantised weights all the same, which rounds what was trained to their few bits.
 
     Raises:
-        UnsupportedError: no adapter, or quantised weights without being told to.
+        UnsupportedError: no adapter, quantised weights without being told to, or weights quantised in memory.
     """
     if not policy.has_adapter:
         raise UnsupportedError("there is no adapter to merge: the whole model was trained. Use sightline export")
-    if (kind := quantised(policy.base)) is not None and not into_quantised:
+    kind = quantised(policy.base)
+    if kind is None and is_quantized(policy.base):
+        raise UnsupportedError(
+            "the weights were quantised in memory (model.quantization), and transformers loads no folder of such. "
+            "Leave --into-quantised out: the adapter is then merged into the weights that they were made from"
+        )
+    if kind is not None and not into_quantised:
         raise UnsupportedError(
             f"the model is quantised ({kind}), and merging would round what was trained to its few bits. Merge into "
             "the model in full precision that it was made from, or pass --into-quantised"
@@ -111,19 +139,32 @@ class Expected:
     quantised: bool
     before: Reading | None = None
     """Without the adapter, where it is merged."""
+    low: Gap | None = None
+    """To the model in quantised weights that was trained."""
 
     @classmethod
     def of(cls, policy: Policy, rows: Sequence[ProbeRow], *, dtype: str, base: str | None, merging: bool) -> Expected:
         """Reads the policy by its model's own forward; one that is merged also with its adapter off."""
-        policy.eval()
-        before = None
+        before, trained = None, read_policy(policy, rows)
         with policy.autocast():
-            trained = read_model(policy.model, policy.processor, rows)
             if merging:
                 with switched(policy.model, None):
                     before = read_model(policy.model, policy.processor, rows)
         low = quantised(policy.base) is not None
         return cls(rows=rows, trained=trained, dtype=dtype, base=base, quantised=low, before=before)
+
+
+def read_policy(policy: Policy, rows: Sequence[ProbeRow]) -> Reading:
+    """A policy by its model's own forward."""
+    policy.eval()
+    with policy.autocast():
+        return read_model(policy.model, policy.processor, rows)
+
+
+def gap(kind: str, low: Reading, trained: Reading) -> Gap:
+    """Between two readings of the same rows."""
+    apart = (torch.cat(low.logprobs) - torch.cat(trained.logprobs)).abs()
+    return Gap(kind=kind, mean=float(apart.mean()), most=float(apart.max()))
 
 
 def verify(folder: Path, expected: Expected, weights: Mapping[str, str], scratch: Path) -> Verified:
@@ -156,6 +197,7 @@ def verify(folder: Path, expected: Expected, weights: Mapping[str, str], scratch
         most=float(apart.max()),
         dtype="quantised weights" if expected.quantised else expected.dtype,
         moved=None if before is None else float((trained - torch.cat(before.logprobs)).abs().mean()),
+        low=expected.low,
     )
     _check_bound(verified)
     return verified

@@ -22,15 +22,16 @@ fine-tuning and with LoRA, with text-only, one-picture and many-picture rows in 
 give the same numbers. All this is done on tiny random models on a CPU in float32 (gradients of Gemma 4: float64); \
 nothing here was measured on published weights.
 
-| models | `model_type` | a picture becomes | layouts | computed once in `tree` |
-|---|---|---|---|---|
+| models | `model_type` | a picture becomes | `model.pictures` | layouts | computed once in `tree` |
+|---|---|---|---|---|---|
 """
 
 
 def page() -> str:
     """The whole page."""
     rows = [
-        f"| {one.title} | {_code(one.model_types)} | {one.pictures} | {_code(_layouts(one))} | {_shared(one)} |"
+        f"| {one.title} | {_code(one.model_types)} | {one.pictures} | {_code(tuple(one.options)) or 'none'} "
+        f"| {_code(_layouts(one))} | {_shared(one)} |"
         for one in FAMILIES
     ]
     parts = [
@@ -57,6 +58,7 @@ def page() -> str:
             "- Qwen3.5 with experts: LoRA and quantisation reach linear layers, and routed experts are none: they stay "
             "frozen under LoRA (`lora.targets: mlp` trains the shared expert), and `model.quantization` is refused.",
             "- LLaVA-OneVision: every picture is laid out in tiles, also where a prompt has several.",
+            "- Gemma 3: a processor that pans and scans is refused: only whole pictures are read.",
             "- PaliGemma has no published chat template: set `model.chat_template` to one that writes the pictures "
             "first, then `<bos>`, the text and a line break. History cannot be trained: a prompt sees all of itself.",
             "- PaliGemma 2 caps its attention scores: `model.attention` is `segments` or `dense`.",

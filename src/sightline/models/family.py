@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sightline.errors import UnsupportedError
+from sightline.models.pictures import PictureOption
 from sightline.types import ImageInputs, LayoutName
 
 PositionFn = Callable[[np.ndarray, Sequence[ImageInputs], Any], np.ndarray]
@@ -66,6 +67,10 @@ class Family:
     it then sees one row at a time."""
     check_pictures: Callable[[Any, Any], None] = lambda config, processor: None
     """(model config, processor): raises RecipeError where the processor makes other pictures than the tower takes."""
+    options: Mapping[str, PictureOption] = field(default_factory=dict)
+    """Fields of ``PictureSpec`` that it has."""
+    follow: Callable[[Any, Any], None] = lambda config, processor: None
+    """(model config, processor with such options): sets what the config says of the same."""
     prefix_rule: Literal["causal", "image_block", "full"] = "causal"
     """What tokens of a prompt see beside what is before them: nothing; ``image_block``: the rest of their picture
     (placeholders without another token between them); ``full``: the whole prompt."""

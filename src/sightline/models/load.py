@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sightline.models.decoder import check_decoder
 from sightline.models.family import Family, family_of
 from sightline.models.locate import located, processor_folder
 from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
+from sightline.models.pictures import check_options, picture_settings, set_options
 from sightline.models.policy import Policy, base_name
 from sightline.models.precision import in_float32
 from sightline.models.quantized import check_quantization, keep_gradients, quantise
@@ -30,6 +32,7 @@ from sightline.models.recurrence import follow_trees
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
 from sightline.models.weights import WEIGHED, check_adapter, check_layout, check_size, check_weights
+from sightline.recipes.pictures import PictureSpec
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
 
 IMAGE_BACKEND = "pil"
@@ -39,7 +42,9 @@ IMAGE_BACKEND = "pil"
 _LOGPROBS: frozenset[str] = frozenset({"logprobs"})
 
 
-def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str] = _LOGPROBS) -> Policy:
+def load_policy(
+    spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str] = _LOGPROBS, processor_of: str | None = None
+) -> Policy:
     """Loads the policy that a recipe asks for, into main memory; a quantised one onto the GPU where there is one.
 
     Args:
@@ -48,6 +53,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         trainable: False freezes everything (sampling, evaluation).
         heads: what the policy will be asked for. With ``reward`` it gets a score head: the one in
             ``spec.adapter`` or ``spec.path``, or a new one. Without ``logprobs`` the LM head is not trained.
+        processor_of: folder whose processor is taken; None: the adapter's own, or the model's.
 
     Raises:
         RecipeError: no model at ``spec.path``, or parts that cannot be trained as asked.
@@ -55,7 +61,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         MissingExtra: quantised weights without bitsandbytes.
     """
     spec = located(spec, trainable=trainable)
-    config, family, processor = read_sides(spec)
+    config, family, processor = read_sides(spec, processor_of)
     check_size(spec.path, config, AutoModelForImageTextToText)
     model, found = read_pretrained(
         AutoModelForImageTextToText,
@@ -64,6 +70,7 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
         attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
         **WEIGHED,
     )
+    follow_pictures(model.config, spec, family, processor, processor_of)
     check_weights(spec.path, found, family.unused(config))
     family = follow_trees(model, family)
     family.check_layout(spec.layout)
@@ -90,11 +97,12 @@ def load_policy(spec: ModelSpec, *, trainable: bool = True, heads: frozenset[str
     return policy
 
 
-def read_sides(spec: ModelSpec) -> tuple[Any, Family, Any]:
+def read_sides(spec: ModelSpec, processor_of: str | None = None) -> tuple[Any, Family, Any]:
     """Config, family and processor of a model, as far as they and the recipe agree. Reads no weights.
 
     Args:
         spec: located.
+        processor_of: folder whose processor is taken; None: the adapter's own, or the model's.
 
     Raises:
         RecipeError, UnsupportedError, MissingExtra: as ``load_policy``.
@@ -104,12 +112,22 @@ def read_sides(spec: ModelSpec) -> tuple[Any, Family, Any]:
     family = family_of(config)
     family.check_layout(spec.layout)
     check_quantization(spec, config)
-    processor = load_processor(spec)
+    processor = load_processor(spec, processor_of)
+    follow_pictures(config, spec, family, processor, processor_of)
     try:
         family.check_pictures(config, processor)
     except RecipeError as error:
         raise RecipeError(f"model.path {spec.path}: {error}") from error
     return config, family, processor
+
+
+def follow_pictures(
+    config: Any, spec: ModelSpec, family: Family, processor: Any, processor_of: str | None = None
+) -> None:
+    """Lets a config say of the pictures what the processor says, where that was changed on purpose: by options of the
+    recipe, or of the run whose processor it is."""
+    if spec.pictures.given() or (processor_of or processor_folder(spec)) != spec.path:
+        family.follow(config, processor)
 
 
 def _score_head(config: Any, spec: ModelSpec, heads: frozenset[str]) -> ScoreHead | None:
@@ -129,34 +147,62 @@ def freeze_lm_head(model: Any) -> None:
             parameter.requires_grad_(False)
 
 
-def load_processor(spec: ModelSpec) -> Any:
-    """The processor of a model, with the recipe's image size and chat template."""
-    folder = processor_folder(spec)
+def load_processor(spec: ModelSpec, folder: str | None = None) -> Any:
+    """The processor of a model, with the recipe's picture options and chat template.
+
+    Args:
+        spec: with a model folder (or hub name) as ``path``, as ``models.locate`` gives it.
+        folder: whose processor is taken; None: the adapter's own, or the model's.
+
+    Raises:
+        RecipeError: no processor, or options that it or the model's family does not have.
+    """
+    folder = folder or processor_folder(spec)
     processor = read_pretrained(AutoProcessor, folder)
     if not hasattr(processor, "image_processor"):
         raise RecipeError(
             f"{folder} holds a tokenizer and no image processor. Add its preprocessor or processor config"
         )
     processor.image_processor = read_pretrained(AutoImageProcessor, folder, backend=IMAGE_BACKEND)
+    family = family_of(read_pretrained(AutoConfig, spec.path))
+    check_options(spec, family.name, family.options)
     if spec.image_size is not None:
-        _resize(processor, spec.image_size, spec.path)
+        _resize(processor, spec.image_size, family)
+    set_options(processor, spec, family.options)
     if spec.chat_template is not None:
         processor.chat_template = _template(spec.chat_template)
     return processor
 
 
-def _resize(processor: Any, size: dict[str, int], path: str) -> None:
+def picture_facts(spec: ModelSpec, folder: str | None = None) -> dict[str, Any]:
+    """How the pictures of a model are made ready, as it stands beside figures: ``pictures``, and of what ``spec``
+    changes ``pictures_saved``, as the model's own processor has it.
+
+    Args:
+        spec: as of ``load_processor``.
+        folder: as of ``load_processor``.
+    """
+    options = family_of(read_pretrained(AutoConfig, spec.path)).options
+    here = picture_settings(load_processor(spec, folder), options)
+    if spec.image_size is None and not spec.pictures.given():
+        return {"pictures": here}
+    plain = replace(spec, image_size=None, pictures=PictureSpec())
+    saved = picture_settings(load_processor(plain, folder), options)
+    return {"pictures": here, "pictures_saved": {n: value for n, value in saved.items() if value != here.get(n)}}
+
+
+def _resize(processor: Any, size: dict[str, int], family: Family) -> None:
     """Sets the size of pictures, and tries it: processors look at its keys only when a picture comes."""
     if getattr(processor.image_processor, "size", None) is None:
         raise RecipeError(
             f"model.image_size is set, and {type(processor.image_processor).__name__} takes none. Leave it out, and "
-            "set what it has instead in the model's processor config (Gemma 4: max_soft_tokens)"
+            "set what it has instead in model.pictures (Gemma 4: max_tokens)"
         )
     own = dict(processor.image_processor.size)
     processor.image_processor.size = size
     try:
         processor.image_processor(images=[Image.new("RGB", (64, 64))], return_tensors="pt")
-        family_of(read_pretrained(AutoConfig, path)).count(processor, (64, 64))
+        family.count(processor, (64, 64))
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(
             f"model.image_size {size} does not suit {type(processor.image_processor).__name__} ({error}). "

@@ -120,7 +120,8 @@ def outline(card: Card, *, head: bool = True) -> Outline:
     """
     spec, family = card.spec, card.family
     with torch.device("meta"), without_old_names():
-        model = AutoModelForImageTextToText.from_config(card.config, dtype=getattr(torch, spec.dtype))
+        dtype = getattr(torch, spec.dtype)
+        model = AutoModelForImageTextToText.from_config(card.config, dtype=dtype, trust_remote_code=False)
         own = _owned(model, family)
         linear = _linear_weights(model, family)
         lm_head = model.get_output_embeddings().weight.numel()

@@ -123,8 +123,8 @@ class Policy(nn.Module):
     @property
     def sees_frozen(self) -> bool:
         """True if nothing that makes vision features is trained: they can be computed once and shared."""
-        parts = self.parts()
-        return not parts["projector"] and not parts["vision"]
+        trained = (name for name, parameter in self.model.named_parameters() if parameter.requires_grad)
+        return all(self.part_of(name) == "language" for name in trained)
 
     def layers(self) -> list[nn.Module]:
         """The repeated layers of decoder and vision tower, as transformers marks them: what is kept or computed

@@ -20,7 +20,7 @@ from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 from sightline.errors import VerificationError
@@ -107,14 +107,17 @@ def read_fresh(folder: Path, rows: Sequence[ProbeRow], scratch: Path, *, base: s
 
 def load_plain(folder: str, base: str | None, dtype: str) -> tuple[Any, Any]:
     """Model and processor of a folder, as anybody loads them."""
-    model = AutoModelForImageTextToText.from_pretrained(
-        base or folder, dtype=getattr(torch, dtype), trust_remote_code=False
-    )
-    if base is not None:
-        model = PeftModel.from_pretrained(model, folder)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     # the same backend as in training: which is the default depends on what is installed, and so do the pixels
     processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+    config = AutoConfig.from_pretrained(base or folder, trust_remote_code=False)
+    if base is not None and hasattr(config, "image_grid_pinpoints"):  # an adapter may have fewer (the card says it)
+        config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints
+    model = AutoModelForImageTextToText.from_pretrained(
+        base or folder, config=config, dtype=getattr(torch, dtype), trust_remote_code=False
+    )
+    if base is not None:
+        model = PeftModel.from_pretrained(model, folder)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
 
 

@@ -106,6 +106,20 @@ def check_tile(config: Any, processor: Any) -> None:
     _check_same(pairs)
 
 
+def check_one_view(config: Any, processor: Any) -> None:
+    """Gemma 3: one view of every picture, as large as the tower takes it.
+
+    Raises:
+        RecipeError: It has another size, or the processor adds crops behind words of its own.
+    """
+    check_tile(config, processor)
+    if processor.image_processor.do_pan_and_scan:
+        raise RecipeError(
+            "the processor has do_pan_and_scan, which writes words and crops beside wide pictures, and only whole "
+            "pictures are read. Set do_pan_and_scan to false in the processor's config"
+        )
+
+
 def check_split(config: Any, processor: Any) -> None:
     """Idefics3 and SmolVLM: tiles of the tower's size, shuffled into as many tokens.
 
@@ -196,9 +210,12 @@ def resized_pixels(processor: Any, size: tuple[int, int]) -> int:
     """Pixels of a picture of ``size`` (height, width) as the processor resizes it before it cuts it.
 
     Only a shortest edge without a longest one knows no bound (LLaVA 1.5): the other side grows with the ratio. Tiles
-    (LLaVA-NeXT) and patches (Qwen-VL) have fixed grids or a most.
+    (LLaVA-NeXT) and patches (Qwen-VL) have fixed grids or a most. Made square first, it is as large as its longer
+    side squared, in bytes: a quarter of what the same pixels take afterwards.
     """
     made = processor.image_processor
+    if getattr(made, "do_pad", None) and hasattr(made, "pad_to_square"):
+        return max(size) ** 2 // 4
     wanted = dict(made.size or {})  # Gemma 4 counts patches instead
     shortest, longest = wanted.get("shortest_edge"), wanted.get("longest_edge")
     if not made.do_resize or shortest is None or longest is not None or hasattr(made, "image_grid_pinpoints"):

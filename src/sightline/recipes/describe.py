@@ -26,7 +26,14 @@ def describe_recipe(recipe: Recipe, algorithm_docs: Mapping[str, str]) -> str:
 
 
 def field_docs(kind: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass; a field without one is left out."""
+    """The docstring under each field of a dataclass, those it inherits included; a field without one is left out."""
+    docs: dict[str, str] = {}
+    for base in reversed([one for one in kind.__mro__ if dataclasses.is_dataclass(one)]):
+        docs |= _own_docs(base)
+    return docs
+
+
+def _own_docs(kind: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(tree, ast.ClassDef)
     docs = {}
@@ -51,6 +58,11 @@ def _described(
             nested = field_docs(type(value)) if dataclasses.is_dataclass(value) else inside[name]
             yield f"{pad}{name}:"
             yield from _described(value, nested, indent + 2, {})
+        elif isinstance(value, dict) and value and all(map(dataclasses.is_dataclass, value.values())):
+            yield f"{pad}{name}:"
+            for key, item in value.items():
+                yield f"{pad}  {key}:"
+                yield from _described(item, field_docs(type(item)), indent + 4, {})
         elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
             yield f"{pad}{name}:"
             for item in value:

@@ -14,17 +14,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
+from sightline.recipes.engine_conflicts import engine_conflicts
 from sightline.recipes.low_memory import low_memory_conflicts
 from sightline.recipes.mixture import mixture_conflicts
+from sightline.recipes.rewards import RewardSpec, kind_of, pairs_of
 from sightline.recipes.rounds import check_rounds
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
 from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source, shortened
+from sightline.recipes.terms import TERMS, AnyTerm
 from sightline.recipes.unread import unread_options
 from sightline.recipes.visual import visual_conflicts
 from sightline.types import Algorithm
 
 Spec = TypeVar("Spec")
 _RECIPE = TypeAdapter(Recipe)
+_TERMS: TypeAdapter[Any] = TypeAdapter(RewardSpec)
 _MOST_FAULTS = 20
 """Findings that are told at once."""
 
@@ -75,7 +79,30 @@ def check_spec(kind: type[Spec], where: str, **values: Any) -> Spec:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise _refusal(Source(values, {(): where}), error) from None
+        raise _refusal(Source(values, {(): where}), error, kind) from None
+
+
+def terms_of(text: str) -> dict[str, AnyTerm] | None:
+    """The terms of a reward as a command line names them: ``name=weight,name=weight``, or a YAML file of them.
+
+    Returns:
+        None where the text is neither: the name of one reward.
+
+    Raises:
+        RecipeError: As :func:`load_recipe`.
+    """
+    pairs = pairs_of(text)
+    if pairs is None and Path(text).suffix not in (".yaml", ".yml"):
+        return None
+    source = read_source(text) if pairs is None else Source(pairs, {(): f"--reward {shortened(text)}"})
+    inside: KeyPath = ("online", "reward")
+    try:
+        terms: dict[str, AnyTerm] = _TERMS.validate_json(json.dumps(source.values), strict=True)
+    except ValidationError as error:
+        origins = {(*inside, *path): place for path, place in source.origins.items()}
+        told = _refusal(Source({"online": {"reward": source.values}}, origins), error, under=inside)
+        raise RecipeError(str(told).replace("online.reward.", "")) from None
+    return terms
 
 
 def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
@@ -150,14 +177,21 @@ def nearest(word: str, valid: Sequence[str]) -> str:
     return f"{guess}Valid: {', '.join(valid)}."
 
 
-def _refusal(source: Source, error: ValidationError) -> RecipeError:
+def _refusal(source: Source, error: ValidationError, root: Any = Recipe, under: KeyPath = ()) -> RecipeError:
+    """
+    Args:
+        source: that was validated.
+        error: what pydantic found.
+        root: dataclass of the whole.
+        under: where in it the part stands that was validated.
+    """
     faults = error.errors(include_url=False)
-    told = [_fault(source, dict(fault)) for fault in faults[:_MOST_FAULTS]]
+    told = [_fault(source, {**fault, "loc": (*under, *fault["loc"])}, root) for fault in faults[:_MOST_FAULTS]]
     more = [f"... and {len(faults) - _MOST_FAULTS} more."] if len(faults) > _MOST_FAULTS else []
     return RecipeError("\n".join(told + more))
 
 
-def _fault(source: Source, fault: dict[str, Any]) -> str:
+def _fault(source: Source, fault: dict[str, Any], root: Any) -> str:
     """One finding of pydantic in the words of a recipe."""
     path: KeyPath = tuple(fault["loc"])
     where, dotted = source.origin(path), shortened(".".join(map(str, path)))
@@ -165,19 +199,25 @@ def _fault(source: Source, fault: dict[str, Any]) -> str:
         inside = ".".join(map(str, path[:-1]))
         scope = f" in {inside}" if inside else ""
         key = shortened(str(path[-1]))
-        remedy = _elsewhere(key) or nearest(key, _keys(path[:-1]))
+        elsewhere = _elsewhere(key) if root is Recipe else ""
+        remedy = elsewhere or nearest(key, _keys(path[:-1], root, source.values))
         return f"{where}: unknown key '{key}'{scope}. {remedy}"
     found = describe(fault["input"])
     if fault["type"] == "missing" and isinstance(path[-1], int):
         whole = ".".join(map(str, path[:-1]))
         return f"{where}: {whole}: found {found}, expected one of at least {path[-1] + 1}."
     if fault["type"] == "missing":
-        meaning = field_docs(_schema_at(path[:-1])).get(str(path[-1]), "")
+        meaning = field_docs(_schema_at(path[:-1], root, source.values)).get(str(path[-1]), "")
         return f"{where}: missing key '{dotted}'. Add it{': ' + meaning if meaning else '.'}"
     if fault["type"] == "literal_error":
         words = [str(value) for value in _choices(fault["ctx"]["expected"])]
         close = nearest(shortened(str(fault["input"])), words)
         return f"{where}: {dotted}: found {found}, expected one of the words. {close}"
+    if fault["type"] == "term_kind":
+        kind = shortened(fault["ctx"]["kind"])
+        return f"{where}: {dotted}: found no kind of reward '{kind}'. {nearest(kind, list(TERMS))}"
+    if fault["type"] == "conflict":
+        return f"{where}: {dotted}: {fault['msg']}."
     return f"{where}: {dotted}: found {found}, expected {_expectation(fault)}."
 
 
@@ -213,9 +253,9 @@ def _choices(expected: str) -> list[str]:
     return [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
 
 
-def _keys(path: KeyPath) -> list[str]:
-    """Valid keys of the mapping at ``path`` of a recipe."""
-    return [field.name for field in dataclasses.fields(_schema_at(path))]
+def _keys(path: KeyPath, root: Any = Recipe, values: Any = None) -> list[str]:
+    """Valid keys of the mapping at ``path`` of a recipe, or of a part of one."""
+    return [field.name for field in dataclasses.fields(_schema_at(path, root, values))]
 
 
 def _elsewhere(name: str) -> str:
@@ -225,9 +265,12 @@ def _elsewhere(name: str) -> str:
     return f"'{name}' is a key of {' and of '.join(found)}: move it there." if found else ""
 
 
-def _schema_at(path: KeyPath) -> Any:
-    """The dataclass of the mapping at ``path`` of a recipe."""
-    schema: Any = Recipe
+def _schema_at(path: KeyPath, schema: Any, values: Any = None) -> Any:
+    """The dataclass of the mapping at ``path`` of a recipe, or of a part of one; that of a term depends on the
+    values."""
+    if schema is Recipe and path[:2] == ("online", "reward") and len(path) > 2:
+        name = str(path[2])
+        schema, path = TERMS[kind_of(name, values["online"]["reward"][name])], path[3:]
     for key in path:
         schema = _dataclasses_in(get_args(schema))[0] if isinstance(key, int) else _annotation(schema, key)
     return schema
@@ -252,6 +295,7 @@ def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
         *visual_conflicts(recipe),
         *mixture_conflicts(recipe),
         *unread_options(recipe),
+        *engine_conflicts(recipe),
         *_model_conflicts(recipe),
         *low_memory_conflicts(recipe, _modes(recipe)),
         *_reference_conflicts(recipe),

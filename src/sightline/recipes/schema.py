@@ -12,6 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sightline.recipes.engine import EngineSpec
+from sightline.recipes.evaluation import EvaluationSpec
+from sightline.recipes.pictures import PictureSpec
+from sightline.recipes.rewards import RewardSpec
+
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 """Of everything that is counted."""
@@ -79,6 +84,8 @@ class ModelSpec:
     gradient_checkpointing: bool = False
     image_size: dict[str, Annotated[int, Field(ge=1, le=_MOST)]] | None = None
     """Overrides the processor's ``size`` (for example ``{shortest_edge: 3136, longest_edge: 200704}``)."""
+    pictures: PictureSpec = PictureSpec()
+    """Tiles, limits of pixels, bars. As ``image_size`` it is kept with the processor that the run saves."""
     chat_template: str | None = None
     """Path of a Jinja chat template; None: the processor's own."""
 
@@ -307,8 +314,12 @@ class OnlineSpec:
 
     prompts: DataSpec
     """Where the prompts come from; their responses are ignored."""
-    reward: str
-    """``scenes``, the run directory of a reward model, or ``package.module:Name`` of a reward."""
+    reward: RewardSpec
+    """``scenes``, the run directory of a reward model, or ``package.module:Name`` of a reward; or a mapping of named
+    terms whose weighted sum it is (``docs/rewards.md``): ``{objects: {world: scenes}, length: {weight: -0.1}}``."""
+    failed_rewards: Literal["drop", "stop"] = "drop"
+    """What becomes of an answer whose reward fails for good. ``drop``: it is left out, counted and told; ``stop``: the
+    run ends with an error, and goes on from its last checkpoint."""
     sampling: SamplingSpec = SamplingSpec(n=8)
     relation: Literal["best_worst", "ranked", "none"] = "best_worst"
     min_gap: float = Field(default=0.0, ge=0, le=1e9)
@@ -338,43 +349,8 @@ class OnlineSpec:
     """A ``samples.jsonl``: its answers and rewards are taken in place of sampled ones. To a prompt those of the same
     policy version; from a file without that version, those of its k-th appearance in epoch k. Prompts that it lacks are
     left out and counted."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class BenchSpec:
-    """One benchmark that is answered and graded during training."""
-
-    bench: str
-    """Name as in ``sightline eval list``, or ``package.module:INSTANCE``. One that needs no judge."""
-    data: str
-    """Folder of its questions and pictures."""
-    protocol: str | None = None
-    """How answers are graded; None: official."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The benchmark's own."""
-    only: tuple[str, ...] = ()
-    """Categories that are asked (``[generative]`` of AMBER); empty: all."""
-    max_new_tokens: int | None = Field(default=None, ge=1, le=_MOST)
-    """None: the protocol's."""
-    metrics: tuple[str, ...] = ()
-    """Figures to log, as ``bench/BENCH/METRIC``; empty: all."""
-    selects: bool = False
-    """True: these questions are held out to choose a checkpoint by, and are no result to report."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class EvaluationSpec:
-    """Benchmarks during training, and which checkpoint is kept as the best."""
-
-    every: int = Field(default=100, ge=1, le=_MOST)
-    """Optimizer steps between two evaluations; the last step is always evaluated."""
-    benches: tuple[BenchSpec, ...] = ()
-    batch_size: int = Field(default=32, ge=1, le=_MOST)
-    """Questions generated together on each process. Changes no answer."""
-    best: str = "auto"
-    """Logged metric whose best step is kept in ``<output_dir>/best``: ``eval/loss``, another one of ``data.eval``, or
-    ``bench/BENCH/METRIC`` of a benchmark that ``selects``. auto: ``eval/loss`` where there is ``data.eval``,
-    otherwise none. none: nothing is kept."""
+    engine: EngineSpec = EngineSpec()
+    """What samples the answers, and how it is checked against the trainer."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sightline.recipes.schema import DataSpec, OnlineSpec, ReadsSpec, Recipe
 from sightline.recipes.source import KeyPath
+from sightline.recipes.terms import AnyTerm, OverlongSpec
 
 Conflict = tuple[KeyPath, str]
 """The place, and the message."""
@@ -48,6 +49,11 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     if online.relation != "none" and online.sampling.temperature == 0:
         text = "found 0 (greedy): all answers to a prompt are the same, and none is better. Set it above 0."
         yield ("online", "sampling", "temperature"), text
+    if not isinstance(online.reward, str):
+        yield from _of_terms(online.reward, online.sampling.max_new_tokens)
+        if online.overlong_buffer and "overlong" in online.reward:
+            text = "overlong_buffer is kept under the name overlong, as this term is. Remove one of the two."
+            yield ("online", "reward", "overlong"), text
     for name in ("truncated", "dynamic_sampling", "greedy"):
         if online.relation != "none" and vars(online)[name] not in ("train", 0, False):
             yield ("online", name), f"{name} needs relation: none, found {online.relation}. Set that, or remove {name}."
@@ -60,3 +66,12 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     for name in ("relation", "train_on"):
         if vars(online.prompts)[name] != DataSpec.__dataclass_fields__[name].default:
             yield ("online", "prompts", name), f"answers of prompts are not read, so {name} says nothing. Remove it."
+
+
+def _of_terms(terms: Mapping[str, AnyTerm], limit: int) -> Iterator[Conflict]:
+    if not any(term.weight for term in terms.values()):
+        yield ("online", "reward"), "all terms have weight 0: every reward would be 0. Give one a weight."
+    for name, term in terms.items():
+        if isinstance(term, OverlongSpec) and term.cache > (term.limit or limit):
+            text = f"found {term.cache}, more than the limit of {term.limit or limit} tokens. Lower cache."
+            yield ("online", "reward", name, "cache"), text

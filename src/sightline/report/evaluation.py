@@ -14,7 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from sightline.evaluation.bench import Graded, Result, direction
-from sightline.evaluation.results import Change, Measured, changes, length_words
+from sightline.evaluation.results import Change, Measured, changes, length_words, picture_words
 from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
 from sightline.report.page import Answer, GalleryItem, embed, pieces
@@ -212,9 +212,13 @@ def _side_facts(side: Measured) -> list[str]:
     parts = [str(facts["model"])] if facts.get("model") else []
     if facts.get("adapter"):
         parts[-1:] = [f"{parts[-1]} with {facts['adapter']}"]
+    if facts.get("quantization"):
+        parts[-1:] = [f"{parts[-1]} held in {facts['quantization']}"]
     parts.append(f"{len(side.result.graded)} answers")
     if words := length_words(side):
         parts.append(f"{words} each")
+    if pictures := picture_words(side):
+        parts.append(f"pictures: {pictures}")
     if length.get("cut"):
         parts.append(f"{length['cut']:.1%} cut at the limit of tokens")
     if side.result.failures:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.types import Group
 
 BUILT_IN = {"scenes": "sightline.scenes.world:Scenes"}
@@ -66,6 +67,33 @@ def reward_groups(reward: Reward, groups: Sequence[Group]) -> list[Group]:
                 remedy="Leave the reward None where an answer cannot be judged",
             )
     return made
+
+
+def score_groups(reward: Reward, groups: Sequence[Group], *, tries: int) -> list[Group | str]:
+    """Each group with its rewards, or why its reward failed: all together where the reward can, and where that fails
+    each by itself, ``tries`` times at most.
+
+    Raises:
+        DataError: the prompts lack what the reward reads, so that no other try would help; see ``reward_groups``.
+    """
+    if isinstance(reward, BatchedReward) and len(groups) > 1:
+        with contextlib.suppress(Exception):  # told by the group that it is of
+            return [*reward_groups(reward, groups)]
+    return [_tried(reward, group, tries) for group in groups]
+
+
+def _tried(reward: Reward, group: Group, tries: int) -> Group | str:
+    why = ""
+    for _ in range(tries):
+        try:
+            return reward_groups(reward, [group])[0]
+        except DataError as error:
+            if not isinstance(error, ServiceError):
+                raise
+            why = str(error)
+        except Exception as error:  # a reward is somebody else's program: its failure must not end the run
+            why = f"{type(error).__name__}: {error}"
+    return why
 
 
 _WHOLE = "Return every group with all of its answers, in order; leave the reward None where one cannot be judged"

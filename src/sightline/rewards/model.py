@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -53,6 +52,12 @@ class RewardModelScorer:
         )
         self._layout: LayoutName = settings.layout  # type: ignore[assignment]
         self._budget = batch_tokens
+
+    def look(self, group: Group) -> None:
+        """Raises:
+        DataError: facts that the reward model reads are missing.
+        """
+        self._read(replace(group, responses=(), edges=()))
 
     def reward(self, group: Group) -> Group:
         """The group with ``reward`` on every response that can be judged, and the same as ``rewards["model"]``.
@@ -111,7 +116,7 @@ class RewardModelScorer:
 
 
 def load_reward_model(
-    path: str | Path, *, batch_tokens: int = 8192, missing_facts: str | None = None
+    path: str | Path, *, batch_tokens: int = 8192, missing_facts: str | None = None, quantization: str | None = None
 ) -> RewardModelScorer:
     """The reward model of a run, on the GPU where there is one.
 
@@ -119,18 +124,23 @@ def load_reward_model(
         path: run directory of a training with ``reward_model``, or its ``model`` folder.
         batch_tokens: most tokens of one forward pass.
         missing_facts: ``error`` or ``leave_out``; None: as in training.
+        quantization: as of ``reward_model_spec``.
 
     Raises:
         CheckpointError: no reward model there.
         RecipeError: its base model is not where the adapter says.
     """
-    policy = load_policy(reward_model_spec(path), trainable=False, heads=_REWARD)
+    policy = load_policy(reward_model_spec(path, quantization), trainable=False, heads=_REWARD)
     policy.to("cuda" if torch.cuda.is_available() else "cpu")
     return RewardModelScorer(policy, batch_tokens=batch_tokens, missing_facts=missing_facts)
 
 
-def reward_model_spec(path: str | Path) -> ModelSpec:
+def reward_model_spec(path: str | Path, quantization: str | None = None) -> ModelSpec:
     """How to load the reward model of a run.
+
+    Args:
+        path: as of ``load_reward_model``.
+        quantization: ``none``, ``nf4`` or ``int8``; None: as in training.
 
     Raises:
         CheckpointError: no reward model there.
@@ -138,7 +148,9 @@ def reward_model_spec(path: str | Path) -> ModelSpec:
     """
     folder = model_folder(path)
     settings = read_score_settings(folder)
-    options: Mapping[str, Any] = {name: vars(settings)[name] for name in LOADED_WITH}
+    options = {name: vars(settings)[name] for name in LOADED_WITH}
+    if quantization is not None:
+        options["quantization"] = quantization
     if not is_adapter(folder):
         return ModelSpec(path=str(folder), **options)
     return ModelSpec(path=base_of(folder), adapter=str(folder), **options)

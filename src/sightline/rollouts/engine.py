@@ -39,3 +39,15 @@ class RolloutEngine(Protocol):
             DataError: a group with more or less than one prompt, or one that cannot be rendered.
         """
         ...
+
+
+class CheckedEngine(RolloutEngine, Protocol):
+    """An engine that tells how it reads a prompt, so that it can be checked against the trainer (``check``)."""
+
+    def read(self, group: Group) -> tuple[int, ...]:
+        """Token ids of the group's prompt as the engine computes it, every picture at its full length."""
+        ...
+
+    def update(self, version: int) -> None:
+        """From now on answers come from the policy as it is now, which is called ``version``. Every rank calls."""
+        ...

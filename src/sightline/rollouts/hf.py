@@ -92,6 +92,13 @@ class HFEngine:
         length = int(samples.lengths[0])
         return self._response(samples.tokens[0].tolist()[:length], samples.logprobs[0].tolist()[:length])
 
+    def read(self, group: Group) -> tuple[int, ...]:
+        """See ``CheckedEngine.read``."""
+        return self.renderer.render(replace(group, responses=(), edges=())).prompts[0].tokens
+
+    def update(self, version: int) -> None:
+        """It is the policy: there is nothing to bring."""
+
     def _answer(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Group]:
         rendered = [self.renderer.render(group) for group in groups]
         self._check_length(rendered, sampling)
@@ -167,12 +174,13 @@ class HFEngine:
                 )
 
 
-def load_engine(spec: ModelSpec, device: str | None = None) -> HFEngine:
+def load_engine(spec: ModelSpec, device: str | None = None, *, processor_of: str | None = None) -> HFEngine:
     """The engine of a model that is only asked.
 
     Args:
         spec: Which model.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; None: the GPU where there is one.
+        processor_of: Folder whose processor is taken; None: the adapter's own, or the model's.
 
     Raises:
         RecipeError: no model at ``spec.path``, or no such device.
@@ -185,7 +193,7 @@ def load_engine(spec: ModelSpec, device: str | None = None) -> HFEngine:
         first = str(error).strip().splitlines()[0]
         raise RecipeError(f"device {place!r} cannot be used ({first}). Write cpu, cuda or cuda:NUMBER") from error
     asked = replace(spec, layout="rows")  # every family has it, and the engine lays out nothing
-    return HFEngine(load_policy(asked, trainable=False).to(place))
+    return HFEngine(load_policy(asked, trainable=False, processor_of=processor_of).to(place))
 
 
 class _Growing:

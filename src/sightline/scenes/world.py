@@ -141,12 +141,14 @@ class Scenes:
         kind: Kind = "caption",
         per_scene: int = 1,
         start: int = 0,
+        drawn: bool = False,
     ) -> Iterator[Group]:
         """Prompts to sample answers to: groups of one prompt and no response, ``per_scene`` for each of ``n`` scenes.
 
-        A scene gives one caption prompt, and fewer questions than asked for where it does not have so many.
+        A scene gives one caption prompt, and fewer questions than asked for where it does not have so many. Where its
+        pictures are ``drawn``, by an earlier call with the same scenes and directory, they are not written again.
         """
-        for scene, path in self._pictures(split, range(start, start + n), directory):
+        for scene, path in self._pictures(split, range(start, start + n), directory, drawn=drawn):
             for k, question in enumerate(self._questions(scene, (kind,), per_scene)):
                 yield Group(prompts=(self._prompt(scene, path, question, k),), source=f"scenes:{scene.id}")
 
@@ -200,14 +202,17 @@ class Scenes:
             shift=(round(rng.uniform(-_SHIFT, _SHIFT), 3), round(rng.uniform(-_SHIFT, _SHIFT), 3)),
         )
 
-    def _pictures(self, split: Split, indices: range, directory: str | Path) -> Iterator[tuple[Scene, Path]]:
+    def _pictures(
+        self, split: Split, indices: range, directory: str | Path, *, drawn: bool = False
+    ) -> Iterator[tuple[Scene, Path]]:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         for index in indices:
             scene = self.scene(split, index)
             path = folder / f"{scene.id}.png"
-            # The least compression: a small world is written anew in every run, and speed matters more.
-            scene.draw().save(path, compress_level=1)
+            if not drawn:
+                # The least compression: a small world is written anew in every run, and speed matters more.
+                scene.draw().save(path, compress_level=1)
             yield scene, path
 
     def _questions(self, scene: Scene, kinds: Sequence[Kind], number: int) -> list[Question]:

@@ -29,8 +29,7 @@ from sightline.models.score_head import LOADED_WITH, ScoreSettings
 from sightline.negatives.relate import visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import ReadsSpec, Recipe
-from sightline.rewards.base import load_reward
-from sightline.rollouts.hf import HFEngine
+from sightline.rewards.build import build_reward, check_prompts
 from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
     AdapterReference,
@@ -41,6 +40,7 @@ from sightline.train.columns import (
     fingerprint_weights,
     scored,
 )
+from sightline.train.engine import build_engine
 from sightline.train.lockstep import Lockstep
 from sightline.train.online import OnlineSource
 from sightline.train.rows import Rows
@@ -96,10 +96,14 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
+    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens)
+    check_prompts(reward, groups)
+    engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
     return OnlineSource(
         prompts=groups,
-        engine=HFEngine(policy, render.renderer),
-        reward=load_reward(online.reward),
+        engine=engine,
+        update=engine.update,
+        reward=reward,
         render=render,
         spec=online,
         sampler=sampler,
@@ -160,7 +164,7 @@ def complete_cache(
     def score(micros: Sequence[Sequence[RenderedGroup]]) -> Iterator[tuple[Batch, Tensor]]:
         batches = [laid_out(some) for some in micros]
         if runtime.sharded:  # as many passes on every rank
-            most = max(runtime.gather_objects(len(batches)))
+            most = runtime.most(len(batches))
             batches += [laid_out(render.taken((), groups).groups)] * (most - len(batches))
         found = []
         for batch in lockstep.align(batches):

@@ -121,9 +121,11 @@ class Card:
     def _limits(self) -> Iterator[str]:
         yield "- It may say what is not in the picture, and be wrong about what is. It was not tested for safety."
         yield "- Figures above are those of its own training run, on its own data."
-        if self.recipe is not None and self.recipe.model.quantization != "none":
-            kind = self.recipe.model.quantization
-            yield f"- Trained with the base held in {kind}; on the plain base its numbers differ by what that changes."
+        if self.adapter and self.recipe is not None and (most := self.recipe.model.pictures.max_tiles) is not None:
+            yield (
+                f"- Pictures are cut into at most {most} tiles. Where the config of its base has "
+                "`image_grid_pinpoints`, set it to those of the processor here before the base is loaded."
+            )
         evaluation = None if self.recipe is None else self.recipe.evaluation
         names = ", ".join(bench.bench for bench in (evaluation.benches if evaluation is not None else ()))
         yield f"- Benchmarks while it was trained: {names or 'none'}. Nothing is known of others."

@@ -15,7 +15,7 @@ from sightline.data.load import Account, load_groups
 from sightline.data.template import ChatTemplate
 from sightline.errors import CheckpointError, DataError, RecipeError
 from sightline.files import cleared, replace_folder
-from sightline.models.export import Expected, Verified, merge, quantised, verify
+from sightline.models.export import Expected, Verified, gap, merge, quantised, read_policy, verify
 from sightline.models.load import load_policy
 from sightline.models.locate import is_adapter, is_run, located
 from sightline.models.policy import Policy
@@ -41,6 +41,8 @@ _QUESTION, _ANSWER = "What is in the picture?", "A red circle and a blue square.
 class Trained:
     """A policy as training left it."""
 
+    source: Path
+    """Run directory, or an adapter's folder."""
     policy: Policy
     spec: ModelSpec
     recipe: Recipe | None = None
@@ -50,13 +52,16 @@ class Trained:
     """Optimizer steps; None: not known."""
 
 
-def open_trained(source: Path, *, step: int | None = None, dtype: Dtype | None = None) -> Trained:
+def open_trained(
+    source: Path, *, step: int | None = None, dtype: Dtype | None = None, on_quantised: bool = True
+) -> Trained:
     """The trained policy of a run, from its checkpoint, or of an adapter's folder.
 
     Args:
         source: run directory, or folder of an adapter.
         step: checkpoint of the run; None: the newest, or the model of a run that has none left.
         dtype: type the weights are loaded in; None: as in training, or ``float32``.
+        on_quantised: False lays what was trained on quantised weights over those that they were made from.
 
     Raises:
         CheckpointError: no such checkpoint.
@@ -67,13 +72,13 @@ def open_trained(source: Path, *, step: int | None = None, dtype: Dtype | None =
             what = "an adapter" if is_adapter(source) else "neither a run directory nor an adapter"
             expected = "a run directory was expected (--step is of a run)" if step else "one of the two was expected"
             raise RecipeError(f"{source} is {what}, where {expected}. Name the output_dir of a training run")
-        return _saved(ModelSpec(path=str(source), dtype=dtype or "float32", layout="rows"), None, None)
+        return _saved(source, ModelSpec(path=str(source), dtype=dtype or "float32", layout="rows"), None)
     recipe = load_recipe(RunDirectory(path=source).recipe)
-    # an adapter trained on quantised weights is one of the plain model, and only that one is written whole
-    model = replace(recipe.model, dtype=dtype or recipe.model.dtype, quantization="none", compute_dtype=None)
+    model = replace(recipe.model, dtype=dtype or recipe.model.dtype)
+    model = model if on_quantised else replace(model, quantization="none", compute_dtype=None)
     found = whole_checkpoints(source)
     if step is None and not found:
-        return _saved(replace(model, path=str(source), adapter=None, parts=None, lora=None), recipe, source)
+        return _saved(source, replace(model, path=str(source), adapter=None, parts=None, lora=None), recipe)
     chosen = max(found) if step is None else step
     if chosen not in found:
         raise CheckpointError(
@@ -83,14 +88,23 @@ def open_trained(source: Path, *, step: int | None = None, dtype: Dtype | None =
     policy = load_policy(model, heads=build_algorithm(recipe.algorithm).heads)
     policy.load_trainable_state(load_file(found[chosen] / "weights.safetensors"))
     keep_settings(policy, recipe)
-    return Trained(policy=policy, spec=located(model, trainable=True), recipe=recipe, run=source, step=chosen)
+    spec = located(model, trainable=True)
+    return _noted(Trained(source=source, policy=policy, spec=spec, recipe=recipe, run=source, step=chosen))
 
 
-def _saved(spec: ModelSpec, recipe: Recipe | None, run: Path | None) -> Trained:
+def _noted(trained: Trained) -> Trained:
+    """A reward model is loaded as it is written, not as it was trained."""
+    if (head := trained.policy.score_head) is not None:
+        head.settings = replace(head.settings, quantization=trained.spec.quantization)
+    return trained
+
+
+def _saved(source: Path, spec: ModelSpec, recipe: Recipe | None) -> Trained:
     spec = located(spec)
     scores = any(has_score_head(folder) for folder in (spec.adapter, spec.path) if folder is not None)
     policy = load_policy(spec, trainable=False, heads=frozenset({"reward"} if scores else {"logprobs"}))
-    return Trained(policy=policy, spec=spec, recipe=recipe, run=run)
+    run = None if recipe is None else source
+    return _noted(Trained(source=source, policy=policy, spec=spec, recipe=recipe, run=run))
 
 
 def export(
@@ -101,8 +115,9 @@ def export(
     Args:
         trained: used up.
         out: new folder.
-        merged: write one model, the adapter in its weights; otherwise what was trained: an adapter, or a model.
-        into_quantised: see :func:`sightline.models.export.merge`.
+        merged: write one model, the adapter in its weights; otherwise what was trained: an adapter, or a model. What
+            was trained on quantised weights is written for those that they were made from.
+        into_quantised: merge into the quantised weights all the same; see :func:`sightline.models.export.merge`.
         overwrite: replace what is at ``out``.
 
     Raises:
@@ -112,13 +127,18 @@ def export(
     """
     if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} is there already. Choose another --out, or pass --overwrite")
-    policy, spec = trained.policy, trained.spec
-    adapter = policy.has_adapter and not merged
     verified: list[Verified] = []
     with tempfile.TemporaryDirectory() as scratch, cleared(out):
         rows, whose = probe_rows(trained, Path(scratch))
+        low = None
+        if not into_quantised and trained.spec.quantization != "none":
+            low = trained.spec.quantization, read_policy(trained.policy, rows)
+            trained = open_trained(trained.source, step=trained.step, dtype=trained.spec.dtype, on_quantised=False)
+        policy, spec = trained.policy, trained.spec
+        adapter = policy.has_adapter and not merged
         base = spec.path if adapter else None
         expected = Expected.of(policy, rows, dtype=spec.dtype, base=base, merging=merged and policy.has_adapter)
+        expected = expected if low is None else replace(expected, low=gap(*low, expected.trained))
         model = merge(policy, spec.dtype, into_quantised=into_quantised) if merged else policy.model
 
         def write(folder: Path) -> None:

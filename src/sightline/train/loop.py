@@ -17,11 +17,14 @@ from typing import Any
 
 import torch
 
+from sightline.errors import EngineError
 from sightline.files import replace_folder
 from sightline.progress import Progress
 from sightline.recipes.schema import Recipe
+from sightline.train.engine import check_at_start
 from sightline.train.looking import begin as begin_looking
 from sightline.train.metrics import figures_of
+from sightline.train.online import OnlineSource
 from sightline.train.passes import (
     Pass,
     check_compared,
@@ -85,13 +88,15 @@ def train(
 
 def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> TrainResult:
     """Takes the steps that are left, with logging, evaluation and checkpoints, and saves the model."""
+    if s.step < s.total_steps:
+        check_sampler(s)
     start, last = s.step, dict[str, Any]()
     s.policy.train()
     shown = s.runtime.is_main and not quiet
     with Progress(f"{s.recipe.name}: step", s.total_steps, done=start, shown=shown) as bar:
         while s.step < s.total_steps:
             begin_looking(s)
-            train_step(s)
+            _step_or_save(s, start)
             if s.due(s.recipe.train.save_every):
                 check_weights(s)
             record = report(s)
@@ -109,6 +114,33 @@ def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> Trai
         save_model(s)
     s.runtime.barrier()
     return TrainResult(run_dir=s.run.path, model_dir=s.run.model, steps=s.step, resumed_from=start, last=last)
+
+
+def check_sampler(s: Session) -> None:
+    """Refuses an online run whose engine and trainer disagree; every time it starts or goes on.
+
+    Raises:
+        VerificationError: they disagree by more than ``online.engine.max_kl``, or in the tokens of a prompt.
+    """
+    if not isinstance(s.source, OnlineSource) or s.source.replay is not None or not s.source.spec.engine.check:
+        return
+    with s.runtime.whole(s.policy):
+        s.source.update(s.step)
+    found = check_at_start(s.source.engine, s.recipe, s.runtime, s.policy, s.render.renderer, s.source.prompts)
+    if s.runtime.is_main:
+        _log.info("%s", "; ".join(found.lines()))
+    found.refuse(s.source.spec.engine.max_kl)
+
+
+def _step_or_save(s: Session, start: int) -> None:
+    """A step. Where the engine is gone nothing of it has begun: what was learnt so far is kept (by one process: others
+    may be anywhere in theirs)."""
+    try:
+        train_step(s)
+    except EngineError:
+        if s.runtime.size == 1 and s.step > start:
+            s.save()
+        raise
 
 
 def save_model(s: Session) -> None:

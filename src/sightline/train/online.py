@@ -13,12 +13,12 @@ import numpy as np
 
 from sightline.data.sampler import Sampler, share
 from sightline.data.schema import append_groups, group_from_json, group_to_json
-from sightline.errors import DataError
+from sightline.errors import DataError, ServiceError
 from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import RELATIONS, only_compared
-from sightline.rewards.base import Reward, reward_groups
+from sightline.rewards.base import Reward, score_groups
 from sightline.rewards.length import soft_overlong
-from sightline.rollouts.engine import RolloutEngine
+from sightline.rollouts.engine import CheckedEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.rollout_stats import Sampled, all_equal, round_stats, sampled_stats
 from sightline.train.source import Rendering, RoundColumns, Taken, check_rows, rows_state
@@ -41,6 +41,10 @@ class Ranks(Protocol):
     def gather_objects(self, value: Any) -> list[Any]: ...
 
 
+def _is_the_policy(version: int) -> None:
+    """For an engine that samples with the policy's own weights."""
+
+
 @dataclass(kw_only=True)
 class OnlineSource:
     """A round of sampling gives the groups of ``steps_per_round`` optimizer steps, taken ``inner_epochs`` times.
@@ -52,7 +56,7 @@ class OnlineSource:
 
     prompts: Sequence[Group]
     """One prompt each; their responses are ignored."""
-    engine: RolloutEngine
+    engine: CheckedEngine
     """Samples from the policy that is trained."""
     reward: Reward
     """Scores whole groups."""
@@ -71,6 +75,8 @@ class OnlineSource:
     """Around the sampling of a round; every rank enters and leaves it."""
     replay: Replay | None = None
     """Gives the answers in the place of ``engine``."""
+    update: Callable[[int], None] = _is_the_policy
+    """Brings the policy to the engine as it is now, called by its version; every rank calls it before a round."""
     _round: int = -1
     _buffer: list[Group] = field(default_factory=list)
     _ahead: list[list[Group]] = field(default_factory=list)
@@ -205,6 +211,8 @@ class OnlineSource:
         mine = [replace(self.prompts[index], responses=(), edges=()) for index in indices]
         mine = [prompt for prompt in mine if self.render(prompt) is not None]
         with self.whole():
+            if self.replay is None:
+                self.update(version)
             generated = self._answered(mine, number, attempt, version)
         return [self._relate(group) for group in self._score(generated)]
 
@@ -227,22 +235,33 @@ class OnlineSource:
         return [_of_version(group, version) for group in groups]
 
     def _score(self, groups: Sequence[Group | None]) -> list[Group | None]:
-        return [None if group is None else self._score_one(group) for group in groups]
+        """None where there is no answer, or its reward failed. What a replay has rewards of is not scored again."""
+        answered = [None if group is None else _without_errors(group) for group in groups]
+        asked = [group for group in answered if group is not None and not self._has_rewards(group)]
+        made = iter(score_groups(self.reward, asked, tries=REWARD_TRIES))
+        return [
+            group if group is None or self._has_rewards(group) else self._settled(next(made), group.id)
+            for group in answered
+        ]
 
-    def _score_one(self, group: Group) -> Group | None:
-        answered = replace(group, responses=tuple(r for r in group.responses if r.finish_reason != "error"))
-        if self.replay is not None and any(response.reward is not None for response in answered.responses):
-            return answered
-        for _ in range(REWARD_TRIES):
-            try:
-                scored = reward_groups(self.reward, [answered])[0]
+    def _has_rewards(self, group: Group) -> bool:
+        return self.replay is not None and any(response.reward is not None for response in group.responses)
+
+    def _settled(self, scored: Group | str, id: str) -> Group | None:
+        """A group whose reward failed is dropped, or ends the run."""
+        if isinstance(scored, Group):
+            bare = [response for response in scored.responses if response.reward is None]
+            failed = [response.reward_error or "an answer was left without one" for response in bare]
+            self._error = failed[0] if failed else self._error
+            if not failed or self.spec.failed_rewards == "drop":
                 longest, buffer = self.spec.sampling.max_new_tokens, self.spec.overlong_buffer
                 return soft_overlong(scored, longest, buffer) if buffer else scored
-            except DataError:
-                raise  # the prompts lack what the reward reads: no other try, and no other prompt, would help
-            except Exception as error:  # a reward is somebody else's program: its failure must not end the run
-                self._error = f"{type(error).__name__}: {error}"
-        _log.warning("Reward of %s failed %d times, dropped: %s", group.id, REWARD_TRIES, self._error)
+        else:
+            self._error = scored
+            _log.warning("Reward of %s failed %d times, dropped: %s", id, REWARD_TRIES, self._error)
+        if self.spec.failed_rewards == "stop":
+            remedy = "Mend it and run again: the run goes on from its last checkpoint. Or set failed_rewards: drop"
+            raise ServiceError(f"the reward of {id} failed ({self._error})", remedy=remedy)
         return None
 
     def _relate(self, scored: Group | None) -> Sampled:
@@ -270,6 +289,10 @@ class OnlineSource:
         if not learns or (self.spec.dynamic_sampling and all_equal(scored)):
             return None
         return replace(scored, responses=tuple(kept))
+
+
+def _without_errors(group: Group) -> Group:
+    return replace(group, responses=tuple(r for r in group.responses if r.finish_reason != "error"))
 
 
 def _of_version(group: Group, version: int) -> Group:

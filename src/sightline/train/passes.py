@@ -38,7 +38,7 @@ def plan_passes(s: Session, taken: Taken) -> list[Pass]:
     costs = [cost(group, s.layout) for group in taken.groups]
     plan = plan_micro_batches(costs, s.recipe.train.micro_batch_tokens)
     passes = []
-    for micro in extend_plan(plan, max(s.runtime.gather_objects(len(plan)))):
+    for micro in extend_plan(plan, s.runtime.most(len(plan))):
         groups = [taken.groups[index] for index in micro.members]
         batch = replace(s.lay_out(groups), on_policy=taken.on_policy)
         passes.append(Pass(groups=groups, batch=batch, weight=micro.weight if taken.counted else 0.0))

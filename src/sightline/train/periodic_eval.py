@@ -34,7 +34,8 @@ from sightline.evaluation.stages import (
 )
 from sightline.files import replace_folder
 from sightline.models.policy import Policy
-from sightline.recipes.schema import BenchSpec, EvaluationSpec, Recipe
+from sightline.recipes.evaluation import BenchSpec, EvaluationSpec
+from sightline.recipes.schema import Recipe
 from sightline.rollouts.engine import RolloutEngine
 from sightline.rollouts.hf import HFEngine
 from sightline.train.rows import holds_out

@@ -36,7 +36,8 @@ def sampled_stats(sampled: Sequence[Sampled]) -> dict[str, Stat]:
         **_extremes("completions/{}_terminated_length", _lengths(ended)),
         "completions/clipped_ratio": _stat([float(r.finish_reason == "length") for r in responses]),
         "frac_reward_zero_std": _stat([float(all_equal(group)) for group in scored]),
-        "rollout/failed_rewards": _stat([float(one.scored is None) for one in sampled]),
+        "rollout/failed_rewards": _stat([float(_unrewarded(one.scored)) for one in sampled]),
+        "rollout/failed_answers": _stat([float(response.reward is None) for response in responses]),
         "rollout/without_edge": _stat([float(one.trained is None) for one in sampled if one.scored is not None]),
     }
     for name in sorted({name for response in responses for name in response.rewards}):
@@ -61,6 +62,11 @@ def all_equal(group: Group) -> bool:
         len({response.reward for response in group.responses if response.reward is not None and not response.greedy})
         < 2
     )
+
+
+def _unrewarded(scored: Group | None) -> bool:
+    """Whether no answer of a group has a reward."""
+    return scored is None or all(response.reward is None for response in scored.responses)
 
 
 def _lengths(responses: Sequence[Response]) -> list[float]:

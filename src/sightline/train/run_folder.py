@@ -12,6 +12,7 @@ import json
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ _OUR_FOLDERS = (
     "images",
     "negatives",
     "evaluation",
+    "rollout_adapters",
     "model",
     "best",
 )
@@ -48,6 +50,13 @@ _FREE = frozenset(
     ("workers", "log_every", "eval_every", "save_every", "keep_checkpoints", "trackers", "distribution")
 ) | {"micro_batch_tokens", "looking.every", "looking.groups", "looking.patience"}
 """Fields of ``train`` that change no number beyond rounding: they may differ when a run goes on."""
+_FREE_TERMS: Mapping[str, tuple[str, ...]] = {
+    "service": ("url", "timeout", "patience", "workers"),
+    "judge": ("cache", *(f"options.{name}" for name in ("url", "timeout", "tries", "workers", "batch_size"))),
+    "model": ("batch_tokens",),
+    "clip": ("batch_size",),
+}
+"""The same of the terms of a reward, by kind: a service may come back at another address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +99,11 @@ class RunDirectory:
     def negatives(self) -> Path:
         """Made pictures: negatives of visual preferences, and white ones."""
         return self.path / "negatives"
+
+    @property
+    def rollout_adapters(self) -> Path:
+        """Adapters that rollout servers read; the last two are kept."""
+        return self.path / "rollout_adapters"
 
     @property
     def trackers(self) -> Path:
@@ -150,15 +164,22 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
 def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     """Settings that differ and would change the numbers of a run that goes on.
 
-    ``name``, ``output_dir``, ``evaluation``, what only concerns speed and logging, and ``data.on_bad_row`` may differ:
-    a picture may be found damaged on the way. The length (``train.epochs``, ``train.max_steps``) may differ where the
+    ``name``, ``output_dir``, ``evaluation``, what only concerns speed and logging, where services and servers of
+    ``online.engine`` are, how they are reached and checked and how long they are waited for, ``online.failed_rewards``,
+    and ``data.on_bad_row`` may differ: a picture may be found damaged on the way. The length (``train.epochs``,
+    ``train.max_steps``) may differ where the
     learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
     """
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
-    free = {"name", "output_dir", "data.on_bad_row", "data.cache_dir", *(f"train.{name}" for name in _FREE)}
+    free = {"name", "output_dir", "data.on_bad_row", "data.cache_dir", "online.failed_rewards"}
+    free |= {f"train.{name}" for name in _FREE}
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
+    terms = {} if now.online is None or isinstance(now.online.reward, str) else now.online.reward
+    for name, term in terms.items():
+        free |= {f"online.reward.{name}.{field}" for field in _FREE_TERMS.get(term.kind, ())}
     free |= {name for name in {**old, **new} if name.partition(".")[0] == "evaluation"}
+    free |= {name for name in {**old, **new} if name.startswith("online.engine.")} - {"online.engine.name"}
     names = [name for name in [*old, *(n for n in new if n not in old)] if name not in free]
     return [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if old.get(n) != new.get(n)]
 

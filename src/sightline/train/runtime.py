@@ -84,7 +84,10 @@ class Runtime:
             gradient_accumulation_steps=1,
             log_with=list(trackers) or None,
             project_config=ProjectConfiguration(project_dir=str(log_dir), logging_dir=str(log_dir)),
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=skips_parameters)],
+            # buffers are the same on all ranks: no module learns them, and sending them again makes every forward wait
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=skips_parameters, broadcast_buffers=False)
+            ],
         )
         self._bf16 = mixed_precision == "bf16"
         self._spread = distribution == "fsdp"
@@ -218,6 +221,12 @@ class Runtime:
             return value
         total: Tensor = self._accelerator.reduce(value, reduction="sum")
         return total
+
+    def most(self, count: int) -> int:
+        """The largest of one number of every rank."""
+        if self.size == 1:
+            return count
+        return int(self._accelerator.gather(torch.tensor([count], device=self.device)).max())
 
     def gather_objects(self, value: _T) -> list[_T]:
         """One value of every rank, in order of ranks."""

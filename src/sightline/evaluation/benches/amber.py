@@ -265,26 +265,40 @@ class _Grader:
         )
 
     def _load(self) -> tuple[Extractor, Judgement]:
-        relation = read_relation(find_file(self.rows.folder, ("relation.json",), BENCH))
-        safe = read_text(find_file(self.rows.folder, ("safe_words.txt",), BENCH)).split("\n")
-        kind = text_option(BENCH.name, self.options, "similarity", "none")
-        idle = {"none": ("threshold", "spacy_model"), "spacy": ()}.get(kind, ("spacy_model",))
-        unread = [name for name in idle if name in self.options]
-        if unread:
-            found = f"{' and '.join(unread)} is given, and similarity {kind} does not read it"
-            raise DataError(found, source=BENCH.name, remedy="Leave it out, or set similarity=spacy")
-        similarity = load_similarity(
-            kind,
-            threshold=number_option(BENCH.name, self.options, "threshold", THRESHOLD, least=0, most=1),
-            spacy_model=text_option(BENCH.name, self.options, "spacy_model", SPACY_MODEL),
-        )
-        choice = text_option(BENCH.name, self.options, "extractor", "table", ("table", "nltk"))
-        used = nltk_name() if choice == "nltk" else choice
-        self.notes.append(f"extractor {used}; similarity {similarity.name}")
-        if choice == "table" or similarity.name.startswith("none"):
-            self.notes.append("offline variant: close to the official figures, not equal to them")
-        extract = (table_extractor if choice == "table" else nltk_extractor)(vocabulary(relation))
-        return extract, Judgement(relation=relation, safe_words=frozenset(safe), similarity=similarity)
+        extract, judgement, notes = description_tools(self.rows.folder, self.options)
+        self.notes += notes
+        return extract, judgement
+
+
+def description_tools(folder: Path, options: Mapping[str, Any]) -> tuple[Extractor, Judgement, list[str]]:
+    """What finds the nouns of a description, what judges them, and notes on both.
+
+    Args:
+        folder: AMBER's folder ``data``, with ``relation.json`` and ``safe_words.txt``.
+        options: As of the benchmark.
+
+    Raises:
+        DataError: A file is missing, an option is wrong, or what it asks for is not installed.
+    """
+    relation = read_relation(find_file(folder, ("relation.json",), BENCH))
+    safe = read_text(find_file(folder, ("safe_words.txt",), BENCH)).split("\n")
+    kind = text_option(BENCH.name, options, "similarity", "none")
+    idle = {"none": ("threshold", "spacy_model"), "spacy": ()}.get(kind, ("spacy_model",))
+    unread = [name for name in idle if name in options]
+    if unread:
+        found = f"{' and '.join(unread)} is given, and similarity {kind} does not read it"
+        raise DataError(found, source=BENCH.name, remedy="Leave it out, or set similarity=spacy")
+    similarity = load_similarity(
+        kind,
+        threshold=number_option(BENCH.name, options, "threshold", THRESHOLD, least=0, most=1),
+        spacy_model=text_option(BENCH.name, options, "spacy_model", SPACY_MODEL),
+    )
+    choice = text_option(BENCH.name, options, "extractor", "table", ("table", "nltk"))
+    notes = [f"extractor {nltk_name() if choice == 'nltk' else choice}; similarity {similarity.name}"]
+    if choice == "table" or similarity.name.startswith("none"):
+        notes.append("offline variant: close to the official figures, not equal to them")
+    extract = (table_extractor if choice == "table" else nltk_extractor)(vocabulary(relation))
+    return extract, Judgement(relation=relation, safe_words=frozenset(safe), similarity=similarity), notes
 
 
 def _yes_no(answer: Answer, row: Mapping[str, Any], query: Mapping[str, Any], protocol: str) -> Graded:

@@ -95,9 +95,8 @@ class Chair:
         listed = self._listed(data)
         ids = list(dict.fromkeys(answer.id for answer in answers)) if listed is None else [str(id) for id in listed]
         matched = match_ids(ids, answers)
-        objects, extract, note = self._extraction(
-            data, protocol, text_option(self.name, options, "extractor", "table", ("table", "nltk"))
-        )
+        extractor = text_option(self.name, options, "extractor", "table", ("table", "nltk"))
+        objects, extract, note = chair_extraction(data, protocol, extractor)
         numbers = [_number(answer.id) for answer in matched]
         pictures = Annotations(data, self).pictures(numbers, objects, source=ANSWERS if listed is None else "")
         graded = [
@@ -145,22 +144,33 @@ class Chair:
             raise DataError("holds an id twice", source=str(path), remedy="List each picture once")
         return numbers
 
-    def _extraction(
-        self, data: Path, protocol: str, extractor: str
-    ) -> tuple[ObjectList, Callable[[str], list[Mention]], list[str]]:
-        categories = read_synonyms(find_file(data, _SYNONYMS, self), strip=False)
-        pairs = word_pairs(CHAIR_PAIRS)
-        tokens = tokens_of([*categories, *pairs])
-        forms = chair_forms(tokens) if protocol == "official" else wordnet_forms(tokens)
-        objects = ObjectList(categories=categories, pairs=pairs, forms=forms)
-        if protocol == "official":
-            return objects, objects.mentions, []
-        if extractor == "nltk":
-            return objects, _nltk_mentions(objects), [f"extractor {nltk_name()}"]
-        return objects, objects.mentions, ["extractor table: close to the tagger of lmms-eval, not equal to it"]
-
 
 BENCH: Final = Chair()
+
+
+def chair_extraction(
+    data: Path, protocol: str, extractor: str = "table"
+) -> tuple[ObjectList, Callable[[str], list[Mention]], list[str]]:
+    """The list of synonyms in a folder, what finds its objects in a text, and notes on the latter.
+
+    Args:
+        data: Folder with ``synonyms.txt``.
+        protocol: ``official`` or ``lmms-eval``.
+        extractor: Of ``lmms-eval``: ``table`` or ``nltk``.
+
+    Raises:
+        DataError: The list is missing or empty, or NLTK or its data is.
+    """
+    categories = read_synonyms(find_file(data, _SYNONYMS, BENCH), strip=False)
+    pairs = word_pairs(CHAIR_PAIRS)
+    tokens = tokens_of([*categories, *pairs])
+    forms = chair_forms(tokens) if protocol == "official" else wordnet_forms(tokens)
+    objects = ObjectList(categories=categories, pairs=pairs, forms=forms)
+    if protocol == "official":
+        return objects, objects.mentions, []
+    if extractor == "nltk":
+        return objects, _nltk_mentions(objects), [f"extractor {nltk_name()}"]
+    return objects, objects.mentions, ["extractor table: close to the tagger of lmms-eval, not equal to it"]
 
 
 def _number(id: str) -> int:

@@ -107,8 +107,8 @@ def held_out_prompts(world: Scenes, scenes: int, directory: str | Path, *, quest
         directory: Where the pictures are written.
         questions: Most presence questions about each.
     """
-    captions = world.prompts("held_out", scenes, directory, kind="caption")
-    presence = world.prompts("held_out", scenes, directory, kind="presence", per_scene=questions)
+    captions = list(world.prompts("held_out", scenes, directory, kind="caption"))
+    presence = world.prompts("held_out", scenes, directory, kind="presence", per_scene=questions, drawn=True)
     return [*captions, *(presence if questions else ())]
 
 

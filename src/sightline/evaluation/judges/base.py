@@ -46,6 +46,10 @@ class Backend(Protocol):
         """Answers all requests, in any order; a request that fails is reported as a reply without text."""
         ...
 
+    def give_up(self) -> None:
+        """Called from another thread: nothing is tried again, and what is left fails."""
+        ...
+
 
 def asked(request: JudgeRequest) -> str:
     """What a judge is asked, without pictures and parameters: a stored reply is to this question and no other."""

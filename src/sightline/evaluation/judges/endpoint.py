@@ -6,6 +6,7 @@ import base64
 import contextlib
 import email.utils
 import json
+import math
 import mimetypes
 import random
 import threading
@@ -19,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from sightline.errors import DataError
+from sightline.errors import DataError, ServiceError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import OnReply, Outcome
 from sightline.evaluation.judges.http import HttpReply, TooLarge, post
@@ -37,6 +38,8 @@ _CUT: Final = ("length", "max_tokens", "MAX_TOKENS")
 """Ends of a reply at its limit: of OpenAI's interface, and as gateways pass on those of others."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _AGAIN: Final = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+_MOST_LOGPROBS: Final = 20
+"""Likeliest tokens whose log-probability OpenAI's interface tells."""
 _LONGEST: Final = 1e6
 """Largest number of seconds, tries or workers that can be meant."""
 PATIENCE: Final = 16
@@ -88,8 +91,8 @@ class EndpointBackend:
         """See ``judges.base.Backend``.
 
         Raises:
-            DataError: The endpoint refuses the key, the address or the model, or answers none of the first
-                :data:`PATIENCE` requests.
+            DataError: The endpoint refuses the key, the address or the model.
+            ServiceError: It answers none of the first :data:`PATIENCE` requests.
         """
         self._stop.clear()
         with ThreadPoolExecutor(self.workers) as pool:
@@ -101,6 +104,10 @@ class EndpointBackend:
                 with contextlib.suppress(DataError):
                     _collect(running, wait(running).done, on_reply)
                 raise
+
+    def give_up(self) -> None:
+        """See ``judges.base.Backend``."""
+        self._stop.set()
 
     def _work(
         self,
@@ -120,19 +127,21 @@ class EndpointBackend:
                 answered = answered or outcome.reply.text is not None
                 failed += not answered
             if not answered and failed >= PATIENCE:
-                raise DataError(
+                raise ServiceError(
                     f"the judge answered none of {failed} requests ({outcome.reply.error})",
                     source=shown_url(self.url),
                     remedy="Check that it runs, and its address, model and parameters; replies that are there are kept",
                 )
 
     def _reply(self, request: JudgeRequest) -> Outcome:
+        if self._stop.is_set():
+            return Outcome(reply=JudgeReply(text=None, error="given up"), tries=1)
         body = _body(self.name, request, self.parameters)
         error = ""
         for number in range(1, self.tries + 1):
             self._pause()
             try:
-                return self._once(body, number)
+                return self._once(body, number, request.choices)
             except _Retryable as failure:
                 error = str(failure)
                 if number < self.tries:
@@ -142,7 +151,7 @@ class EndpointBackend:
         reply = JudgeReply(text=None, error=f"{error} ({self.tries} tries)")
         return Outcome(reply=reply, tries=self.tries)
 
-    def _once(self, body: bytes, number: int) -> Outcome:
+    def _once(self, body: bytes, number: int, choices: Sequence[str]) -> Outcome:
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -154,7 +163,8 @@ class EndpointBackend:
         if reply.status >= 300:
             return self._refused(reply, number)
         # before a message cuts it: a part of the key would not be recognised
-        return _outcome(reply.body.replace(self.key.encode(), b"***") if self.key else reply.body, number)
+        content = reply.body.replace(self.key.encode(), b"***") if self.key else reply.body
+        return _outcome(content, number, choices)
 
     def _refused(self, reply: HttpReply, number: int) -> Outcome:
         said = self._hidden(reply.body.decode("utf-8", "replace"))
@@ -307,6 +317,7 @@ def _body(model: str, request: JudgeRequest, parameters: Mapping[str, Any]) -> b
         "messages": messages,
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
+        **({"logprobs": True, "top_logprobs": _MOST_LOGPROBS} if request.choices else {}),
     }
     return json.dumps({name: value for name, value in {**values, **parameters}.items() if value is not None}).encode()
 
@@ -316,7 +327,7 @@ def _data_uri(path: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(Path(path).read_bytes()).decode('ascii')}"
 
 
-def _outcome(content: bytes, number: int) -> Outcome:
+def _outcome(content: bytes, number: int, choices: Sequence[str] = ()) -> Outcome:
     """The reply in a body; one that cannot be read, says that it failed, or holds no text, is tried again."""
     try:
         body = json.loads(content)
@@ -324,6 +335,7 @@ def _outcome(content: bytes, number: int) -> Outcome:
             raise _Retryable(f"the body holds an error: {str(body['error'])[:100]}")
         choice = min(body["choices"], key=lambda one: one.get("index") or 0)
         text, end = _text(choice["message"]["content"]), choice.get("finish_reason")
+        told = _probabilities(choice.get("logprobs"), choices) if choices else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _Retryable(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
     if end == _FILTERED:  # what stands there is a part, or another's words
@@ -332,11 +344,22 @@ def _outcome(content: bytes, number: int) -> Outcome:
         raise _Retryable("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""))
     usage = body.get("usage")
     return Outcome(
-        reply=JudgeReply(text=text, cut=end in _CUT),
+        reply=JudgeReply(text=text, cut=end in _CUT, probabilities=told),
         prompt_tokens=_tokens(usage, "prompt_tokens"),
         completion_tokens=_tokens(usage, "completion_tokens"),
         tries=number,
     )
+
+
+def _probabilities(logprobs: Any, choices: Sequence[str]) -> dict[str, float] | None:
+    """Of each choice, over all tokens that spell it (``Yes``, `` yes``); None where the endpoint tells none."""
+    if not logprobs or not logprobs.get("content"):
+        return None
+    likeliest = logprobs["content"][0]["top_logprobs"]
+    return {
+        choice: sum(math.exp(one["logprob"]) for one in likeliest if one["token"].strip().lower() == choice)
+        for choice in choices
+    }
 
 
 def _text(content: Any) -> str:

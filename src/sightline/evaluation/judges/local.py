@@ -58,6 +58,9 @@ class LocalBackend:
                 for index, outcome in zip(some, self._generate(groups, sampling, attempt), strict=True):
                     on_reply(index, outcome)
 
+    def give_up(self) -> None:
+        """It waits for nobody."""
+
     def _generate(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Outcome]:
         """One that the engine refuses (too long, or pictures that the model does not see) fails alone."""
         try:

@@ -1,7 +1,7 @@
 """Gemma 3: 256 tokens a picture that see each other, windows in five of six layers (arXiv 2503.19786)."""
 
 from sightline.models.family import Family, counted, join_images, text_positions
-from sightline.models.vision_inputs import check_tile
+from sightline.models.vision_inputs import check_one_view
 
 GEMMA3 = Family(
     name="gemma3",
@@ -11,7 +11,7 @@ GEMMA3 = Family(
     language="model.language_model",
     projector=("model.multi_modal_projector.",),
     vision=("model.vision_tower.",),
-    check_pictures=check_tile,
+    check_pictures=check_one_view,
     image_keys=("pixel_values",),
     join=join_images,
     positions=text_positions,

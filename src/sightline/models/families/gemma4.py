@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sightline.errors import UnsupportedError
 from sightline.models.family import Family, counted, join_images, text_positions
+from sightline.models.pictures import SOFT_TOKENS
 from sightline.models.vision_inputs import check_merged
 
 
@@ -44,6 +45,7 @@ GEMMA4 = Family(
     projector=("model.embed_vision.",),
     vision=("model.vision_tower.", "model.audio_tower.", "model.embed_audio."),
     check_pictures=check_merged,
+    options={"max_tokens": SOFT_TOKENS},
     image_keys=("pixel_values", "image_position_ids"),
     join=join_images,
     positions=text_positions,

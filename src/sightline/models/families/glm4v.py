@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from sightline.models.families.qwen2_5_vl import QWEN2_5_VL
+from sightline.models.pictures import PIXELS_OF_FRAMES
 
 GLM4V = replace(
     QWEN2_5_VL,
@@ -10,5 +11,6 @@ GLM4V = replace(
     title="GLM-4.1V, GLM-4.6V",
     pictures="native size in patches; three-axis rope",
     model_types=("glm4v", "glm46v"),
+    options=PIXELS_OF_FRAMES,
     projector=("model.visual.merger.", "model.visual.downsample."),
 )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sightline.models.family import Family, text_positions
+from sightline.models.pictures import attribute
 from sightline.models.vision_inputs import check_split
 
 
@@ -33,6 +34,7 @@ IDEFICS3 = Family(
     projector=("model.connector.",),
     vision=("model.vision_model.",),
     check_pictures=check_split,
+    options={"split": attribute("do_image_splitting")},
     image_keys=("pixel_values", "pixel_attention_mask"),
     join=join_in_a_row,
     positions=text_positions,

@@ -2,6 +2,7 @@
 (arXiv 2508.18265)."""
 
 from sightline.models.family import Family, join_images, text_positions
+from sightline.models.pictures import TILES
 from sightline.models.vision_inputs import check_tile
 
 INTERNVL = Family(
@@ -13,6 +14,7 @@ INTERNVL = Family(
     projector=("model.multi_modal_projector.",),
     vision=("model.vision_tower.",),
     check_pictures=check_tile,
+    options=TILES,
     image_keys=("pixel_values",),
     join=join_images,
     positions=text_positions,

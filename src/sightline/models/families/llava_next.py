@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sightline.models.family import Family, clip_unused, text_positions
+from sightline.models.pictures import MOST_IN_GRIDS, follow_grids
 from sightline.models.vision_inputs import check_tiles
 
 
@@ -33,4 +34,6 @@ LLAVA_NEXT = Family(
     positions=text_positions,
     unused=clip_unused,
     check_pictures=check_tiles,
+    options={"max_tiles": MOST_IN_GRIDS},
+    follow=follow_grids,
 )

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from sightline.models.family import Family, join_images
+from sightline.models.pictures import PIXELS
 from sightline.models.vision_inputs import check_patches
 from sightline.types import ImageInputs
 
@@ -46,6 +47,7 @@ QWEN2_5_VL = Family(
     join=join_images,
     positions=mrope_positions,
     check_pictures=check_patches,
+    options=PIXELS,
     config_keys=(("text_config", "hidden_size"), ("vision_config",)),  # older ones have the text's sizes at the top
     row_inputs=lambda placeholders, blocks, vision: {"mm_token_type_ids": placeholders.to(torch.int32)},
 )

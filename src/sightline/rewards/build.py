@@ -1,0 +1,124 @@
+"""From the reward of a recipe to what scores answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from sightline.recipes.terms import AnyTerm
+from sightline.rewards.base import Reward, load_reward
+from sightline.rewards.terms import Term
+from sightline.rewards.total import Part, WeightedSum
+from sightline.types import Group
+
+
+def build_reward(reward: str | Mapping[str, AnyTerm], *, max_new_tokens: int | None = None) -> Reward:
+    """The reward that a recipe asks for.
+
+    Args:
+        reward: As ``online.reward``: a name, or named terms.
+        max_new_tokens: Limit of the answers, for terms without a limit of their own; None: answers come from a file.
+
+    Raises:
+        RecipeError: A term cannot be made from what it says.
+        CheckpointError: A folder without the model that a term reads.
+        DataError: A file that a term reads is missing or wrong.
+    """
+    if isinstance(reward, str):
+        return load_reward(reward)
+    return WeightedSum(
+        [
+            Part(name=name, term=build_term(spec, max_new_tokens), weight=spec.weight, where=spec.where)
+            for name, spec in reward.items()
+        ]
+    )
+
+
+def check_prompts(reward: Reward, groups: Sequence[Group]) -> None:
+    """Looks, before there is an answer, whether each prompt has the facts that a sum of terms reads.
+
+    Raises:
+        DataError: One lacks them, or no term judges it; names the row and the key.
+    """
+    if isinstance(reward, WeightedSum):
+        reward.check(groups)
+
+
+def build_term(spec: AnyTerm, max_new_tokens: int | None = None) -> Term:
+    """One term; what it needs is loaded here, and nothing else is."""
+    made: Term = _BUILDERS[spec.kind](spec, max_new_tokens)
+    return made
+
+
+def _rule(name: str, *, limited: bool = False) -> Callable[[Any, int | None], Term]:
+    def build(spec: Any, most: int | None) -> Term:
+        from sightline.rewards import rules
+
+        made: Term = vars(rules)[name](spec, most) if limited else vars(rules)[name](spec)
+        return made
+
+    return build
+
+
+def _scenes(spec: Any, _: int | None) -> Term:
+    from sightline.rewards.scored import Scored
+    from sightline.scenes.reward import scene_facts
+    from sightline.scenes.world import Scenes
+
+    return Scored(reward=Scenes(), looks=lambda group: [scene_facts(prompt) for prompt in group.prompts])
+
+
+def _model(spec: Any, _: int | None) -> Term:
+    from sightline.rewards.model import load_reward_model
+    from sightline.rewards.scored import Scored
+
+    scorer = load_reward_model(spec.path, batch_tokens=spec.batch_tokens, missing_facts=spec.missing_facts)
+    return Scored(reward=scorer, looks=scorer.look)
+
+
+def _objects(spec: Any, _: int | None) -> Term:
+    from sightline.rewards.objects import objects
+
+    return objects(spec)
+
+
+def _clip(spec: Any, _: int | None) -> Term:
+    from sightline.rewards.clip import clip
+
+    return clip(spec)
+
+
+def _judge(spec: Any, _: int | None) -> Term:
+    from sightline.rewards.judge import judge
+
+    return judge(spec)
+
+
+def _function(spec: Any, _: int | None) -> Term:
+    from sightline.rewards.function import function
+
+    return function(spec)
+
+
+def _service(spec: Any, _: int | None) -> Term:
+    from sightline.rewards.service import ServiceTerm
+
+    return ServiceTerm(spec=spec)
+
+
+_BUILDERS: Final[Mapping[str, Callable[[Any, int | None], Term]]] = {
+    **{
+        name: _rule(name)
+        for name in ("multiple_choice", "yes_no", "exact", "numeric", "repetition", "no_end", "symbolic")
+    },
+    "format": _rule("form"),
+    "length": _rule("length", limited=True),
+    "overlong": _rule("overlong", limited=True),
+    "objects": _objects,
+    "scenes": _scenes,
+    "model": _model,
+    "clip": _clip,
+    "judge": _judge,
+    "function": _function,
+    "service": _service,
+}

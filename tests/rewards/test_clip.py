@@ -1,0 +1,158 @@
+"""CLIP and SigLIP as rewards: tiny ones, against their own forward pass."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import sightline.models  # noqa: F401  (makes torchvision importable, so before transformers)
+
+# isort: split
+
+import pytest
+import torch
+from answers import asked
+from PIL import Image
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPProcessor,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipProcessor,
+)
+
+from sightline.errors import CheckpointError, DataError
+from sightline.recipes.terms import ClipSpec
+from sightline.rewards.build import build_reward, build_term
+from sightline.rewards.clip import sentences
+from sightline.rewards.terms import Failure
+from tiny_models import byte_level_tokenizer
+
+MOST = 12
+"""Tokens that the tiny text towers read."""
+
+
+def tokenizer():
+    made = byte_level_tokenizer(["<pad>", "<s>", "</s>"])
+    from tokenizers.processors import TemplateProcessing
+
+    made.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A tiny random CLIP and SigLIP."""
+    torch.manual_seed(0)
+    root, words = tmp_path_factory.mktemp("clip"), tokenizer()
+    text = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "max_position_embeddings": MOST, "vocab_size": len(words), "pad_token_id": 0, "bos_token_id": 1,
+        "eos_token_id": 2,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16,
+        "patch_size": 8,
+    }  # fmt: skip
+    size = {"height": 16, "width": 16}
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    pictures = CLIPImageProcessorPil(size=size, crop_size=size)
+    siglip = SiglipModel(SiglipConfig(text_config=text | {"projection_size": 16}, vision_config=vision))
+    made = {
+        "clip": (clip, CLIPProcessor(image_processor=pictures, tokenizer=words)),
+        "siglip": (siglip, SiglipProcessor(image_processor=SiglipImageProcessorPil(size=size), tokenizer=words)),
+    }
+    for name, parts in made.items():
+        for part in parts:
+            part.save_pretrained(root / name)
+    return {name: str(root / name) for name in made}
+
+
+def cosine(folder: str, text: str, picture: str) -> float:
+    """By the model's own forward pass, one text and one picture."""
+    kind, processor = {"clip": (CLIPModel, CLIPProcessor), "siglip": (SiglipModel, SiglipProcessor)}[Path(folder).name]
+    model, made = kind.from_pretrained(folder), processor.from_pretrained(folder)
+    padding = {"padding": "max_length", "max_length": MOST} if kind is SiglipModel else {}
+    inputs = made(text=[text], images=[Image.open(picture).convert("RGB")], return_tensors="pt", **padding)
+    inputs = {n: inputs[n] for n in inputs if n in ("input_ids", "pixel_values", "attention_mask")}
+    if kind is SiglipModel:
+        inputs.pop("attention_mask", None)
+    with torch.no_grad():
+        out = model(**inputs)
+    return float((out.text_embeds @ out.image_embeds.T)[0, 0])
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_the_score_is_the_cosine_of_the_models_own_forward_pass(models, pictures, name):
+    term = build_term(ClipSpec(path=models[name], unit="answer"))
+    texts = ("a red circle", "one green star", "no", "a red circle")
+    groups = [asked(*texts[:2], images=[pictures[0]]), asked(*texts[2:], images=[pictures[1]])]
+    found = term.values(groups)
+    expected = [[cosine(models[name], t, pictures[n]) for t in texts[2 * n : 2 * n + 2]] for n in (0, 1)]
+    assert found == [pytest.approx(row, abs=1e-5) for row in expected]
+    assert len({round(value, 4) for row in expected for value in row}) > 2  # a model that tells nothing would pass
+    alone = build_term(ClipSpec(path=models[name], unit="answer", batch_size=1))
+    assert alone.values(groups) == [pytest.approx(row, abs=1e-5) for row in found]
+
+
+def test_sentences_are_scored_one_by_one_and_averaged(models, pictures):
+    term = build_term(ClipSpec(path=models["clip"]))
+    parts = ["a red circle.", "one star!", "no"]
+    (found,) = term.values([asked(" ".join(parts), images=[pictures[2]])])[0]
+    assert found == pytest.approx(sum(cosine(models["clip"], p, pictures[2]) for p in parts) / 3, abs=1e-5)
+
+
+def test_sentences():
+    text = "A dog. It weighs 3.5 kg!\nIs it old? Yes\n- a list\n..."
+    assert sentences(text) == ["A dog.", "It weighs 3.5 kg!", "Is it old?", "Yes", "- a list"]
+    assert sentences(" \n.") == []
+
+
+def test_what_is_too_long_is_cut_between_words_or_refused_and_never_in_silence(models, pictures):
+    term = build_term(ClipSpec(path=models["clip"]))
+    long = "the picture shows a small red circle and a large blue square next to a green star"
+    pieces = term._pieces(long)
+    assert " ".join(pieces) == long and len(pieces) > 1
+    assert all(term._size(piece) <= MOST for piece in pieces)
+    for piece, after in itertools.pairwise(pieces):  # as few as fit
+        assert term._size(f"{piece} {after.split()[0]}") > MOST
+    (found,) = term.values([asked(long, images=[pictures[0]])])[0]
+    expected = sum(cosine(models["clip"], piece, pictures[0]) for piece in pieces) / len(pieces)
+    assert found == pytest.approx(expected, abs=1e-5)
+    reward = build_reward({"clip": ClipSpec(path=models["clip"], unit="answer")})
+    (group,) = reward.rewards([asked(long, "star", "", images=[pictures[0]])])
+    assert [r.reward is None for r in group.responses] == [True, False, True]
+    assert (
+        group.responses[0].reward_error
+        == f"clip: the answer has {term._size(long)} tokens, and the text tower reads {MOST}"
+    )
+    assert group.responses[2].reward_error == "clip: the answer is empty"
+    (word,) = term.values([asked("x" * 40, images=[pictures[0]])])[0]
+    assert isinstance(word, Failure) and "is longer than 12 tokens" in word.reason
+
+
+def test_the_nearest_of_several_pictures_counts_and_each_is_embedded_once(models, pictures, monkeypatch):
+    term = build_term(ClipSpec(path=models["clip"], unit="answer"))
+    looked, look = [], term._look
+    monkeypatch.setattr(term, "_look", lambda paths: looked.extend(paths) or look(paths))
+    group = asked("a red circle", images=pictures[:3])
+    (found,) = term.values([group, group])[0]
+    assert found == pytest.approx(max(cosine(models["clip"], "a red circle", p) for p in pictures[:3]), abs=1e-5)
+    term.values([asked("one star", images=pictures[1:4])])
+    assert looked == pictures[:4]
+
+
+def test_what_cannot_be_compared_is_refused(models, tmp_path, tiny):
+    term = build_term(ClipSpec(path=models["clip"]))
+    with pytest.raises(DataError, match=r"f\.jsonl:3: prompt 'p' has no picture"):
+        term.check([asked("a")])
+    with pytest.raises(DataError, match=r"none\.png"):
+        term.values([asked("a", images=["none.png"])])
+    with pytest.raises(CheckpointError, match="cannot be loaded as CLIP"):
+        build_term(ClipSpec(path=str(tmp_path)))
+    with pytest.raises(CheckpointError, match="a model of type llava, expected clip or siglip"):
+        build_term(ClipSpec(path=str(tiny["llava"])))

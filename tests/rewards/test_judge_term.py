@@ -1,0 +1,152 @@
+"""A judge as a reward: scores, yes and no, probabilities; what it does not say is a failure."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from answers import asked
+from fake_judge import FakeJudge, body
+
+from sightline.errors import DataError, RecipeError
+from sightline.recipes.terms import JudgeSpec
+from sightline.rewards.build import build_reward, build_term
+from sightline.rewards.judge import read_score, read_yes_no
+from sightline.rewards.terms import Failure
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("Score: 7", 7), ("**Score:** 7.5/10", 7.5), ("It is wrong in 2 places.\nScore: 3", 3), ("8 out of 10", 8),
+        ("Score: 4. No, the rating is 5", 5), ("9", 9), ("Score: 10/10", 10), ("3 or 4", None), ("", None),
+        ("good", None),
+        ("Score: 11", None), ("Score: -1", None),
+    ],
+)  # fmt: skip
+def test_the_score_of_a_reply(reply, score):
+    assert read_score(reply, 0, 10) == score
+
+
+def test_yes_and_no_of_a_reply():
+    replies = ("Yes", "**No**, it is not", "yes, no doubt", "It is wrong: no.", "perhaps", "yes or no")
+    assert [read_yes_no(reply) for reply in replies[:4]] == [1, 0, 1, 0]
+    assert read_yes_no("perhaps") is None and read_yes_no("It is yes and no") is None
+
+
+def replayed(folder, replies, **options):
+    path = folder / "replies.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in replies))
+    return build_term(JudgeSpec(judge=f"replay:{path}", **options))
+
+
+def test_scores_are_scaled_to_one_and_an_unread_reply_is_asked_for_again(tmp_path):
+    replies = [
+        {"id": "p/0", "text": "Score: 4"},
+        {"id": "p/1", "text": "hm"},
+        {"id": "p/1", "text": "Score: 1", "attempt": 1},
+        {"id": "p/2", "text": "good"},
+        {"id": "p/2", "text": "very good", "attempt": 1},
+    ]
+    found = replayed(tmp_path, replies, lowest=1, highest=5).values([asked("a", "b", "c", "d")])[0]
+    assert found[:2] == [0.75, 0.0]
+    assert isinstance(found[2], Failure) and "no verdict in 'very good'" in found[2].reason
+    assert isinstance(found[3], Failure) and "no reply is stored" in found[3].reason
+
+
+def test_samples_are_averaged_into_a_probability_and_one_that_fails_fails_all(tmp_path):
+    said = ["yes", "no", "yes", "yes"]
+    replies = [{"id": "p/0", "text": text, "attempt": 2 * n} for n, text in enumerate(said)]
+    replies += [{"id": "p/1", "text": "yes", "attempt": 2 * n} for n in range(3)]
+    term = replayed(tmp_path, replies, asks="yes_no", samples=4, temperature=1.0)
+    first, second = term.values([asked("a", "b")])[0]
+    assert first == 0.75 and isinstance(second, Failure)
+
+
+def judged(server, **options):
+    given = {"url": server.url, "model": "m", "tries": 1}
+    return JudgeSpec(judge="openai", options=given, **options)
+
+
+def test_the_judge_is_shown_question_answer_facts_and_pictures(pictures):
+    with FakeJudge(lambda *_: (200, {}, body("Score: 10"), 0)) as server:
+        term = build_term(judged(server, facts=("captions",)))
+        assert term.values([asked("A dog.", images=[pictures[0]], captions=["It barks."], secret="no")]) == [[1.0]]
+    *_, last = server.requests[0]["messages"]
+    text = last["content"][-1]["text"]
+    assert last["content"][0]["type"] == "image_url"
+    assert all(part in text for part in ("What is it?", "A dog.", 'captions: ["It barks."]', "from 0", "to 10"))
+    assert "secret" not in text and "{{" not in text
+
+
+def test_a_conversation_is_told_whole():
+    group = asked("A dog.")
+    messages = (
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        *group.prompts[0].messages,
+    )
+    group = replace(group, prompts=(replace(group.prompts[0], messages=messages),))
+    with FakeJudge(lambda *_: (200, {}, body("no"), 0)) as server:
+        assert build_term(judged(server, asks="yes_no")).values([group]) == [[0.0]]
+    assert "user: Hi\nassistant: Hello\nuser: What is it?" in server.requests[0]["messages"][-1]["content"]
+
+
+def likely(*pairs):
+    """A reply of one token, with the likeliest ones and their probabilities."""
+    reply = body("Yes", finish="length")
+    told = [{"token": token, "logprob": math.log(p)} for token, p in pairs]
+    reply["choices"][0]["logprobs"] = {"content": [{"token": "Yes", "top_logprobs": told}]}
+    return reply
+
+
+def test_the_probability_of_yes_against_no_as_the_first_token(tmp_path):
+    """(0.5 + 0.1) / (0.5 + 0.1 + 0.2): every way to spell the words counts."""
+    reply = likely(("Yes", 0.5), (" yes", 0.1), ("No", 0.2), ("Maybe", 0.1))
+    with FakeJudge(lambda *_: (200, {}, reply, 0)) as server:
+        spec = judged(server, asks="yes_no", logprobs=True, cache=str(tmp_path))
+        assert build_term(spec).values([asked("a")]) == [[pytest.approx(0.75)]]
+        assert build_term(spec).values([asked("a")]) == [[pytest.approx(0.75)]]
+    (request,) = server.requests  # the second answer came from the cache
+    assert (request["logprobs"], request["top_logprobs"], request["max_tokens"]) == (True, 20, 1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [(body("Yes"), "tells no log-probabilities"), (likely(("Maybe", 0.9)), "neither yes nor no"), (b"?", "1 tries")],
+)
+def test_probabilities_that_are_not_told_are_failures(reply, words):
+    with FakeJudge(lambda *_: (200, {}, reply, 0)) as server:
+        ((failed,),) = build_term(judged(server, asks="yes_no", logprobs=True)).values([asked("a")])
+    assert isinstance(failed, Failure) and words in failed.reason
+
+
+def test_a_judge_that_is_away_fails_answers_and_does_not_end_the_run():
+    with FakeJudge(lambda *_: (503, {}, b"busy", 0)) as server:
+        reward = build_reward({"judge": judged(server)})
+        groups = reward.rewards([asked("a", id=str(n)) for n in range(20)])
+    assert all(group.responses[0].reward is None for group in groups)
+    assert all("judge: " in group.responses[0].reward_error for group in groups)
+
+
+def test_a_judge_that_refuses_its_key_ends_the_run():
+    with FakeJudge(lambda *_: (401, {}, b"no", 0)) as server, pytest.raises(DataError, match="Correct the key"):
+        build_reward({"judge": judged(server)}).rewards([asked("a")])
+
+
+def test_what_cannot_be_asked_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="log-probabilities, which endpoints alone tell"):
+        build_term(JudgeSpec(judge="local:model", asks="yes_no", logprobs=True))
+    with pytest.raises(DataError, match="there is no judge 'oracle'"):
+        build_term(JudgeSpec(judge="oracle"))
+    template = tmp_path / "rubric.txt"
+    template.write_text("{{question}} {{answer}} Score?")
+    (tmp_path / "r.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"does not name \{\{facts\}\}"):
+        build_term(JudgeSpec(judge=f"replay:{tmp_path}/r.jsonl", template=str(template), facts=("captions",)))
+    template.write_text("{{question}} Score?")
+    with pytest.raises(DataError, match="would not see what it judges"):
+        build_term(JudgeSpec(judge=f"replay:{tmp_path}/r.jsonl", template=str(template)))
+    term = replayed(tmp_path, [], facts=("captions",))
+    with pytest.raises(DataError, match=r"f\.jsonl:3: prompt 'p' has no fact 'captions'"):
+        term.check([asked("a")])
