@@ -212,7 +212,11 @@ def test_links_and_names_that_come_twice_in_a_tar(folder: Path) -> None:
         for name, data in (("a.json", PAIR), ("a.png", (folder / "a.png").read_bytes())):
             (member := tarfile.TarInfo(name)).size = len(data)
             tar.addfile(member, io.BytesIO(data))
-        for key, kind, target in (("b", tarfile.LNKTYPE, "a"), ("c", tarfile.SYMTYPE, "a"), ("d", tarfile.SYMTYPE, "z")):
+        for key, kind, target in (
+            ("b", tarfile.LNKTYPE, "a"),
+            ("c", tarfile.SYMTYPE, "a"),
+            ("d", tarfile.SYMTYPE, "z"),
+        ):
             for ending in ("json", "png"):
                 member = tarfile.TarInfo(f"{key}.{ending}")
                 member.type, member.linkname = kind, f"{target}.{ending}"
