@@ -88,17 +88,17 @@ def _check_end(tar: tarfile.TarFile, path: str) -> None:
         rest = tar.fileobj.read(_CHUNK)
 
 
-def _row(key: str, found: dict[str, bytes | None], twice: str) -> Any:
+def _row(key: str, stored: dict[str, bytes | None], twice: str) -> Any:
     """One row of the files of a key, by their endings."""
     if twice:
         return Unreadable(found=f"'{key}.{twice}' stands in the tar twice", remedy="Keep one of the two")
-    if lost := [ending for ending, data in found.items() if data is None]:
+    if lost := [ending for ending, data in stored.items() if data is None]:
         return Unreadable(found=f"'{key}.{lost[0]}' is a link to no file of the tar", remedy="Store the file itself")
-    if moving := [ending for ending in found if ending.rpartition(".")[2] in _MOVING]:
+    if moving := [ending for ending in stored if ending.rpartition(".")[2] in _MOVING]:
         return Unreadable(
             found=f"'{key}.{moving[0]}' is a video or a sound, which are not read yet", remedy="Leave the row out"
         )
-    files = {ending: data for ending, data in found.items() if data is not None}
+    files = {ending: data for ending, data in stored.items() if data is not None}
     try:
         row: dict[str, Any] = parse_json(files["json"], "KEY.json holds one object") if "json" in files else {}
         texts = {ending: data.decode() for ending, data in files.items() if ending in _TEXTS}
