@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sightline.recipes.critic import critic_conflicts
+from sightline.recipes.preferences import UNCOMPARED, SelectionSpec
 from sightline.recipes.schema import DataSpec, OnlineSpec, PartsSpec, ReadsSpec, Recipe
 from sightline.recipes.source import KeyPath
 from sightline.recipes.terms import AnyTerm, OverlongSpec
@@ -13,6 +14,7 @@ Conflict = tuple[KeyPath, str]
 """The place, and the message."""
 
 _READS = ReadsSpec()
+_SELECTION = SelectionSpec()
 
 
 def unread_options(recipe: Recipe) -> list[Conflict]:
@@ -47,6 +49,7 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     if online.relation == "none" and online.min_gap:
         text = f"found {online.min_gap:g}, but relation: none makes no comparisons. Remove min_gap."
         yield ("online", "min_gap"), text
+    yield from _of_relation(online)
     if online.relation != "none" and online.sampling.n == 1:
         text = f"found 1 answer per prompt, but relation: {online.relation} compares answers. Sample 2 or more."
         yield ("online", "sampling", "n"), text
@@ -70,6 +73,40 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     for name in ("relation", "train_on"):
         if vars(online.prompts)[name] != DataSpec.__dataclass_fields__[name].default:
             yield ("online", "prompts", name), f"answers of prompts are not read, so {name} says nothing. Remove it."
+
+
+def _of_relation(online: OnlineSpec) -> Iterator[Conflict]:
+    if online.relation == "ovip" and online.min_gap:
+        text = f"found {online.min_gap:g}, but relation: ovip has gaps of its own, under selection. Remove min_gap."
+        yield ("online", "min_gap"), text
+    if online.selection is not None:
+        yield from _of_selection(online, online.selection)
+    if online.buffer is None:
+        return
+    here: KeyPath = ("online", "buffer")
+    if online.relation == "none":
+        text = "relation: none trains answers by their rewards, which old ones are no samples for. Remove buffer."
+        yield here, text
+    for name, default in (("max_staleness", 0), ("replay", None)):
+        if vars(online)[name] != default:
+            text = f"a buffer samples as many prompts as it lacks, so {name} has no meaning. Remove one of the two."
+            yield here, text
+    if online.buffer.unit == "pair" and online.relation in UNCOMPARED:
+        yield (*here, "unit"), f"found pair, but relation: {online.relation} makes none. Remove unit."
+    if online.buffer.uses > 1 and online.buffer.fresh == 1:
+        text = "found 1: everything is newly sampled, and nothing is used again. Lower it, or set uses: 1."
+        yield (*here, "fresh"), text
+
+
+def _of_selection(online: OnlineSpec, selection: SelectionSpec) -> Iterator[Conflict]:
+    here: KeyPath = ("online", "selection")
+    if online.relation != "ovip":
+        yield here, f"selection is read by relation: ovip, found {online.relation}. Set that, or remove selection."
+    readers = {"relaxed_gap": "relaxed", "reference": "reference"}
+    for name, fallback in readers.items():
+        if vars(selection)[name] != vars(_SELECTION)[name] and selection.fallback != fallback:
+            text = f"{name} is read with fallback: {fallback}, found {selection.fallback}. Set that, or remove {name}."
+            yield (*here, name), text
 
 
 def _of_terms(terms: Mapping[str, AnyTerm], limit: int) -> Iterator[Conflict]:

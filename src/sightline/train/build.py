@@ -38,6 +38,7 @@ from sightline.models.score_head import LOADED_WITH, ScoreSettings
 from sightline.negatives.relate import VisualRelation, visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
+from sightline.relations.selection import OVIP, check_references
 from sightline.rewards.build import build_reward, check_prompts
 from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
@@ -241,6 +242,8 @@ def build_source(
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
+    if online.relation == "ovip":
+        check_references(groups, online.selection or OVIP)
     reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens)
     check_prompts(reward, groups)
     engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
