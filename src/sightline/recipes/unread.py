@@ -59,7 +59,7 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     if not isinstance(online.reward, str):
         yield from _of_terms(online.reward, online.sampling.max_new_tokens)
         if online.overlong_buffer and "overlong" in online.reward:
-            text = "overlong_buffer is kept under the name overlong, as this term is. Remove one of the two."
+            text = "overlong_buffer is kept under the name overlong, as this term is. Remove one of them."
             yield ("online", "reward", "overlong"), text
     for name in ("truncated", "dynamic_sampling", "greedy"):
         if online.relation != "none" and vars(online)[name] not in ("train", 0, False):
@@ -89,8 +89,10 @@ def _of_relation(online: OnlineSpec) -> Iterator[Conflict]:
         yield here, text
     for name, default in (("max_staleness", 0), ("replay", None)):
         if vars(online)[name] != default:
-            text = f"a buffer samples as many prompts as it lacks, so {name} has no meaning. Remove one of the two."
-            yield here, text
+            text = (
+                f"online.buffer samples as many prompts as it lacks, so {name} has no meaning. Remove one of them."
+            )
+            yield ("online", name), text
     if online.buffer.unit == "pair" and online.relation in UNCOMPARED:
         yield (*here, "unit"), f"found pair, but relation: {online.relation} makes none. Remove unit."
     if online.buffer.uses > 1 and online.buffer.fresh == 1:

@@ -60,8 +60,11 @@ class Looking:
             usable: gives None for a group whose picture turns out to be damaged.
         """
         if self.probe is None:
-            # a prompt that was sampled for in several rounds counts once
-            pairs = {pair.id: pair for group in self.candidates if (pair := first_pair(group))}
+            # a prompt that was sampled for more than once counts once, as at first: a run that goes on reads the same
+            pairs: dict[str, Group] = {}
+            for group in self.candidates:
+                if pair := first_pair(group):
+                    pairs.setdefault(pair.id, pair)
             chosen = spread(list(pairs.values()), self.spec.groups)
             chosen = [pair for pair in chosen if usable(pair) is not None]
             read = Reader(self.reads)
