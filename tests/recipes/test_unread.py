@@ -62,6 +62,12 @@ def load(tmp_path, text, *overrides):
         (ONLINE, ["online.buffer={}", "online.max_staleness=1"], "max_staleness has no meaning"),
         (ONLINE, ["online.buffer={}", "online.replay=samples.jsonl"], "replay has no meaning"),
         (ONLINE, ["online.relation=best", "online.buffer.unit=pair"], "relation: best makes none"),
+        (ONLINE, ["online.reward={iris: {reference: m}}"], "the same in the first round, and every score is 0"),
+        (
+            ONLINE,
+            ["train.distribution=fsdp", "online.reward={iris: {reference: base}}"],
+            "fsdp spreads the policy. Set path, or choose ddp",
+        ),
         (ONLINE, ["online.buffer={uses: 2, fresh: 1}"], "nothing is used again"),
         (ONLINE, ["online.relation=best", "online.visual={relation: mdpo}"], "relation is best. Choose another"),
         (ONLINE, ["online.prompts.train_on=last"], "answers of prompts are not read"),

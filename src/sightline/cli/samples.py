@@ -15,7 +15,7 @@ from sightline.cli.stage import Stage
 from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.recipes.load import check_spec, terms_of
 from sightline.recipes.schema import DataSpec, SamplingSpec
-from sightline.recipes.terms import AnyTerm, ModelTermSpec
+from sightline.recipes.terms import AnyTerm, IrisSpec, ModelTermSpec
 from sightline.types import Group
 
 if TYPE_CHECKING:
@@ -194,6 +194,10 @@ def _sum_of(terms: Mapping[str, AnyTerm]) -> tuple[Reward, dict[str, Any]]:
         from sightline.rewards.model import fingerprint
 
         settings["weights"] = {name: fingerprint(path) for name, path in models.items()}
+    if own := [(name, term) for name, term in terms.items() if isinstance(term, IrisSpec)]:
+        from sightline.rewards.iris import fingerprints
+
+        settings["policies"] = {name: fingerprints(term) for name, term in own}
     return build_reward(terms), settings
 
 

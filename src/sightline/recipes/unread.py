@@ -8,7 +8,7 @@ from sightline.recipes.critic import critic_conflicts
 from sightline.recipes.preferences import UNCOMPARED, SelectionSpec
 from sightline.recipes.schema import DataSpec, OnlineSpec, PartsSpec, ReadsSpec, Recipe
 from sightline.recipes.source import KeyPath
-from sightline.recipes.terms import AnyTerm, OverlongSpec
+from sightline.recipes.terms import AnyTerm, IrisSpec, OverlongSpec
 
 Conflict = tuple[KeyPath, str]
 """The place, and the message."""
@@ -28,6 +28,7 @@ def unread_options(recipe: Recipe) -> list[Conflict]:
         found.append((("data", "segments"), text))
     if recipe.online is not None:
         found += _of_online(recipe.online)
+        found += _of_own_account(recipe, recipe.online)
     if recipe.critic is not None:
         adapter = recipe.model.adapter is not None or "lora" in vars(recipe.model.parts or PartsSpec()).values()
         found += [(("critic", key), text) for key, text in critic_conflicts(recipe.critic, adapter=adapter)]
@@ -75,6 +76,24 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
             yield ("online", "prompts", name), f"answers of prompts are not read, so {name} says nothing. Remove it."
 
 
+def _of_own_account(recipe: Recipe, online: OnlineSpec) -> Iterator[Conflict]:
+    """Terms that ask the policy in training."""
+    terms = {} if isinstance(online.reward, str) else online.reward
+    for name, term in terms.items():
+        if not isinstance(term, IrisSpec) or term.path is not None:
+            continue
+        here: KeyPath = ("online", "reward", name)
+        if recipe.train.distribution == "fsdp":
+            yield here, "each process scores at its own pace, and fsdp spreads the policy. Set path, or choose ddp."
+        alone = not any(other.weight for other in terms.values() if other is not term)
+        if alone and recipe.model.adapter is None and term.reference == recipe.model.path:
+            text = (
+                f"found {term.reference}, which training starts from: policy and reference are the same in the first "
+                "round, and every score is 0. Name what model.path was trained from."
+            )
+            yield (*here, "reference"), text
+
+
 def _of_relation(online: OnlineSpec) -> Iterator[Conflict]:
     if online.relation == "ovip" and online.min_gap:
         text = f"found {online.min_gap:g}, but relation: ovip has gaps of its own, under selection. Remove min_gap."
@@ -89,9 +108,7 @@ def _of_relation(online: OnlineSpec) -> Iterator[Conflict]:
         yield here, text
     for name, default in (("max_staleness", 0), ("replay", None)):
         if vars(online)[name] != default:
-            text = (
-                f"online.buffer samples as many prompts as it lacks, so {name} has no meaning. Remove one of them."
-            )
+            text = f"online.buffer samples as many prompts as it lacks, so {name} has no meaning. Remove one of them."
             yield ("online", name), text
     if online.buffer.unit == "pair" and online.relation in UNCOMPARED:
         yield (*here, "unit"), f"found pair, but relation: {online.relation} makes none. Remove unit."

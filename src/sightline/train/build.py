@@ -40,6 +40,7 @@ from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
 from sightline.relations.selection import OVIP, check_references
 from sightline.rewards.build import build_reward, check_prompts
+from sightline.rewards.iris import iris_in_training
 from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
     AdapterReference,
@@ -244,7 +245,8 @@ def build_source(
         visual.check(groups)
     if online.relation == "ovip":
         check_references(groups, online.selection or OVIP)
-    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens)
+    own = partial(iris_in_training, policy=policy)
+    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
     check_prompts(reward, groups)
     engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
     return OnlineSource(
