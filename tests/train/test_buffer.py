@@ -12,7 +12,7 @@ from test_online import Ranks, means, source
 
 from sightline.data.sampler import Sampler
 from sightline.data.schema import read_groups
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.recipes.preferences import BufferSpec, SelectionSpec
 from sightline.recipes.schema import SamplingSpec
 from sightline.train.buffer import Buffer
@@ -246,3 +246,17 @@ def test_raft_trains_the_best_answer_of_each_group_by_sft(tiny, tmp_path):
     assert figures(made)[0]["loss"] == pytest.approx(-sum(logprobs) / len(logprobs), abs=1e-5)
     others = [value for group in step for r in group.responses for value in r.rollout_logprobs]
     assert abs(sum(others) / len(others) - sum(logprobs) / len(logprobs)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("online", "error", "message"),
+    [
+        ({"relation": "best"}, RecipeError, "relation: best makes no comparisons, and dpo learns from nothing else"),
+        ({"relation": "ovip"}, DataError, r"5-1\.jsonl:1: prompt 'row-0' has no fact 'answer'"),
+    ],
+)
+def test_what_could_not_be_trained_is_refused_before_an_answer_is_sampled(tiny, tmp_path, online, error, message):
+    made = train_runs.online(tiny["llava"], tmp_path, "train_runs:CountsE", max_steps=1)
+    with pytest.raises(error, match=message):
+        train(replace(made, online=replace(made.online, **online)), quiet=True)
+    assert not (Path(made.output_dir) / "samples.jsonl").exists()
