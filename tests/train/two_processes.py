@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from sightline.errors import DivergenceError, RecipeError
 from sightline.recipes.evaluation import BenchSpec, EvaluationSpec
 from sightline.recipes.load import load_recipe
+from sightline.recipes.preferences import BufferSpec
 from sightline.recipes.schema import DatasetSpec, ModelSpec, PartsSpec, Recipe
 from sightline.train.loop import train, train_step
 from sightline.train.report import evaluate
@@ -90,6 +91,7 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         "aot": train_runs.recipe(model, folder / "aot", responses=2, micro_batch_tokens=90, algorithm={"name": "aot"}),
         "online": train_runs.online(model, folder / "online", "train_runs:CountsE"),
         "policy gradient": policy_gradient(model, folder / "gradient"),
+        "buffer": buffered(model, folder / "buffer"),
     }
     labelled = replace(made["kto"].data.train[0], relation="mismatched")
     made["kto"] = replace(made["kto"], data=DatasetSpec(train=(labelled,)))
@@ -125,6 +127,16 @@ def policy_gradient(model: Path, folder: Path) -> Recipe:
     )
     assert made.online is not None
     return replace(made, online=replace(made.online, relation="none", inner_epochs=2))
+
+
+def buffered(model: Path, folder: Path) -> Recipe:
+    """Pairs that wait, some of them trained in two rounds."""
+    made = train_runs.online(
+        model, folder, "train_runs:CountsE", micro_batch_tokens=90, learning_rate=1e-4, batch_size=3, max_steps=5
+    )
+    assert made.online is not None
+    buffer = BufferSpec(unit="pair", uses=2, fresh=0.5, max_staleness=2)
+    return replace(made, online=replace(made.online, relation="ranked", steps_per_round=1, buffer=buffer))
 
 
 def adapter(model: Path, folder: Path) -> Path:
