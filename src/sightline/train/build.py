@@ -52,6 +52,7 @@ from sightline.train.columns import (
 from sightline.train.engine import build_engine
 from sightline.train.lockstep import Lockstep
 from sightline.train.online import OnlineSource
+from sightline.train.pictures import pictures_of_rounds
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
 from sightline.train.source import OfflineSource, Rendering, Source
@@ -241,6 +242,7 @@ def build_source(
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
+    masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
     reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens)
     check_prompts(reward, groups)
     engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
@@ -255,6 +257,8 @@ def build_source(
         ranks=runtime,
         samples=run.samples,
         visual=visual,
+        masked=masked,
+        distortion=distortion,
         whole=partial(runtime.whole, policy),
         replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )

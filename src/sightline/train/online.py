@@ -14,7 +14,10 @@ import numpy as np
 from sightline.data.sampler import Sampler, share
 from sightline.data.schema import append_groups, group_from_json, group_to_json
 from sightline.errors import DataError, ServiceError
+from sightline.negatives.distorted import Distortion
+from sightline.negatives.prompts import Negatives
 from sightline.recipes.schema import OnlineSpec
+from sightline.relations.masked import with_masked, without_masked
 from sightline.relations.scores import RELATIONS, only_compared
 from sightline.rewards.base import Reward, score_groups
 from sightline.rewards.length import soft_overlong
@@ -39,6 +42,18 @@ class Ranks(Protocol):
     size: int
 
     def gather_objects(self, value: Any) -> list[Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """Puts the answers of a group under a masked picture too."""
+
+    pictures: Negatives
+    stays: bool
+    """Whether the second reading is wanted in every step, or before the round's first alone."""
+
+    def __call__(self, group: Group) -> Group:
+        return with_masked(group, self.pictures.prompt(group.prompts[0]))
 
 
 def _is_the_policy(version: int) -> None:
@@ -69,6 +84,10 @@ class OnlineSource:
     """This rank, and the way to the others."""
     samples: Path
     """Group file that the main process appends to."""
+    masked: Masked | None = None
+    """Puts every answer under a masked picture too; None: nobody asks for it."""
+    distortion: Distortion | None = None
+    """Distorts the pictures that some answers are sampled under; None: none."""
     visual: Callable[[Group], Group] | None = None
     """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
     whole: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -116,6 +135,8 @@ class OnlineSource:
     def keep(self, columns: RoundColumns) -> None:
         found = {key: value for part in self.ranks.gather_objects(columns) for key, value in part.items()}
         self._buffer = [_with_columns(group, found) for group in self._buffer]
+        if self.masked is not None and not self.masked.stays:
+            self._buffer = [without_masked(group) for group in self._buffer]
 
     def take(self, step: int) -> Taken:
         """
@@ -224,12 +245,24 @@ class OnlineSource:
             return []
         # the engine adds the id of the prompt: answers do not depend on the rank that samples them
         seed = int(np.random.default_rng([self.sampler.seed, number, attempt]).integers(2**31))
-        groups = self.engine.generate(prompts, self.spec.sampling, seed=seed)
+        groups = self._sampled(prompts, number, seed)
         if self.spec.greedy:
             alone = replace(self.spec.sampling, n=1, temperature=0.0)
             beside = self.engine.generate(prompts, alone, seed=seed)
             groups = [_with_greedy(group, one) for group, one in zip(groups, beside, strict=True)]
         return [_of_version(group, version) for group in groups]
+
+    def _sampled(self, prompts: Sequence[Group], number: int, seed: int) -> list[Group]:
+        """All answers to be compared with each other, those under a distorted picture last."""
+        sampling, distortion = self.spec.sampling, self.distortion
+        if distortion is None or not distortion.step(number):
+            return self.engine.generate(prompts, sampling, seed=seed)
+        few = distortion.spec.answers
+        groups = self.engine.generate(prompts, replace(sampling, n=sampling.n - few), seed=seed)
+        with distortion.pictures(prompts, number) as asked:
+            beside = self.engine.generate(asked, replace(sampling, n=few), seed=seed)
+        step = distortion.step(number)
+        return [_with_distorted(group, one, step) for group, one in zip(groups, beside, strict=True)]
 
     def _score(self, groups: Sequence[Group | None]) -> list[Group | None]:
         """None where there is no answer, or its reward failed. What a replay has rewards of is not scored again."""
@@ -285,7 +318,8 @@ class OnlineSource:
         learns = any(one.trained is None or any(one.trained) for one in kept)
         if not learns or (self.spec.dynamic_sampling and all_equal(scored)):
             return None
-        return replace(scored, responses=tuple(kept))
+        trained = replace(scored, responses=tuple(kept))
+        return trained if self.masked is None else self.masked(trained)
 
 
 def _without_errors(group: Group) -> Group:
@@ -298,6 +332,12 @@ def _of_version(group: Group, version: int) -> Group:
 
 def _with_greedy(group: Group, beside: Group) -> Group:
     return replace(group, responses=(*group.responses, *(replace(one, greedy=True) for one in beside.responses)))
+
+
+def _with_distorted(group: Group, beside: Group, step: int) -> Group:
+    """What the sampler said of probabilities under the distorted picture does not hold under the prompt's own."""
+    more = (replace(response, rollout_logprobs=None, distorted=step) for response in beside.responses)
+    return replace(group, responses=(*group.responses, *more))
 
 
 def _masked(response: Response) -> Response:
