@@ -125,7 +125,7 @@ class ImageInputs:
     key: str
     """Identity: equal keys are the same pixels."""
     tensors: Mapping[str, Tensor]
-    """Processor outputs of this one picture (``pixel_values`` [1,3,H,W] or [patches,dim], ``image_sizes`` [1,2], ...)."""
+    """Processor outputs of this one picture (``pixel_values`` [1,3,H,W] or [patches,dim], ``image_sizes`` [1,2])."""
     num_tokens: int
     """Placeholder tokens it takes in the sequence, equal to its rows of vision features."""
     expansion: tuple[int, ...] = ()
@@ -187,7 +187,7 @@ class Batch:
     segment: Tensor
     """[T] long, ascending: the segment each token belongs to."""
     parent: Tensor
-    """[S] long, on the host: parent segment, -1 for a root. A token sees its own causally and its ancestors entirely."""
+    """[S] long, on the host: parent segment, -1 for a root. A token sees its own causally and its ancestors whole."""
     length: Tensor
     """[S] long, always on the host: tokens of each segment."""
     vision: Mapping[str, Tensor]
@@ -248,7 +248,7 @@ class Batch:
     features: Tensor | None = None
     """[sum(image_tokens), D]: vision features, kept only when everything that makes them is frozen."""
     block: Tensor | None = None
-    """[T] long: tokens of equal value >= 0, all of one segment, see each other (a picture of Gemma 3); None: none do."""
+    """[T] long: tokens of equal value >= 0, all of one segment, see each other (pictures of Gemma 3); None: none."""
     whole: bool = False
     """Whether tokens of a block see all of it under a sliding window too (PaliGemma), or no farther back (Gemma 3)."""
     blocked: tuple[int, ...] = ()

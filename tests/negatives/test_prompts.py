@@ -31,7 +31,7 @@ def negatives(folder, kind, **options):
     return Negatives(spec=NegativeSpec(kind=kind, **options), folder=folder / "negatives", seed=seed)
 
 
-@pytest.mark.parametrize("kind", ["crop", "noise"])
+@pytest.mark.parametrize("kind", ["crop", "noise", "patches"])
 def test_made_pictures_depend_on_seed_row_and_source_and_are_made_once(pictures, tmp_path, kind):
     a, b = pictures[:2]
     made = negatives(tmp_path, kind).prompt(prompt(a))

@@ -17,8 +17,8 @@ class Papo:
     """The implicit perception loss, and the double entropy loss that keeps it from being gamed (equation 2).
 
     ``-γ KL(π(·|I) ‖ π(·|masked I)) + η₁ H[π(·|I)] + η₂ H[π(·|masked I)]`` at each token, averaged as the policy
-    gradient is. The divergence is estimated by k3, an entropy by the negative log-probability of the token. The gradient
-    flows through both pictures.
+    gradient is. The divergence is estimated by k3, an entropy by the negative log-probability of the token. The
+    gradient flows through both pictures.
     """
 
     kind: Literal["papo"] = "papo"

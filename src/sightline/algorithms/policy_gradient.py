@@ -150,11 +150,13 @@ class PolicyGradient(Algorithm):
         if isinstance(self.perception, Vppo):
             own = self.perception.shaped(own, counted, world)
         return [
-            batch.with_columns(**{
-                name: one.spread(vars(made)[name], batch.target.shape[0])
-                for name in ("advantages", "dependence")
-                if vars(made)[name] is not None
-            })
+            batch.with_columns(
+                **{
+                    name: one.spread(vars(made)[name], batch.target.shape[0])
+                    for name in ("advantages", "dependence")
+                    if vars(made)[name] is not None
+                }
+            )
             for batch, one, made in zip(batches, apart, own, strict=True)
         ]
 

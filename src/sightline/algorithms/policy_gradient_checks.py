@@ -131,13 +131,13 @@ def _of_perception(chosen: Any) -> Iterator[str]:
     kind = None if chosen.perception is None else chosen.perception.kind
     if kind == "vppo" and chosen.perception.share < 1 and chosen.ratio not in ("token", "sequence_token"):
         yield (
-            f"algorithm.perception filters tokens, and algorithm.ratio is {chosen.ratio}, one ratio for all tokens of an "
-            "answer. Set ratio: token or sequence_token, or perception.share: 1."
+            f"algorithm.perception filters tokens, and algorithm.ratio is {chosen.ratio}, one ratio for all tokens of "
+            "an answer. Set ratio: token or sequence_token, or perception.share: 1."
         )
     if kind == "visual_entropy" and chosen.baseline == "greedy":
         yield (
-            "algorithm.perception adds to the reward of sampled answers, and algorithm.baseline: greedy measures them by "
-            "an answer without that part. Set another baseline."
+            "algorithm.perception adds to the reward of sampled answers, and algorithm.baseline: greedy measures them "
+            "by an answer without that part. Set another baseline."
         )
     if kind == "visual_entropy" and "visual_entropy" in chosen.part_weights:
         yield "algorithm.part_weights names visual_entropy, whose weight is algorithm.perception.weight. Set that."

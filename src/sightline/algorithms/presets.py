@@ -191,14 +191,17 @@ PRESETS: Mapping[str, Preset] = {
     "vppo": Preset(
         title="VPPO",
         source="Huang et al. 2025, arXiv 2510.09285",
-        formula=rf"-\text{{clip}}(r_t)\,\alpha_i m_{{i,t}} A_i - 0.06\log\pi(y_t), mean over tokens",
+        formula=r"-\text{clip}(r_t)\,\alpha_i m_{i,t} A_i - 0.06\log\pi(y_t), mean over tokens",
         fields={"normaliser": "token", "epsilon_high": 0.28, "perception": {"kind": "vppo"}},
-        remark="DAPO's choices; with `online.masked`; α and m: below",
+        remark="DAPO's choices; with `online.masked`; α and m in [looking.md](looking.md)",
     ),
     "ves_rft": Preset(
         title="VES-RFT",
         source="CVPR 2026",
-        formula=rf"R_i + 0.1\,(H_\text{{masked}} - H) \text{{ in the place of }} R_i;\ -\frac1{{n_i}}\sum_t {_CLIP}, mean over answers",
+        formula=(
+            rf"R_i + 0.1\,(H_\text{{masked}} - H) \text{{ in the place of }} R_i;\ -\frac1{{n_i}}\sum_t {_CLIP}"
+            ", mean over answers"
+        ),
         fields={"perception": {"kind": "visual_entropy"}},
         remark="GRPO's advantage; with `online.masked: {kind: none}`",
     ),

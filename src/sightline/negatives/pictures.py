@@ -1,4 +1,4 @@
-"""Pictures made from a picture: a piece of it, the picture under noise or with black squares, a white one of its size."""
+"""Pictures made from a picture: a piece of it, it under noise or with black squares, a white one of its size."""
 
 from __future__ import annotations
 

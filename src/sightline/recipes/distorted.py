@@ -8,9 +8,9 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class DistortedSpec:
-    """NoisyRollout (arXiv 2504.13055): some of the answers to a prompt are sampled under its picture with Gaussian noise
-    on it, and scored, compared and trained with the others under the picture as it is. The noise falls over the run:
-    its step is ``step (1 - 1 / (1 + exp(-slope (τ - midpoint))))``, rounded, τ the share of rounds that are done."""
+    """NoisyRollout (arXiv 2504.13055): some of the answers to a prompt are sampled under its picture with Gaussian
+    noise on it, and scored, compared and trained with the others under the picture as it is. The noise falls over the
+    run: its step is ``step (1 - 1 / (1 + exp(-slope (τ - midpoint))))``, rounded, τ the share of rounds done."""
 
     answers: int = Field(ge=1, le=2**31 - 1)
     """Of the ``sampling.n`` answers to a prompt, below n; the paper takes half."""

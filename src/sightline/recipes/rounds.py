@@ -34,8 +34,8 @@ def check_rounds(recipe: Recipe, algorithm: Algorithm) -> None:
     if not algorithm.rounds:
         if online is not None and online.distorted is not None:
             raise RecipeError(
-                f"{recipe.name}: found online.distorted, which distorts the pictures of a policy gradient's samples, and "
-                f"{name} is none. Remove it."
+                f"{recipe.name}: found online.distorted, which distorts the pictures of a policy gradient's samples, "
+                f"and {name} is none. Remove it."
             )
         return
     if online is None or (recipe.data is not None and (recipe.data.train or recipe.data.eval)):
@@ -91,6 +91,7 @@ def _of_distorted(online: OnlineSpec, algorithm: Algorithm) -> Iterator[str]:
         yield "found online.distorted and online.replay, whose answers are not sampled anew. Remove distorted."
     if "rollout_logprobs" in algorithm.needs:
         yield (
-            "found online.distorted and algorithm.mismatch: the sampler's probabilities are under the distorted picture, "
-            "and mismatch corrects for another program, not for another picture. Set mismatch: null and max_staleness: 0."
+            "found online.distorted and algorithm.mismatch: the sampler's probabilities are under the distorted "
+            "picture, and mismatch corrects for another program, not for another picture. Set mismatch: null and "
+            "max_staleness: 0."
         )

@@ -107,8 +107,8 @@ class NegativeSpec:
 
     kind: Literal["crop", "noise", "patches", "blank", "none", "other", "column"] = "crop"
     """``crop``: a random piece, enlarged to the size of the whole; ``noise``: the picture under Gaussian noise;
-    ``patches``: some of its squares black; ``blank``: white, or black where the picture is white; ``none``: the question
-    without its picture; ``other``: a picture of another row; ``column``: the second picture that the row brings."""
+    ``patches``: some of its squares black; ``blank``: white, or black where the picture is white; ``none``: the
+    question without its picture; ``other``: a picture of another row; ``column``: the second picture of the row."""
     area: tuple[float, float] = (0.01, 0.2)
     """Of ``crop``: least and most share of the picture's area, in (0, 1], least below 1."""
     step: int = Field(default=500, ge=0, le=999)

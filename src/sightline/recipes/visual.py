@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from sightline.recipes.schema import NegativeSpec, OnlineSpec, Recipe, VisualSpec
 from sightline.recipes.source import KeyPath
@@ -28,7 +28,7 @@ def visual_conflicts(recipe: Recipe) -> list[Conflict]:
             found.append((("online", "prompts", "visual"), text))
         for place, negative in _online_negatives(online):
             if negative.kind == "column":
-                text = "found kind: column, but the rows of online bring prompts alone. Choose crop, noise, blank or other."
+                text = "found kind: column, but the rows of online bring prompts alone. Choose another kind."
                 found.append(((*place, "kind"), text))
         if online.masked is not None:
             found += _of_negative(("online", "masked"), online.masked, {online.masked.kind})
@@ -62,7 +62,7 @@ def _of_source(place: KeyPath, visual: VisualSpec | None, relation: str) -> Iter
         yield (*here, "between"), text
 
 
-def _of_negative(here: KeyPath, negative: NegativeSpec, kinds: set[str]) -> Iterator[Conflict]:
+def _of_negative(here: KeyPath, negative: NegativeSpec, kinds: Set[str]) -> Iterator[Conflict]:
     """``kinds``: of all pictures that are made by its options."""
     read_by = {"area": {"crop"}, "step": {"noise"}, "patch": {"patches"}, "share": {"patches"}, "size": {"blank"}}
     for name, readers in read_by.items():
