@@ -109,6 +109,10 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         name: replace(r, data=DatasetSpec(train=r.data.train, eval=r.data.train)) if r.data else r
         for name, r in made.items()
     }
+    stored = train_runs.recipe(model, folder / "mixture", size=4, model=frozen, micro_batch_tokens=90)
+    sources = (replace(stored.data.train[0], weight=2.0), replace(made["sft"].data.train[0], weight=0.5))
+    data = DatasetSpec(train=sources, validation=0.5, cache_dir=str(folder / "cache"))
+    evaluated["mixture"] = replace(stored, data=data)
     return {
         name: replace(r, train=replace(r.train, epochs=1.0, eval_every=2, max_grad_norm=0.1))
         for name, r in evaluated.items()

@@ -16,6 +16,7 @@ from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
 from sightline.recipes.engine_conflicts import engine_conflicts
 from sightline.recipes.low_memory import low_memory_conflicts
+from sightline.recipes.mixture import mixture_conflicts
 from sightline.recipes.rewards import RewardSpec, kind_of, pairs_of
 from sightline.recipes.rounds import check_rounds
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
@@ -292,6 +293,7 @@ def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     return [
         *_data_conflicts(recipe),
         *visual_conflicts(recipe),
+        *mixture_conflicts(recipe),
         *unread_options(recipe),
         *engine_conflicts(recipe),
         *_model_conflicts(recipe),

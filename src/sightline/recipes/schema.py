@@ -173,6 +173,9 @@ class DataSpec:
     or not, with an answer to another question of the source beside them (KTO); ``none``: no edges."""
     visual: VisualSpec | None = None
     """Comparisons of pictures made from each comparison of answers; None: none."""
+    weight: float = Field(default=1.0, gt=0, le=1e4)
+    """How often an epoch takes each row: 2 takes each twice, 0.5 half of them and the others in the next. No row comes
+    again before all of its source have come. A source's share of training is its rows times its weight."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -212,6 +215,13 @@ class DatasetSpec:
     train: tuple[DataSpec, ...] = ()
     """Empty only where ``online`` makes the groups."""
     eval: tuple[DataSpec, ...] = ()
+    validation: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the rows of ``train`` that is held out in place of ``eval``: by a hash of their pictures, so that none
+    is on both sides; rows without pictures by a hash of their question. 0: none."""
+    cache_dir: str | None = None
+    """Folder for what is kept of rows and pictures that were checked, so that the next start finds it. None:
+    ``SIGHTLINE_CACHE``, or ``sightline`` in ``XDG_CACHE_HOME`` or ``~/.cache``, and rows of less than 8 MB are not
+    kept: they are read again."""
     on_bad_row: Literal["error", "skip"] = "error"
     """``skip``: count bad rows and list them in ``bad_rows.jsonl`` of the run directory."""
     max_length: int = Field(default=4096, ge=8)

@@ -161,6 +161,9 @@ class OnlineSource:
     def epochs(self, steps: int) -> float:
         return self.sampler.epochs(-(-steps // self._steps))
 
+    def drawn(self, steps: int) -> Mapping[str, int]:
+        return {}
+
     def state(self) -> dict[str, Any]:
         return self._rows | {
             "round": self._round,
