@@ -23,6 +23,7 @@ from sightline.errors import DivergenceError, RecipeError
 from sightline.recipes.distorted import DistortedSpec
 from sightline.recipes.evaluation import BenchSpec, EvaluationSpec
 from sightline.recipes.load import load_recipe
+from sightline.recipes.preferences import BufferSpec
 from sightline.recipes.schema import DatasetSpec, ModelSpec, NegativeSpec, PartsSpec, Recipe
 from sightline.train.loop import train, train_step
 from sightline.train.report import evaluate
@@ -93,6 +94,7 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         "policy gradient": policy_gradient(model, folder / "gradient"),
         "papo": masked(model, folder / "papo", {"name": "papo"}),
         "vppo": masked(model, folder / "vppo", {"name": "vppo"}),
+        "buffer": buffered(model, folder / "buffer"),
     }
     labelled = replace(made["kto"].data.train[0], relation="mismatched")
     made["kto"] = replace(made["kto"], data=DatasetSpec(train=(labelled,)))
@@ -148,6 +150,16 @@ def masked(model: Path, folder: Path, algorithm: dict[str, Any]) -> Recipe:
         distorted=DistortedSpec(answers=1),
     )
     return replace(made, online=spec)
+
+
+def buffered(model: Path, folder: Path) -> Recipe:
+    """Pairs that wait, some of them trained in two rounds."""
+    made = train_runs.online(
+        model, folder, "train_runs:CountsE", micro_batch_tokens=90, learning_rate=1e-4, batch_size=3, max_steps=5
+    )
+    assert made.online is not None
+    buffer = BufferSpec(unit="pair", uses=2, fresh=0.5, max_staleness=2)
+    return replace(made, online=replace(made.online, relation="ranked", steps_per_round=1, buffer=buffer))
 
 
 def adapter(model: Path, folder: Path) -> Path:

@@ -45,3 +45,10 @@ class Distortion:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             made = Negatives(spec=spec, folder=Path(folder), seed=self.seed * 1_000_003 + number)
             yield [replace(group, prompts=tuple(made.prompt(prompt) for prompt in group.prompts)) for group in prompts]
+
+
+def with_distorted(group: Group, beside: Group, step: int) -> Group:
+    """The answers to a prompt, and behind them those that were sampled ``beside`` them, under noise of ``step``. What
+    the sampler said of their probabilities does not hold under the picture as it is, and is left out."""
+    more = (replace(response, rollout_logprobs=None, distorted=step) for response in beside.responses)
+    return replace(group, responses=(*group.responses, *more))

@@ -17,6 +17,7 @@ from sightline.recipes.distorted import DistortedSpec
 from sightline.recipes.engine import EngineSpec
 from sightline.recipes.evaluation import EvaluationSpec
 from sightline.recipes.pictures import PictureSpec
+from sightline.recipes.preferences import BufferSpec, OnlineRelation, SelectionSpec
 from sightline.recipes.rewards import RewardSpec
 
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
@@ -327,9 +328,17 @@ class OnlineSpec:
     """What becomes of an answer whose reward fails for good. ``drop``: it is left out, counted and told; ``stop``: the
     run ends with an error, and goes on from its last checkpoint."""
     sampling: SamplingSpec = SamplingSpec(n=8)
-    relation: Literal["best_worst", "ranked", "none"] = "best_worst"
+    relation: OnlineRelation = "best_worst"
+    """``best_worst``: the best answer over the worst; ``ranked``: every higher reward over every lower (with
+    ``min_gap`` the margin rule); ``length_balanced``: two pairs, the chosen answer longer in one and shorter in the
+    other; ``ovip``: by ``selection``; ``best``: the best answer alone, to train by SFT (RAFT); ``none``: rewards are
+    used as they are."""
     min_gap: float = Field(default=0.0, ge=0, le=1e9)
-    """Least difference of reward for an edge."""
+    """Least difference of reward for an edge; of ``best``, between best and worst. Not read by ``ovip``."""
+    selection: SelectionSpec | None = None
+    """Of ``relation: ovip``; None: its published values."""
+    buffer: BufferSpec | None = None
+    """Comparisons wait between their sampling and their training; None: a round trains what it sampled."""
     visual: VisualSpec | None = None
     """Comparisons of pictures made from each comparison of answers; None: none."""
     masked: NegativeSpec | None = None

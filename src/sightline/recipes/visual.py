@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 
+from sightline.recipes.preferences import UNCOMPARED
 from sightline.recipes.schema import NegativeSpec, OnlineSpec, Recipe, VisualSpec
 from sightline.recipes.source import KeyPath
 
@@ -46,7 +47,7 @@ def _of_source(place: KeyPath, visual: VisualSpec | None, relation: str) -> Iter
     if visual is None:
         return
     here: KeyPath = (*place, "visual")
-    if relation in ("none", "mismatched"):
+    if relation in (*UNCOMPARED, "mismatched"):
         text = f"visual starts from comparisons of answers, but relation is {relation}. Choose another relation."
         yield here, text
     kinds = {visual.negative.kind} | ({visual.between} if visual.relation in ("svco", "ovip") else set())

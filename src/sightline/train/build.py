@@ -29,7 +29,9 @@ from sightline.models.score_head import LOADED_WITH, ScoreSettings
 from sightline.negatives.relate import visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import ReadsSpec, Recipe
+from sightline.relations.selection import OVIP, check_references
 from sightline.rewards.build import build_reward, check_prompts
+from sightline.rewards.iris import iris_in_training
 from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
     AdapterReference,
@@ -98,7 +100,10 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
     masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
-    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens)
+    if online.relation == "ovip":
+        check_references(groups, online.selection or OVIP)
+    own = partial(iris_in_training, policy=policy)
+    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
     check_prompts(reward, groups)
     engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
     return OnlineSource(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sightline.algorithms.registry import build_algorithm
@@ -12,9 +13,21 @@ from sightline.errors import DataError
 from sightline.negatives.distorted import Distortion
 from sightline.negatives.prompts import Negatives, counterparts
 from sightline.recipes.schema import OnlineSpec, Recipe
-from sightline.train.online import Masked
+from sightline.relations.masked import with_masked
 from sightline.train.run_folder import RunDirectory
 from sightline.types import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """Puts the answers of a group under a masked picture too."""
+
+    pictures: Negatives
+    stays: bool
+    """Whether the second reading is wanted in every step, or before the round's first alone."""
+
+    def __call__(self, group: Group) -> Group:
+        return with_masked(group, self.pictures.prompt(group.prompts[0]))
 
 
 def pictures_of_rounds(
