@@ -32,7 +32,15 @@ STAGES = ("reward_model_text", "reward_model_caption", "reward_model_image")
 
 QUESTION, GOOD, BAD = "What can you see in the picture?", "a red circle.", "two blue stars and a moon"
 GROUPS = {"dpo_llava_full", "dpo_listwise", "reward_model_scenes"}
-ONLINE = {"dpo_online_scenes", "dpo_ovip_scenes", "raft_scenes", "grpo_scenes", "gspo_scenes", "dapo_scenes"}
+ONLINE = {
+    "dpo_online_scenes",
+    "dpo_ovip_scenes",
+    "raft_scenes",
+    "grpo_scenes",
+    "gspo_scenes",
+    "dapo_scenes",
+    "papo_scenes",
+}
 COUNTERFACTUAL = {"ovip_offline", "svco"}
 
 

@@ -45,6 +45,7 @@ from sightline.train.columns import (
 from sightline.train.engine import build_engine
 from sightline.train.lockstep import Lockstep
 from sightline.train.online import OnlineSource
+from sightline.train.pictures import pictures_of_rounds
 from sightline.train.rows import Rows
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
@@ -98,6 +99,7 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
+    masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
     if online.relation == "ovip":
         check_references(groups, online.selection or OVIP)
     own = partial(iris_in_training, policy=policy)
@@ -115,6 +117,8 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
         ranks=runtime,
         samples=run.samples,
         visual=visual,
+        masked=masked,
+        distortion=distortion,
         whole=partial(runtime.whole, policy),
         replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )

@@ -14,7 +14,9 @@ import numpy as np
 from sightline.data.sampler import Sampler, share
 from sightline.data.schema import append_groups, group_from_json, group_to_json
 from sightline.errors import DataError, ServiceError
+from sightline.negatives.distorted import Distortion, with_distorted
 from sightline.recipes.schema import OnlineSpec
+from sightline.relations.masked import without_masked
 from sightline.relations.scores import only_compared
 from sightline.relations.selection import relation_of
 from sightline.rewards.base import Reward, score_groups
@@ -22,6 +24,7 @@ from sightline.rewards.length import soft_overlong
 from sightline.rollouts.engine import CheckedEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.buffer import Buffer
+from sightline.train.pictures import Masked
 from sightline.train.rollout_stats import Sampled, all_equal, round_stats, sampled_stats
 from sightline.train.source import Rendering, RoundColumns, Taken, check_rows, rows_state
 from sightline.types import Group, Response, Stat
@@ -71,6 +74,10 @@ class OnlineSource:
     """This rank, and the way to the others."""
     samples: Path
     """Group file that the main process appends to."""
+    masked: Masked | None = None
+    """Puts every answer under a masked picture too; None: nobody asks for it."""
+    distortion: Distortion | None = None
+    """Distorts the pictures that some answers are sampled under; None: none."""
     visual: Callable[[Group], Group] | None = None
     """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
     whole: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -123,6 +130,8 @@ class OnlineSource:
     def keep(self, columns: RoundColumns) -> None:
         found = {key: value for part in self.ranks.gather_objects(columns) for key, value in part.items()}
         self._buffer = [_with_columns(group, found) for group in self._buffer]
+        if self.masked is not None and not self.masked.stays:
+            self._buffer = [without_masked(group) for group in self._buffer]
 
     def take(self, step: int) -> Taken:
         """
@@ -270,12 +279,24 @@ class OnlineSource:
             return []
         # the engine adds the id of the prompt: answers do not depend on the rank that samples them
         seed = int(np.random.default_rng([self.sampler.seed, number, attempt]).integers(2**31))
-        groups = self.engine.generate(prompts, self.spec.sampling, seed=seed)
+        groups = self._sampled(prompts, number, seed)
         if self.spec.greedy:
             alone = replace(self.spec.sampling, n=1, temperature=0.0)
             beside = self.engine.generate(prompts, alone, seed=seed)
             groups = [_with_greedy(group, one) for group, one in zip(groups, beside, strict=True)]
         return [_of_version(group, version) for group in groups]
+
+    def _sampled(self, prompts: Sequence[Group], number: int, seed: int) -> list[Group]:
+        """All answers to be compared with each other, those under a distorted picture last."""
+        sampling, distortion = self.spec.sampling, self.distortion
+        if distortion is None or not distortion.step(number):
+            return self.engine.generate(prompts, sampling, seed=seed)
+        few = distortion.spec.answers
+        groups = self.engine.generate(prompts, replace(sampling, n=sampling.n - few), seed=seed)
+        with distortion.pictures(prompts, number) as asked:
+            beside = self.engine.generate(asked, replace(sampling, n=few), seed=seed)
+        step = distortion.step(number)
+        return [with_distorted(group, one, step) for group, one in zip(groups, beside, strict=True)]
 
     def _score(self, groups: Sequence[Group | None]) -> list[Group | None]:
         """None where there is no answer, or its reward failed. What a replay has rewards of is not scored again."""
@@ -335,7 +356,8 @@ class OnlineSource:
         learns = any(one.trained is None or any(one.trained) for one in kept)
         if not learns or (self.spec.dynamic_sampling and all_equal(scored)):
             return None
-        return replace(scored, responses=tuple(kept))
+        trained = replace(scored, responses=tuple(kept))
+        return trained if self.masked is None else self.masked(trained)
 
 
 def _without_errors(group: Group) -> Group:
