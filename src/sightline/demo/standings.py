@@ -33,6 +33,10 @@ class Outcome:
     """Of training, by the clock on the wall."""
     cpu_seconds: float = 0.0
     """Of training, summed over threads."""
+    steps: int = 0
+    """Optimizer steps of an online method."""
+    answers: int = 0
+    """That it sampled."""
 
     def value(self, metric: str) -> float:
         """A metric of this outcome alone; NaN where there is nothing to divide by."""
@@ -48,6 +52,8 @@ def outcome_of(
     learning_rate: float = 0.0,
     seconds: float = 0.0,
     cpu_seconds: float = 0.0,
+    steps: int = 0,
+    answers: int = 0,
 ) -> Outcome:
     """Grades answers to held-out prompts.
 
@@ -58,6 +64,8 @@ def outcome_of(
         learning_rate: it was trained with.
         seconds: of training.
         cpu_seconds: of training.
+        steps: of an online method.
+        answers: that it sampled.
     """
     records = grade(answered)
     counts, wanted = columns(records), {column for metric in METRICS for column in RATIOS[metric]}
@@ -70,6 +78,8 @@ def outcome_of(
         learning_rate=learning_rate,
         seconds=seconds,
         cpu_seconds=cpu_seconds,
+        steps=steps,
+        answers=answers,
     )
 
 
@@ -107,6 +117,8 @@ def _standing(found: Sequence[Outcome], bases: Sequence[Outcome] | None) -> Stan
         learning_rate=found[0].learning_rate,
         seconds=_over_seeds([outcome.seconds for outcome in found]),
         cpu_seconds=_over_seeds([outcome.cpu_seconds for outcome in found]),
+        steps=found[0].steps,
+        answers=_over_seeds([outcome.answers for outcome in found]),
     )
 
 
