@@ -51,7 +51,7 @@ class Standing:
     """Of training, summed over threads."""
     steps: int = 0
     """Optimizer steps of an online method."""
-    answers: Interval = Interval(value=0.0, low=0.0, high=0.0)
+    answers: Interval = field(default_factory=lambda: Interval(value=0.0, low=0.0, high=0.0))
     """That it sampled: mean over seeds, least, greatest."""
 
     @property
