@@ -158,21 +158,12 @@ def run_league(
     console, failed = Console(stderr=True), dict(unfit)
     for name, why in unfit.items():
         console.print(f"{name} is left out: {why}", style="red", markup=False)
+    fit = {name: overrides for name, overrides in chosen.items() if name not in unfit}
     outcomes: list[Outcome] = []
     for place, seed in enumerate(seeds):
         console.rule(f"[bold]seed {seed}")
         start = _open_seed(seed, out / f"seed-{seed}", bases[place] if bases else None, size)
-        outcomes.append(
-            outcome_of(BASE, seed, answers(start.model, start.exam, start.folder / "answers/base", "base", Runtime()))
-        )
-        fit = {name: overrides for name, overrides in chosen.items() if name not in unfit}
-        for number, (name, overrides) in enumerate(fit.items(), 1):
-            console.print(f"{number}/{len(fit)} {name}")
-            try:
-                outcomes.append(_outcome(name, overrides, start, size))
-            except (SightlineError, RuntimeError) as error:
-                failed[f"{name}, seed {seed}"] = str(error)
-                console.print(f"{name} failed: {error}", style="red", markup=False)
+        outcomes += _outcomes(fit, start, size, failed, console)
     league = League(
         standings=standings(outcomes),
         seeds=tuple(seeds),
@@ -313,6 +304,22 @@ def _offline_data(world: Scenes, model: Path, data: Path, size: LeagueSize) -> N
     write_groups(data / "ranked.jsonl", [ranked(group) for group in apart])
 
 
+def _outcomes(
+    methods: Mapping[str, Overrides], start: _Seed, size: LeagueSize, failed: dict[str, str], console: Console
+) -> list[Outcome]:
+    """Of the base and of every method on one seed; those that fail are added to ``failed``."""
+    before = answers(start.model, start.exam, start.folder / "answers/base", "base", Runtime())
+    found = [outcome_of(BASE, start.seed, before)]
+    for number, (name, overrides) in enumerate(methods.items(), 1):
+        console.print(f"{number}/{len(methods)} {name}")
+        try:
+            found.append(_outcome(name, overrides, start, size))
+        except (SightlineError, RuntimeError) as error:
+            failed[f"{name}, seed {start.seed}"] = str(error)
+            console.print(f"{name} failed: {error}", style="red", markup=False)
+    return found
+
+
 def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) -> Outcome:
     """Trains and examines one method, or reads what an earlier call found."""
     folder = start.folder / "answers" / name
@@ -327,7 +334,7 @@ def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) ->
     else:
         began, cpu = time.monotonic(), time.process_time()
         train(recipe, overwrite=True)  # a part of a run that was broken off would not count as time
-        spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
+        spent: dict[str, Any] = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
         if isinstance(size, OnlineSize):
             sampled = sum(len(group.responses) for group in read_groups(run / "samples.jsonl"))
             spent |= {"steps": recipe.train.max_steps, "answers": sampled}
