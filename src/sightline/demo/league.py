@@ -341,7 +341,7 @@ def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) ->
         replace_file(folder / "time.json", json.dumps(spent) + "\n")
     spent = read_settings(folder / "time.json")
     answered = answers(run / "model", start.exam, folder, f"exam {name}", Runtime())
-    return outcome_of(name, start.seed, answered, learning_rate=recipe.train.learning_rate, **spent)
+    return outcome_of(name, start.seed, answered, learning_rate=recipe.train.learning_rate, spent=spent)
 
 
 def _settings(size: LeagueSize, given: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,10 +51,7 @@ def outcome_of(
     answered: Iterable[Group],
     *,
     learning_rate: float = 0.0,
-    seconds: float = 0.0,
-    cpu_seconds: float = 0.0,
-    steps: int = 0,
-    answers: int = 0,
+    spent: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Grades answers to held-out prompts.
 
@@ -62,10 +60,7 @@ def outcome_of(
         seed: of the world that the prompts are from.
         answered: one response each.
         learning_rate: it was trained with.
-        seconds: of training.
-        cpu_seconds: of training.
-        steps: of an online method.
-        answers: that it sampled.
+        spent: in training: ``seconds`` and ``cpu_seconds``, of an online method ``steps`` and ``answers`` too.
     """
     records = grade(answered)
     counts, wanted = columns(records), {column for metric in METRICS for column in RATIOS[metric]}
@@ -76,10 +71,7 @@ def outcome_of(
         scenes=tuple(f"{seed}/{record.scene}" for record in records),
         counts={column: counts[column] for column in sorted(wanted)},
         learning_rate=learning_rate,
-        seconds=seconds,
-        cpu_seconds=cpu_seconds,
-        steps=steps,
-        answers=answers,
+        **(spent or {}),
     )
 
 
