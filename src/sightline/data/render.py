@@ -18,7 +18,7 @@ from sightline.errors import DataError
 from sightline.models.family import Family
 from sightline.models.limits import Limits
 from sightline.models.vision_inputs import exact_size, resized_pixels
-from sightline.recipes.schema import SegmentSpec
+from sightline.recipes.segments import SegmentSpec
 from sightline.relations.segments import weigh_segments
 from sightline.types import Group, ImageInputs, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
 

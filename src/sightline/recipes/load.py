@@ -17,6 +17,8 @@ from sightline.recipes.describe import field_docs
 from sightline.recipes.engine_conflicts import engine_conflicts
 from sightline.recipes.low_memory import low_memory_conflicts
 from sightline.recipes.mix import check_mix, mix_conflicts, mixed_recipe
+from sightline.recipes.mixture import mixture_conflicts
+from sightline.recipes.preferences import UNCOMPARED
 from sightline.recipes.rewards import RewardSpec, kind_of, pairs_of
 from sightline.recipes.rounds import check_rounds
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
@@ -119,11 +121,7 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm, mixed: Algorithm | Non
             answers are asked for that it does not read.
     """
     name = recipe.algorithm["name"]
-    alone = mixed_recipe(recipe)
-    assert (alone is None) == (mixed is None)
-    if mixed is not None and alone is not None:
-        check_algorithm(alone, mixed)
-        check_mix(recipe, algorithm, mixed)
+    _check_mixed(recipe, algorithm, mixed)
     needs = _compares(algorithm, mixed)
     if needs and recipe.reference == "none":
         choices = "adapter (with LoRA or model.adapter), copy or cache"
@@ -147,10 +145,10 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm, mixed: Algorithm | Non
             f"{recipe.name}: online trains the policy that samples, and {name} trains none. Sample answers first "
             "(sightline sample), and name the file under data.train."
         )
-    if recipe.online is not None and recipe.online.relation == "none" and algorithm.compares:
+    if recipe.online is not None and recipe.online.relation in UNCOMPARED and algorithm.compares:
         raise RecipeError(
-            f"{recipe.name}: online.relation: none makes no comparisons, and {name} learns from nothing else. "
-            "Set it to best_worst or ranked."
+            f"{recipe.name}: online.relation: {recipe.online.relation} makes no comparisons, and {name} learns from "
+            "nothing else. Set it to best_worst or ranked."
         )
     check_rounds(recipe, algorithm)
     if algorithm.compares and any(spec.train_on != "all" for spec in _sources(recipe)):
@@ -168,6 +166,14 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm, mixed: Algorithm | Non
             f"{recipe.name}: relation: mismatched makes single labelled answers, which {name} does not read. "
             "Set relation: text, or algorithm.name: kto."
         )
+
+
+def _check_mixed(recipe: Recipe, algorithm: Algorithm, mixed: Algorithm | None) -> None:
+    alone = mixed_recipe(recipe)
+    assert (alone is None) == (mixed is None)
+    if mixed is not None and alone is not None:
+        check_algorithm(alone, mixed)
+        check_mix(recipe, algorithm, mixed)
 
 
 def _compares(*algorithms: Algorithm | None) -> bool:
@@ -308,21 +314,14 @@ def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     return [
         *_data_conflicts(recipe),
         *visual_conflicts(recipe),
+        *mixture_conflicts(recipe),
         *unread_options(recipe),
         *engine_conflicts(recipe),
         *_model_conflicts(recipe),
         *low_memory_conflicts(recipe, _modes(recipe)),
         *_reference_conflicts(recipe),
-        *_mix_conflicts(recipe),
+        *mix_conflicts(recipe, _data_conflicts),
     ]
-
-
-def _mix_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
-    """Those of ``mix`` with itself, as of a recipe that has nothing else."""
-    alone = mixed_recipe(recipe)
-    found = [] if alone is None or not _sources(alone) else [*_data_conflicts(alone), *visual_conflicts(alone), *unread_options(alone)]
-    own = [(("mix", key), text) for key, text in mix_conflicts(recipe)]
-    return [*own, *((("mix", *where), text) for where, text in found)]
 
 
 def _data_conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sightline.errors import RecipeError
+from sightline.recipes.mixture import mixture_conflicts
 from sightline.recipes.schema import Recipe
+from sightline.recipes.source import KeyPath
+from sightline.recipes.unread import unread_options
+from sightline.recipes.visual import visual_conflicts
 from sightline.types import Algorithm
+
+Conflict = tuple[KeyPath, str]
+"""The place, and the message."""
 
 OF_POLICY = frozenset({"logprobs", "entropy", "collision"})
 """Heads that every policy has."""
@@ -22,6 +29,7 @@ def mixed_recipe(recipe: Recipe) -> Recipe | None:
         return None
     return replace(
         recipe,
+        name=f"{recipe.name}: mix",
         output_dir=str(Path(recipe.output_dir) / "mix"),
         algorithm=recipe.mix.algorithm,
         reference="auto",
@@ -39,12 +47,28 @@ def mixed_options(recipe: Recipe) -> dict[str, Any] | None:
     return None if recipe.mix is None else recipe.mix.algorithm
 
 
-def mix_conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Fields of ``mix`` that nothing would read, and why."""
-    if recipe.mix is not None and not recipe.mix.data.train:
-        yield "data", "found no rows, expected some under mix.data.train. Name them, or remove mix."
-    if recipe.mix is not None and recipe.mix.data.eval:
-        yield "data", "found eval, and nothing of mix is evaluated. Put held-out rows under data.eval, or remove them."
+def mix_conflicts(recipe: Recipe, of_data: Callable[[Recipe], list[Conflict]]) -> Iterator[Conflict]:
+    """Fields of ``mix`` that are valid each by itself.
+
+    Args:
+        recipe: to check.
+        of_data: conflicts of the rows of a recipe.
+    """
+    alone = mixed_recipe(recipe)
+    if alone is None or alone.data is None:
+        return
+    here: KeyPath = ("mix", "data")
+    if not alone.data.train:
+        yield here, "found no rows, expected some under mix.data.train. Name them, or remove mix."
+        return
+    for name in ("eval", "validation"):
+        if vars(alone.data)[name]:
+            yield (
+                (*here, name),
+                f"found {name}, and nothing of mix is evaluated. Hold out rows of data, or remove it.",
+            )
+    found = [*of_data(alone), *visual_conflicts(alone), *mixture_conflicts(alone), *unread_options(alone)]
+    yield from ((("mix", *where), text) for where, text in found)
 
 
 def check_mix(recipe: Recipe, algorithm: Algorithm, mixed: Algorithm) -> None:
@@ -61,10 +85,10 @@ def check_mix(recipe: Recipe, algorithm: Algorithm, mixed: Algorithm) -> None:
     name, other = recipe.algorithm["name"], recipe.mix.algorithm["name"]
     if "logprobs" not in algorithm.heads:
         raise RecipeError(f"{recipe.name}: found mix, which trains a policy, and {name} trains none. Remove mix.")
-    if mixed.rounds or mixed.heads - OF_POLICY:
-        why = "learns from answers that are sampled" if mixed.rounds else "needs a head that the policy lacks"
+    if mixed.heads - OF_POLICY:
         raise RecipeError(
-            f"{recipe.name}: found mix.algorithm.name: {other}, which {why}. Mix in what learns from rows: sft, dpo, kto."
+            f"{recipe.name}: found mix.algorithm.name: {other}, which needs a head that the policy lacks. Mix in what "
+            "learns from answers alone: sft, dpo, kto."
         )
     if recipe.reference == "cache" and "ref_logprobs" in mixed.needs:
         raise RecipeError(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 
 from sightline.errors import DataError
-from sightline.recipes.schema import SegmentSpec
+from sightline.recipes.segments import SegmentSpec
 from sightline.types import Group, RenderedGroup
 
 

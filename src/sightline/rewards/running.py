@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sightline.recipes.standardise import StandardiseSpec
-from sightline.types import Group
+from sightline.types import Group, Response
 
 
 class RunningScores:
@@ -20,9 +20,10 @@ class RunningScores:
     ([1.0, 2.0, 3.0], [0.0, 5.0, 9.0])
     """
 
-    def __init__(self, spec: StandardiseSpec) -> None:
+    def __init__(self, spec: StandardiseSpec | None) -> None:
+        """``spec`` None: rewards are trained as they are."""
         self._spec = spec
-        self._last: deque[float] = deque(maxlen=spec.window)
+        self._last: deque[float] = deque(maxlen=0 if spec is None else spec.window)
         self._mean = self._deviation = 0.0
 
     def add(self, values: Iterable[float]) -> None:
@@ -33,11 +34,29 @@ class RunningScores:
 
     def __call__(self, value: float) -> float:
         """The reward as it is trained."""
+        if self._spec is None:
+            return value
         if not self._deviation:
             return 0.0
         found = self._spec.scale * (value - self._mean) / self._deviation
         bound = self._spec.clip
         return found if bound is None else min(max(found, -bound), bound)
+
+    def measured(self, kept: Sequence[Group], scored: Iterable[Group | None]) -> list[Group]:
+        """The groups that are trained, their rewards measured; named parts of rewards stay as they are.
+
+        Args:
+            kept: groups to train.
+            scored: all groups of the round in their order, whose rewards are taken in; None: one has none.
+        """
+        if self._spec is None:
+            return list(kept)
+        answers = [one for group in scored if group is not None for one in group.responses]
+        self.add(one.reward for one in answers if one.reward is not None)
+        return [replace(group, responses=tuple(map(self._measured, group.responses))) for group in kept]
+
+    def _measured(self, response: Response) -> Response:
+        return response if response.reward is None else replace(response, reward=self(response.reward))
 
     def state(self) -> list[float]:
         """For a checkpoint."""
@@ -46,11 +65,3 @@ class RunningScores:
     def restore(self, state: Sequence[float]) -> None:
         self._last.clear()
         self.add(state)
-
-
-def with_rewards(group: Group, measure: Callable[[float], float]) -> Group:
-    """The group with every reward as ``measure`` has it; named parts stay as they are."""
-    responses = [
-        one if one.reward is None else replace(one, reward=measure(one.reward)) for one in group.responses
-    ]
-    return replace(group, responses=tuple(responses))

@@ -1,9 +1,9 @@
 """The training loop: read it top to bottom.
 
 A step: take groups, plan micro-batches of equal number on every rank, lay out, count units over all ranks,
-(the same of what is mixed in, with units of its own), survey them where the loss depends on the whole step, then for each micro-batch: fill columns, prepare, score,
-loss, divide by the global count, backward; clip, step, reduce, log, save. No term is averaged anywhere else, so
-one micro-batch, k micro-batches and n processes give the same gradient.
+survey them where the loss depends on the whole step (and the same for what is mixed in, which has units of its own),
+then for each micro-batch: fill columns, prepare, score, loss, divide by the global count, backward; clip, step, reduce,
+log, save. No term is averaged elsewhere, so one micro-batch, k micro-batches and n processes give the same gradient.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 
 from sightline.algorithms.registry import build_algorithm, build_mixed
 from sightline.data.render import Renderer
-from sightline.data.validate import refuse_uncompared
 from sightline.errors import CheckpointError
 from sightline.models.layout import lay_out
 from sightline.models.limits import Limits
@@ -25,13 +24,11 @@ from sightline.recipes.load import with_reference
 from sightline.recipes.mix import mixed_options, mixed_recipe
 from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.train.build import (
-    Rows,
     build_rendering,
     build_source,
     complete_cache,
     facts_of,
     keep_settings,
-    load_rows,
     place_policy,
 )
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -43,6 +40,7 @@ from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
 from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
+from sightline.train.rows import load_rows
 from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
 from sightline.train.source import Rendering, Source, tokens_fingerprint
@@ -201,8 +199,7 @@ def open_session(
     Raises:
         RecipeError, DataError, CheckpointError, UnsupportedError: what would otherwise go wrong later.
     """
-    algorithm, mixed = _algorithm(recipe), build_mixed(mixed_options(recipe))
-    recipe = with_reference(recipe, algorithm, mixed)
+    algorithm, mixed, recipe = _algorithms(recipe)
     run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
     checkpoint = runtime.gather_objects(checkpoint)[0]
@@ -213,9 +210,8 @@ def open_session(
     renderer = _renderer(recipe, policy)
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
     rows = load_rows(recipe, runtime, renderer, reads, quiet=quiet)
-    _refuse_uncompared(recipe, algorithm, rows)
     render = build_rendering(recipe, renderer)
-    source = build_source(recipe, runtime, policy, render, rows.train)
+    source = build_source(recipe, runtime, policy, render, rows)
     try:
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         model, optimizer = runtime.prepare(policy, _optimizer(recipe, policy))
@@ -263,9 +259,8 @@ def _mixed_in(
     check_length(s.policy.config, recipe.data.max_length, "mix.data.max_length")
     renderer = _renderer(recipe, s.policy)
     rows = load_rows(recipe, s.runtime, renderer, quiet=quiet)
-    _refuse_uncompared(recipe, algorithm, rows)
     render = build_rendering(recipe, renderer)
-    source = build_source(recipe, s.runtime, s.policy, render, rows.train)
+    source = build_source(recipe, s.runtime, s.policy, render, rows)
     s.mixed = replace(
         s,
         recipe=recipe,
@@ -284,9 +279,11 @@ def _mixed_in(
         source.close()
 
 
-def _algorithm(recipe: Recipe) -> Algorithm:
-    algorithm, online = build_algorithm(recipe.algorithm), recipe.online
-    return algorithm if online is None else algorithm.for_answers(online.sampling.max_new_tokens)
+def _algorithms(recipe: Recipe) -> tuple[Algorithm, Algorithm | None, Recipe]:
+    """The run's own, what is mixed in, and the recipe that they agree with."""
+    algorithm, mixed, online = build_algorithm(recipe.algorithm), build_mixed(mixed_options(recipe)), recipe.online
+    algorithm = algorithm if online is None else algorithm.for_answers(online.sampling.max_new_tokens)
+    return algorithm, mixed, with_reference(recipe, algorithm, mixed)
 
 
 def _needed(recipe: Recipe, algorithm: Algorithm) -> frozenset[str]:
@@ -307,13 +304,6 @@ def _record(
     """What a run directory begins with; ``groups``: none where a run goes on."""
     write_run(run, recipe, facts)
     tell_first_row(run, groups, renderer, scores="logprobs" not in algorithm.heads)
-
-
-def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None:
-    if not algorithm.compares:
-        return
-    trained = rows.train if recipe.online is None else ()
-    refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"], labels="labels" in algorithm.needs)
 
 
 def _policy(recipe: Recipe, algorithm: Algorithm) -> Policy:
