@@ -24,9 +24,10 @@ from sightline.types import Edge, Group, Prompt, Response
 from tiny_models import FAMILIES
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-ELSEWHERE = ("real_", "reward_model", "orpo_qlora")
+ELSEWHERE = ("real_", "reward_model", "orpo_qlora", "sft_policy_init", "ppo_llava_rlhf")
 RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith(ELSEWHERE))
-"""``real_*`` are trained by tests/real, ``orpo_qlora*`` by test_qlora.py, ``reward_model*`` below."""
+"""``real_*`` are trained by tests/real, ``orpo_qlora*`` by test_qlora.py, ``reward_model*`` below, the
+stages of Fact-RLHF by test_fact_rlhf.py."""
 REWARD_MODELS = ("reward_model", "reward_model_facts", "reward_model_scenes")
 STAGES = ("reward_model_text", "reward_model_caption", "reward_model_image")
 
@@ -40,6 +41,8 @@ ONLINE = {
     "gspo_scenes",
     "dapo_scenes",
     "papo_scenes",
+    "ppo_scenes",
+    "ppo_vision_llm_alignment",
 }
 COUNTERFACTUAL = {"ovip_offline", "svco"}
 
@@ -81,6 +84,7 @@ def on_tiny(path: Path, model: Path, folder: Path, pictures: list[str], *overrid
         rows.write_text(json.dumps(rows_of(name, pictures)))
     places = ["data.train.0.path", "data.eval.0.path"] if name == "reward_model_facts" else ["data.train.0.path"]
     places = ["online.prompts.path", "online.sampling.max_new_tokens=4"] if name in ONLINE else places
+    places += ["online.sampling.max_new_tokens=24"] if "standardise" in path.read_text() else []  # of unequal reward
     places += ["online.overlong_buffer=2", "online.truncated=train"] if name == "dapo_scenes" else []
     found = [place if "=" in place else f"{place}={rows}" for place in places]
     small = ["train.batch_size=2", "train.max_steps=2", "train.warmup=0", "train.eval_every=2"]
