@@ -12,8 +12,14 @@ from torch import Tensor, nn
 from sightline.errors import CheckpointError
 
 WEIGHTS = "value_head.safetensors"
+_HEAD = "value_head"
 VALUE = "value"
 """Name of the critic's own adapter, and of its folder beside the policy's."""
+
+
+def is_of_critic(name: str) -> bool:
+    """Whether a trained tensor of a policy, by its name, may be one of a critic: of its head, or of its adapter."""
+    return name.startswith(f"{_HEAD}.") or VALUE in name.split(".")
 
 
 class ValueHead(nn.Module):
@@ -47,7 +53,7 @@ class ValueHead(nn.Module):
             state: of the policy, with the weights as ``value_head.NAME``; None: its own are whole.
         """
         whole = {
-            name: value if state is None else state[f"value_head.{name}"] for name, value in self.state_dict().items()
+            name: value if state is None else state[f"{_HEAD}.{name}"] for name, value in self.state_dict().items()
         }
         folder.mkdir(exist_ok=True)
         save_file({name: value.detach().cpu().contiguous() for name, value in whole.items()}, folder / WEIGHTS)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
+from torch import Tensor
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.load import Account, load_groups
@@ -21,6 +22,7 @@ from sightline.models.locate import is_adapter, is_run, located
 from sightline.models.policy import Policy
 from sightline.models.reload import ProbeRow, weights_of
 from sightline.models.score_head import has_score_head
+from sightline.models.value_head import is_of_critic
 from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import ModelSpec, Recipe
 from sightline.train.build import keep_settings
@@ -86,10 +88,16 @@ def open_trained(
             "Name one of these"
         )
     policy = load_policy(model, heads=build_algorithm(recipe.algorithm).heads)
-    policy.load_trainable_state(load_file(found[chosen] / "weights.safetensors"))
+    policy.load_trainable_state(_without_critic(load_file(found[chosen] / "weights.safetensors"), policy))
     keep_settings(policy, recipe)
     spec = located(model, trainable=True)
     return _noted(Trained(source=source, policy=policy, spec=spec, recipe=recipe, run=source, step=chosen))
+
+
+def _without_critic(state: dict[str, Tensor], policy: Policy) -> dict[str, Tensor]:
+    """What a run with a critic trained of the policy: nobody else reads the value head and its adapter."""
+    own = policy.trainable_state().keys()
+    return {name: value for name, value in state.items() if name in own or not is_of_critic(name)}
 
 
 def _noted(trained: Trained) -> Trained:
