@@ -84,7 +84,14 @@ def stages(tiny: dict[str, Path], pictures: list[str], tmp_path_factory: pytest.
             arguments = [name, *rest]
             if command == "train":
                 small = SMALL[Path(name).stem]
-                arguments = [ROOT / name, *rest, f"model.path={tiny['llava']}", "model.dtype=float32", *small, "--quiet"]
+                arguments = [
+                    ROOT / name,
+                    *rest,
+                    f"model.path={tiny['llava']}",
+                    "model.dtype=float32",
+                    *small,
+                    "--quiet",
+                ]
             done = sightline(command, *arguments)
             assert done.code == 0, (command, done.err)
     return folder

@@ -24,7 +24,8 @@ from sightline.recipes.distorted import DistortedSpec
 from sightline.recipes.evaluation import BenchSpec, EvaluationSpec
 from sightline.recipes.load import load_recipe
 from sightline.recipes.preferences import BufferSpec
-from sightline.recipes.schema import DatasetSpec, ModelSpec, NegativeSpec, PartsSpec, Recipe
+from sightline.recipes.schema import DatasetSpec, DataSpec, MixSpec, ModelSpec, NegativeSpec, PartsSpec, Recipe
+from sightline.recipes.standardise import StandardiseSpec
 from sightline.train.loop import train, train_step
 from sightline.train.report import evaluate
 from sightline.train.runtime import Runtime
@@ -41,6 +42,7 @@ SHARDED = (
     "cache",
     "online",
     "policy gradient",
+    "ppo",
     "reward model",
 )
 """Runs that are done with spread parameters as well."""
@@ -92,6 +94,7 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         "aot": train_runs.recipe(model, folder / "aot", responses=2, micro_batch_tokens=90, algorithm={"name": "aot"}),
         "online": train_runs.online(model, folder / "online", "train_runs:CountsE"),
         "policy gradient": policy_gradient(model, folder / "gradient"),
+        "ppo": ppo(model, folder / "ppo"),
         "papo": masked(model, folder / "papo", {"name": "papo"}),
         "vppo": masked(model, folder / "vppo", {"name": "vppo"}),
         "buffer": buffered(model, folder / "buffer"),
@@ -160,6 +163,20 @@ def buffered(model: Path, folder: Path) -> Recipe:
     assert made.online is not None
     buffer = BufferSpec(unit="pair", uses=2, fresh=0.5, max_staleness=2)
     return replace(made, online=replace(made.online, relation="ranked", steps_per_round=1, buffer=buffer))
+
+
+def ppo(model: Path, folder: Path) -> Recipe:
+    """A critic with an adapter of its own, scores measured by those before, and SFT beside; the last rows of the mix
+    and of the rounds leave one rank empty."""
+    made = train_runs.online(
+        model, folder, "train_runs:CountsE", algorithm={"name": "ppo", "kl_target": 0.5, "kl_horizon": 20.0},
+        micro_batch_tokens=90, learning_rate=1e-4, max_steps=5, model=train_runs.lora(model), reference="adapter",
+    )  # fmt: skip
+    assert made.online is not None
+    measure = StandardiseSpec(window=8, scale=2.0)
+    online = replace(made.online, relation="none", inner_epochs=2, standardise=measure)
+    rows = DatasetSpec(train=(DataSpec(path=str(train_runs.data(folder / "mixed", 7, 1))),))
+    return replace(made, online=online, mix=MixSpec(data=rows, weight=0.5, batch_size=3))
 
 
 def adapter(model: Path, folder: Path) -> Path:

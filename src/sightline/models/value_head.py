@@ -37,7 +37,8 @@ class ValueHead(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(hidden_size, dtype=torch.float32))
         """[D]"""
-        self.bias = nn.Parameter(torch.zeros((), dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(1, dtype=torch.float32))
+        """[1]: spread parameters have an axis."""
         self.adapter = adapter
 
     def forward(self, hidden: Tensor) -> Tensor:
