@@ -98,6 +98,8 @@ class Check:
         self.reads = resolved(dataset.reads or ReadsSpec())
         self.read = Reader(self.reads)
         self.notes: list[str] = []
+        if recipe is not None and recipe.mix is not None:
+            self.notes.append("Rows under mix are not looked at. Check them with --data")
         self._shared = Account()  # pictures that were looked at and ids in use, over all sources
 
     def run(self) -> Checked:
