@@ -187,6 +187,15 @@ def test_history_and_system_come_before_the_question() -> None:
         assert group.responses == (Response(text="five"),)
 
 
+@pytest.mark.parametrize(
+    ("turns", "answers"),
+    [(llava("?", ["a", "b"]), {}), (llava("?"), {}), (llava("?"), {"chosen": "a", "rejected": "b"})],
+)
+def test_a_score_of_no_single_answer_is_a_fact(turns: Any, answers: dict[str, str]) -> None:
+    (group,) = read({"conversations": turns, **answers, "score": [0.1, 0.9]})
+    assert group.prompts[0].facts["score"] == [0.1, 0.9]
+
+
 # --- wrong rows -----------------------------------------------------------------------------------
 
 
@@ -214,6 +223,7 @@ def test_history_and_system_come_before_the_question() -> None:
         ({"messages": turns("a", "b"), "audios": ["a.wav"]}, "'audios' is a part of the conversation and is not read"),
         ({"messages": turns("a", "b"), "prompt": "a"}, "found 'messages' and 'prompt'"),
         ({"instruction": "a", "output": "b", "history": ["c"]}, "'history' holds 'c', expected pairs"),
+        ({"prompt": "?", "chosen": "a", "rejected": "b", "completion": "c"}, "found 'completion' beside 'chosen'"),
         ({"instruction": 1, "output": "b"}, "'instruction' is 1, expected a text"),
     ],
 )

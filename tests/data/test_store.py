@@ -358,6 +358,46 @@ def test_pictures_that_change_come_and_go_are_seen(folder: Path, monkeypatch: py
     assert len(made) == 4
 
 
+def test_a_change_that_keeps_size_and_time_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, made = rows("povid", 60), builds(monkeypatch)
+    others = json.loads(json.dumps(found).replace("jars", "pots"))
+    spec = write(folder / "rows.jsonl", found)
+    load(folder, spec)
+    before = (folder / "rows.jsonl").stat()
+    write(folder / "rows.jsonl", others)
+    os.utime(folder / "rows.jsonl", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (folder / "rows.jsonl").stat().st_size == before.st_size
+    assert "pots" in load(folder, spec)[0].groups[0].responses[0].text
+    for name, content in (("one", found), ("two", others)):
+        write(folder / f"{name}.jsonl", content)
+        os.utime(folder / f"{name}.jsonl", (5, 5))
+    for name, word in (("one", "jars"), ("two", "pots")):
+        (folder / "rows.jsonl").unlink()
+        (folder / "rows.jsonl").symlink_to(f"{name}.jsonl")
+        assert word in load(folder, spec)[0].groups[0].responses[0].text
+    picture, before = folder / "coco/3.png", (folder / "coco/3.png").stat()
+    picture.write_bytes(picture.read_bytes()[:-1] + b"?")
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
+    builds_before = len(made)
+    load(folder, spec)
+    assert len(made) == builds_before + 1
+
+
+def test_a_change_within_a_tick_of_the_clock_is_seen(folder: Path) -> None:
+    found = rows("povid", 60)
+    for _ in range(5):  # the second content comes as soon as the first was read
+        for word in ("jars", "pots"):
+            spec = write(folder / "rows.jsonl", json.loads(json.dumps(found).replace("jars", word)))
+            assert word in load(folder, spec, workers=1)[0].groups[0].responses[0].text
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(folder: Path) -> None:
+    spec = write(folder / "rows.jsonl", rows("povid", 60))
+    (folder / "cache").write_text("no folder")
+    with pytest.raises(DataError, match=r"cache: what is kept of rows cannot be written there .*Set data.cache_dir"):
+        load(folder, spec)
+
+
 def test_embedded_pictures_of_another_run_are_not_used(folder: Path) -> None:
     row = {"image": {"bytes": (folder / "coco/1.png").read_bytes(), "path": "1.png"}, "prompt": "?", "completion": "x"}
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row] * 300), folder / "rows.parquet")

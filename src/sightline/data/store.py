@@ -13,6 +13,8 @@ import functools
 import hashlib
 import json
 import os
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -29,6 +31,7 @@ from sightline.data.readers.sources import files_of
 from sightline.data.reading import Account, SourceReader, refuse
 from sightline.data.stored import Sink, StoredGroups
 from sightline.data.validate import BadRow, DataReport, SourceCount
+from sightline.errors import DataError
 from sightline.files import clear_asides, keep_folder, replace_file
 from sightline.recipes.schema import DataSpec
 from sightline.types import Group
@@ -39,6 +42,8 @@ LEAST_BYTES = 8_000_000
 """Rows of fewer bytes are read into memory every time: that takes seconds."""
 _OLD = 24 * 3600
 """Seconds after which what a killed process left is removed."""
+_TICK, _COARSE = 20_000_000, 2_000_000_000
+"""Nanoseconds in which the clocks of file systems may tell two changes of a file as one, and those of old ones."""
 _STAMPED = 4096
 """Pictures whose stamps are compared in one go."""
 
@@ -159,8 +164,17 @@ def _stamps(specs: Sequence[DataSpec]) -> list[_Stamp] | None:
         if files is None:
             return None
         named = [spec.path, *files] if spec.entry is not None else files
-        found += [(str(Path(file).absolute()), *stamp(file)) for file in named]
+        found += [(os.path.realpath(file), *_settled_stamp(file)) for file in named]
     return found
+
+
+def _settled_stamp(file: str) -> tuple[int, int]:
+    """The stamp of a file, once it is so old that a later change has another."""
+    with contextlib.suppress(OSError):
+        changed = Path(file).stat().st_ctime_ns
+        tick = _TICK if changed % 1_000_000_000 else _COARSE
+        time.sleep(min(max(0, changed + tick - time.time_ns()), tick) / 1e9)
+    return stamp(file)
 
 
 def _key(specs: Sequence[DataSpec], stamps: list[_Stamp], account: Account, storing: Storing) -> str:
@@ -214,6 +228,16 @@ def _is_current(folder: Path, account: Account) -> bool:
 
 
 def _build(final: Path, specs: Sequence[DataSpec], account: Account, storing: Storing) -> None:
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=final.parent):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"what is kept of rows cannot be written there ({error.strerror})",
+            source=str(storing.folder),
+            remedy="Set data.cache_dir, or SIGHTLINE_CACHE, to a folder that can be written to",
+        ) from error
     clear_asides(final.parent, _OLD)
     verdicts = Verdicts(storing.folder)
     account.files = PictureFiles(verdicts.load())

@@ -29,7 +29,9 @@ from sightline.models.score_head import LOADED_WITH, ScoreSettings
 from sightline.negatives.relate import visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import ReadsSpec, Recipe
+from sightline.relations.selection import OVIP, check_references
 from sightline.rewards.build import build_reward, check_prompts
+from sightline.rewards.iris import iris_in_training
 from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
     AdapterReference,
@@ -43,6 +45,7 @@ from sightline.train.columns import (
 from sightline.train.engine import build_engine
 from sightline.train.lockstep import Lockstep
 from sightline.train.online import OnlineSource
+from sightline.train.pictures import pictures_of_rounds
 from sightline.train.rows import Rows
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
@@ -96,7 +99,11 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
-    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens)
+    masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
+    if online.relation == "ovip":
+        check_references(groups, online.selection or OVIP)
+    own = partial(iris_in_training, policy=policy)
+    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
     check_prompts(reward, groups)
     engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
     return OnlineSource(
@@ -110,6 +117,8 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
         ranks=runtime,
         samples=run.samples,
         visual=visual,
+        masked=masked,
+        distortion=distortion,
         whole=partial(runtime.whole, policy),
         replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )

@@ -84,8 +84,11 @@ def _spread_pairs(candidates: Sequence[Group], most: int) -> list[Group]:
     if isinstance(candidates, StoredGroups):  # those that are not chosen are not made
         found = [first_pair(candidates[place]) for place in spread(candidates.pairs(), most)]
         return [pair for pair in found if pair is not None]
-    # a prompt that was sampled for in several rounds counts once
-    pairs = {pair.id: pair for group in candidates if (pair := first_pair(group))}
+    # a prompt that was sampled for more than once counts once, as at first: a run that goes on reads the same
+    pairs: dict[str, Group] = {}
+    for group in candidates:
+        if pair := first_pair(group):
+            pairs.setdefault(pair.id, pair)
     return spread(list(pairs.values()), most)
 
 
