@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 sys.path.extend(str(folder) for folder in Path(__file__).parent.rglob("*") if folder.is_dir())  # shared test modules
+
 
 import pytest
 import torch
@@ -22,6 +26,8 @@ from sightline import cli
 from tiny_models import FAMILIES, save_tiny
 
 torch.set_num_threads(1)
+os.environ["SIGHTLINE_CACHE"] = tempfile.mkdtemp(prefix="sightline-tests-")  # nothing goes to the home folder
+atexit.register(shutil.rmtree, os.environ["SIGHTLINE_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

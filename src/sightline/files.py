@@ -6,10 +6,13 @@ what was there before, or what came after, and perhaps a ``.tmp`` beside it that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +93,40 @@ def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
     if old.exists():
         old.rename(aside)  # so that the name of a whole folder never holds one that is half removed
         shutil.rmtree(aside)
+
+
+def keep_folder(final: Path, write: Callable[[Path], None]) -> None:
+    """Fills a folder aside and gives it its name: of a cache, whose folders several processes may fill at once.
+
+    What had the name goes; whoever reads it at the moment keeps what it has opened. Where the block raises, nothing
+    changes.
+    """
+    aside = _free_name(final)
+    aside.mkdir(parents=True)
+    try:
+        write(aside)
+        for path in [*aside.rglob("*"), aside]:
+            _flush(path)
+        old = _free_name(final)
+        with contextlib.suppress(FileNotFoundError):
+            final.rename(old)
+        with contextlib.suppress(OSError):  # another process was faster: its folder is as good
+            aside.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def clear_asides(folder: Path, age: float) -> None:
+    """Removes what killed processes left of a :func:`keep_folder`, once it is older than ``age`` seconds."""
+    for aside in folder.glob("*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - aside.stat().st_mtime > age:
+                shutil.rmtree(aside)
+
+
+def _free_name(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 @contextmanager

@@ -43,8 +43,7 @@ class Prompt:
     images: tuple[str, ...] = ()
     """Paths of the pictures, one per image part, in reading order."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What is known about the picture (objects, captions, answer): read by rewards and graders,
-    never by the policy. Plain JSON."""
+    """What is known about the picture (objects, captions, answer), for rewards and graders alone. Plain JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +72,8 @@ class Response:
     """Desirable or not, for unpaired methods (KTO)."""
     finish_reason: FinishReason | None = None
     """``stop``: ended its turn; ``length``: cut at the limit; ``error``: no answer."""
+    distorted: int | None = None
+    """Step of the noise on the picture that it was sampled under (``online.distorted``); None: its prompt's own."""
     policy_version: int | None = None
     """Optimizer step of the policy that wrote it; None: not written by a policy."""
     weight_versions: tuple[int, ...] | None = None
@@ -124,13 +125,11 @@ class ImageInputs:
     key: str
     """Identity: equal keys are the same pixels."""
     tensors: Mapping[str, Tensor]
-    """Processor outputs of this one picture, keyed as the model's forward expects
-    (``pixel_values`` [1,3,H,W] or [patches,dim], ``image_sizes`` [1,2], ``image_grid_thw`` [1,3])."""
+    """Processor outputs of this one picture (``pixel_values`` [1,3,H,W] or [patches,dim], ``image_sizes`` [1,2])."""
     num_tokens: int
     """Placeholder tokens it takes in the sequence, equal to its rows of vision features."""
     expansion: tuple[int, ...] = ()
-    """All ids it takes in the sequence, where other tokens stand between the placeholders (tiles, rows, borders);
-    empty: the placeholders alone."""
+    """All ids it takes in the sequence, where some stand between the placeholders (tiles, rows); empty: these alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,13 +187,11 @@ class Batch:
     segment: Tensor
     """[T] long, ascending: the segment each token belongs to."""
     parent: Tensor
-    """[S] long, always on the host: parent segment, -1 for a root. A token sees its own segment causally and all of
-    its ancestors entirely."""
+    """[S] long, on the host: parent segment, -1 for a root. A token sees its own causally and its ancestors whole."""
     length: Tensor
     """[S] long, always on the host: tokens of each segment."""
     vision: Mapping[str, Tensor]
-    """Processor outputs, each distinct image once, keyed as the model's forward expects. Empty
-    for text only."""
+    """Processor outputs, each distinct image once, keyed as the model's forward expects."""
     image_tokens: tuple[int, ...]
     """[I] placeholders (= rows of features) of each distinct image."""
     placeholder: Tensor
@@ -226,6 +223,10 @@ class Batch:
     """[N] float: log-probabilities under the reference."""
     old_logprobs: Tensor | None = None
     """[N] float: under our own policy before the first optimizer step on the group, recomputed."""
+    old_entropy: Tensor | None = None
+    """[N] float: entropy of the next-token distribution under the same."""
+    dependence: Tensor | None = None
+    """[N] float: how much the picture changes what the policy says there, as the algorithm measures it."""
     rollout_logprobs: Tensor | None = None
     """[N] float: as the sampler reported them."""
     advantages: Tensor | None = None
@@ -247,8 +248,7 @@ class Batch:
     features: Tensor | None = None
     """[sum(image_tokens), D]: vision features, kept only when everything that makes them is frozen."""
     block: Tensor | None = None
-    """[T] long: tokens of equal value >= 0 see each other, whatever their order (pictures of Gemma 3, prefixes of
-    PaliGemma); None: there are none. A block lies in one segment."""
+    """[T] long: tokens of equal value >= 0, all of one segment, see each other (pictures of Gemma 3); None: none."""
     whole: bool = False
     """Whether tokens of a block see all of it under a sliding window too (PaliGemma), or no farther back (Gemma 3)."""
     blocked: tuple[int, ...] = ()
@@ -347,12 +347,10 @@ class World(Protocol):
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum over ranks; the same tensor where there is one."""
-        ...
 
 
 class Algorithm:
-    """Base of all algorithms: a frozen keyword-only dataclass that is its config, its documentation
-    and its callable. Holds no logic, no model, optimizer, rank, device or logger."""
+    """Base of all algorithms: a frozen keyword-only dataclass, config and callable in one, without model or device."""
 
     needs: frozenset[str] = frozenset()
     """Columns of Batch that must be filled before ``loss`` (``ref_logprobs``, ...)."""
@@ -365,6 +363,8 @@ class Algorithm:
     kept for all of its steps; ``old_logprobs`` too, where there are several."""
     answers: int = 1
     """Least answers to a prompt that it can learn from."""
+    masked: Literal["no", "round", "step"] = "no"
+    """Whether answers stand under a masked picture too: before each ``round``, or in every ``step`` (``masked.py``)."""
     critic_warmup: int = 0
     """First optimizer steps in which nothing but the value head, and its adapter, is trained."""
     moving: tuple[str, ...] = ()

@@ -39,7 +39,7 @@ def flat_batch(
         target=torch.zeros(size, dtype=torch.long),
         response=response,
         group=torch.zeros(len(lengths), dtype=torch.long),
-        last=nothing,
+        last=torch.zeros(len(lengths), dtype=torch.long),
         pairs=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
         pair_weight=torch.tensor([1.0] * len(pairs) if pair_weight is None else list(pair_weight)),
         pair_kind=tuple(pair_kind or ["text"] * len(pairs)),

@@ -190,6 +190,32 @@ def test_what_stands_beside_the_picture_of_a_row_is_refused_as_well(folder: Path
         groups_from_records([row], DataSpec(path="rows", image_dir=str(folder)))
 
 
+def test_a_video_under_any_name_is_refused_beside_a_picture(folder: Path) -> None:
+    row = {"prompt": "q", "completion": "a", "images": ["0.png"], "clip": ["shown/1.mp4"]}
+    with pytest.raises(DataError, match="column 'clip' looks like a picture or a video"):
+        groups_from_records([row], DataSpec(path="rows", image_dir=str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            {"type": "text", "text": "q", "image": "0.png"},
+            "unknown key 'messages.0..content.0..image' in a part of type",
+        ),
+        ({"type": "image", "image": "0.png", "text": "also"}, "unknown key 'messages.0..content.0..text'"),
+        ({"type": "image", "image": "0.png", "max_pixels": 99}, "unknown key 'messages.0..content.0..max_pixels'"),
+        ({"type": "image", "image": "0.png", "url": "1.png"}, "has image and url. Keep one"),
+        ({"type": "text", "text": "q", "value": "p"}, "has text and value. Keep one"),
+    ],
+)
+def test_nothing_of_a_typed_part_is_passed_over(folder: Path, part: dict[str, Any], message: str) -> None:
+    content = [part, {"type": "text", "text": "What?", "image": None, "index": 0}]
+    row = {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "a"}]}
+    with pytest.raises(DataError, match=message):
+        groups_from_records([row], DataSpec(path="rows", image_dir=str(folder)))
+
+
 @pytest.mark.parametrize(
     "columns",
     [

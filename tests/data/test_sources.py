@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from sightline.data.load import Account, groups_from_records, load_groups
+from sightline.data.readers.sources import read_rows
 from sightline.errors import DataError, RecipeError
 from sightline.recipes.schema import DataSpec
 from sightline.types import Group
@@ -173,6 +174,64 @@ def test_a_tar_holds_rows_and_their_pictures(folder: Path, name: str, mode: str)
     (folder / name).write_bytes((folder / name).read_bytes()[:300])
     with pytest.raises(DataError, match=f"{name}: (is no whole tar|is damaged)"):
         load_groups(DataSpec(path=path), Account(cache_dir=folder / "cache"))
+
+
+PAIR = json.dumps({"prompt": "What?", "chosen": "A lamp.", "rejected": "A cat."}).encode()
+ROW = {"a.json": PAIR, "a.png": b"1", "b.json": PAIR, "b.png": b"2"}
+
+
+def test_a_tar_that_ends_between_two_files_is_cut_off(folder: Path) -> None:
+    whole = Path(write_tar(folder / "whole.tar", ROW)).read_bytes()
+    for end in (1024, 2048, 2049, 3072):
+        (folder / "cut.tar").write_bytes(whole[:end])
+        with pytest.raises(DataError, match=r"cut.tar: is no whole tar \(it has no end mark"):
+            list(read_rows(str(folder / "cut.tar")))
+    for name, content in (("two.tar", whole + whole), ("hole.tar", whole[:2048] + bytes(512) + whole[2048:])):
+        (folder / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}: is no whole tar .something stands behind its end"):
+            list(read_rows(str(folder / name)))
+    (folder / "none.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"is no whole tar \([^\n]*empty file[^\n]*\). Restore"):
+        list(read_rows(str(folder / "none.tar")))
+
+
+def test_no_file_of_a_tar_is_passed_over(folder: Path) -> None:
+    apart = write_tar(folder / "apart.tar", {"a.json": PAIR, "b.json": PAIR, "a.png": b"1", "b.png": b"2"})
+    with pytest.raises(DataError, match="files of 'a' stand in two places"):
+        load_groups(DataSpec(path=apart), Account(cache_dir=folder / "cache", on_bad_row="skip"))
+    files = {"a.json": PAIR, "a.mp4": b"1", "b.json": PAIR, "b.png": (folder / "b.png").read_bytes(), "b.NPY": b"3"}
+    path = write_tar(folder / "odd.tar", files)
+    account = Account(cache_dir=folder / "cache", on_bad_row="skip")
+    (kept,) = load_groups(DataSpec(path=path), account)
+    assert kept.prompts[0].facts == {"npy": "b.npy"} and len(kept.prompts[0].images) == 1
+    assert [bad.error[:24] for bad in account.report.bad] == ["'a.mp4' is a video or a "]
+
+
+def test_links_and_names_that_come_twice_in_a_tar(folder: Path) -> None:
+    with tarfile.open(folder / "links.tar", "w") as tar:
+        for name, data in (("a.json", PAIR), ("a.png", (folder / "a.png").read_bytes())):
+            (member := tarfile.TarInfo(name)).size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for key, kind, target in (
+            ("b", tarfile.LNKTYPE, "a"),
+            ("c", tarfile.SYMTYPE, "a"),
+            ("d", tarfile.SYMTYPE, "z"),
+        ):
+            for ending in ("json", "png"):
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.type, member.linkname = kind, f"{target}.{ending}"
+                tar.addfile(member)
+        for data in (PAIR, PAIR):
+            (member := tarfile.TarInfo("e.json")).size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    account = Account(cache_dir=folder / "cache", on_bad_row="skip")
+    groups = load_groups(DataSpec(path=str(folder / "links.tar")), account)
+    assert [(group.id, len(group.prompts[0].images)) for group in groups] == [("a", 1), ("b", 1), ("c", 1)]
+    told = [bad.error for bad in account.report.bad]
+    assert told == [
+        "'d.json' is a link to no file of the tar. Store the file itself",
+        "'e.json' stands in the tar twice. Keep one of the two",
+    ]
 
 
 def test_where_takes_a_subset_and_limit_counts_what_it_takes(folder: Path) -> None:

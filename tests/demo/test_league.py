@@ -10,12 +10,13 @@ from command_line import sightline
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups
 from sightline.demo import league as league_module
-from sightline.demo.league import LeagueSize, all_methods, chosen_methods, recipe_of, run_league
+from sightline.demo.league import LeagueSize, OnlineSize, all_methods, chosen_methods, recipe_of, run_league
 from sightline.demo.standings import Outcome, standings
 from sightline.errors import CheckpointError, RecipeError
 from sightline.recipes.load import check_algorithm
 
 TINY = LeagueSize(steps=2, groups=4, prompts=8, presence=1, samples=4, held_out=4, questions=1, sft_steps=2)
+TINY_ONLINE = OnlineSize(steps=2, groups=4, prompts=8, presence=1, samples=4, held_out=4, questions=1, sft_steps=2)
 
 
 @pytest.mark.parametrize("name", all_methods())
@@ -24,6 +25,15 @@ def test_every_method_is_a_recipe_whose_algorithm_can_be_built(name):
     check_algorithm(recipe, build_algorithm(recipe.algorithm))
     assert (recipe.train.max_steps, recipe.train.batch_size, recipe.seed) == (7, 5, 3)
     assert recipe.model.path == "m" and recipe.output_dir == f"f/runs/{name}"
+
+
+@pytest.mark.parametrize("name", all_methods(online=True))
+def test_every_online_method_samples_as_many_answers(name):
+    size = OnlineSize(steps=6, groups=5, samples=3, overrides=("online.inner_epochs=2",))
+    recipe = recipe_of(name, all_methods(online=True)[name], Path("m"), Path("f"), 3, size)
+    check_algorithm(recipe, build_algorithm(recipe.algorithm))
+    assert (recipe.train.max_steps, recipe.train.batch_size, recipe.online.sampling.n) == (12, 5, 3)
+    assert recipe.online.prompts.path == "f/data/prompts.jsonl" and recipe.model.path == "m"
 
 
 def test_overrides_lie_over_what_the_method_says():
@@ -125,9 +135,26 @@ def test_a_folder_keeps_to_its_budget_and_its_methods(finished, monkeypatch):
     with pytest.raises(CheckpointError, match=r"another budget .steps: 2 there, 3 here"):
         run_league(seeds=[0], methods=["dpo"], out=out, size=replace(TINY, steps=3))
     changed = {"dpo": {"algorithm": {"name": "dpo", "beta": 0.7}}}
-    monkeypatch.setattr(league_module, "chosen_methods", lambda names: changed)
+    monkeypatch.setattr(league_module, "chosen_methods", lambda *_, **__: changed)
     league = run_league(seeds=[0], out=out, size=TINY)
     assert "beta: 1.0 there, 0.7 here" in league.failed["dpo, seed 0"]
+
+
+def test_an_online_league_tells_what_was_sampled_and_is_not_run_again(finished, tmp_path, monkeypatch):
+    base, size = finished[0] / "seed-0/sft/model", replace(TINY_ONLINE, overrides=("online.inner_epochs=2",))
+    league = run_league(seeds=[0], methods=["grpo", "ppo"], out=tmp_path, bases=[base], size=size)
+    assert league.online and not league.failed
+    found = {one.name: one for one in league.standings}
+    assert found["base"].answers.value == 0 and found["grpo"].steps == 4, "two steps, each taken twice"
+    assert found["grpo"].answers.value == 2 * 4 * 4, "steps, groups, answers"
+    table = (tmp_path / "league.md").read_text()
+    assert "| CPU s | answers | steps |" in table and "| 32 | 4 |" in table
+    assert "Online methods compared" in (tmp_path / "report.html").read_text()
+    monkeypatch.setattr(league_module, "train", None)
+    again = run_league(seeds=[0], methods=["grpo", "ppo"], out=tmp_path, bases=[base], size=size)
+    assert repr(again) == repr(league)
+    with pytest.raises(CheckpointError, match="online: True there, None here"):
+        run_league(seeds=[0], methods=["dpo"], out=tmp_path, bases=[base], size=TINY)
 
 
 def test_each_seed_needs_its_base(tmp_path):
@@ -160,6 +187,7 @@ def test_a_seed_keeps_to_its_base(finished, tmp_path):
 
 def test_the_command_names_its_methods():
     assert sightline("compare", "--names").out.split() == list(all_methods())
+    assert sightline("compare", "--online", "--names").out.split() == list(all_methods(online=True))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.models.value_head import ValueHead
 from sightline.recipes.schema import ModelSpec, PartsSpec, SegmentSpec, VisualSpec
+from sightline.relations.masked import with_masked
 from sightline.relations.mismatched import mismatched
 from sightline.relations.visual import TABLE, Contrast, compare_pictures
 from sightline.train.columns import Columns, CopyReference
@@ -28,8 +29,8 @@ from sightline.types import Algorithm, Batch, Edge, Group, Prompt, RenderedGroup
 
 
 class Case(NamedTuple):
-    """An algorithm, and its rows: ``singles``, ``lists``, ``pairs`` (weighted), ``plain`` (pairs), ``labelled`` or
-    ``sampled`` (with what a round of sampling brings)."""
+    """An algorithm, and its rows: ``singles``, ``lists``, ``pairs`` (weighted), ``plain`` (pairs), ``labelled``,
+    ``sampled`` (with what a round of sampling brings) or ``masked`` (the same under a second picture too)."""
 
     rows: str
     options: dict[str, Any]
@@ -55,6 +56,17 @@ CASES = {
     "cpo": Case("pairs", {"name": "cpo"}),
     "kto": Case("labelled", {"name": "kto", "undesirable_weight": 1.5}),
     **{name: Case("sampled", {"name": name}) for name in PRESETS},
+    **{name: Case("masked", {"name": name}) for name in ("papo", "papo_d", "vppo", "ves_rft")},
+    "papo with gspo": Case("masked", {"name": "gspo", "perception": {"kind": "papo", "gamma": 0.5}}),
+    "papo by group": Case(
+        "masked", {"name": "grpo", "normaliser": "group", "perception": {"kind": "papo", "through_masked": False}}
+    ),
+    "vppo with rloo": Case(
+        "masked", {"name": "rloo", "perception": {"kind": "vppo", "share": 1.0, "least": 0.0}, "mismatch": "tis"}
+    ),
+    "ves with gdpo": Case(
+        "masked", {"name": "gdpo", "std_epsilon": 0.1, "perception": {"kind": "visual_entropy", "weight": 2.0}}
+    ),
     "dr_grpo": Case("sampled", {"name": "dr_grpo", "length": 16}),
     "grpo with kl": Case("sampled", {"name": "grpo", "beta": 0.1, "scale": "batch", "mismatch": "icepop"}),
     "ppo": Case("sampled", {"name": "ppo", "mismatch": "tis"}),
@@ -81,6 +93,9 @@ class Step(NamedTuple):
 
 def groups_of(rows: str, pictures: Sequence[str]) -> list[Group]:
     """Five groups, of one to three answers each; the fourth has no picture."""
+    if rows == "masked":
+        asked = [group for group in groups_of("sampled", pictures) if group.prompts[0].images]
+        return [with_masked(bare(g), replace(g.prompts[0], id=f"{g.id}/other", images=(pictures[5],))) for g in asked]
     count, groups = {"singles": 1, "lists": 3, "labelled": 1, "sampled": 3}.get(rows, 2), []
     for index in range(5):
         image = () if index == 3 else (pictures[index % 4],)
@@ -101,6 +116,12 @@ def groups_of(rows: str, pictures: Sequence[str]) -> list[Group]:
         return groups
     groups = [replace(g, responses=tuple(replace(r, label=bool(r.label)) for r in g.responses)) for g in groups]
     return [mismatched(groups)(group) for group in groups]
+
+
+def bare(group: Group) -> Group:
+    """Without log-probabilities of the old policy: those under two pictures are the model's own."""
+    answers = [replace(r, columns={k: v for k, v in r.columns.items() if k == "values"}) for r in group.responses]
+    return replace(group, responses=tuple(answers))
 
 
 def sampled(response: Response) -> Response:
@@ -144,7 +165,8 @@ def step(
     """The loop's order: columns, the whole step's columns, the count of units, then a backward per micro-batch."""
     policy, reference = policies["reward" if "reward" in algorithm.heads else "logprobs"]
     policy.zero_grad(set_to_none=True)
-    columns = Columns(algorithm.needs, reference, policy, critic="values" in algorithm.heads)
+    needs = algorithm.needs | (set() if algorithm.masked == "no" else {"old_logprobs"})
+    columns = Columns(needs, reference, policy, critic="values" in algorithm.heads)
     batches: Sequence[Batch] = [
         columns.fill(lay_out(part, layout, policy.family, policy.config), part)  # type: ignore[arg-type]
         for part in parts

@@ -13,10 +13,12 @@ from sightline.evaluation.reward_figures import (
     best_of_n,
     curve,
     expected_calibration_error,
+    kl_bound,
     reliability,
     reward_result,
     with_comparisons,
 )
+from sightline.report.preferences import curves
 from sightline.types import Edge, Group, Prompt, Response
 
 
@@ -101,8 +103,26 @@ def test_the_curve_is_made_of_prompts_with_many_answers() -> None:
     assert {n: v for n, v in result.metrics.items() if n.startswith("best")} == pytest.approx(
         {"best_of_n/1": 0.25, "best_of_n/2": 0.25, "best_of_n/4": 0.5}
     )
+    assert curve(result, "score") == pytest.approx([1.5, 14 / 6, 11 / 4, 3])  # 0, 1, 2 and 3 in both
+    assert result.metrics["score_of_best/4"] == 3 and result.better["score_of_best/4"] == "neither"
     # gold makes the comparisons: three in p and in q, one in r
     assert result.metrics["accuracy"] == pytest.approx((3 + 0 + 0) / 7)
+
+
+def test_the_distance_of_best_of_n_is_bounded_by_what_its_density_says() -> None:
+    """The best of n of a continuum has the density n u^(n-1) over [0, 1]: its KL from uniform is the bound."""
+    for n in (1, 2, 5):
+        grid = [(i + 0.5) / 20000 for i in range(20000)]
+        kl = sum(n * u ** (n - 1) * math.log(n * u ** (n - 1)) for u in grid) / len(grid)
+        assert kl_bound(n) == pytest.approx(kl, abs=1e-3)
+
+
+def test_the_page_draws_the_curve_by_n_and_by_distance() -> None:
+    gold = [with_comparisons(group(name, list("abc"), [0.0, 1.0, 2.0])) for name in "pq"]
+    drawn = {one.title: one for one in curves(reward_result(gold, gold))}
+    assert drawn["Best of n"].lines[0].x == [1.0, 2.0, 3.0]
+    by_distance = drawn["Best of n by distance"].lines[0]
+    assert by_distance.x == [0.0, kl_bound(2), kl_bound(3)] and by_distance.y == pytest.approx([1.0, 5 / 3, 2.0])
 
 
 def test_the_curve_reaches_as_far_as_half_of_the_prompts() -> None:

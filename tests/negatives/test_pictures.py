@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.negatives.pictures import blank, crop, noise, signal
+from sightline.negatives.pictures import blank, crop, noise, patches, signal
 
 
 def gradient(width, height):
@@ -58,6 +58,18 @@ def test_noise_shrinks_the_picture_and_adds_its_variance():
     assert noisy.std() == pytest.approx(np.sqrt(1 - share), rel=0.02)
     late = np.asarray(noise(grey, np.random.default_rng(0), 999))
     assert (late == 0).mean() > 0.1 and (late == 255).mean() > 0.1  # clipped, as a file must be
+
+
+def test_patches_are_black_squares_and_leave_the_rest_as_it_is():
+    whole = Image.new("RGB", (70, 45), (200, 100, 50))
+    made = np.asarray(patches(whole, np.random.default_rng(0), 14, 0.6))
+    black = (made == 0).all(-1)
+    assert (made[~black] == (200, 100, 50)).all()
+    squares = [black[y : y + 14, x : x + 14] for y in range(0, 45, 14) for x in range(0, 70, 14)]
+    assert len(squares) == 20 and all(square.all() or not square.any() for square in squares)
+    shares = [float((np.asarray(patches(whole, np.random.default_rng(i), 1, 0.6)) == 0).mean()) for i in range(20)]
+    assert abs(np.mean(shares) - 0.6) < 4 * (0.24 / (20 * 70 * 45)) ** 0.5
+    assert not np.asarray(patches(whole, np.random.default_rng(0), 14, 1.0)).any()
 
 
 def test_blank_is_white():

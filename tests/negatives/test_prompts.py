@@ -31,7 +31,10 @@ def negatives(folder, kind, **options):
     return Negatives(spec=NegativeSpec(kind=kind, **options), folder=folder / "negatives", seed=seed)
 
 
-@pytest.mark.parametrize("kind", ["crop", "noise"])
+OTHERWISE = {"crop": {"area": (0.5, 0.8)}, "noise": {"step": 10}, "patches": {"patch": 3}}
+
+
+@pytest.mark.parametrize("kind", OTHERWISE)
 def test_made_pictures_depend_on_seed_row_and_source_and_are_made_once(pictures, tmp_path, kind):
     a, b = pictures[:2]
     made = negatives(tmp_path, kind).prompt(prompt(a))
@@ -46,7 +49,7 @@ def test_made_pictures_depend_on_seed_row_and_source_and_are_made_once(pictures,
         negatives(tmp_path, kind, seed=1).prompt(prompt(a)),
         negatives(tmp_path, kind).prompt(prompt(a, id="other")),
         negatives(tmp_path, kind).prompt(prompt(b)),
-        negatives(tmp_path, kind, **({"area": (0.5, 0.8)} if kind == "crop" else {"step": 10})).prompt(prompt(a)),
+        negatives(tmp_path, kind, **OTHERWISE[kind]).prompt(prompt(a)),
     ]
     written = {first, *(Path(other.images[0]).read_bytes() for other in others)}
     assert len(written) == 5 == len(list((tmp_path / "negatives").iterdir()))

@@ -13,6 +13,7 @@ model: {path: m}
 algorithm: {name: reward_model}
 data: {train: [{path: rows.jsonl}]}
 """
+OVIP = ["online.relation=ovip"]
 ONLINE = """\
 name: x
 output_dir: out
@@ -41,6 +42,34 @@ def load(tmp_path, text, *overrides):
         (ONLINE, ["online.sampling.n=1"], "Sample 2 or more"),
         (ONLINE, ["online.sampling.temperature=0"], "all answers to a prompt are the same"),
         (ONLINE, ["online.prompts.relation=options"], "answers of prompts are not read"),
+        (
+            ONLINE,
+            ["online.relation=ovip", "online.min_gap=0.5"],
+            "has gaps of its own, under selection. Remove min_gap",
+        ),
+        (ONLINE, ["online.selection.good=3"], "selection is read by relation: ovip, found best_worst"),
+        (
+            ONLINE,
+            [*OVIP, "online.selection.relaxed_gap=3"],
+            "relaxed_gap is read with fallback: relaxed, found reference",
+        ),
+        (
+            ONLINE,
+            [*OVIP, "online.selection={fallback: none, reference: caption}"],
+            "reference is read with fallback: reference, found none",
+        ),
+        (ONLINE, ["online.relation=none", "online.buffer={}"], "old ones are no samples for. Remove buffer"),
+        (ONLINE, ["online.buffer={}", "online.max_staleness=1"], "max_staleness has no meaning"),
+        (ONLINE, ["online.buffer={}", "online.replay=samples.jsonl"], "replay has no meaning"),
+        (ONLINE, ["online.relation=best", "online.buffer.unit=pair"], "relation: best makes none"),
+        (ONLINE, ["online.reward={iris: {reference: m}}"], "the same in the first round, and every score is 0"),
+        (
+            ONLINE,
+            ["train.distribution=fsdp", "online.reward={iris: {reference: base}}"],
+            "fsdp spreads the policy. Set path, or choose ddp",
+        ),
+        (ONLINE, ["online.buffer={uses: 2, fresh: 1}"], "nothing is used again"),
+        (ONLINE, ["online.relation=best", "online.visual={relation: mdpo}"], "relation is best. Choose another"),
         (ONLINE, ["online.prompts.train_on=last"], "answers of prompts are not read"),
     ],
 )

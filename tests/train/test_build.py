@@ -4,7 +4,7 @@ import pytest
 import train_runs
 
 from sightline.recipes.schema import DatasetSpec, DataSpec, OnlineSpec, VisualSpec
-from sightline.train.build import _reading_writes
+from sightline.train.rows import _reading_writes
 
 PLAIN = DataSpec(path="rows.jsonl", format="groups")
 

@@ -25,10 +25,11 @@ from sightline.recipes.schema import (
     SamplingSpec,
     VisualSpec,
 )
+from sightline.relations.pairs import first_pair
 from sightline.train.looking import look, margins
 from sightline.train.loop import train
 from sightline.train.metrics import read_metrics
-from sightline.train.probe import Looking, blind_at_the_end, first_pair, read_margins, spread, under_pictures
+from sightline.train.probe import Looking, blind_at_the_end, read_margins, spread, under_pictures
 from sightline.train.session import open_session
 from sightline.types import Edge, Group, Prompt, Response
 

@@ -19,7 +19,7 @@ from sightline.recipes.schema import ModelSpec, PartsSpec
 from sightline.train.checkpoint import latest, load_checkpoint
 from sightline.train.loop import train
 
-KINDS = (*two_processes.SHARDED, "kto", "aot")
+KINDS = (*two_processes.SHARDED, "kto", "aot", "mixture", "buffer", "papo", "vppo")
 SHARDED = tuple(f"fsdp {kind}" for kind in two_processes.SHARDED)
 TIMED = ("seconds", "tokens_per_second")
 STOP = 3

@@ -115,7 +115,7 @@ def test_online_without_comparisons(tiny: dict[str, Path], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_who_learns_from_comparisons_alone_says_so(name: str) -> None:
-    assert build_algorithm({"name": name}).compares == (name not in {"sft", *PRESETS})
+    assert build_algorithm({"name": name}).compares == (name not in {"sft", "ppo", *PRESETS})
 
 
 def test_who_may_learn_from_single_answers_says_so() -> None:

@@ -20,9 +20,11 @@ import train_runs
 from torch.distributed.tensor import DTensor
 
 from sightline.errors import DivergenceError, RecipeError
+from sightline.recipes.distorted import DistortedSpec
 from sightline.recipes.evaluation import BenchSpec, EvaluationSpec
 from sightline.recipes.load import load_recipe
-from sightline.recipes.schema import DatasetSpec, ModelSpec, PartsSpec, Recipe
+from sightline.recipes.preferences import BufferSpec
+from sightline.recipes.schema import DatasetSpec, ModelSpec, NegativeSpec, PartsSpec, Recipe
 from sightline.train.loop import train, train_step
 from sightline.train.report import evaluate
 from sightline.train.runtime import Runtime
@@ -90,6 +92,9 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         "aot": train_runs.recipe(model, folder / "aot", responses=2, micro_batch_tokens=90, algorithm={"name": "aot"}),
         "online": train_runs.online(model, folder / "online", "train_runs:CountsE"),
         "policy gradient": policy_gradient(model, folder / "gradient"),
+        "papo": masked(model, folder / "papo", {"name": "papo"}),
+        "vppo": masked(model, folder / "vppo", {"name": "vppo"}),
+        "buffer": buffered(model, folder / "buffer"),
     }
     labelled = replace(made["kto"].data.train[0], relation="mismatched")
     made["kto"] = replace(made["kto"], data=DatasetSpec(train=(labelled,)))
@@ -106,6 +111,10 @@ def recipes(model: Path, folder: Path) -> dict[str, Recipe]:
         name: replace(r, data=DatasetSpec(train=r.data.train, eval=r.data.train)) if r.data else r
         for name, r in made.items()
     }
+    stored = train_runs.recipe(model, folder / "mixture", size=4, model=frozen, micro_batch_tokens=90)
+    sources = (replace(stored.data.train[0], weight=2.0), replace(made["sft"].data.train[0], weight=0.5))
+    data = DatasetSpec(train=sources, validation=0.5, cache_dir=str(folder / "cache"))
+    evaluated["mixture"] = replace(stored, data=data)
     return {
         name: replace(r, train=replace(r.train, epochs=1.0, eval_every=2, max_grad_norm=0.1))
         for name, r in evaluated.items()
@@ -121,6 +130,36 @@ def policy_gradient(model: Path, folder: Path) -> Recipe:
     )
     assert made.online is not None
     return replace(made, online=replace(made.online, relation="none", inner_epochs=2))
+
+
+def masked(model: Path, folder: Path, algorithm: dict[str, Any]) -> Recipe:
+    """The same with answers under a masked picture, some of them sampled under noise; ranks hold unequal numbers of
+    groups, and the last round has one for two."""
+    made = train_runs.online(
+        model, folder, "train_runs:CountsE", algorithm=algorithm, micro_batch_tokens=90, learning_rate=1e-4,
+        max_steps=3, reference="auto",
+    )  # fmt: skip
+    assert made.online is not None
+    prompts = Path(made.online.prompts.path)
+    rows = [row for row in prompts.read_text().splitlines() if json.loads(row)["prompts"][0].get("images")]
+    prompts.write_text("\n".join(rows[:3]) + "\n")
+    spec = replace(
+        made.online,
+        relation="none",
+        masked=NegativeSpec(kind="patches", patch=7),
+        distorted=DistortedSpec(answers=1),
+    )
+    return replace(made, online=spec)
+
+
+def buffered(model: Path, folder: Path) -> Recipe:
+    """Pairs that wait, some of them trained in two rounds."""
+    made = train_runs.online(
+        model, folder, "train_runs:CountsE", micro_batch_tokens=90, learning_rate=1e-4, batch_size=3, max_steps=5
+    )
+    assert made.online is not None
+    buffer = BufferSpec(unit="pair", uses=2, fresh=0.5, max_staleness=2)
+    return replace(made, online=replace(made.online, relation="ranked", steps_per_round=1, buffer=buffer))
 
 
 def adapter(model: Path, folder: Path) -> Path:

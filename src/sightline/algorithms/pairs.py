@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import get_args
 
 import torch
@@ -155,13 +154,16 @@ def ranked_below(pairs: Tensor, num_responses: int) -> Tensor:
     return below > 0
 
 
+_MOST = 1e300
+
+
 def check_range(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:
     """
     Raises:
         RecipeError: a number that is not finite, not above ``above``, or below ``least``.
     """
-    if not math.isfinite(value):
-        raise RecipeError(f"algorithm.{name} is {value}; it must be a finite number.")
+    if not abs(value) <= _MOST:
+        raise RecipeError(f"algorithm.{name} is {f'{value}':.40}; it must be a finite number.")
     if above is not None and not value > above:
         raise RecipeError(f"algorithm.{name} is {value}; it must be above {above:g}.")
     if least is not None and not value >= least:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Discriminator
 from torch import Tensor
 
 from sightline.algorithms.advantages import Advantage, Baseline, Scale
+from sightline.algorithms.masked import Apart, taken_apart
 from sightline.algorithms.mismatch import Mismatch, extreme, gap_stats, mismatch_of
 from sightline.algorithms.pairs import mean
+from sightline.algorithms.papo import Papo
 from sightline.algorithms.policy_gradient_checks import check_choices
+from sightline.algorithms.visual_entropy import PART, VisualEntropy
+from sightline.algorithms.vppo import Vppo
 from sightline.errors import RecipeError
 from sightline.ops.kl import KLEstimator, kl_estimate
 from sightline.ops.ratios import RatioLevel, clip_log_ratio, clipped_gain, log_ratio_at, soft_gain
@@ -21,6 +26,8 @@ from sightline.types import Algorithm, Batch, Scores, Stat, Term, Unit, World
 Ratio = RatioLevel | Literal["geometric"]
 Objective = Literal["clip", "detached", "soft", "plain"]
 Normaliser = Literal["token", "response", "group", "sum", "constant"]
+_OF_PAIRS: Mapping[Unit, Unit] = {"token": "chosen_token", "response": "pair"}
+"""Units of answers that stand under two pictures: the answer is the winner of its pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +103,10 @@ class PolicyGradient(Algorithm):
     """Weights for a sampler whose probabilities differ from the trainer's: a name of ``MISMATCHES``, or ``level``,
     ``action``, ``low`` and ``high``. None: none."""
 
+    perception: Annotated[Papo | Vppo | VisualEntropy, Discriminator("kind")] | None = None
+    """What asks whether the picture mattered, by ``kind``, with the same answers under ``online.masked``: ``papo``,
+    ``vppo`` or ``visual_entropy`` (VES-RFT). None: nothing."""
+
     needs = frozenset({"rewards"})
     heads = frozenset({"logprobs", "entropy"})
     rounds = True
@@ -111,8 +122,12 @@ class PolicyGradient(Algorithm):
             needs |= {"ref_logprobs"} | ({"old_logprobs"} if self.kl_in == "reward" else set())
         if mismatch_of(self.mismatch) is not None:
             needs |= {"old_logprobs", "rollout_logprobs"}
+        measured = {Vppo: "old_logprobs", VisualEntropy: "old_entropy"}.get(type(self.perception))
+        needs |= set() if measured is None else {measured}
+        masked = "no" if self.perception is None else "step" if measured is None else "round"
         compares_answers = self.baseline in ("group", "leave_one_out", "length")
-        for name, value in {"needs": frozenset(needs), "answers": 2 if compares_answers else 1}.items():
+        made = {"needs": frozenset(needs), "answers": 2 if compares_answers else 1, "masked": masked}
+        for name, value in made.items():
             object.__setattr__(self, name, value)  # attributes of the class that depend on fields
 
     def for_answers(self, longest: int) -> PolicyGradient:
@@ -127,13 +142,44 @@ class PolicyGradient(Algorithm):
         """
         if any(batch.weights is not None for batch in batches):
             raise RecipeError("Sampled answers bring weights of tokens, which a policy gradient does not read.")
+        if self.perception is None:
+            return self._with_advantages(batches, counted, world)
+        apart = [taken_apart(batch) for batch in batches]
+        own = [self._measured(batch, one) for batch, one in zip(batches, apart, strict=True)]
+        own = self._with_advantages(own, counted, world)
+        if isinstance(self.perception, Vppo):
+            own = self.perception.shaped(own, counted, world)
+        return [
+            batch.with_columns(
+                **{
+                    name: one.spread(vars(made)[name], batch.target.shape[0])
+                    for name in ("advantages", "dependence")
+                    if vars(made)[name] is not None
+                }
+            )
+            for batch, one, made in zip(batches, apart, own, strict=True)
+        ]
+
+    def _measured(self, batch: Batch, apart: Apart) -> Batch:
+        """The answers with how much each of their tokens depends on the picture, and with the reward of that."""
+        if isinstance(self.perception, Vppo):
+            return apart.batch.with_columns(dependence=self.perception.dependences(batch, apart))
+        if isinstance(self.perception, VisualEntropy):
+            gains_N = self.perception.gains(batch, apart)
+            return self.perception.rewarded(apart.batch.with_columns(dependence=gains_N))
+        return apart.batch
+
+    def _with_advantages(self, batches: Sequence[Batch], counted: Sequence[bool], world: World) -> list[Batch]:
+        weights = self.part_weights
+        if isinstance(self.perception, VisualEntropy):
+            weights = {**weights, PART: self.perception.weight}
         advantage = Advantage(
             baseline=self.baseline,
             scale=self.scale,
             unbiased=self.std == "sample",
             epsilon=self.std_epsilon,
             per_part=self.per_part,
-            part_weights=self.part_weights,
+            part_weights=weights,
         )
         made = advantage(batches, counted, [self._penalty(batch) for batch in batches], world)
         return [batch.with_columns(advantages=values) for batch, values in zip(batches, made, strict=True)]
@@ -145,7 +191,25 @@ class PolicyGradient(Algorithm):
         return self.beta * kl_estimate(batch.old_logprobs - batch.ref_logprobs, self.kl)
 
     def loss(self, batch: Batch, scores: Scores, world: World) -> tuple[tuple[Term, ...], dict[str, Stat]]:
-        """Unreduced terms, and statistics under TRL's names."""
+        """Unreduced terms, and statistics under TRL's names.
+
+        Where answers stand under a masked picture too, each counts once: units are those of the pairs.
+        """
+        if not len(batch.pairs):
+            return self._loss(batch, scores)
+        assert scores.logprobs is not None
+        apart = taken_apart(batch)
+        entropy = None if scores.entropy is None else scores.entropy[apart.own]
+        terms, stats = self._loss(apart.batch, replace(scores, logprobs=scores.logprobs[apart.own], entropy=entropy))
+        if isinstance(self.perception, Papo):
+            made = self.perception.terms(scores.logprobs[apart.own], scores.logprobs[apart.masked])
+            for name, values_N, coefficient in made:
+                terms = (*terms, self._term(name, values_N, apart.batch, coefficient))
+                stats[name] = mean(values_N)
+        return tuple(replace(term, unit=_OF_PAIRS.get(term.unit, term.unit)) for term in terms), stats
+
+    def _loss(self, batch: Batch, scores: Scores) -> tuple[tuple[Term, ...], dict[str, Stat]]:
+        """Of answers under their own picture."""
         assert scores.logprobs is not None and batch.advantages is not None
         assert batch.on_policy or batch.old_logprobs is not None
         # the policy before the round is the one of this pass: no second computation, not even its rounding, between
@@ -166,6 +230,10 @@ class PolicyGradient(Algorithm):
         elif self.beta:
             assert batch.ref_logprobs is not None
             stats["kl"] = mean(kl_estimate(old_N - batch.ref_logprobs, self.kl))
+        if isinstance(self.perception, Vppo) and self.perception.entropy:
+            terms.append(self._term("entropy_penalty", -scores.logprobs, batch, self.perception.entropy))
+        if isinstance(self.perception, Vppo | VisualEntropy):
+            stats |= self.perception.stats(batch)
         if scores.entropy is not None:
             stats["entropy"] = mean(scores.entropy)
         if batch.rollout_logprobs is not None:

@@ -64,7 +64,8 @@ def check_choices(chosen: Any) -> None:
     for name, weight in chosen.part_weights.items():
         check_range(f"part_weights.{name}", weight)
     mismatch_of(chosen.mismatch)
-    for problem in (*_of_advantage(chosen), *_of_ratio(chosen), *_of_kl(chosen), *_unread(chosen)):
+    problems = (*_of_advantage(chosen), *_of_ratio(chosen), *_of_kl(chosen), *_of_perception(chosen), *_unread(chosen))
+    for problem in problems:
         raise RecipeError(problem)
 
 
@@ -124,3 +125,19 @@ def _of_kl(chosen: Choices) -> Iterator[str]:
             "algorithm.kl is k1 in the loss: its gradient is 0 on average, so it would hold nothing back. Set kl: k2 "
             "or k3, or kl_in: reward, or kl_by_ratio: true."
         )
+
+
+def _of_perception(chosen: Any) -> Iterator[str]:
+    kind = None if chosen.perception is None else chosen.perception.kind
+    if kind == "vppo" and chosen.perception.share < 1 and chosen.ratio not in ("token", "sequence_token"):
+        yield (
+            f"algorithm.perception filters tokens, and algorithm.ratio is {chosen.ratio}, one ratio for all tokens of "
+            "an answer. Set ratio: token or sequence_token, or perception.share: 1."
+        )
+    if kind == "visual_entropy" and chosen.baseline == "greedy":
+        yield (
+            "algorithm.perception adds to the reward of sampled answers, and algorithm.baseline: greedy measures them "
+            "by an answer without that part. Set another baseline."
+        )
+    if kind == "visual_entropy" and "visual_entropy" in chosen.part_weights:
+        yield "algorithm.part_weights names visual_entropy, whose weight is algorithm.perception.weight. Set that."

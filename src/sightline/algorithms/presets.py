@@ -24,6 +24,7 @@ class Preset:
 
 
 _CLIP = r"\min(r_t A_i,\ \text{clip}(r_t, 1-\varepsilon, 1+\varepsilon_h) A_i)"
+_PAPO = r"\gamma\,k3(\pi, \pi_\text{masked}) - \eta_1\log\pi(y_t) - \eta_2\log\pi_\text{masked}(y_t)"
 _GROUP = r"A_i = \frac{R_i - \bar R}{\sigma + 10^{-4}}"
 
 PRESETS: Mapping[str, Preset] = {
@@ -167,6 +168,42 @@ PRESETS: Mapping[str, Preset] = {
             rf"A = S \text{{ whitened over the round}};\ -\frac1{{n_i}}\sum_t {_CLIP}, mean over answers"
         ),
         fields={"per_part": True, "scale": "whiten"},
+    ),
+    "papo": Preset(
+        title="PAPO-G",
+        source="Wang et al. 2025, arXiv 2507.06448",
+        formula=rf"-{_CLIP} - {_PAPO}, mean over tokens",
+        fields={
+            "normaliser": "token",
+            "epsilon_high": 0.3,
+            "beta": 0.01,
+            "perception": {"kind": "papo", "gamma": 0.02, "entropy": 0.05, "masked_entropy": 0.05},
+        },
+        remark="GRPO's advantage; with `online.masked`; values of the 7B model",
+    ),
+    "papo_d": Preset(
+        title="PAPO-D",
+        source="Wang et al. 2025, arXiv 2507.06448",
+        formula=rf"-{_CLIP} - {_PAPO}, mean over tokens",
+        fields={"normaliser": "token", "epsilon_high": 0.28, "perception": {"kind": "papo"}},
+        remark="as `papo`, with DAPO's choices",
+    ),
+    "vppo": Preset(
+        title="VPPO",
+        source="Huang et al. 2025, arXiv 2510.09285",
+        formula=r"-\text{clip}(r_t)\,\alpha_i m_{i,t} A_i - 0.06\log\pi(y_t), mean over tokens",
+        fields={"normaliser": "token", "epsilon_high": 0.28, "perception": {"kind": "vppo"}},
+        remark="DAPO's choices; with `online.masked`; α and m in [looking.md](looking.md)",
+    ),
+    "ves_rft": Preset(
+        title="VES-RFT",
+        source="CVPR 2026",
+        formula=(
+            rf"R_i + 0.1\,(H_\text{{masked}} - H) \text{{ in the place of }} R_i;\ -\frac1{{n_i}}\sum_t {_CLIP}"
+            ", mean over answers"
+        ),
+        fields={"perception": {"kind": "visual_entropy"}},
+        remark="GRPO's advantage; with `online.masked: {kind: none}`",
     ),
 }
 """By name."""

@@ -20,6 +20,7 @@ from sightline.cli import (
     demo,
     eval_group,
     export,
+    pairs,
     samples,
     select,
     train,
@@ -40,7 +41,7 @@ app.command(name="train")(train.train)
 app.command(name="show")(train.show)
 app.command(name="sample")(samples.sample)
 app.command(name="score")(samples.score)
-app.command(name="pairs")(samples.pairs)
+app.command(name="pairs")(pairs.pairs)
 app.command(name="select")(select.select)
 app.command(name="convert")(convert.convert)
 app.command(name="assemble")(convert.assemble)

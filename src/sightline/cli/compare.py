@@ -17,8 +17,19 @@ def compare(
         str, typer.Option(help="Names, separated by commas, as --names shows them. Default: all.", show_default=False)
     ] = "",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each method.")] = 150,
-    out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("runs/compare"),
+    online: Annotated[
+        bool, typer.Option("--online", help="Compare methods that learn from answers they sample themselves.")
+    ] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimizer steps of each method. Default: 150, online 80.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for everything. Default: runs/compare, online runs/compare_online.", show_default=False
+        ),
+    ] = None,
     base: Annotated[
         list[Path] | None,
         typer.Option(
@@ -27,25 +38,28 @@ def compare(
     ] = None,
     names: Annotated[bool, typer.Option("--names", help="List the methods and end.")] = False,
 ) -> None:
-    """Compare offline methods: one model to start from, one set of answers, one budget.
+    """Compare methods: one model to start from, one set of answers, one budget.
 
     For each seed a tiny LLaVA learns to describe drawn scenes, and to hallucinate. It answers prompts, its answers
-    are scored, and every method learns from them. Prints the league table and writes report.html. What is finished
-    is not done again.
+    are scored, and every method learns from them; with --online every method samples answers of its own to the same
+    prompts. Prints the league table and writes report.html. What is finished is not done again.
 
     Overrides are laid over every method's recipe.
 
     Example: `sightline compare --methods dpo,orpo,kto --seeds 0,1 --out runs/compare`
+    Example: `sightline compare --online --methods ppo,grpo --seeds 0`
     """
     from sightline.cli.console import out as console
     from sightline.cli.console import say
-    from sightline.demo.league import LeagueSize, all_methods, run_league
+    from sightline.demo.league import LeagueSize, OnlineSize, all_methods, run_league
     from sightline.report.league import terminal_table
 
     if names:
-        console.print("\n".join(all_methods()))
+        console.print("\n".join(all_methods(online=online)))
         return
-    size = LeagueSize(steps=steps, overrides=tuple(overrides or ()))
+    kind = OnlineSize if online else LeagueSize
+    size = kind(steps=kind.steps if steps is None else steps, overrides=tuple(overrides or ()))
+    out = out or Path("runs/compare_online" if online else "runs/compare")
     try:
         league = run_league(seeds=_numbers(seeds), methods=_listed(methods), out=out, bases=base or (), size=size)
     except KeyboardInterrupt:

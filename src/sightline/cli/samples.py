@@ -1,4 +1,4 @@
-"""``sightline sample``, ``score`` and ``pairs``: from prompts to answers to rewards to preferences."""
+"""``sightline sample`` and ``score``: from prompts to answers to rewards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sightline.cli.stage import Stage
 from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.recipes.load import check_spec, terms_of
 from sightline.recipes.schema import DataSpec, SamplingSpec
-from sightline.recipes.terms import AnyTerm, ModelTermSpec
+from sightline.recipes.terms import AnyTerm, IrisSpec, ModelTermSpec
 from sightline.types import Group
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def sample(
     hide_loading_bars()
     account = Account(cache_dir=out.parent / "images")
     prompts = load_prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), account)
-    _tell(account)
+    tell(account)
     spec = asked_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
     engine = load_engine(spec)
     settings = {"model": spec.path, "adapter": spec.adapter, "dtype": dtype, "data": data, "seed": seed}
@@ -194,6 +194,10 @@ def _sum_of(terms: Mapping[str, AnyTerm]) -> tuple[Reward, dict[str, Any]]:
         from sightline.rewards.model import fingerprint
 
         settings["weights"] = {name: fingerprint(path) for name, path in models.items()}
+    if own := [(name, term) for name, term in terms.items() if isinstance(term, IrisSpec)]:
+        from sightline.rewards.iris import fingerprints
+
+        settings["policies"] = {name: fingerprints(term) for name, term in own}
     return build_reward(terms), settings
 
 
@@ -225,58 +229,7 @@ def _summary(groups: Sequence[Group]) -> str:
     return text + (f", {sum(right) / len(right):.3f} of {len(right)} pairs in the right order" if right else "")
 
 
-def pairs(
-    groups: Annotated[str, typer.Argument(help="Scored Group file; for --relation options, rows with a right option.")],
-    out: Out,
-    relation: Annotated[
-        Literal["best_worst", "ranked", "options"],
-        typer.Option(help="Best over worst; every higher reward over every lower; the right option over a wrong one."),
-    ] = "best_worst",
-    min_gap: Annotated[float, typer.Option(min=0, help="Least difference of reward for a pair.")] = 0.0,
-    keep_all: Annotated[bool, typer.Option("--keep-all", help="Keep answers that are in no pair.")] = False,
-    image_dir: ImageDir = None,
-    limit: Limit = None,
-) -> None:
-    """Say which answers are preferred over which.
-
-    Groups without a pair (all rewards equal, or closer than --min-gap) are left out and counted.
-
-    Example: `sightline pairs scored.jsonl --relation best_worst --min-gap 0.1 -o pairs.jsonl`
-
-    Example: `sightline pairs scienceqa.json --relation options --image-dir images -o pairs.jsonl`
-    """
-    from sightline.data.load import Account, load_groups
-    from sightline.data.schema import write_groups
-    from sightline.relations.scores import RELATIONS, only_compared
-
-    made_by_reader: Literal["options", "none"] = "options" if relation == "options" else "none"
-    account = Account(cache_dir=out.parent / "images")
-    rows = load_groups(DataSpec(path=groups, image_dir=image_dir, limit=limit, relation=made_by_reader), account)
-    _tell(account)
-    if relation != "options":
-        _check_scored(rows, groups)
-        rows = [RELATIONS[relation](group, min_gap) for group in rows]
-    related = [group if keep_all else only_compared(group) for group in rows if group.edges]
-    if not related:
-        raise DataError(f"no pair among {len(rows)} groups", source=groups, remedy="Lower --min-gap, or sample more")
-    write_groups(out, related)
-    edges = sum(len(group.edges) for group in related)
-    say(f"{edges} pairs in {len(related)} groups, {len(rows) - len(related)} groups without a pair: {out}")
-
-
-def _tell(account: Account) -> None:
+def tell(account: Account) -> None:
     """What a person should know about the rows though it is no error."""
     for text in account.report.notes:
         say(text)
-
-
-def _check_scored(groups: Sequence[Group], source: str) -> None:
-    """Every answer that takes part in a comparison needs a reward."""
-    for group in groups:
-        bare = [index for index, response in enumerate(group.responses) if response.reward is None]
-        if bare:
-            raise DataError(
-                f"group {group.id} has answers without a reward (number {bare[0]}, counted from 0)",
-                source=source,
-                remedy="Run `sightline score` first",
-            )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sightline.types import LayoutName, RenderedGroup
 
@@ -16,15 +17,36 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceShare:
+    """How much of a source an epoch takes."""
+
+    name: str
+    size: int
+    """Groups, >= 1."""
+    weight: float = 1.0
+    """How often each is taken."""
+
+    @property
+    def taken(self) -> int:
+        """Groups that an epoch takes."""
+        return max(1, round(self.size * self.weight))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sampler:
     """The order of a data set over epochs: a pure function of the step, so that resuming needs the step only.
 
     Every epoch visits each group once, in an order of its own; its last step may be smaller than the
-    others. Steps do not reach over the end of an epoch.
+    others. Steps do not reach over the end of an epoch. In a mixture an epoch takes the next ``taken`` groups of each
+    source, in the order of passes over it, so that none comes again before all of them have come.
 
     >>> sampler = Sampler(size=5, batch_size=2, seed=0, shuffle=False)
     >>> [sampler.indices(step) for step in range(4)]
     [[0, 1], [2, 3], [4], [0, 1]]
+    >>> halves = (SourceShare(name="a", size=4, weight=0.5), SourceShare(name="b", size=1, weight=2.0))
+    >>> mixed = Sampler(size=5, batch_size=4, seed=0, shuffle=False, mixture=halves)
+    >>> [mixed.indices(step) for step in range(3)]
+    [[0, 1, 4, 4], [2, 3, 4, 4], [0, 1, 4, 4]]
     """
 
     size: int
@@ -33,30 +55,65 @@ class Sampler:
     """Groups per optimizer step, over all ranks."""
     seed: int = 0
     shuffle: bool = True
+    mixture: tuple[SourceShare, ...] = ()
+    """Sources whose groups follow each other in the data set; empty: it is one."""
+
+    @property
+    def taken(self) -> int:
+        """Groups of an epoch."""
+        return sum(one.taken for one in self.mixture) if self.mixture else self.size
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.size / self.batch_size)
+        return math.ceil(self.taken / self.batch_size)
 
     def indices(self, step: int) -> list[int]:
         """Groups of the optimizer step ``step`` (counted from 0), over all ranks."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = _order(self.size, self.seed, epoch) if self.shuffle else range(self.size)
-        return list(order[place * self.batch_size : (place + 1) * self.batch_size])
+        found: list[int] = self._order(epoch)[place * self.batch_size : (place + 1) * self.batch_size].tolist()
+        return found
 
     def epochs(self, steps: int) -> float:
         """Epochs that ``steps`` optimizer steps make, counted in groups."""
         whole, rest = divmod(steps, self.steps_per_epoch)
-        return whole + min(rest * self.batch_size, self.size) / self.size
+        return whole + min(rest * self.batch_size, self.taken) / self.taken
 
     def steps(self, epochs: float) -> int:
         """Optimizer steps in so many epochs, rounded up."""
         return max(1, math.ceil(round(epochs * self.steps_per_epoch, 6)))
 
+    def drawn(self, steps: int) -> dict[str, int]:
+        """Groups that so many optimizer steps have taken of each source of a mixture."""
+        whole, rest = divmod(steps, self.steps_per_epoch)
+        ends = np.cumsum([one.size for one in self.mixture])
+        some = self._order(whole)[: rest * self.batch_size]
+        counts = np.bincount(np.searchsorted(ends, some, side="right"), minlength=len(ends))
+        return {one.name: whole * one.taken + int(count) for one, count in zip(self.mixture, counts, strict=False)}
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        sources = tuple((one.size, one.taken) for one in self.mixture)
+        if all(size == taken for size, taken in sources):
+            return _permuted(self.size, (self.seed, epoch), self.shuffle)
+        return _mixed(sources, self.seed, epoch, self.shuffle)
+
 
 @functools.lru_cache(maxsize=4)
-def _order(size: int, seed: int, epoch: int) -> tuple[int, ...]:
-    return tuple(np.random.default_rng([seed, epoch]).permutation(size).tolist())
+def _permuted(size: int, seed: tuple[int, ...], shuffle: bool) -> NDArray[np.int64]:
+    return np.random.default_rng(list(seed)).permutation(size) if shuffle else np.arange(size)
+
+
+@functools.lru_cache(maxsize=2)
+def _mixed(sources: tuple[tuple[int, int], ...], seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+    """The groups of an epoch: of each (size, taken) the next so many, in passes over all."""
+    parts, start = [], 0
+    for number, (size, taken) in enumerate(sources):
+        first, last = epoch * taken, (epoch + 1) * taken
+        passes = range(first // size, -(-last // size))
+        whole = np.concatenate([_permuted(size, (seed, one, number + 1), shuffle) for one in passes])
+        parts.append(start + whole[first - passes.start * size :][:taken])
+        start += size
+    every = np.concatenate(parts)
+    return every[_permuted(len(every), (seed, epoch), True)] if shuffle else every
 
 
 def share(items: Sequence[_T], rank: int, size: int) -> list[_T]:

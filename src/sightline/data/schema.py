@@ -164,9 +164,8 @@ def relative_to(folder: str | Path) -> Resolve:
 
 
 # --- reading: what each field may hold ----------------------------------------------------------
-
 _Test = Callable[[Any], bool]
-COLUMNS = ("ref_logprobs", "old_logprobs", "advantages", "returns", "values")  # keys of Response.columns
+COLUMNS = ("ref_logprobs", "old_logprobs", "advantages", "returns", "values", "dependence")  # of Response.columns
 
 
 def _exactly(kind: type) -> _Test:
@@ -234,6 +233,7 @@ _FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
         "reward_error": _STRING,
         "label": (_exactly(bool), "true or false"),
         "finish_reason": (lambda value: value in get_args(FinishReason), f"one of {get_args(FinishReason)}"),
+        "distorted": _INDEX,
         "policy_version": _INDEX,
         "weight_versions": (_are_tokens, "a list of whole numbers, at least one, none below 0"),
         "greedy": (_exactly(bool), "true or false"),

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
-from sightline.data.picture import UNREADABLE, check_mode, unreadable
+from sightline.data.picture_files import PictureFiles
 from sightline.data.readers.chat import PLACEHOLDER
 from sightline.data.readers.rows import Reason, RowError
 from sightline.errors import DataError
@@ -38,6 +35,9 @@ class Checks:
     num_tokens: Callable[[Group], int] | None = None
     """Tokens of the longest prompt plus response of a group, every placeholder counted
     (``Renderer.num_tokens``)."""
+    fits: Callable[[Group, int], bool] | None = None
+    """Tells of groups that they surely have no more tokens than that, and that counting them would find no fault
+    (``data.fits``); None: the tokens of all are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,15 @@ class BadRow:
     """What was found and what to do about it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceCount:
+    """Rows of one source."""
+
+    path: str
+    read: int
+    kept: int
+
+
 @dataclass(kw_only=True)
 class DataReport:
     """How many rows were read, how many are kept, and why not the others."""
@@ -77,6 +86,8 @@ class DataReport:
     bad: list[BadRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What a person should know though it is no error."""
+    sources: list[SourceCount] = field(default_factory=list)
+    """The same per source, in their order; their groups follow each other."""
 
     def by_reason(self) -> dict[str, int]:
         """Bad rows per reason, the most frequent first."""
@@ -126,25 +137,6 @@ def _lines(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace").decode()
 
 
-class PictureFiles:
-    """Tells whether pictures can be read; every file is looked at once."""
-
-    def __init__(self) -> None:
-        self._faults: dict[str, tuple[Reason, str, str] | None] = {}
-
-    def check(self, path: str) -> None:
-        """
-        Raises:
-            RowError: No such file, no picture, or only part of one.
-        """
-        if path not in self._faults:
-            self._faults[path] = _fault(path)
-        fault = self._faults[path]
-        if fault is not None:
-            reason, found, remedy = fault
-            raise RowError(reason, found, remedy=remedy)
-
-
 def check_group(group: Group, checks: Checks, files: PictureFiles) -> None:
     """Whether a Group can be used.
 
@@ -160,6 +152,8 @@ def check_group(group: Group, checks: Checks, files: PictureFiles) -> None:
     for edge in group.edges:
         _check_edge(group, edge)
     if checks.num_tokens is not None and checks.max_length is not None:
+        if checks.fits is not None and checks.fits(group, checks.max_length):
+            return
         length = checks.num_tokens(group)
         if length > checks.max_length:
             raise RowError(
@@ -250,49 +244,6 @@ def _check_edge(group: Group, edge: Edge) -> None:
             + ("" if winner.text == loser.text else ", but for white space around them"),
             remedy="Leave the row out: a comparison of equals teaches nothing",
         )
-
-
-# --- pictures -----------------------------------------------------------------------------------
-
-
-def _fault(path: str) -> tuple[Reason, str, str] | None:
-    """What is wrong with a picture file, if anything: the reason, what was found, the remedy."""
-    try:
-        if not _is_whole(path):
-            with Image.open(path) as image:
-                image.load()
-    except FileNotFoundError:
-        return "missing image", f"picture {path} is missing", "Put the file there, or leave the row out"
-    except DataError as error:
-        return "broken image", f"{path}: {error.found}", f"{error.remedy}, or leave the row out"
-    except UNREADABLE as error:
-        told = unreadable(path, error)
-        return "broken image", told.found, told.remedy
-    return None
-
-
-def _is_whole(path: str) -> bool:
-    """Whether a picture is seen to be whole without decoding it, which is much slower.
-
-    A cut-off JPEG lacks its end marker; the chunks of a PNG carry check sums. False settles nothing.
-    """
-    with Image.open(path) as image:
-        check_mode(image)
-        if image.format == "JPEG":
-            return _ends_as_jpeg(path)
-        if image.format != "PNG":
-            return False
-        try:
-            image.verify()
-        except (OSError, SyntaxError, ValueError):
-            return False
-    return True
-
-
-def _ends_as_jpeg(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        file.seek(-2, os.SEEK_END)
-        return file.read() == b"\xff\xd9"
 
 
 def as_bad_row(file: str, row: int, error: Any) -> BadRow:

@@ -1,4 +1,4 @@
-"""Compares offline methods in the built-in world: one model to start from, one set of answers, one budget."""
+"""Compares methods in the built-in world: one model to start from, one set of answers or of prompts, one budget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from sightline.algorithms.registry import build_algorithm
-from sightline.data.schema import write_groups
+from sightline.data.schema import read_groups, write_groups
 from sightline.demo.demo import FULL, answers, draw
 from sightline.demo.demo import recipe_of as demo_recipe
 from sightline.demo.standings import BASE, Outcome, outcome_of, standings
@@ -69,19 +69,38 @@ class LeagueSize:
     """Dotted, laid over the recipe of every method: ``("algorithm.beta=1.0",)``."""
 
 
-def all_methods() -> dict[str, Overrides]:
-    """Name of each method, and what it changes in ``offline.yaml``; from ``methods.yaml`` beside this file."""
-    values: dict[str, Overrides] = read_source(Path(str(files("sightline.demo") / "methods.yaml"))).values
+@dataclass(frozen=True, kw_only=True)
+class OnlineSize(LeagueSize):
+    """How much of everything where methods sample their own answers, ``samples`` to each prompt.
+
+    All sample ``steps * groups * samples`` answers; a method with ``online.inner_epochs`` takes so many times the
+    ``steps``.
+    """
+
+    steps: int = 80
+    groups: int = 32
+    prompts: int = 900
+    presence: int = 2
+
+
+def all_methods(*, online: bool = False) -> dict[str, Overrides]:
+    """Name of each method, and what it changes in ``offline.yaml``; from ``methods.yaml`` beside this file.
+
+    Args:
+        online: those of ``methods_online.yaml``, which change ``online.yaml``.
+    """
+    source = files("sightline.demo") / ("methods_online.yaml" if online else "methods.yaml")
+    values: dict[str, Overrides] = read_source(Path(str(source))).values
     return values
 
 
-def chosen_methods(names: Sequence[str]) -> dict[str, Overrides]:
+def chosen_methods(names: Sequence[str], *, online: bool = False) -> dict[str, Overrides]:
     """The methods of these names; all if there is none.
 
     Raises:
         RecipeError: a name that is no method.
     """
-    known = all_methods()
+    known = all_methods(online=online)
     for name in names:
         if name not in known:
             raise RecipeError(f"found method {name!r}. {nearest(name, list(known))}")
@@ -116,17 +135,19 @@ def run_league(
 
     Args:
         seeds: of world, base and runs.
-        methods: names in ``methods.yaml``; empty: all.
+        methods: names in ``methods.yaml``, or in ``methods_online.yaml``; empty: all.
         out: folder for everything.
         bases: for each seed a model to start from, in the place of an SFT as in the demo.
-        size: the budget; None: the default.
+        size: the budget, an ``OnlineSize`` for the online methods; None: the default of the offline ones.
 
     Raises:
         RecipeError: an unknown method, a seed that stands twice, not as many bases as seeds, or overrides that no
             method can take.
         CheckpointError: the folder holds a league with another budget, or of another base.
     """
-    chosen, size = chosen_methods(methods), size or LeagueSize()
+    size = size or LeagueSize()
+    online = isinstance(size, OnlineSize)
+    chosen = chosen_methods(methods, online=online)
     _check_seeds(seeds, bases)
     unfit = _unfit(chosen, size)
     if len(unfit) == len(chosen):
@@ -137,23 +158,18 @@ def run_league(
     console, failed = Console(stderr=True), dict(unfit)
     for name, why in unfit.items():
         console.print(f"{name} is left out: {why}", style="red", markup=False)
+    fit = {name: overrides for name, overrides in chosen.items() if name not in unfit}
     outcomes: list[Outcome] = []
     for place, seed in enumerate(seeds):
         console.rule(f"[bold]seed {seed}")
         start = _open_seed(seed, out / f"seed-{seed}", bases[place] if bases else None, size)
-        outcomes.append(
-            outcome_of(BASE, seed, answers(start.model, start.exam, start.folder / "answers/base", "base", Runtime()))
-        )
-        fit = {name: overrides for name, overrides in chosen.items() if name not in unfit}
-        for number, (name, overrides) in enumerate(fit.items(), 1):
-            console.print(f"{number}/{len(fit)} {name}")
-            try:
-                outcomes.append(_outcome(name, overrides, start, size))
-            except (SightlineError, RuntimeError) as error:
-                failed[f"{name}, seed {seed}"] = str(error)
-                console.print(f"{name} failed: {error}", style="red", markup=False)
+        outcomes += _outcomes(fit, start, size, failed, console)
     league = League(
-        standings=standings(outcomes), seeds=tuple(seeds), failed=failed, settings=_settings(size, bool(bases))
+        standings=standings(outcomes),
+        seeds=tuple(seeds),
+        failed=failed,
+        settings=_settings(size, bool(bases)),
+        online=online,
     )
     write_league(league, out)
     return league
@@ -165,18 +181,28 @@ def recipe_of(name: str, overrides: Overrides, start_model: Path, folder: Path, 
     Raises:
         RecipeError: what ``methods.yaml`` says is no recipe.
     """
-    recipe_file = Path(str(files("sightline.demo") / "offline.yaml"))
-    data = str(overrides.get("data.train.0.path", "pairs.jsonl"))
+    online = isinstance(size, OnlineSize)
+    recipe_file = Path(str(files("sightline.demo") / ("online.yaml" if online else "offline.yaml")))
+    path = "online.prompts.path" if online else "data.train.0.path"
+    data = str(overrides.get(path, "prompts.jsonl" if online else "pairs.jsonl"))
     values = dict(overrides) | {
         "name": name,
         "seed": seed,
         "model.path": str(start_model),
         "output_dir": str(folder / "runs" / name),
-        "data.train.0.path": str(folder / "data" / data),
+        path: str(folder / "data" / data),
         "train.max_steps": size.steps,
         "train.batch_size": size.groups,
     }
-    return load_recipe(recipe_file, [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *size.overrides])
+    if online:
+        values["online.sampling.n"] = size.samples
+    recipe = load_recipe(
+        recipe_file, [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *size.overrides]
+    )
+    if recipe.online is None or recipe.train.max_steps is None:
+        return recipe
+    steps = recipe.train.max_steps * recipe.online.inner_epochs  # so that all sample as many answers
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, max_steps=steps))
 
 
 def _check_seeds(seeds: Sequence[int], bases: Sequence[Path]) -> None:
@@ -204,9 +230,11 @@ def _unfit(chosen: Mapping[str, Overrides], size: LeagueSize) -> dict[str, str]:
 def _claim(out: Path, size: LeagueSize) -> None:
     """Notes the budget in ``budget.json``, so that results of two budgets are never in one table."""
     file, budget = out / "budget.json", json.loads(json.dumps(dataclasses.asdict(size)))
+    if isinstance(size, OnlineSize):
+        budget["online"] = True
     if file.exists() and (found := read_settings(file)) != budget:
-        differing = [key for key in budget if found.get(key) != budget[key]]
-        changes = [f"{key}: {found.get(key)} there, {budget[key]} here" for key in differing]
+        differing = [key for key in found | budget if found.get(key) != budget.get(key)]
+        changes = [f"{key}: {found.get(key)} there, {budget.get(key)} here" for key in differing]
         raise CheckpointError(
             f"{out} holds a comparison with another budget ({'; '.join(changes)}). Choose another --out."
         )
@@ -219,7 +247,10 @@ def _open_seed(seed: int, folder: Path, base: Path | None, size: LeagueSize) -> 
     _claim_base(folder, "SFT of the demo" if base is None else str(base.absolute()))
     exam = held_out_prompts(world, size.held_out, data / "images", questions=size.questions)
     model = base or _base(world, folder, size)
-    if not (data / "ranked.jsonl").exists():
+    if isinstance(size, OnlineSize):
+        if not (data / "prompts.jsonl").exists():
+            write_groups(data / "prompts.jsonl", _asked(world, data, size))
+    elif not (data / "ranked.jsonl").exists():
         _offline_data(world, model, data, size)
     return _Seed(seed=seed, folder=folder, model=model, exam=exam)
 
@@ -247,16 +278,21 @@ def _base(world: Scenes, folder: Path, size: LeagueSize) -> Path:
     return folder / "sft" / "model"
 
 
+def _asked(world: Scenes, data: Path, size: LeagueSize) -> list[Group]:
+    """Prompts about drawings behind those that the base learnt from: captions, then presence questions."""
+    pictures, start = data / "images", FULL.scenes
+    return [
+        *world.prompts("train", size.prompts, pictures, kind="caption", start=start),
+        *world.prompts("train", size.prompts, pictures, kind="presence", per_scene=size.presence, start=start),
+    ]
+
+
 def _offline_data(world: Scenes, model: Path, data: Path, size: LeagueSize) -> None:
     """Answers of the base, scored and compared: ``answered.jsonl``, ``pairs.jsonl`` and ``ranked.jsonl``.
 
     The same groups are in ``pairs`` and ``ranked``: those whose best and worst answer are far enough apart.
     """
-    pictures, start = data / "images", FULL.scenes  # behind the drawings that the base learnt from
-    asked = [
-        *world.prompts("train", size.prompts, pictures, kind="caption", start=start),
-        *world.prompts("train", size.prompts, pictures, kind="presence", per_scene=size.presence, start=start),
-    ]
+    asked = _asked(world, data, size)
     sampling = SamplingSpec(n=size.samples, temperature=1.0, max_new_tokens=48, batch_size=48)
     engine = HFEngine(load_policy(ModelSpec(path=str(model)), trainable=False))
     with Progress("answers to compare", len(asked)) as bar:
@@ -266,6 +302,22 @@ def _offline_data(world: Scenes, model: Path, data: Path, size: LeagueSize) -> N
     apart = [group for group in scored if best_worst(group, MIN_GAP).edges]
     write_groups(data / "pairs.jsonl", [only_compared(best_worst(group, MIN_GAP)) for group in apart])
     write_groups(data / "ranked.jsonl", [ranked(group) for group in apart])
+
+
+def _outcomes(
+    methods: Mapping[str, Overrides], start: _Seed, size: LeagueSize, failed: dict[str, str], console: Console
+) -> list[Outcome]:
+    """Of the base and of every method on one seed; those that fail are added to ``failed``."""
+    before = answers(start.model, start.exam, start.folder / "answers/base", "base", Runtime())
+    found = [outcome_of(BASE, start.seed, before)]
+    for number, (name, overrides) in enumerate(methods.items(), 1):
+        console.print(f"{number}/{len(methods)} {name}")
+        try:
+            found.append(_outcome(name, overrides, start, size))
+        except (SightlineError, RuntimeError) as error:
+            failed[f"{name}, seed {start.seed}"] = str(error)
+            console.print(f"{name} failed: {error}", style="red", markup=False)
+    return found
 
 
 def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) -> Outcome:
@@ -282,11 +334,14 @@ def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) ->
     else:
         began, cpu = time.monotonic(), time.process_time()
         train(recipe, overwrite=True)  # a part of a run that was broken off would not count as time
-        spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
+        spent: dict[str, Any] = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
+        if isinstance(size, OnlineSize):
+            sampled = sum(len(group.responses) for group in read_groups(run / "samples.jsonl"))
+            spent |= {"steps": recipe.train.max_steps, "answers": sampled}
         replace_file(folder / "time.json", json.dumps(spent) + "\n")
     spent = read_settings(folder / "time.json")
     answered = answers(run / "model", start.exam, folder, f"exam {name}", Runtime())
-    return outcome_of(name, start.seed, answered, learning_rate=recipe.train.learning_rate, **spent)
+    return outcome_of(name, start.seed, answered, learning_rate=recipe.train.learning_rate, spent=spent)
 
 
 def _settings(size: LeagueSize, given: bool) -> dict[str, Any]:

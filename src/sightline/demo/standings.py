@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,10 @@ class Outcome:
     """Of training, by the clock on the wall."""
     cpu_seconds: float = 0.0
     """Of training, summed over threads."""
+    steps: int = 0
+    """Optimizer steps of an online method."""
+    answers: int = 0
+    """That it sampled."""
 
     def value(self, metric: str) -> float:
         """A metric of this outcome alone; NaN where there is nothing to divide by."""
@@ -46,8 +51,7 @@ def outcome_of(
     answered: Iterable[Group],
     *,
     learning_rate: float = 0.0,
-    seconds: float = 0.0,
-    cpu_seconds: float = 0.0,
+    spent: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Grades answers to held-out prompts.
 
@@ -56,8 +60,7 @@ def outcome_of(
         seed: of the world that the prompts are from.
         answered: one response each.
         learning_rate: it was trained with.
-        seconds: of training.
-        cpu_seconds: of training.
+        spent: in training: ``seconds`` and ``cpu_seconds``, of an online method ``steps`` and ``answers`` too.
     """
     records = grade(answered)
     counts, wanted = columns(records), {column for metric in METRICS for column in RATIOS[metric]}
@@ -68,8 +71,7 @@ def outcome_of(
         scenes=tuple(f"{seed}/{record.scene}" for record in records),
         counts={column: counts[column] for column in sorted(wanted)},
         learning_rate=learning_rate,
-        seconds=seconds,
-        cpu_seconds=cpu_seconds,
+        **(spent or {}),
     )
 
 
@@ -107,6 +109,8 @@ def _standing(found: Sequence[Outcome], bases: Sequence[Outcome] | None) -> Stan
         learning_rate=found[0].learning_rate,
         seconds=_over_seeds([outcome.seconds for outcome in found]),
         cpu_seconds=_over_seeds([outcome.cpu_seconds for outcome in found]),
+        steps=found[0].steps,
+        answers=_over_seeds([outcome.answers for outcome in found]),
     )
 
 

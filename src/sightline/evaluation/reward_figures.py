@@ -160,8 +160,19 @@ def best_of_n(scores: Sequence[float], gold: Sequence[float]) -> list[float]:
     ]
 
 
+def kl_bound(n: int) -> float:
+    """``log n - (n - 1) / n``, nats: most by which choosing the best of n moves away from the model that sampled
+    (Beirami et al. 2024, arXiv 2401.01879: a bound, reached where no two answers are alike).
+
+    >>> [round(kl_bound(n), 4) for n in (1, 2, 4, 16)]
+    [0.0, 0.1931, 0.6363, 1.8351]
+    """
+    return math.log(n) - (n - 1) / n
+
+
 def curve(result: Result, kind: str) -> list[float]:
-    """The best-of-n curve over all groups that have one: ``best`` by the model, or ``oracle`` by gold itself."""
+    """The best-of-n curve over all groups that have one: gold reward of the ``best`` by the model or of the ``oracle``,
+    the best by gold itself; or ``score``, what the model gives to its own choice."""
     rows = [row for row in result.graded if "groups" in row.counts]
     points = [name for name in (rows[0].counts if rows else ()) if name.startswith(f"{kind}_")]
     return [sum(row.counts[name] for row in rows) / len(rows) for name in points]
@@ -206,7 +217,8 @@ def _curve_rows(gold: Sequence[Group], scored: Sequence[Group]) -> tuple[list[Gr
     reach = sizes[(len(sizes) - 1) // 2]
     rows = [_curve_row(one, reach) for one in answers if len(one.gold) >= reach]
     shown = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n < reach] + [reach]
-    return rows, {f"best_of_n/{n}": f"best_{n} / groups" for n in shown}
+    points = {f"best_of_n/{n}": f"best_{n} / groups" for n in shown}
+    return rows, points | {f"score_of_best/{n}": f"score_{n} / groups" for n in shown}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +240,11 @@ def _answers(before: Group, after: Group) -> _Answers | None:
 
 def _curve_row(one: _Answers, reach: int) -> Graded:
     counts = {"groups": 1.0}
-    for name, by in (("best", one.scores), ("oracle", one.gold)):
-        points = enumerate(best_of_n(by, one.gold)[:reach], start=1)
+    for name, by, worth in (
+        ("best", one.scores, one.gold),
+        ("oracle", one.gold, one.gold),
+        ("score", one.scores, one.scores),
+    ):
+        points = enumerate(best_of_n(by, worth)[:reach], start=1)
         counts |= {f"{name}_{n}": value for n, value in points}
     return Graded(id=f"{one.group.id}#best", cluster=cluster_of(one.group), counts=counts)

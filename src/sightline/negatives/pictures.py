@@ -1,4 +1,4 @@
-"""Pictures made from a picture: a piece of it, the picture under noise, a white one of its size."""
+"""Pictures made from a picture: a piece of it, it under noise or with black squares, a white one of its size."""
 
 from __future__ import annotations
 
@@ -60,6 +60,24 @@ def noise(picture: Image.Image, rng: np.random.Generator, step: int) -> Image.Im
     pixels = np.asarray(picture, dtype=np.float32) / 127.5 - 1
     noisy = math.sqrt(share) * pixels + math.sqrt(1 - share) * rng.standard_normal(pixels.shape, dtype=np.float32)
     return Image.fromarray(np.clip(np.rint((noisy + 1) * 127.5), 0, 255).astype(np.uint8))
+
+
+def patches(picture: Image.Image, rng: np.random.Generator, patch: int, share: float) -> Image.Image:
+    """The picture with some of its squares black, each by itself with the same probability.
+
+    The masked picture of PAPO (arXiv 2507.06448) and VPPO (2510.09285), whose squares are 14 pixels wide. They are laid
+    from the upper left corner on; those at the other edges are cut.
+
+    Args:
+        picture: RGB.
+        rng: which squares.
+        patch: side of a square in pixels.
+        share: probability of black, in (0, 1].
+    """
+    pixels = np.asarray(picture)
+    rows, columns = (-(-length // patch) for length in pixels.shape[:2])
+    black = (rng.random((rows, columns)) < share).repeat(patch, axis=0).repeat(patch, axis=1)
+    return Image.fromarray(np.where(black[: pixels.shape[0], : pixels.shape[1], None], np.uint8(0), pixels))
 
 
 def signal(step: int) -> float:

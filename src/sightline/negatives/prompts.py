@@ -17,7 +17,7 @@ from PIL import Image
 from sightline.data.readers.rows import RowError
 from sightline.errors import RecipeError
 from sightline.files import replacing
-from sightline.negatives.pictures import blank, crop, noise, unlike
+from sightline.negatives.pictures import blank, crop, noise, patches, unlike
 from sightline.negatives.same import is_white, opened, same_picture
 from sightline.recipes.schema import NegativeSpec
 from sightline.types import Group, Message, Prompt
@@ -82,6 +82,9 @@ class Negatives:
             return self._kept(f"{name}-{size[0]}x{size[1]}.png", lambda: blank(size, dark=dark))
         if spec.kind == "crop":
             return self._made(path, f"{draw}:{spec.area}", lambda p, d: crop(p, random.Random(d), spec.area))
+        if spec.kind == "patches":
+            how = (spec.patch, spec.share)
+            return self._made(path, f"{draw}:{how}", lambda p, d: patches(p, _generator(d), *how))
         return self._made(path, f"{draw}:{spec.step}", lambda p, d: noise(p, _generator(d), spec.step))
 
     def _made(self, path: str, draw: str, make: _Make) -> str:

@@ -42,7 +42,7 @@ class VisualRelation:
 
         A group that cannot be turned is left to the call for it, which says what is wrong.
         """
-        if self.negatives.spec.kind not in ("crop", "noise"):
+        if self.negatives.spec.kind not in ("crop", "noise", "patches"):
             return
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(self._make, groups):

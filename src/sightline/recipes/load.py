@@ -16,6 +16,8 @@ from sightline.errors import RecipeError
 from sightline.recipes.describe import field_docs
 from sightline.recipes.engine_conflicts import engine_conflicts
 from sightline.recipes.low_memory import low_memory_conflicts
+from sightline.recipes.mixture import mixture_conflicts
+from sightline.recipes.preferences import UNCOMPARED
 from sightline.recipes.rewards import RewardSpec, kind_of, pairs_of
 from sightline.recipes.rounds import check_rounds
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
@@ -136,10 +138,10 @@ def check_algorithm(recipe: Recipe, algorithm: Algorithm) -> None:
             f"{recipe.name}: online trains the policy that samples, and {name} trains none. Sample answers first "
             "(sightline sample), and name the file under data.train."
         )
-    if recipe.online is not None and recipe.online.relation == "none" and algorithm.compares:
+    if recipe.online is not None and recipe.online.relation in UNCOMPARED and algorithm.compares:
         raise RecipeError(
-            f"{recipe.name}: online.relation: none makes no comparisons, and {name} learns from nothing else. "
-            "Set it to best_worst or ranked."
+            f"{recipe.name}: online.relation: {recipe.online.relation} makes no comparisons, and {name} learns from "
+            "nothing else. Set it to best_worst or ranked."
         )
     check_rounds(recipe, algorithm)
     if algorithm.compares and any(spec.train_on != "all" for spec in _sources(recipe)):
@@ -292,6 +294,7 @@ def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     return [
         *_data_conflicts(recipe),
         *visual_conflicts(recipe),
+        *mixture_conflicts(recipe),
         *unread_options(recipe),
         *engine_conflicts(recipe),
         *_model_conflicts(recipe),

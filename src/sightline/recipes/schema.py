@@ -13,9 +13,11 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from sightline.recipes.critic import CriticSpec
+from sightline.recipes.distorted import DistortedSpec
 from sightline.recipes.engine import EngineSpec
 from sightline.recipes.evaluation import EvaluationSpec
 from sightline.recipes.pictures import PictureSpec
+from sightline.recipes.preferences import BufferSpec, OnlineRelation, SelectionSpec
 from sightline.recipes.rewards import RewardSpec
 
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
@@ -104,14 +106,18 @@ class ModelSpec:
 class NegativeSpec:
     """The picture that an answer is not about. Made files lie in ``negatives`` of the run directory."""
 
-    kind: Literal["crop", "noise", "blank", "none", "other", "column"] = "crop"
+    kind: Literal["crop", "noise", "patches", "blank", "none", "other", "column"] = "crop"
     """``crop``: a random piece, enlarged to the size of the whole; ``noise``: the picture under Gaussian noise;
-    ``blank``: white, or black where the picture is white; ``none``: the question without its picture; ``other``: a
-    picture of another row; ``column``: the second picture that the row itself brings."""
+    ``patches``: some of its squares black; ``blank``: white, or black where the picture is white; ``none``: the
+    question without its picture; ``other``: a picture of another row; ``column``: the second picture of the row."""
     area: tuple[float, float] = (0.01, 0.2)
     """Of ``crop``: least and most share of the picture's area, in (0, 1], least below 1."""
     step: int = Field(default=500, ge=0, le=999)
     """Of ``noise``: step of a diffusion of 1000 steps, 999 the noisiest."""
+    patch: int = Field(default=14, ge=1, le=_MOST)
+    """Of ``patches``: side of a square in pixels."""
+    share: float = Field(default=0.6, gt=0, le=1)
+    """Of ``patches``: probability that a square is black (PAPO 0.6, VPPO 0.5)."""
     size: Literal["small", "same"] = "small"
     """Of white pictures: 64 x 64 pixels, or as large as the picture they replace."""
     replace: Literal["all", "first", "last"] = "all"
@@ -168,6 +174,9 @@ class DataSpec:
     or not, with an answer to another question of the source beside them (KTO); ``none``: no edges."""
     visual: VisualSpec | None = None
     """Comparisons of pictures made from each comparison of answers; None: none."""
+    weight: float = Field(default=1.0, gt=0, le=1e4)
+    """How often an epoch takes each row: 2 takes each twice, 0.5 half of them and the others in the next. No row comes
+    again before all of its source have come. A source's share of training is its rows times its weight."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -207,6 +216,13 @@ class DatasetSpec:
     train: tuple[DataSpec, ...] = ()
     """Empty only where ``online`` makes the groups."""
     eval: tuple[DataSpec, ...] = ()
+    validation: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the rows of ``train`` that is held out in place of ``eval``: by a hash of their pictures, so that none
+    is on both sides; rows without pictures by a hash of their question. 0: none."""
+    cache_dir: str | None = None
+    """Folder for what is kept of rows and pictures that were checked, so that the next start finds it. None:
+    ``SIGHTLINE_CACHE``, or ``sightline`` in ``XDG_CACHE_HOME`` or ``~/.cache``, and rows of less than 8 MB are not
+    kept: they are read again."""
     on_bad_row: Literal["error", "skip"] = "error"
     """``skip``: count bad rows and list them in ``bad_rows.jsonl`` of the run directory."""
     max_length: int = Field(default=4096, ge=8)
@@ -312,11 +328,24 @@ class OnlineSpec:
     """What becomes of an answer whose reward fails for good. ``drop``: it is left out, counted and told; ``stop``: the
     run ends with an error, and goes on from its last checkpoint."""
     sampling: SamplingSpec = SamplingSpec(n=8)
-    relation: Literal["best_worst", "ranked", "none"] = "best_worst"
+    relation: OnlineRelation = "best_worst"
+    """``best_worst``: the best answer over the worst; ``ranked``: every higher reward over every lower (with
+    ``min_gap`` the margin rule); ``length_balanced``: two pairs, the chosen answer longer in one and shorter in the
+    other; ``ovip``: by ``selection``; ``best``: the best answer alone, to train by SFT (RAFT); ``none``: rewards are
+    used as they are."""
     min_gap: float = Field(default=0.0, ge=0, le=1e9)
-    """Least difference of reward for an edge."""
+    """Least difference of reward for an edge; of ``best``, between best and worst. Not read by ``ovip``."""
+    selection: SelectionSpec | None = None
+    """Of ``relation: ovip``; None: its published values."""
+    buffer: BufferSpec | None = None
+    """Comparisons wait between their sampling and their training; None: a round trains what it sampled."""
     visual: VisualSpec | None = None
     """Comparisons of pictures made from each comparison of answers; None: none."""
+    masked: NegativeSpec | None = None
+    """The picture under which every answer is read a second time, for algorithms that ask whether the picture mattered
+    (``papo``, ``vppo``, ``ves_rft``); drawn once for each prompt. None: none."""
+    distorted: DistortedSpec | None = None
+    """Some of the answers are sampled under a distorted picture (NoisyRollout); None: none."""
     steps_per_round: int = Field(default=1, ge=1, le=_MOST)
     """Parts that the groups of one round of sampling are split in, each an optimizer step of ``train.batch_size``."""
     inner_epochs: int = Field(default=1, ge=1, le=_MOST)

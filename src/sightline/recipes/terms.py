@@ -233,6 +233,24 @@ class ModelTermSpec(TermSpec):
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class IrisSpec(TermSpec):
+    """How much the picture speaks for an answer by a policy's own account (IRIS, arXiv 2602.01769):
+    r(answer | picture) - ``without`` * r(answer | no picture), r = log π - log π_ref, in nats."""
+
+    kind: Literal["iris"] = "iris"
+    path: Text | None = None
+    """The policy π: a model, an adapter or a run directory. None: the policy in training, as it is in each round."""
+    reference: Text
+    """π_ref, likewise: with ``path: null`` not what training starts from, whose scores would all be 0."""
+    without: float = Field(default=1.0, ge=0, le=_LONGEST)
+    """λ of the paper. 0: the implicit reward of DPO."""
+    layout: Literal["rows", "packed", "tree"] = "tree"
+    """How answers are laid out. Changes speed, not scores."""
+    batch_tokens: Count = 8192
+    """Most tokens of one forward pass; one group is always allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ClipSpec(TermSpec):
     """Cosine between answer and picture under CLIP or SigLIP, in [-1, 1]. Of several pictures the nearest counts."""
 
@@ -327,8 +345,8 @@ class ServiceSpec(TermSpec):
 
 AnyTerm = (
     MultipleChoiceSpec | YesNoSpec | ExactSpec | NumericSpec | FormatSpec | LengthSpec | RepetitionSpec | NoEndSpec
-    | OverlongSpec | SymbolicSpec | ObjectsSpec | ScenesSpec | ModelTermSpec | ClipSpec | JudgeSpec | FunctionSpec
-    | ServiceSpec
+    | OverlongSpec | SymbolicSpec | ObjectsSpec | ScenesSpec | ModelTermSpec | IrisSpec | ClipSpec | JudgeSpec
+    | FunctionSpec | ServiceSpec
 )  # fmt: skip
 TERMS: Final[Mapping[str, type[AnyTerm]]] = {
     "multiple_choice": MultipleChoiceSpec,
@@ -344,6 +362,7 @@ TERMS: Final[Mapping[str, type[AnyTerm]]] = {
     "objects": ObjectsSpec,
     "scenes": ScenesSpec,
     "model": ModelTermSpec,
+    "iris": IrisSpec,
     "clip": ClipSpec,
     "judge": JudgeSpec,
     "function": FunctionSpec,

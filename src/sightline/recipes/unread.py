@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sightline.recipes.critic import critic_conflicts
+from sightline.recipes.preferences import UNCOMPARED, SelectionSpec
 from sightline.recipes.schema import DataSpec, OnlineSpec, PartsSpec, ReadsSpec, Recipe
 from sightline.recipes.source import KeyPath
-from sightline.recipes.terms import AnyTerm, OverlongSpec
+from sightline.recipes.terms import AnyTerm, IrisSpec, OverlongSpec
 
 Conflict = tuple[KeyPath, str]
 """The place, and the message."""
 
 _READS = ReadsSpec()
+_SELECTION = SelectionSpec()
 
 
 def unread_options(recipe: Recipe) -> list[Conflict]:
@@ -26,6 +28,7 @@ def unread_options(recipe: Recipe) -> list[Conflict]:
         found.append((("data", "segments"), text))
     if recipe.online is not None:
         found += _of_online(recipe.online)
+        found += _of_own_account(recipe, recipe.online)
     if recipe.critic is not None:
         adapter = recipe.model.adapter is not None or "lora" in vars(recipe.model.parts or PartsSpec()).values()
         found += [(("critic", key), text) for key, text in critic_conflicts(recipe.critic, adapter=adapter)]
@@ -47,6 +50,7 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     if online.relation == "none" and online.min_gap:
         text = f"found {online.min_gap:g}, but relation: none makes no comparisons. Remove min_gap."
         yield ("online", "min_gap"), text
+    yield from _of_relation(online)
     if online.relation != "none" and online.sampling.n == 1:
         text = f"found 1 answer per prompt, but relation: {online.relation} compares answers. Sample 2 or more."
         yield ("online", "sampling", "n"), text
@@ -56,7 +60,7 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     if not isinstance(online.reward, str):
         yield from _of_terms(online.reward, online.sampling.max_new_tokens)
         if online.overlong_buffer and "overlong" in online.reward:
-            text = "overlong_buffer is kept under the name overlong, as this term is. Remove one of the two."
+            text = "overlong_buffer is kept under the name overlong, as this term is. Remove one of them."
             yield ("online", "reward", "overlong"), text
     for name in ("truncated", "dynamic_sampling", "greedy"):
         if online.relation != "none" and vars(online)[name] not in ("train", 0, False):
@@ -70,6 +74,58 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     for name in ("relation", "train_on"):
         if vars(online.prompts)[name] != DataSpec.__dataclass_fields__[name].default:
             yield ("online", "prompts", name), f"answers of prompts are not read, so {name} says nothing. Remove it."
+
+
+def _of_own_account(recipe: Recipe, online: OnlineSpec) -> Iterator[Conflict]:
+    """Terms that ask the policy in training."""
+    terms = {} if isinstance(online.reward, str) else online.reward
+    for name, term in terms.items():
+        if not isinstance(term, IrisSpec) or term.path is not None:
+            continue
+        here: KeyPath = ("online", "reward", name)
+        if recipe.train.distribution == "fsdp":
+            yield here, "each process scores at its own pace, and fsdp spreads the policy. Set path, or choose ddp."
+        alone = not any(other.weight for other in terms.values() if other is not term)
+        if alone and recipe.model.adapter is None and term.reference == recipe.model.path:
+            text = (
+                f"found {term.reference}, which training starts from: policy and reference are the same in the first "
+                "round, and every score is 0. Name what model.path was trained from."
+            )
+            yield (*here, "reference"), text
+
+
+def _of_relation(online: OnlineSpec) -> Iterator[Conflict]:
+    if online.relation == "ovip" and online.min_gap:
+        text = f"found {online.min_gap:g}, but relation: ovip has gaps of its own, under selection. Remove min_gap."
+        yield ("online", "min_gap"), text
+    if online.selection is not None:
+        yield from _of_selection(online, online.selection)
+    if online.buffer is None:
+        return
+    here: KeyPath = ("online", "buffer")
+    if online.relation == "none":
+        text = "relation: none trains answers by their rewards, which old ones are no samples for. Remove buffer."
+        yield here, text
+    for name, default in (("max_staleness", 0), ("replay", None)):
+        if vars(online)[name] != default:
+            text = f"online.buffer samples as many prompts as it lacks, so {name} has no meaning. Remove one of them."
+            yield ("online", name), text
+    if online.buffer.unit == "pair" and online.relation in UNCOMPARED:
+        yield (*here, "unit"), f"found pair, but relation: {online.relation} makes none. Remove unit."
+    if online.buffer.uses > 1 and online.buffer.fresh == 1:
+        text = "found 1: everything is newly sampled, and nothing is used again. Lower it, or set uses: 1."
+        yield (*here, "fresh"), text
+
+
+def _of_selection(online: OnlineSpec, selection: SelectionSpec) -> Iterator[Conflict]:
+    here: KeyPath = ("online", "selection")
+    if online.relation != "ovip":
+        yield here, f"selection is read by relation: ovip, found {online.relation}. Set that, or remove selection."
+    readers = {"relaxed_gap": "relaxed", "reference": "reference"}
+    for name, fallback in readers.items():
+        if vars(selection)[name] != vars(_SELECTION)[name] and selection.fallback != fallback:
+            text = f"{name} is read with fallback: {fallback}, found {selection.fallback}. Set that, or remove {name}."
+            yield (*here, name), text
 
 
 def _of_terms(terms: Mapping[str, AnyTerm], limit: int) -> Iterator[Conflict]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
-from sightline.recipes.schema import NegativeSpec, Recipe, VisualSpec
+from sightline.recipes.preferences import UNCOMPARED
+from sightline.recipes.schema import NegativeSpec, OnlineSpec, Recipe, VisualSpec
 from sightline.recipes.source import KeyPath
 
 Conflict = tuple[KeyPath, str]
@@ -26,20 +27,31 @@ def visual_conflicts(recipe: Recipe) -> list[Conflict]:
         if online.prompts.visual is not None:
             text = "online.prompts gives no answers to compare. Write visual under online itself."
             found.append((("online", "prompts", "visual"), text))
-        if online.visual is not None and online.visual.negative.kind == "column":
-            text = "found kind: column, but the rows of online bring prompts alone. Choose crop, noise, blank or other."
-            found.append((("online", "visual", "negative", "kind"), text))
+        for place, negative in _online_negatives(online):
+            if negative.kind == "column":
+                text = "found kind: column, but the rows of online bring prompts alone. Choose another kind."
+                found.append(((*place, "kind"), text))
+        if online.masked is not None:
+            found += _of_negative(("online", "masked"), online.masked, {online.masked.kind})
     return found
+
+
+def _online_negatives(online: OnlineSpec) -> Iterator[tuple[KeyPath, NegativeSpec]]:
+    if online.visual is not None:
+        yield ("online", "visual", "negative"), online.visual.negative
+    if online.masked is not None:
+        yield ("online", "masked"), online.masked
 
 
 def _of_source(place: KeyPath, visual: VisualSpec | None, relation: str) -> Iterator[Conflict]:
     if visual is None:
         return
     here: KeyPath = (*place, "visual")
-    if relation in ("none", "mismatched"):
+    if relation in (*UNCOMPARED, "mismatched"):
         text = f"visual starts from comparisons of answers, but relation is {relation}. Choose another relation."
         yield here, text
-    yield from _of_negative((*here, "negative"), visual)
+    kinds = {visual.negative.kind} | ({visual.between} if visual.relation in ("svco", "ovip") else set())
+    yield from _of_negative((*here, "negative"), visual.negative, kinds)
     middle = visual.relation in ("svco", "ovip")
     if not middle and visual.between != "none":
         yield (*here, "between"), f"relation {visual.relation} has no picture in between. Remove between."
@@ -51,12 +63,9 @@ def _of_source(place: KeyPath, visual: VisualSpec | None, relation: str) -> Iter
         yield (*here, "between"), text
 
 
-def _of_negative(here: KeyPath, visual: VisualSpec) -> Iterator[Conflict]:
-    negative = visual.negative
-    kinds = {negative.kind}
-    if visual.relation in ("svco", "ovip"):
-        kinds.add(visual.between)
-    read_by = {"area": {"crop"}, "step": {"noise"}, "size": {"blank"}}
+def _of_negative(here: KeyPath, negative: NegativeSpec, kinds: Set[str]) -> Iterator[Conflict]:
+    """``kinds``: of all pictures that are made by its options."""
+    read_by = {"area": {"crop"}, "step": {"noise"}, "patch": {"patches"}, "share": {"patches"}, "size": {"blank"}}
     for name, readers in read_by.items():
         if vars(negative)[name] != vars(_DEFAULT)[name] and not kinds & readers:
             text = f"{name} is an option of kind {readers.pop()}, found kind: {negative.kind}. Remove it."

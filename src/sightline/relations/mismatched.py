@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +15,9 @@ _LOOKED_AT = 1000
 """Answers that are looked through before a second best is taken."""
 
 
-def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], Group]:
+def mismatched(
+    groups: Sequence[Group], *, seed: int = 0, counts: Sequence[int] | None = None
+) -> Callable[[Group], Group]:
     """What gives each group of a source a mismatched answer.
 
     The group keeps its answers, each with a label: its own, or desirable for the winner and undesirable for the
@@ -25,6 +29,7 @@ def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], G
     Args:
         groups: all groups of the source.
         seed: The added answer is a function of it, of the group's id and of the source.
+        counts: Answers of each group, where they are known: groups may be made when they are asked for.
 
     Raises:
         DataError: No other question and no other answer in the source; an answer without label or comparison, or one
@@ -37,7 +42,7 @@ def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], G
     >>> made.responses[1].text, made.edges
     ('two', (Edge(winner=0, loser=1, kind='mismatched', weight=1.0),))
     """
-    pool = [(group.prompts[response.prompt], response) for group in groups for response in group.responses]
+    pool = _Answers(groups, [len(group.responses) for group in groups] if counts is None else counts)
 
     def relate(group: Group) -> Group:
         labelled = _labelled(group)
@@ -54,7 +59,23 @@ def mismatched(groups: Sequence[Group], *, seed: int = 0) -> Callable[[Group], G
     return relate
 
 
-def _other_answer(group: Group, prompt: int, pool: Sequence[tuple[Prompt, Response]], draw: random.Random) -> Response:
+class _Answers:
+    """The answers of all groups, each with its prompt, one behind the other."""
+
+    def __init__(self, groups: Sequence[Group], counts: Sequence[int]) -> None:
+        self._groups, self._ends = groups, list(itertools.accumulate(map(int, counts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, place: int) -> tuple[Prompt, Response]:
+        number = bisect.bisect_right(self._ends, place)
+        group = self._groups[number]
+        response = group.responses[place - (self._ends[number - 1] if number else 0)]
+        return group.prompts[response.prompt], response
+
+
+def _other_answer(group: Group, prompt: int, pool: _Answers, draw: random.Random) -> Response:
     """The first answer to another question, from a random place on, that this group does not give itself.
 
     Where the next thousand answers hold none, the best of them: an answer to another question in the group's own words

@@ -1,17 +1,22 @@
 """Edges from scores: which sampled answers are preferred over which.
 
-Only answers to the same prompt are compared, and only those that have a reward.
+Only answers to the same prompt are compared, and only those that have a reward. A prompt with one such answer, and one
+whose answers all have the same reward, has no edge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from sightline.types import Edge, Group
 
-Relation = Callable[[Group, float], Group]
-"""(scored group, least gap) -> the group with its edges."""
+
+class Relation(Protocol):
+    """Gives a scored group its edges, of ``min_gap`` in reward at least."""
+
+    def __call__(self, group: Group, min_gap: float = 0.0) -> Group: ...
 
 
 def best_worst(group: Group, min_gap: float = 0.0) -> Group:
@@ -25,7 +30,7 @@ def best_worst(group: Group, min_gap: float = 0.0) -> Group:
     (Edge(winner=1, loser=2, kind='text', weight=1.0),)
     """
     edges = []
-    for members in _by_prompt(group):
+    for members in by_prompt(group).values():
         best = max(members, key=lambda i: (members[i], -i))
         worst = min(members, key=lambda i: (members[i], i))
         edges += _edge(members, best, worst, min_gap)
@@ -33,14 +38,64 @@ def best_worst(group: Group, min_gap: float = 0.0) -> Group:
 
 
 def ranked(group: Group, min_gap: float = 0.0) -> Group:
-    """An edge between any two responses of a prompt whose rewards differ by at least ``min_gap``, and differ."""
+    """An edge between any two responses of a prompt whose rewards differ by at least ``min_gap``, and differ: with a
+    gap the margin rule."""
     edges = []
-    for members in _by_prompt(group):
+    for members in by_prompt(group).values():
         order = sorted(members, key=lambda i: (-members[i], i))
         for place, winner in enumerate(order):
             for loser in order[place + 1 :]:
                 edges += _edge(members, winner, loser, min_gap)
     return replace(group, edges=tuple(edges))
+
+
+def length_balanced(group: Group, min_gap: float = 0.0) -> Group:
+    """Two edges per prompt: of the pairs whose winner is longer the one of the largest gap, and of those whose winner
+    is shorter; both or none, so that length says nothing about which answer is chosen. Where there are not both, the
+    pair of the largest gap among answers of equal length.
+
+    Length is tokens where all answers to the prompt bring theirs, else words. Of equal gaps the first counts.
+
+    >>> prompt = Prompt(id="a", messages=())
+    >>> answers = (("a long one", 3.0), ("short", 2.0), ("a bad long one", 0.0), ("bad", 1.0))
+    >>> scored = tuple(Response(text=text, reward=reward) for text, reward in answers)
+    >>> made = length_balanced(Group(prompts=(prompt,), responses=scored))
+    >>> [(edge.winner, edge.loser) for edge in made.edges]
+    [(0, 3), (0, 2)]
+    """
+    edges: list[Edge] = []
+    for members in by_prompt(group).values():
+        answers = {i: group.responses[i] for i in members}
+        whole = all(answer.tokens is not None for answer in answers.values())
+        length = {i: len(a.tokens or ()) if whole else len(a.text.split()) for i, a in answers.items()}
+        widest: dict[int, Edge] = {}
+        for edge in sorted(
+            (edge for winner in members for loser in members for edge in _edge(members, winner, loser, min_gap)),
+            key=lambda edge: (members[edge.loser] - members[edge.winner], edge.winner, edge.loser),
+        ):
+            longer, shorter = length[edge.winner], length[edge.loser]
+            widest.setdefault((longer > shorter) - (longer < shorter), edge)
+        edges += [widest[1], widest[-1]] if {1, -1} <= widest.keys() else [widest[0]] if 0 in widest else []
+    return replace(group, edges=tuple(edges))
+
+
+def best(group: Group, min_gap: float = 0.0) -> Group:
+    """The answer with the highest reward to each prompt alone, without edges: what best-of-n and RAFT train on.
+
+    Of equal rewards the first counts. None where it is above the worst by less than ``min_gap``; with 0 there is always
+    one, also of answers that are all equal.
+
+    >>> prompt = Prompt(id="a", messages=())
+    >>> answers = tuple(Response(text=str(r), reward=r) for r in (0.5, 1.0, 0.0))
+    >>> [response.text for response in best(Group(prompts=(prompt,), responses=answers)).responses]
+    ['1.0']
+    """
+    kept = [
+        max(members, key=lambda i: (members[i], -i))
+        for members in by_prompt(group).values()
+        if max(members.values()) - min(members.values()) >= min_gap
+    ]
+    return replace(group, responses=tuple(group.responses[i] for i in sorted(kept)), edges=())
 
 
 def extremes(group: Group) -> Group:
@@ -65,8 +120,14 @@ def unrelated(group: Group, min_gap: float = 0.0) -> Group:
     return replace(group, edges=())
 
 
-RELATIONS: Mapping[str, Relation] = {"best_worst": best_worst, "ranked": ranked, "none": unrelated}
-"""By the names of ``online.relation``."""
+RELATIONS: Mapping[str, Relation] = {
+    "best_worst": best_worst,
+    "ranked": ranked,
+    "length_balanced": length_balanced,
+    "best": best,
+    "none": unrelated,
+}
+"""By the names of ``online.relation``; all but ``ovip`` (``relations.selection``), which has options of its own."""
 
 
 def only_compared(group: Group) -> Group:
@@ -83,13 +144,13 @@ def only_compared(group: Group) -> Group:
     )
 
 
-def _by_prompt(group: Group) -> list[dict[int, float]]:
-    """Rewards of each prompt's responses, by index of the response."""
+def by_prompt(group: Group) -> dict[int, dict[int, float]]:
+    """Rewards of each prompt's responses, by index of the prompt and of the response."""
     prompts: dict[int, dict[int, float]] = {}
     for index, response in enumerate(group.responses):
         if response.reward is not None:
             prompts.setdefault(response.prompt, {})[index] = response.reward
-    return list(prompts.values())
+    return prompts
 
 
 def _edge(rewards: Mapping[int, float], winner: int, loser: int, min_gap: float) -> list[Edge]:

@@ -49,6 +49,10 @@ class Standing:
     """Of training, by the clock on the wall: mean over seeds, least, greatest."""
     cpu_seconds: Interval
     """Of training, summed over threads."""
+    steps: int = 0
+    """Optimizer steps of an online method."""
+    answers: Interval = field(default_factory=lambda: Interval(value=0.0, low=0.0, high=0.0))
+    """That it sampled: mean over seeds, least, greatest."""
 
     @property
     def verdict(self) -> Verdict:
@@ -83,6 +87,8 @@ class League:
     """What was not finished, and why."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The budget, for the page."""
+    online: bool = False
+    """Whether methods sampled their own answers."""
 
 
 def write_league(league: League, folder: Path) -> Path:
@@ -126,14 +132,21 @@ def terminal_table(standings: Sequence[Standing]) -> Table:
 
 
 def markdown_table(standings: Sequence[Standing]) -> str:
-    """The table for a page of the documentation: means and ranges over seeds, differences with their intervals."""
-    titles = ["method", *(f"{name} %" for name in METRICS.values()), "Δ Hal", "Δ Cover", "CPU s", "seeds", "verdict"]
+    """The table for a page of the documentation: means and ranges over seeds, differences with their intervals.
+
+    Where answers were sampled, their number and that of the optimizer steps stand beside the time.
+    """
+    sampled = any(standing.answers.value for standing in standings)
+    cost = ["CPU s", *(("answers", "steps") if sampled else ())]
+    titles = ["method", *(f"{name} %" for name in METRICS.values()), "Δ Hal", "Δ Cover", *cost, "seeds", "verdict"]
     lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * (len(titles) - 2) + "|---|"]
     for standing in standings:
         cells = [f"`{standing.name}`" if standing.changes else f"**{standing.name}**"]
         cells += [f"{_percent(value)} ({_span(value)})" for value in (standing.values[metric] for metric in METRICS)]
         cells += [_change(standing.changes[name]) if standing.changes else "" for name in ("hal", "cover")]
         cells.append(number(standing.cpu_seconds.value, "number") if standing.changes else "")
+        if sampled:
+            cells += [f"{standing.answers.value:,.0f}", str(standing.steps)] if standing.changes else ["", ""]
         cells += [str(len(standing.seeds)), f"{SIGNS[standing.verdict]} {standing.verdict}".strip()]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -161,6 +161,18 @@ def _reward_curves(result: Result) -> list[Curve]:
         groups = sum("groups" in row.counts for row in result.graded)
         note = f"Expected over all draws of n answers; {groups} prompts."
         found.append(Curve(title="Best of n", lines=lines, x_label="n", y_label="gold reward", note=note))
+        bound = [reward_figures.kl_bound(number) for number in range(1, len(best) + 1)]
+        moved = [replace(line, x=bound) for line in lines]
+        found.append(
+            Curve(
+                title="Best of n by distance",
+                lines=moved,
+                x_label="bound on KL from the sampling model: log n - (n - 1) / n, nats",
+                y_label="gold reward",
+                note="A curve that falls while the model's own score of its choice (score_of_best) rises is "
+                "over-optimised.",
+            )
+        )
     return found
 
 
@@ -177,8 +189,10 @@ def _ranked(result: Result) -> list[Graded]:
 def _named(row: Row, before: Measured | None) -> Row:
     """The row with its meaning; a figure that only the second model has stands in its column."""
     meaning = MEANINGS.get(row.key, "")
-    if row.key.startswith("best_of_n/"):
-        meaning = f"gold reward of the best of {row.key.partition('/')[2]} by the model's score"
+    chosen = {"best_of_n": "gold reward", "score_of_best": "the model's own score"}
+    figure, _, number_of = row.key.partition("/")
+    if figure in chosen:
+        meaning = f"{chosen[figure]} of the best of {number_of} by the model's score"
     if before is not None and row.after is None:
         there = before.result.metrics.get(row.key, math.nan)
         row = replace(row, before=Interval(value=there, low=math.nan, high=math.nan), after=row.before)

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sightline.recipes.terms import AnyTerm
+from sightline.recipes.terms import AnyTerm, IrisSpec
 from sightline.rewards.base import Reward, load_reward
 from sightline.rewards.terms import Term
 from sightline.rewards.total import Part, WeightedSum
 from sightline.types import Group
 
 
-def build_reward(reward: str | Mapping[str, AnyTerm], *, max_new_tokens: int | None = None) -> Reward:
+def build_reward(
+    reward: str | Mapping[str, AnyTerm],
+    *,
+    max_new_tokens: int | None = None,
+    of_policy: Callable[[IrisSpec], Term] | None = None,
+) -> Reward:
     """The reward that a recipe asks for.
 
     Args:
         reward: As ``online.reward``: a name, or named terms.
         max_new_tokens: Limit of the answers, for terms without a limit of their own; None: answers come from a file.
+        of_policy: Makes a term that asks the policy in training; None: there is none.
 
     Raises:
         RecipeError: A term cannot be made from what it says.
@@ -28,7 +34,7 @@ def build_reward(reward: str | Mapping[str, AnyTerm], *, max_new_tokens: int | N
         return load_reward(reward)
     return WeightedSum(
         [
-            Part(name=name, term=build_term(spec, max_new_tokens), weight=spec.weight, where=spec.where)
+            Part(name=name, term=build_term(spec, max_new_tokens, of_policy), weight=spec.weight, where=spec.where)
             for name, spec in reward.items()
         ]
     )
@@ -44,8 +50,12 @@ def check_prompts(reward: Reward, groups: Sequence[Group]) -> None:
         reward.check(groups)
 
 
-def build_term(spec: AnyTerm, max_new_tokens: int | None = None) -> Term:
+def build_term(
+    spec: AnyTerm, max_new_tokens: int | None = None, of_policy: Callable[[IrisSpec], Term] | None = None
+) -> Term:
     """One term; what it needs is loaded here, and nothing else is."""
+    if isinstance(spec, IrisSpec) and spec.path is None and of_policy is not None:
+        return of_policy(spec)
     made: Term = _BUILDERS[spec.kind](spec, max_new_tokens)
     return made
 
@@ -80,6 +90,12 @@ def _objects(spec: Any, _: int | None) -> Term:
     from sightline.rewards.objects import objects
 
     return objects(spec)
+
+
+def _iris(spec: Any, _: int | None) -> Term:
+    from sightline.rewards.iris import iris
+
+    return iris(spec)
 
 
 def _clip(spec: Any, _: int | None) -> Term:
@@ -117,6 +133,7 @@ _BUILDERS: Final[Mapping[str, Callable[[Any, int | None], Term]]] = {
     "objects": _objects,
     "scenes": _scenes,
     "model": _model,
+    "iris": _iris,
     "clip": _clip,
     "judge": _judge,
     "function": _function,

@@ -147,11 +147,11 @@ def clip(spec: ClipSpec) -> ClipTerm:
         CheckpointError: There is no CLIP or SigLIP model with its processor.
     """
     try:
-        kind = AutoConfig.from_pretrained(spec.path).model_type
+        kind = AutoConfig.from_pretrained(spec.path, trust_remote_code=False).model_type
         if kind not in ("clip", "siglip"):
             raise CheckpointError(f"{spec.path} is a model of type {kind}, expected clip or siglip. Give another path")
-        model = AutoModel.from_pretrained(spec.path, dtype=spec.dtype)
-        processor = AutoProcessor.from_pretrained(spec.path)
+        model = AutoModel.from_pretrained(spec.path, dtype=spec.dtype, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(spec.path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{spec.path} cannot be loaded as CLIP ({str(error).splitlines()[0]}). Give the folder or hub name of a "

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,30 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sightline.algorithms.registry import build_algorithm
-from sightline.data.augment import Reader, resolved
-from sightline.data.load import Account, load_dataset_spec, load_prompts
+from sightline.data.augment import resolved
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
 from sightline.data.schema import read_groups
+from sightline.data.stored import JoinedGroups
 from sightline.data.validate import (
-    BAD_ROWS,
-    Checks,
-    DataReport,
-    Needs,
-    Part,
     append_bad_row,
     as_bad_row,
-    write_bad_rows,
 )
 from sightline.errors import DataError
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import LOADED_WITH, ScoreSettings
-from sightline.negatives.relate import VisualRelation, visual_relation
+from sightline.negatives.relate import visual_relation
 from sightline.progress import Progress
-from sightline.recipes.schema import DatasetSpec, OnlineSpec, ReadsSpec, Recipe, VisualSpec
+from sightline.recipes.schema import ReadsSpec, Recipe
+from sightline.relations.selection import OVIP, check_references
 from sightline.rewards.build import build_reward, check_prompts
+from sightline.rewards.iris import iris_in_training
 from sightline.rollouts.replay import Replay
 from sightline.train.columns import (
     AdapterReference,
@@ -52,6 +45,8 @@ from sightline.train.columns import (
 from sightline.train.engine import build_engine
 from sightline.train.lockstep import Lockstep
 from sightline.train.online import OnlineSource
+from sightline.train.pictures import pictures_of_rounds
+from sightline.train.rows import Rows
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
 from sightline.train.source import OfflineSource, Rendering, Source
@@ -59,25 +54,8 @@ from sightline.types import Batch, Group, RenderedGroup
 
 _log = logging.getLogger(__name__)
 
-NumTokens = Callable[[Group], int]
-"""Tokens of a group's longest prompt plus response."""
-
 _CHUNK = 64
 """Groups that are rendered together when reference numbers are computed ahead."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """What the data sections of a recipe give."""
-
-    train: list[Group]
-    """Groups to train on, or prompts to sample for."""
-    held_out: list[Group]
-    account: dict[str, str]
-    """Per part, how many rows were kept, and why not the others."""
-    compared: list[Group]
-    """Held-out groups, or else those to train on, as the data compare their answers: before comparisons of pictures
-    are made of them, and as no reward model reads them."""
 
 
 def keep_settings(policy: Policy, recipe: Recipe) -> ReadsSpec | None:
@@ -88,127 +66,6 @@ def keep_settings(policy: Policy, recipe: Recipe) -> ReadsSpec | None:
     reads, model = resolved(given or ReadsSpec()), recipe.model
     policy.score_head.settings = ScoreSettings(reads=reads, **{name: vars(model)[name] for name in LOADED_WITH})
     return reads
-
-
-def load_rows(
-    recipe: Recipe, runtime: Runtime, renderer: Renderer, reads: ReadsSpec | None = None, *, quiet: bool = True
-) -> Rows:
-    """All rows of a recipe, for a reward model as it ``reads`` them. Where reading writes files (pictures that the rows
-    embed, negatives), the main process reads first."""
-    in_turn, shown = _reading_writes(recipe), runtime.is_main and not quiet
-    if in_turn and not runtime.is_main:
-        runtime.barrier()
-    folder, account = Path(recipe.output_dir), dict[str, str]()
-    parts: dict[Part, list[Group]] = {"train": [], "eval": []}
-    compared: dict[Part, list[Group]] = {"train": [], "eval": []}
-    read = Reader(reads)
-    for part in parts if recipe.data is not None else ():
-        assert recipe.data is not None
-        count = read.counting(renderer.num_tokens)
-        visual = _Visual(folder=RunDirectory(path=folder).negatives, seed=recipe.seed)
-        with Progress(f"checking {part} rows:", None, shown=shown) as bar:
-            groups, report = load_dataset_spec(
-                recipe.data,
-                part,
-                folder,
-                _shown_by(bar, count),
-                seed=recipe.seed,
-                visual=visual,
-                needs=_needs(recipe),
-            )
-        parts[part] = [read(group) for group in groups]
-        compared[part] = [visual.before.get(group.id, group) for group in groups]
-        account[part] = _told(part, report, folder, runtime)
-    if recipe.online is not None:
-        count = partial(renderer.num_tokens, new=recipe.online.sampling.max_new_tokens)
-        with Progress("checking prompts:", None, shown=shown) as bar:
-            parts["train"], report = _online_prompts(recipe, recipe.online, _shown_by(bar, count))
-        account["train"] = _told("train", report, folder, runtime)
-    if in_turn and runtime.is_main:
-        runtime.barrier()
-    return Rows(
-        train=parts["train"],
-        held_out=parts["eval"],
-        account=account,
-        compared=compared["eval"] or compared["train"],
-    )
-
-
-def _reading_writes(recipe: Recipe) -> bool:
-    """Whether reading may write files, so that processes must not do it at once: all but plain Group files may."""
-    data = recipe.data or DatasetSpec()
-    sources = [*data.train, *data.eval, *([] if recipe.online is None else [recipe.online.prompts])]
-    plain = all(
-        spec.format == "groups" and spec.visual is None and Path(spec.path).suffix in (".json", ".jsonl")
-        for spec in sources
-    )
-    return not plain or data.on_bad_row == "skip"
-
-
-def _shown_by(bar: Progress, num_tokens: NumTokens) -> NumTokens:
-    """Counts the rows that come by: each is measured once at least."""
-    seen: set[str] = set()
-
-    def measured(group: Group) -> int:
-        seen.add(group.source)
-        bar.update(len(seen))
-        return num_tokens(group)
-
-    return measured
-
-
-def _online_prompts(recipe: Recipe, online: OnlineSpec, num_tokens: NumTokens) -> tuple[list[Group], DataReport]:
-    """The prompts that are sampled for; ``num_tokens`` counts the longest answer that may come as well. Where there is
-    ``data``, its ``on_bad_row`` and ``max_length`` hold for them."""
-    dataset, folder = recipe.data or DatasetSpec(max_length=sys.maxsize), Path(recipe.output_dir)
-    account = Account(
-        checks=Checks(
-            max_length=dataset.max_length,
-            num_tokens=num_tokens,
-        ),
-        on_bad_row=dataset.on_bad_row,
-        cache_dir=folder / "images",
-    )
-    try:
-        return load_prompts(online.prompts, account), account.report
-    finally:
-        if dataset.on_bad_row == "skip":
-            write_bad_rows(folder, "train", account.report)
-
-
-def _needs(recipe: Recipe) -> Needs:
-    """What the recipe's algorithm asks of every row."""
-    algorithm = build_algorithm(recipe.algorithm)
-    return Needs(
-        algorithm=recipe.algorithm["name"],
-        comparisons=algorithm.compares,
-        rewards="rewards" in algorithm.needs,
-        labels="labels" in algorithm.needs,
-    )
-
-
-@dataclass(kw_only=True)
-class _Visual:
-    """Makes the visual relation of each source, and remembers its groups as they were."""
-
-    folder: Path
-    seed: int
-    before: dict[str, Group] = field(default_factory=dict)
-
-    def __call__(self, spec: VisualSpec, groups: Sequence[Group]) -> VisualRelation:
-        self.before |= {group.id: group for group in groups}
-        relation = visual_relation(spec, groups, folder=self.folder, seed=self.seed)
-        relation.make_ahead(groups)
-        return relation
-
-
-def _told(part: Part, report: DataReport, folder: Path, runtime: Runtime) -> str:
-    """The account of a part. The main process also tells it: as a warning where rows were left out or guessed."""
-    account = "; ".join((report.summary(), *report.notes))
-    where = f". Those left out are listed in {folder / BAD_ROWS}" if report.bad else ""
-    if runtime.is_main and report.read:
-        _log.log(logging.WARNING if report.bad or report.notes else logging.INFO, "%s: %s%s", part, account, where)
-    return account
 
 
 def build_rendering(recipe: Recipe, renderer: Renderer) -> Rendering:
@@ -228,20 +85,25 @@ def build_rendering(recipe: Recipe, renderer: Renderer) -> Rendering:
     return Rendering(renderer=renderer, leave_out=leave_out)
 
 
-def build_source(
-    recipe: Recipe, runtime: Runtime, policy: Policy, render: Rendering, groups: Sequence[Group]
-) -> Source:
+def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rendering, rows: Rows) -> Source:
     """Rows on disk, or rounds of sampling."""
     spec, online = recipe.train, recipe.online
     per_take = spec.batch_size * (online.steps_per_round if online is not None else 1)
-    sampler = Sampler(size=len(groups), batch_size=per_take, seed=recipe.seed, shuffle=spec.shuffle)
+    sampler = Sampler(
+        size=len(rows.train), batch_size=per_take, seed=recipe.seed, shuffle=spec.shuffle, mixture=rows.mixture
+    )
+    groups = rows.train
     if online is None:
         return OfflineSource(groups, render, sampler, world=runtime, workers=spec.workers)
     run, visual = RunDirectory(path=Path(recipe.output_dir)), None
     if online.visual is not None:
         visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
         visual.check(groups)
-    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens)
+    masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
+    if online.relation == "ovip":
+        check_references(groups, online.selection or OVIP)
+    own = partial(iris_in_training, policy=policy)
+    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
     check_prompts(reward, groups)
     engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
     return OnlineSource(
@@ -255,6 +117,8 @@ def build_source(
         ranks=runtime,
         samples=run.samples,
         visual=visual,
+        masked=masked,
+        distortion=distortion,
         whole=partial(runtime.whole, policy),
         replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )
@@ -300,7 +164,7 @@ def complete_cache(
     if not isinstance(cache, CachedReference):
         return
     cache.load()
-    layout, groups = recipe.model.layout, [*rows.train, *rows.held_out]
+    layout, groups = recipe.model.layout, JoinedGroups(rows.train, rows.held_out)
     lockstep = Lockstep.of(runtime, render.renderer)
 
     def laid_out(some: Sequence[RenderedGroup]) -> Batch:
@@ -318,20 +182,22 @@ def complete_cache(
                 found.append((on_device, scored(policy, on_device)))
         return iter(found[: len(micros)])
 
-    mine = [share(groups, rank, runtime.size) for rank in (runtime.rank, 0)]
-    chunks = _chunks(mine[0], len(mine[1]), render, shown=runtime.is_main and not quiet)
+    mine = [share(range(len(groups)), rank, runtime.size) for rank in (runtime.rank, 0)]
+    chunks = _chunks(groups, mine[0], len(mine[1]), render, shown=runtime.is_main and not quiet)
     fill_cache(cache, chunks, score, rank=runtime.rank, layout=layout, budget=recipe.train.micro_batch_tokens)
     runtime.barrier()
     cache.load()
 
 
-def _chunks(groups: Sequence[Group], most: int, render: Rendering, *, shown: bool) -> Iterator[list[RenderedGroup]]:
+def _chunks(
+    groups: Sequence[Group], places: Sequence[int], most: int, render: Rendering, *, shown: bool
+) -> Iterator[list[RenderedGroup]]:
     """Rendered groups, some at a time, with a progress bar: as many times as a rank with the ``most`` groups needs."""
-    with Progress("reference", len(groups), shown=shown) as bar:
+    with Progress("reference", len(places), shown=shown) as bar:
         for start in range(0, most, _CHUNK):
-            made = [render(group) for group in groups[start : start + _CHUNK]]
+            made = [render(groups[place]) for place in places[start : start + _CHUNK]]
             yield [one for one in made if one is not None]
-            bar.update(min(start + _CHUNK, len(groups)))
+            bar.update(min(start + _CHUNK, len(places)))
 
 
 def facts_of(runtime: Runtime, policy: Policy, rows: Rows) -> dict[str, Any]:

@@ -29,6 +29,9 @@ from sightline.types import Batch, Head, LayoutName, RenderedGroup, Response, Sc
 
 _LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
 _CRITIC: frozenset[Head] = frozenset({"logprobs", "values"})
+_ENTROPY: frozenset[Head] = frozenset({"entropy"})
+_SCORED = frozenset({"ref_logprobs", "old_logprobs", "old_entropy"})
+"""Columns that take a forward pass."""
 _LACKS: Mapping[str, Callable[[Response], bool]] = {
     "weights": lambda response: response.weights is None,
     "rollout_logprobs": lambda response: response.rollout_logprobs is None,
@@ -116,17 +119,17 @@ class Columns:
         Args:
             needs: names of columns.
             reference: fills ``ref_logprobs``.
-            policy: fills ``old_logprobs``: the policy as it is before the step, without dropout.
+            policy: fills ``old_logprobs`` and ``old_entropy``: the policy as it is before the step, without dropout.
             critic: whether ``values`` are those of the policy's value head, with the same pass, and not of the data.
 
         Raises:
             UnsupportedError: a column that nothing here can fill.
         """
-        if unknown := needs - _OF_DATA - {"ref_logprobs", "old_logprobs"}:
+        if unknown := needs - _OF_DATA - _SCORED:
             raise UnsupportedError(f"The algorithm needs the columns {sorted(unknown)}, which nothing fills.")
         if "ref_logprobs" in needs and reference is None:
             raise UnsupportedError("The algorithm needs reference log-probabilities. Set reference in the recipe.")
-        assert policy is not None or "old_logprobs" not in needs
+        assert policy is not None or not needs & {"old_logprobs", "old_entropy"}
         self._needs, self._of_data = needs, (needs & _OF_DATA) - ({"values"} if critic else set())
         self._reference = reference
         self._policy = policy
@@ -135,7 +138,7 @@ class Columns:
     @property
     def scores(self) -> bool:
         """Whether any column takes a forward pass."""
-        return bool(self._needs & {"ref_logprobs", "old_logprobs"})
+        return bool(self._needs & _SCORED)
 
     def fill(self, batch: Batch, groups: Sequence[RenderedGroup]) -> Batch:
         """The batch with every column that is needed; log-probabilities that it has already are kept.
@@ -155,13 +158,21 @@ class Columns:
         if "ref_logprobs" in self._needs and batch.ref_logprobs is None:
             assert self._reference is not None
             batch = batch.with_columns(ref_logprobs=self._reference.logprobs(batch, groups))
-        if "old_logprobs" in self._needs and batch.old_logprobs is None:
-            assert self._policy is not None
-            scores = _scores(self._policy, batch, _CRITIC if self._critic else _LOGPROBS)
-            assert scores.logprobs is not None
-            more = {} if scores.values is None else {"values": scores.values}
-            batch = batch.with_columns(old_logprobs=scores.logprobs, **more)
-        return batch
+        return batch.with_columns(**self._before(batch))
+
+    def _before(self, batch: Batch) -> dict[str, Tensor]:
+        """What the policy as it is says of a batch that does not know it from before its round."""
+        lacking = {name for name in ("old_logprobs", "old_entropy") if vars(batch)[name] is None} & self._needs
+        if batch.dependence is not None:  # made from the entropies, which are not kept
+            lacking -= {"old_entropy"}
+        if not lacking:
+            return {}
+        assert self._policy is not None
+        heads = (_CRITIC if self._critic else _LOGPROBS) | (_ENTROPY if "old_entropy" in lacking else set())
+        scores = _scores(self._policy, batch, heads)
+        found = {"old_logprobs": scores.logprobs, "old_entropy": scores.entropy}
+        filled = {name: values for name, values in found.items() if name in lacking and values is not None}
+        return filled if scores.values is None else filled | {"values": scores.values}
 
 
 class CachedReference:

@@ -20,8 +20,9 @@ from sightline.data.sampler import share
 from sightline.data.schema import read_groups
 from sightline.files import replace_file
 from sightline.ops.reductions import segment_sum
+from sightline.relations.pairs import first_pair
 from sightline.train.passes import plan_passes
-from sightline.train.probe import Reading, first_pair, read_margins
+from sightline.train.probe import Reading, only, read_margins
 from sightline.train.session import Session
 from sightline.types import Batch, Group, Head
 
@@ -40,7 +41,7 @@ def begin(s: Session) -> None:
     candidates = s.looking.candidates or s.runtime.gather_objects(_sampled(s) if s.runtime.is_main else None)[0]
     if candidates is None:
         return
-    s.looking.candidates = [group for group in candidates if group.id in kept] if kept else candidates
+    s.looking.candidates = only(candidates, kept) if kept else candidates
     probe = s.looking.prepare(s.render)
     s.looking.start = kept or (margins(s, probe) if probe else {})
     if s.runtime.is_main and probe:

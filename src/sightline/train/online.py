@@ -14,12 +14,17 @@ import numpy as np
 from sightline.data.sampler import Sampler, share
 from sightline.data.schema import append_groups, group_from_json, group_to_json
 from sightline.errors import DataError, ServiceError
+from sightline.negatives.distorted import Distortion, with_distorted
 from sightline.recipes.schema import OnlineSpec
-from sightline.relations.scores import RELATIONS, only_compared
+from sightline.relations.masked import without_masked
+from sightline.relations.scores import only_compared
+from sightline.relations.selection import relation_of
 from sightline.rewards.base import Reward, score_groups
 from sightline.rewards.length import soft_overlong
 from sightline.rollouts.engine import CheckedEngine
 from sightline.rollouts.replay import Replay
+from sightline.train.buffer import Buffer
+from sightline.train.pictures import Masked
 from sightline.train.rollout_stats import Sampled, all_equal, round_stats, sampled_stats
 from sightline.train.source import Rendering, RoundColumns, Taken, check_rows, rows_state
 from sightline.types import Group, Response, Stat
@@ -69,6 +74,10 @@ class OnlineSource:
     """This rank, and the way to the others."""
     samples: Path
     """Group file that the main process appends to."""
+    masked: Masked | None = None
+    """Puts every answer under a masked picture too; None: nobody asks for it."""
+    distortion: Distortion | None = None
+    """Distorts the pictures that some answers are sampled under; None: none."""
     visual: Callable[[Group], Group] | None = None
     """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
     whole: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -85,9 +94,11 @@ class OnlineSource:
     """Of the sampling that no step has told of yet."""
     _error: str = ""
     _rows: dict[str, Any] = field(init=False)
+    _waiting: Buffer | None = field(init=False)
 
     def __post_init__(self) -> None:
         self._rows = rows_state(self.prompts)
+        self._waiting = None if self.spec.buffer is None else Buffer(spec=self.spec.buffer)
 
     @property
     def _steps(self) -> int:
@@ -103,7 +114,10 @@ class OnlineSource:
         if number == self._round:
             return False
         while len(self._ahead) <= self.spec.max_staleness:
-            groups, self._stats = self._sample_round(number + len(self._ahead), version=step)
+            if self._waiting is None:
+                groups, self._stats = self._sample_round(number + len(self._ahead), version=step)
+            else:
+                groups, self._stats = self._fill_round(self._waiting, number, version=step)
             self._ahead.append(groups)
         self._buffer, self._round = self._ahead.pop(0), number
         return True
@@ -116,6 +130,8 @@ class OnlineSource:
     def keep(self, columns: RoundColumns) -> None:
         found = {key: value for part in self.ranks.gather_objects(columns) for key, value in part.items()}
         self._buffer = [_with_columns(group, found) for group in self._buffer]
+        if self.masked is not None and not self.masked.stays:
+            self._buffer = [without_masked(group) for group in self._buffer]
 
     def take(self, step: int) -> Taken:
         """
@@ -140,13 +156,20 @@ class OnlineSource:
     def epochs(self, steps: int) -> float:
         return self.sampler.epochs(-(-steps // self._steps))
 
+    def drawn(self, steps: int) -> Mapping[str, int]:
+        return {}
+
     def state(self) -> dict[str, Any]:
-        return self._rows | {
-            "round": self._round,
-            "buffer": [group_to_json(group) for group in self._buffer],
-            "ahead": [[group_to_json(group) for group in groups] for groups in self._ahead],
-            "samples": self.samples.stat().st_size if self.samples.exists() else 0,
-        }
+        return (
+            self._rows
+            | {
+                "round": self._round,
+                "buffer": [group_to_json(group) for group in self._buffer],
+                "ahead": [[group_to_json(group) for group in groups] for groups in self._ahead],
+                "samples": self.samples.stat().st_size if self.samples.exists() else 0,
+            }
+            | ({} if self._waiting is None else {"waiting": self._waiting.state()})
+        )
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Takes up a round where it was left; samples written after the checkpoint are cut off their file.
@@ -159,6 +182,8 @@ class OnlineSource:
         if self.ranks.rank == 0 and self.samples.exists():
             with self.samples.open("r+b") as file:
                 file.truncate(kept)
+        if self._waiting is not None:
+            self._waiting.restore(None if state is None else state["waiting"])
         if state is not None:
             self._round = state["round"]
             self._buffer = [group_from_json(row) for row in state["buffer"]]
@@ -173,12 +198,7 @@ class OnlineSource:
         mine, everything = list[Sampled](), list[Sampled]()
         wanted, refills = len(asked), self.spec.dynamic_sampling
         for attempt in range(max(ROUND_TRIES, 1 + refills)):
-            own = self._sample(share(asked, self.ranks.rank, self.ranks.size), number, attempt, version)
-            # rank r holds every size-th prompt from r on: dealing them back restores the order of the round
-            parts = self.ranks.gather_objects(own)
-            dealt = [part[row] for row in range(max(map(len, parts))) for part in parts if row < len(part)]
-            if self.ranks.rank == 0:
-                append_groups(self.samples, [one.scored for one in dealt if one.scored is not None])
+            own, dealt = self._sample_all(asked, number, attempt, version)
             mine, everything = [*mine, *own], [*everything, *dealt]
             kept += [one.trained for one in dealt if one.trained is not None]
             if len(kept) == wanted or (kept and attempt >= refills):
@@ -186,16 +206,51 @@ class OnlineSource:
             if attempt < refills:
                 asked = self._others(number, attempt, wanted - len(kept), {group.id for group in kept})
         if not kept:
-            raise DataError(
-                f"{ROUND_TRIES} rounds of {wanted} prompts left no group to train on "
-                f"({self._error or 'all rewards of each prompt are equal'})",
-                source=str(self.samples),
-                remedy="Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap",
-            )
+            raise self._nothing_left(ROUND_TRIES, wanted)
         stats = sampled_stats(mine)
         if self.ranks.rank == 0:
             stats |= round_stats(everything, attempt + 1)
         return kept, stats
+
+    def _fill_round(self, waiting: Buffer, number: int, *, version: int) -> tuple[list[Group], dict[str, Stat]]:
+        """As ``_sample_round``, from what waits and as many prompts as it takes beside. Prompts are asked in the order
+        of the data set, wherever the round before stopped."""
+        wanted, mine, everything, attempt = self.sampler.batch_size, list[Sampled](), list[Sampled](), 0
+        one_by_one = replace(self.sampler, batch_size=1)
+        while (missing := waiting.missing(wanted, number)) > 0 and attempt < waiting.spec.tries:
+            places = range(waiting.asked, waiting.asked + min(missing, self.sampler.size))
+            asked = list(dict.fromkeys(index for place in places for index in one_by_one.indices(place)))
+            own, dealt = self._sample_all(asked, number, attempt, version)
+            waiting.asked = places.stop
+            waiting.add([one.trained for one in dealt if one.trained is not None], number)
+            mine, everything, attempt = [*mine, *own], [*everything, *dealt], attempt + 1
+        taken, told = waiting.take(wanted, number)
+        if not taken:
+            raise self._nothing_left(attempt, wanted)
+        stats = sampled_stats(mine)
+        if self.ranks.rank == 0:
+            stats |= round_stats(everything, attempt) | told
+        return [group if self.visual is None else self.visual(group) for group in taken], stats
+
+    def _sample_all(
+        self, asked: Sequence[int], number: int, attempt: int, version: int
+    ) -> tuple[list[Sampled], list[Sampled]]:
+        """This rank's samples, and those of all ranks in the order of the prompts; the latter are on disk."""
+        own = self._sample(share(asked, self.ranks.rank, self.ranks.size), number, attempt, version)
+        # rank r holds every size-th prompt from r on: dealing them back restores the order of the round
+        parts = self.ranks.gather_objects(own)
+        dealt = [part[row] for row in range(max(map(len, parts))) for part in parts if row < len(part)]
+        if self.ranks.rank == 0:
+            append_groups(self.samples, [one.scored for one in dealt if one.scored is not None])
+        return own, dealt
+
+    def _nothing_left(self, rounds: int, wanted: int) -> DataError:
+        return DataError(
+            f"{rounds} rounds of {wanted} prompts left no group to train on "
+            f"({self._error or 'all rewards of each prompt are equal'})",
+            source=str(self.samples),
+            remedy="Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap",
+        )
 
     def _others(self, number: int, attempt: int, missing: int, kept: set[str]) -> list[int]:
         """Indices of so many prompts that no group of the round was kept of, in the place of those that were not."""
@@ -224,12 +279,24 @@ class OnlineSource:
             return []
         # the engine adds the id of the prompt: answers do not depend on the rank that samples them
         seed = int(np.random.default_rng([self.sampler.seed, number, attempt]).integers(2**31))
-        groups = self.engine.generate(prompts, self.spec.sampling, seed=seed)
+        groups = self._sampled(prompts, number, seed)
         if self.spec.greedy:
             alone = replace(self.spec.sampling, n=1, temperature=0.0)
             beside = self.engine.generate(prompts, alone, seed=seed)
             groups = [_with_greedy(group, one) for group, one in zip(groups, beside, strict=True)]
         return [_of_version(group, version) for group in groups]
+
+    def _sampled(self, prompts: Sequence[Group], number: int, seed: int) -> list[Group]:
+        """All answers to be compared with each other, those under a distorted picture last."""
+        sampling, distortion = self.spec.sampling, self.distortion
+        if distortion is None or not distortion.step(number):
+            return self.engine.generate(prompts, sampling, seed=seed)
+        few = distortion.spec.answers
+        groups = self.engine.generate(prompts, replace(sampling, n=sampling.n - few), seed=seed)
+        with distortion.pictures(prompts, number) as asked:
+            beside = self.engine.generate(asked, replace(sampling, n=few), seed=seed)
+        step = distortion.step(number)
+        return [with_distorted(group, one, step) for group, one in zip(groups, beside, strict=True)]
 
     def _score(self, groups: Sequence[Group | None]) -> list[Group | None]:
         """None where there is no answer, or its reward failed. What a replay has rewards of is not scored again."""
@@ -264,15 +331,19 @@ class OnlineSource:
     def _relate(self, scored: Group | None) -> Sampled:
         if scored is None:
             return Sampled(scored=None, trained=None)
-        related = RELATIONS[self.spec.relation](scored, self.spec.min_gap)
-        if self.spec.relation != "none":
-            return Sampled(scored=related, trained=self._compared(related) if related.edges else None)
-        return Sampled(scored=related, trained=self._trained(related))
+        related = relation_of(self.spec.relation, self.spec.min_gap, self.spec.selection)(scored)
+        if self.spec.relation == "best":
+            return Sampled(scored=replace(scored, edges=()), trained=related if related.responses else None)
+        if self.spec.relation == "none":
+            return Sampled(scored=related, trained=self._trained(related))
+        trained = self._compared(related) if related.edges else None
+        return Sampled(scored=_sampled_alone(related, len(scored.responses)), trained=trained)
 
     def _compared(self, related: Group) -> Group:
         """The comparisons that are trained, without the answers that none of them touches."""
         compared = only_compared(related)
-        return compared if self.visual is None else self.visual(compared)
+        # what waits is compared under its pictures when its turn comes
+        return compared if self.visual is None or self._waiting is not None else self.visual(compared)
 
     def _trained(self, scored: Group) -> Group | None:
         """The answers whose rewards are used as they are; None: nothing could be learned from any."""
@@ -285,11 +356,18 @@ class OnlineSource:
         learns = any(one.trained is None or any(one.trained) for one in kept)
         if not learns or (self.spec.dynamic_sampling and all_equal(scored)):
             return None
-        return replace(scored, responses=tuple(kept))
+        trained = replace(scored, responses=tuple(kept))
+        return trained if self.masked is None else self.masked(trained)
 
 
 def _without_errors(group: Group) -> Group:
     return replace(group, responses=tuple(r for r in group.responses if r.finish_reason != "error"))
+
+
+def _sampled_alone(related: Group, count: int) -> Group:
+    """Without a reference answer that the relation added behind the sampled ones: nobody scored it."""
+    edges = tuple(edge for edge in related.edges if max(edge.winner, edge.loser) < count)
+    return replace(related, responses=related.responses[:count], edges=edges)
 
 
 def _of_version(group: Group, version: int) -> Group:

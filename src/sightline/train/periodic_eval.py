@@ -38,6 +38,7 @@ from sightline.recipes.evaluation import BenchSpec, EvaluationSpec
 from sightline.recipes.schema import Recipe
 from sightline.rollouts.engine import RolloutEngine
 from sightline.rollouts.hf import HFEngine
+from sightline.train.rows import holds_out
 from sightline.train.run_folder import RunDirectory
 
 _BEST_FACTS = "best.json"
@@ -245,7 +246,7 @@ def _check_scored(best: str, record: Mapping[str, Any]) -> None:
 
 
 def _best(recipe: Recipe, spec: EvaluationSpec, tasks: Sequence[Task]) -> str | None:
-    held_out = recipe.data is not None and bool(recipe.data.eval)
+    held_out = holds_out(recipe)
     if spec.best == "auto" and not held_out and any(task.spec.selects for task in tasks):
         name = next(task.name for task in tasks if task.spec.selects)
         raise RecipeError(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.augment import Reader
+from sightline.data.stored import StoredGroups
 from sightline.evaluation.statistics import Interval, bootstrap, mean
 from sightline.negatives.relate import under_pictures
 from sightline.recipes.schema import LookingSpec, ReadsSpec, Recipe
+from sightline.relations.pairs import first_pair
 from sightline.train.run_folder import RunDirectory
-from sightline.types import Edge, Group
+from sightline.types import Group
+
+T = TypeVar("T")
 
 LEAST_SHARE = 0.1
 """A gap that is below this share of the margins' mean size is no dependence to speak of."""
@@ -60,9 +64,7 @@ class Looking:
             usable: gives None for a group whose picture turns out to be damaged.
         """
         if self.probe is None:
-            # a prompt that was sampled for in several rounds counts once
-            pairs = {pair.id: pair for group in self.candidates if (pair := first_pair(group))}
-            chosen = spread(list(pairs.values()), self.spec.groups)
+            chosen = _spread_pairs(self.candidates, self.spec.groups)
             chosen = [pair for pair in chosen if usable(pair) is not None]
             read = Reader(self.reads)
             self.probe = [read(group) for group in under_pictures(chosen, folder=self.folder, seed=self.seed)]
@@ -70,32 +72,27 @@ class Looking:
         return self.probe
 
 
-def first_pair(group: Group) -> Group | None:
-    """The prompt and the two answers of the first comparison that is under one prompt with a picture.
-
-    Labelled answers (KTO) are compared as their labels say: the first desirable with the first undesirable one of a
-    prompt, or a single one with the answer to another question that stands beside it.
-    """
-    for winner, loser in _comparisons(group):
-        better, worse = group.responses[winner], group.responses[loser]
-        prompt = group.prompts[better.prompt]
-        if better.prompt == worse.prompt and prompt.images:
-            answers = (replace(better, prompt=0), replace(worse, prompt=0))
-            return Group(prompts=(prompt,), responses=answers, edges=(Edge(winner=0, loser=1),), source=group.source)
-    return None
+def only(candidates: Sequence[Group], ids: Container[str]) -> Sequence[Group]:
+    """Those of some ids."""
+    if isinstance(candidates, StoredGroups):
+        return candidates.pick(place for place, id in enumerate(candidates.ids()) if id in ids)
+    return [group for group in candidates if group.id in ids]
 
 
-def _comparisons(group: Group) -> Iterator[tuple[int, int]]:
-    """(winner, loser) of every comparison of answers, and of what labels say."""
-    yield from ((edge.winner, edge.loser) for edge in group.edges if edge.kind != "mismatched")
-    beside = {edge.winner: edge.loser for edge in group.edges if edge.kind == "mismatched"}
-    good, bad = ([i for i in beside if group.responses[i].label is label] for label in (True, False))
-    yield from ((i, j) for i in good for j in bad)
-    yield from ((i, beside[i]) for i in good)
-    yield from ((beside[i], i) for i in bad)
+def _spread_pairs(candidates: Sequence[Group], most: int) -> list[Group]:
+    """The first comparisons of at most so many groups that have one."""
+    if isinstance(candidates, StoredGroups):  # those that are not chosen are not made
+        found = [first_pair(candidates[place]) for place in spread(candidates.pairs(), most)]
+        return [pair for pair in found if pair is not None]
+    # a prompt that was sampled for more than once counts once, as at first: a run that goes on reads the same
+    pairs: dict[str, Group] = {}
+    for group in candidates:
+        if pair := first_pair(group):
+            pairs.setdefault(pair.id, pair)
+    return spread(list(pairs.values()), most)
 
 
-def spread(groups: Sequence[Group], most: int) -> list[Group]:
+def spread(groups: Sequence[T], most: int) -> list[T]:
     """At most so many groups, evenly over the whole: rows often come sorted."""
     if len(groups) <= most:
         return list(groups)

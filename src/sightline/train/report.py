@@ -76,6 +76,7 @@ def report(s: Session) -> dict[str, Any] | None:
         figures = with_loss(s.meter.reduce(s.runtime))
         figures["learning_rate"] = s.recipe.train.learning_rate * s.schedule.factor(s.step - 1)
         figures |= {"num_tokens": s.tokens, "seconds": s.seconds}
+        figures |= {f"groups/{name}": count for name, count in s.source.drawn(s.step).items()}
         if s.recipe.train.compile:
             figures["compiled_graphs"] = graphs()
     if s.held_out and s.due(s.recipe.train.eval_every):

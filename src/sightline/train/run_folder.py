@@ -171,7 +171,8 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
     """
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
-    free = {"name", "output_dir", "data.on_bad_row", "online.failed_rewards", *(f"train.{name}" for name in _FREE)}
+    free = {"name", "output_dir", "data.on_bad_row", "data.cache_dir", "online.failed_rewards"}
+    free |= {f"train.{name}" for name in _FREE}
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
     terms = {} if now.online is None or isinstance(now.online.reward, str) else now.online.reward

@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.render import Renderer
-from sightline.data.validate import refuse_uncompared
 from sightline.errors import CheckpointError
 from sightline.models.layout import lay_out
 from sightline.models.limits import Limits
@@ -24,13 +23,11 @@ from sightline.recipes.critic import CriticSpec
 from sightline.recipes.load import with_reference
 from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.train.build import (
-    Rows,
     build_rendering,
     build_source,
     complete_cache,
     facts_of,
     keep_settings,
-    load_rows,
     place_policy,
 )
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -42,6 +39,7 @@ from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
 from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
+from sightline.train.rows import load_rows
 from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
 from sightline.train.source import Rendering, Source, tokens_fingerprint
@@ -202,9 +200,8 @@ def open_session(
     renderer = _renderer(recipe, policy)
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
     rows = load_rows(recipe, runtime, renderer, reads, quiet=quiet)
-    _refuse_uncompared(recipe, algorithm, rows)
     render = build_rendering(recipe, renderer)
-    source = build_source(recipe, runtime, policy, render, rows.train)
+    source = build_source(recipe, runtime, policy, render, rows)
     try:
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         if runtime.is_main:
@@ -261,13 +258,6 @@ def _record(
     """What a run directory begins with; ``groups``: none where a run goes on."""
     write_run(run, recipe, facts)
     tell_first_row(run, groups, renderer, scores="logprobs" not in algorithm.heads)
-
-
-def _refuse_uncompared(recipe: Recipe, algorithm: Algorithm, rows: Rows) -> None:
-    if not algorithm.compares:
-        return
-    trained = rows.train if recipe.online is None else ()
-    refuse_uncompared([*trained, *rows.held_out], recipe.algorithm["name"], labels="labels" in algorithm.needs)
 
 
 def _policy(recipe: Recipe, algorithm: Algorithm) -> Policy:

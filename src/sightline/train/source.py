@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from sightline.data.encode import ChatEncoder
 from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
+from sightline.data.stored import fingerprint
 from sightline.errors import CheckpointError, DataError
 from sightline.types import Group, RenderedGroup, Stat, World
 
@@ -107,6 +108,10 @@ class Source(Protocol):
         """Epochs done after so many steps."""
         ...
 
+    def drawn(self, steps: int) -> Mapping[str, int]:
+        """Groups that so many optimizer steps have taken of each source of a mixture; empty: there is one source."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """Plain JSON, for a checkpoint."""
         ...
@@ -116,20 +121,6 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def fingerprint(groups: Sequence[Group]) -> str:
-    """SHA-256 of what groups ask, answer, weigh and compare, in their order. Of pictures the number counts: files may
-    move."""
-    digest = hashlib.sha256()
-    for group in groups:
-        prompts = [(prompt.id, prompt.messages, len(prompt.images)) for prompt in group.prompts]
-        answers = [(response.prompt, response.text, response.reward, response.label) for response in group.responses]
-        digest.update(repr((prompts, answers, group.edges)).encode())
-        ids = [(one.tokens, one.trained, one.weights, one.rollout_logprobs) for one in group.responses]
-        if any(value is not None for one in ids for value in one):
-            digest.update(repr(ids).encode())
-    return digest.hexdigest()
 
 
 def rows_state(groups: Sequence[Group]) -> dict[str, Any]:
@@ -217,6 +208,9 @@ class OfflineSource:
 
     def epochs(self, steps: int) -> float:
         return self._sampler.epochs(steps)
+
+    def drawn(self, steps: int) -> Mapping[str, int]:
+        return self._sampler.drawn(steps) if len(self._sampler.mixture) > 1 else {}
 
     def state(self) -> dict[str, Any]:
         return self._rows

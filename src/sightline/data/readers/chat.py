@@ -26,6 +26,12 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "gpt": "assistant",
 }
+_PART_KEYS: Mapping[str, tuple[str, ...]] = {
+    "text": ("text", "value"),
+    "image": ("image", "value", "path", "url"),
+    "image_url": ("image_url", "value", "path", "url"),
+}
+"""Keys that hold what a typed part is, the first that is there."""
 _IGNORED_WHEN_EMPTY = ("name", "tool_calls", "tool_call_id", "thinking", "reasoning_content")
 
 
@@ -196,17 +202,35 @@ def _parts(content: Any, where: str) -> tuple[str | Picture, ...]:
 
 def _typed_part(part: Any, where: str) -> str | Picture:
     kind = part.get("type") if isinstance(part, Mapping) else None
+    _check_part(part, kind, where)
     if kind == "text":
         text = part.get("text") if part.get("text") is not None else part.get("value")
         if not isinstance(text, str):
             raise RowError("malformed", f"'{where}' is a text part without text: {part!r:.80}")
         return text
     if kind in ("image", "image_url"):
-        values = [part[key] for key in (kind, "value", "path", "url") if part.get(key) is not None]
-        value = values[0] if values else None
+        value = next((part[key] for key in _PART_KEYS[kind] if part.get(key) is not None), None)
         return Picture(value["url"] if kind == "image_url" and isinstance(value, Mapping) and "url" in value else value)
     found = f"'{where}' is {part!r:.80}, expected a part of type text or image"
     raise RowError("malformed", found, remedy="Videos and tools are not read")
+
+
+def _check_part(part: Any, kind: Any, where: str) -> None:
+    """Whether a part says one thing: nothing of it would be passed over.
+
+    Raises:
+        RowError: It has another key, or a text or a picture twice.
+    """
+    known = _PART_KEYS.get(kind, ()) if isinstance(kind, str) else ()
+    if not known:
+        return
+    # tables give every part the keys of all, null or empty where it has none; an index counts pictures or parts
+    given = [key for key, value in part.items() if key not in ("type", "index") and value not in (None, "", [], {})]
+    if other := [key for key in given if key not in known]:
+        found = f"unknown key '{where}.{other[0]}' in a part of type {kind}"
+        raise RowError("malformed", found, remedy="Give a text and a picture parts of their own; remove other keys")
+    if len(given) > 1:
+        raise RowError("malformed", f"'{where}' has {' and '.join(given)}", remedy="Keep one of them")
 
 
 def _split(text: str) -> tuple[str | Picture, ...]:

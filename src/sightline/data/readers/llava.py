@@ -42,16 +42,18 @@ def read_llava(row: Mapping[str, Any], reading: Reading) -> Group:
     if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
         raise RowError("malformed", f"'conversations' is {raw!r:.60}, expected a list of turns")
     facts = facts_of(row, _USED)
+    noted = facts if row.get("score") is None else {**facts, "score": row["score"]}  # of no single answer
     if row.get("chosen") is not None or row.get("rejected") is not None:
-        return _preference(row, with_system(parse_turns(raw, "conversations"), row), reading, facts)
+        return _preference(row, with_system(parse_turns(raw, "conversations"), row), reading, noted)
     if isinstance(raw[-1], Mapping) and isinstance(raw[-1].get("value"), list | tuple):
-        return _ranked_answers(row, raw, reading, facts)
+        return _ranked_answers(row, raw, reading, facts if len(raw[-1]["value"]) == 1 else noted)
     turns = with_system(parse_turns(raw, "conversations"), row)
     history, answer = split_answer(turns)
     label = facts.pop("label") if isinstance(facts.get("label"), bool) else None
     trains = reading.train_history and answer is not None and label is None
     pictures, together = _pictures(row, reading)
-    prompt = build_prompt(history, pictures, reading, facts, together=together, train_history=trains)
+    kept = noted if answer is None else facts
+    prompt = build_prompt(history, pictures, reading, kept, together=together, train_history=trains)
     responses = () if answer is None else (Response(text=answer, reward=_score(row), label=label),)
     return Group(prompts=(prompt,), responses=responses)
 

@@ -58,6 +58,8 @@ class Pictures:
         self.image_dir, self.data_dir, self.cache_dir, self.must_exist = image_dir, data_dir, cache_dir, must_exist
         self.found_by_name: dict[str, str] = {}
         """Files found by their bare name, and the path that rows give for each."""
+        self.absent: set[str] = set()
+        """Where a file was looked for and there was none: one that is put there changes what rows mean."""
         self.fetched, self.unfetched = fetched, unfetched or {}
         self._known: dict[str, str] = {}
 
@@ -82,7 +84,13 @@ class Pictures:
 
     def exists(self, value: str) -> bool:
         """Whether a file lies where a relative path leads, the bare name not tried."""
-        return os.path.exists(self._joined(value))  # noqa: PTH110
+        return self._is_there(self._joined(value), os.path.exists)
+
+    def _is_there(self, path: str, test: Callable[[str], bool] = os.path.isfile) -> bool:
+        there = test(path)
+        if not there:
+            self.absent.add(path)
+        return there
 
     def _find(self, value: Any) -> str:
         if not isinstance(value, str | os.PathLike) or not str(value).strip() or "\0" in str(value):
@@ -112,7 +120,7 @@ class Pictures:
             found = f"a picture is given as a text of {len(given)} characters, '{given:.40}...', which no path is"
             raise RowError("missing image", found, remedy="Give its path, or the base64 of a picture file")
         path = self._joined(given)
-        if not self.must_exist or os.path.isfile(path):  # noqa: PTH113
+        if not self.must_exist or self._is_there(path):
             return path
         if self.image_dir is None:
             raise RowError(
@@ -121,7 +129,7 @@ class Pictures:
                 remedy="Put the file there, or set image_dir to the folder that its path starts from",
             )
         by_name = str(Path(self.image_dir).absolute() / Path(given).name)
-        if not os.path.isfile(by_name):  # noqa: PTH113
+        if not self._is_there(by_name):
             looked = path if path == by_name else f"{path} and {by_name}"
             absent = "" if Path(self.image_dir).is_dir() else f"; image_dir {self.image_dir} is no folder"
             raise RowError(

@@ -50,7 +50,7 @@ class Row:
     """File, folder or datasets name."""
     number: int
     """Counted from 1; in a .jsonl file the line."""
-    content: bytes | Mapping[str, Any]
+    content: bytes | Element | Mapping[str, Any]
 
     @property
     def source(self) -> str:
@@ -65,6 +65,9 @@ class Row:
                 character.
         """
         content: Any = self.content
+        plain = isinstance(content, Element) and "\\u" not in content.text  # holds no half of a character
+        if isinstance(content, Element):
+            content = content.parsed()
         if isinstance(content, bytes):
             content = parse_json(content, "Every line is one JSON object")
         elif isinstance(content, KeyTwice):
@@ -73,11 +76,22 @@ class Row:
             raise RowError("malformed", f"not UTF-8 text ({content.byte})", remedy="Store texts as UTF-8")
         elif isinstance(content, Unreadable):
             raise RowError("malformed", content.found, remedy=content.remedy)
-        else:
+        elif not plain:
             check_characters(content)
         if not isinstance(content, Mapping):
             raise RowError("malformed", f"is a {type(content).__name__}, expected an object with named columns")
         return dict(content)
+
+
+@dataclass(frozen=True)
+class Element:
+    """Stands for an element of a JSON list, as text: parsed when its row is looked at."""
+
+    text: str
+
+    def parsed(self) -> Any:
+        """Its value, as :func:`parse_json` has it among the others."""
+        return _parse(self.text)[0]
 
 
 @dataclass(frozen=True)
@@ -114,18 +128,8 @@ def parse_json(text: bytes, expected: str, *, whole: bool = True) -> Any:
     Raises:
         RowError: Not UTF-8, not JSON, nested too deeply, a key stands twice, or a text holds half of a character.
     """
-    twice: list[KeyTwice] = []
-
-    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any] | KeyTwice:
-        found = dict(pairs)
-        if len(found) == len(pairs):
-            return found
-        counts = Counter(key for key, _ in pairs)
-        twice.append(KeyTwice(next(key for key, count in counts.items() if count > 1)))
-        return twice[-1]
-
     try:
-        found = json.loads(text.decode("utf-8-sig"), object_pairs_hook=made)
+        found, twice = _parse(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         before = text.count(b"\n", 0, error.start)
         place = f"byte {text[error.start]:#04x}" + (f" in line {before + 1}" if before else "")
@@ -141,6 +145,21 @@ def parse_json(text: bytes, expected: str, *, whole: bool = True) -> Any:
     if whole and b"\\u" in text:  # nothing else makes half a character in UTF-8
         check_characters(found)
     return found
+
+
+def _parse(text: str) -> tuple[Any, list[KeyTwice]]:
+    """What a text of JSON holds, with a stand-in for each object in which a key stands twice, and these."""
+    twice: list[KeyTwice] = []
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any] | KeyTwice:
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        counts = Counter(key for key, _ in pairs)
+        twice.append(KeyTwice(next(key for key, count in counts.items() if count > 1)))
+        return twice[-1]
+
+    return json.loads(text, object_pairs_hook=made), twice
 
 
 def check_characters(content: Any) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from sightline.data.readers.lists import elements
 from sightline.data.readers.rows import NotText, Row, RowError, parse_json, rows_of
 from sightline.data.readers.tables import table_rows
 from sightline.data.readers.tars import tar_records
@@ -23,6 +24,8 @@ _KINDS = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".tar")
 _KNOWN = ".json, .jsonl, .csv, .tsv (each also .gz or .zst), .parquet or .tar"
 _SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 _NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "metadata.json")
+_WHOLE = 1 << 24
+"""Bytes from which on a JSON list is read element by element."""
 _WILD = frozenset("*?[")
 
 
@@ -48,6 +51,23 @@ def folder_of(path: str) -> str | None:
         return path if Path(path).is_dir() else str(Path(path).parent)
     parent = Path(path).parent
     return str(parent) if _is_glob(path) and parent.is_dir() else None
+
+
+def files_of(path: str, split: str = "train") -> list[str] | None:
+    """The files that hold the rows of a source; None: rows that lie in no file.
+
+    Raises:
+        DataError: Nothing readable is there.
+    """
+    if _is_glob(path):
+        return sorted(glob.glob(path, recursive=True))  # noqa: PTH207
+    if Path(path).is_dir():
+        if _saved_by_datasets(Path(path)):
+            return [str(file) for file in sorted(Path(path).rglob("*")) if file.is_file()]
+        return _shards(path, split)
+    if _kind(path) or Path(path).is_file():
+        return [path]
+    return _cached_files(path, split)
 
 
 def _is_glob(path: str) -> bool:
@@ -130,11 +150,34 @@ def _json_rows(path: str) -> Iterator[Row]:
     with _open(path) as file:
         start = file.read(4096)
         if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-            yield from rows_of(_listed(start + file.read(), path), path)
+            start += file.read(_WHOLE)
+            if len(start) < _WHOLE:
+                yield from rows_of(_listed(start, path), path)
+                return
+            ahead = cast("BinaryIO", io.BufferedReader(_Ahead(start, file)))
+            yield from (
+                Row(file=path, number=number, content=element)
+                for number, element in enumerate(elements(ahead, path), start=1)
+            )
             return
     with _open(path) as file:
         lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
         yield from (Row(file=path, number=number, content=line) for number, line in lines)
+
+
+class _Ahead(io.RawIOBase):
+    """A file of which some was read before."""
+
+    def __init__(self, start: bytes, file: BinaryIO) -> None:
+        self._start, self._file = io.BytesIO(start), file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = self._start.read(len(buffer)) or self._file.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
 
 
 def _listed(text: bytes, path: str) -> list[Any]:
@@ -243,6 +286,12 @@ def _hub_dataset(name: str, split: str) -> Iterable[Mapping[str, Any]]:
             remedy="Check the name, the split and the connection",
         ) from error
     return _undecoded(loaded)
+
+
+def _cached_files(name: str, split: str) -> list[str] | None:
+    """The files in which ``datasets`` keeps what it loaded by a name."""
+    loaded: Any = _hub_dataset(name, split)
+    return [str(file["filename"]) for file in loaded.cache_files] or None
 
 
 def _undecoded(dataset: Any) -> Iterable[Mapping[str, Any]]:

@@ -157,6 +157,9 @@ def _labelled(turns: list[Turn], row: Mapping[str, Any], reading: Reading) -> Gr
 
 
 def _preference(row: Mapping[str, Any], reading: Reading) -> Group:
+    if row.get("completion") is not None:
+        remedy = "Keep the answers that are compared, or the one that is shown"
+        raise RowError("malformed", "found 'completion' beside 'chosen' and 'rejected'", remedy=remedy)
     prompt = _prompt_turns(row)
     if row.get("messages") is not None and prompt and prompt[-1].role == "assistant":
         found = "found 'messages' and 'chosen', and the messages end with an answer"

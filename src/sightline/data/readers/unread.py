@@ -26,6 +26,7 @@ _FILE = re.compile(
     r"|[^\n]{1,1000}\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|heic|qoi|dds|mp4|avi|mov|mkv|webm)(?:\?[^\n]*)?)",
     re.IGNORECASE | re.DOTALL,
 )
+_VIDEO = re.compile(r"data:video/.*|[^\n]{1,1000}\.(?:mp4|avi|mov|mkv|webm)(?:\?[^\n]*)?", re.IGNORECASE | re.DOTALL)
 _MARK = re.compile(
     r"^\s*(<(?:image|video|img)(?:[ _-]?\d+)?>|<\|(?:image|video)(?:_\d+)?\|>|<ImageHere>|<image_placeholder>"
     r"|\[(?:image|img|video)\])",
@@ -47,18 +48,24 @@ def check_unread(columns: Mapping[str, Any], *, pictures: int) -> None:
     """
     for name, value in columns.items():
         named = _ANOTHER.fullmatch(name) or (not pictures and _PICTURE.fullmatch(name))
-        if (named and _holds_something(value)) or (not pictures and looks_like_picture(value)):
+        shown = _names(value, _VIDEO) if pictures else looks_like_picture(value)
+        if (named and _holds_something(value)) or shown:
             raise unread(name, value)
 
 
 def looks_like_picture(value: Any) -> bool:
     """Whether a value is a picture or a video, or names one."""
+    return _names(value, _FILE)
+
+
+def _names(value: Any, what: re.Pattern[str]) -> bool:
+    """Whether a text that matches, or the bytes of a picture, are somewhere in a value."""
     if isinstance(value, str):
-        return _FILE.fullmatch(value.strip()) is not None
+        return what.fullmatch(value.strip()) is not None
     if isinstance(value, Mapping):
-        return any(map(looks_like_picture, value.values()))
+        return any(_names(one, what) for one in value.values())
     if isinstance(value, list | tuple):
-        return any(map(looks_like_picture, value[:8]))
+        return any(_names(one, what) for one in value[:8])
     return isinstance(value, Image.Image) or (isinstance(value, bytes) and value.startswith(_MAGIC))
 
 

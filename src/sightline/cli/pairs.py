@@ -1,0 +1,129 @@
+"""``sightline pairs``: from scored answers to preferences, or to the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from sightline.cli.console import say
+from sightline.cli.samples import ImageDir, Limit, Out, tell
+from sightline.data.schema import write_groups
+from sightline.errors import DataError, RecipeError
+from sightline.recipes.load import check_spec
+from sightline.recipes.preferences import SelectionSpec
+from sightline.recipes.rewards import pairs_of
+from sightline.recipes.schema import DataSpec
+from sightline.relations.scores import only_compared
+from sightline.relations.selection import relation_of
+from sightline.types import Group
+
+
+def pairs(
+    groups: Annotated[str, typer.Argument(help="Scored Group file; for --relation options, rows with a right option.")],
+    out: Out,
+    relation: Annotated[
+        Literal["best_worst", "ranked", "length_balanced", "ovip", "options"],
+        typer.Option(
+            help="Best over worst; every higher reward over every lower (with --min-gap the margin rule); as often a "
+            "longer over a shorter answer as the other way round; OViP's rule; the right option over a wrong one."
+        ),
+    ] = "best_worst",
+    best: Annotated[
+        bool, typer.Option("--best", help="No pairs: the best answer of each group alone, to train by SFT (best of n).")
+    ] = False,
+    min_gap: Annotated[
+        float, typer.Option(min=0, help="Least difference of reward for a pair; of --best, between best and worst.")
+    ] = 0.0,
+    selection: Annotated[
+        str | None,
+        typer.Option(help="Of ovip: small=4,small_gap=4,good=6,... as online.selection.", show_default="published"),
+    ] = None,
+    fallback: Annotated[
+        Literal["reference", "relaxed", "none"] | None,
+        typer.Option(help="Of ovip: what stands in where no pair is found.", show_default="reference"),
+    ] = None,
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Keep answers that are in no pair.")] = False,
+    image_dir: ImageDir = None,
+    limit: Limit = None,
+) -> None:
+    """Say which answers are preferred over which, or keep the best ones.
+
+    Groups without a pair (all rewards equal, or closer than --min-gap) are left out and counted.
+
+    Example: `sightline pairs scored.jsonl --relation best_worst --min-gap 0.1 -o pairs.jsonl`
+
+    Example: `sightline pairs scored.jsonl --best -o best.jsonl`
+
+    Example: `sightline pairs scored.jsonl --relation ovip --fallback relaxed -o pairs.jsonl`
+
+    Example: `sightline pairs scienceqa.json --relation options --image-dir images -o pairs.jsonl`
+    """
+    name = "best" if best else relation
+    rule = _pair_options(name, best, relation, min_gap, keep_all, {"selection": selection, "fallback": fallback})
+    rows = _rows(groups, out, name, image_dir=image_dir, limit=limit)
+    if name != "options":
+        rows = [relation_of(name, min_gap, rule)(group) for group in rows]
+    kept = [group for group in rows if (group.responses if best else group.edges)]
+    if not kept:
+        found = f"no {'answer' if best else 'pair'} among {len(rows)} groups"
+        raise DataError(found, source=groups, remedy="Lower --min-gap, or sample more")
+    write_groups(out, [group if keep_all or best else only_compared(group) for group in kept])
+    left = f"{len(rows) - len(kept)} groups without a pair"
+    if best:
+        say(f"the best answer of {len(kept)} groups, {len(rows) - len(kept)} groups left out: {out}")
+    else:
+        say(f"{sum(len(group.edges) for group in kept)} pairs in {len(kept)} groups, {left}: {out}")
+
+
+def _rows(path: str, out: Path, name: str, *, image_dir: str | None, limit: int | None) -> list[Group]:
+    """The groups, each answer with its reward; for ``options`` compared as they are read."""
+    from sightline.data.load import Account, load_groups
+
+    made_by_reader: Literal["options", "none"] = "options" if name == "options" else "none"
+    account = Account(cache_dir=out.parent / "images")
+    rows = load_groups(DataSpec(path=path, image_dir=image_dir, limit=limit, relation=made_by_reader), account)
+    tell(account)
+    if name != "options":
+        _check_scored(rows, path)
+    return rows
+
+
+def _pair_options(
+    name: str, best: bool, relation: str, min_gap: float, keep_all: bool, ovip: Mapping[str, str | None]
+) -> SelectionSpec:
+    """What ovip selects by.
+
+    Raises:
+        RecipeError: options that nothing would read, or wrong values.
+    """
+    if best and relation != "best_worst":
+        raise RecipeError(f"found --best and --relation {relation}: --best makes no pairs. Leave one of them out.")
+    if best and keep_all:
+        raise RecipeError("found --best and --keep-all: the best answer alone, or all of them. Leave one of them out.")
+    if name in ("ovip", "options") and min_gap:
+        raise RecipeError(f"--min-gap is not read with --relation {name}. Leave it out (ovip: see --selection).")
+    given = [key for key, value in ovip.items() if value is not None]
+    if given and name != "ovip":
+        raise RecipeError(f"--{given[0]} is for --relation ovip, found {name}. Leave it out.")
+    text = ovip["selection"]
+    numbers = {} if text is None else pairs_of(text)
+    if numbers is None:
+        raise RecipeError(f"found --selection {text!r}, expected numbers by name, such as good=0.6,small_gap=0.4.")
+    values: dict[str, Any] = {key: pair["weight"] for key, pair in numbers.items()}
+    values |= {} if ovip["fallback"] is None else {"fallback": ovip["fallback"]}
+    return check_spec(SelectionSpec, "--selection", **values)
+
+
+def _check_scored(groups: Sequence[Group], source: str) -> None:
+    """Every answer that takes part in a comparison needs a reward."""
+    for group in groups:
+        bare = [index for index, response in enumerate(group.responses) if response.reward is None]
+        if bare:
+            raise DataError(
+                f"group {group.id} has answers without a reward (number {bare[0]}, counted from 0)",
+                source=source,
+                remedy="Run `sightline score` first",
+            )

@@ -1,0 +1,109 @@
+"""Pairs by OViP's rule, and any relation by its name."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from sightline.errors import DataError
+from sightline.recipes.preferences import SelectionSpec
+from sightline.relations.scores import RELATIONS, by_prompt
+from sightline.types import Edge, Group, Prompt, Response
+
+OVIP = SelectionSpec()
+"""Published values."""
+
+
+def relation_of(name: str, min_gap: float = 0.0, selection: SelectionSpec | None = None) -> Callable[[Group], Group]:
+    """What a recipe or a command line names: gives a scored group its edges, or keeps its best answers.
+
+    Args:
+        name: of ``online.relation``.
+        min_gap: least difference of reward; not of ``ovip``.
+        selection: of ``ovip``; None: its published values.
+    """
+    if name == "ovip":
+        return partial(ovip, spec=selection or OVIP)
+    return partial(RELATIONS[name], min_gap=min_gap)
+
+
+def ovip(group: Group, spec: SelectionSpec = OVIP) -> Group:
+    """Pairs of each prompt by the rule of ``spec``. Where the reference answer wins, it is added behind the others,
+    without tokens and without a reward.
+
+    Raises:
+        DataError: the rule falls back on a reference answer, and the prompt has none.
+
+    >>> prompt = Prompt(id="a", messages=(), facts={"answer": "a red ball"})
+    >>> answers = tuple(Response(text=str(r), reward=r) for r in (7.0, 6.0, 5.0))
+    >>> made = ovip(Group(prompts=(prompt,), responses=answers))
+    >>> made.responses[3].text, made.edges
+    ('a red ball', (Edge(winner=3, loser=2, kind='text', weight=1.0),))
+    """
+    edges: list[Edge] = []
+    added: list[Response] = []
+    for prompt, rewards in by_prompt(group).items():
+        order = sorted(_unique(group, rewards), key=lambda i: (-rewards[i], i))
+        found = _pairs([rewards[i] for i in order], spec)
+        if not found and rewards[order[-1]] <= spec.bad:
+            if spec.fallback == "reference":
+                text = reference_answer(group.prompts[prompt], spec.reference, group.source)
+                edges.append(Edge(winner=len(group.responses) + len(added), loser=order[-1]))
+                added.append(Response(text=text, prompt=prompt))
+            elif spec.fallback == "relaxed" and rewards[order[0]] - rewards[order[-1]] >= max(spec.relaxed_gap, 1e-12):
+                found = [(0, len(order) - 1)]
+        edges += [Edge(winner=order[winner], loser=order[loser]) for winner, loser in found]
+    return replace(group, responses=(*group.responses, *added), edges=tuple(edges))
+
+
+def check_references(groups: Sequence[Group], spec: SelectionSpec) -> None:
+    """Looks, before there is an answer, whether each prompt has the reference answer that ``spec`` falls back on.
+
+    Raises:
+        DataError: names the row that has none.
+    """
+    for group in groups if spec.fallback == "reference" else ():
+        for prompt in group.prompts:
+            reference_answer(prompt, spec.reference, group.source)
+
+
+def _pairs(scores: Sequence[float], spec: SelectionSpec) -> list[tuple[int, int]]:
+    """Places of winner and loser among scores that fall: the k-th best over the k-th worst."""
+    count = len(scores)
+    if count <= spec.small:
+        paired = count > 1 and scores[0] > scores[-1] and scores[0] - scores[-1] >= spec.small_gap
+        return [(0, count - 1)] if paired and scores[0] >= spec.good else []
+    deviation = statistics.stdev(scores) if count > 1 else 0.0
+    least = spec.deviations * max(spec.least_deviation, deviation)
+    pairs = []
+    for k in range(count // 2):
+        if scores[k] - scores[count - 1 - k] <= least or scores[k] < spec.good:
+            break
+        pairs.append((k, count - 1 - k))
+    return pairs
+
+
+def _unique(group: Group, members: Iterable[int]) -> list[int]:
+    """The first answer of each text."""
+    first: dict[str, int] = {}
+    for index in members:
+        first.setdefault(group.responses[index].text.strip(), index)
+    return list(first.values())
+
+
+def reference_answer(prompt: Prompt, key: str, source: str = "") -> str:
+    """
+    Raises:
+        DataError: the prompt has no such text among its facts.
+    """
+    found = prompt.facts.get(key)
+    if not isinstance(found, str) or not found.strip():
+        raise DataError(
+            f"prompt {prompt.id!r} has {'no' if found is None else 'no text as'} fact {key!r}, the reference answer "
+            f"that relation ovip falls back on; it has {', '.join(map(str, prompt.facts)) or 'none'}",
+            source=source,
+            remedy="Add it, name another key (reference), or set fallback: relaxed or none",
+        )
+    return found

@@ -1,0 +1,99 @@
+"""Groups that wait between their sampling and their training (``online.buffer``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from sightline.data.schema import group_from_json, group_to_json
+from sightline.recipes.preferences import BufferSpec
+from sightline.relations.scores import only_compared
+from sightline.types import Group, Stat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A group, or one of its comparisons."""
+
+    group: Group
+    round: int
+    """It was sampled in."""
+    used: int = 0
+    """Rounds it was trained in."""
+
+
+@dataclass(kw_only=True)
+class Buffer:
+    """First in, first out. The same on every rank: it holds what was gathered, and draws nothing."""
+
+    spec: BufferSpec
+    entries: list[Entry] = field(default_factory=list)
+    """The oldest first."""
+    asked: int = 0
+    """Prompts that were sampled so far: where the order of the data set goes on."""
+    _left: int = 0
+    """Entries that left without being trained as often as they may, since it was told."""
+
+    def missing(self, wanted: int, number: int) -> int:
+        """How many entries a round of so many lacks; those that are too old for it leave."""
+        bound = self.spec.max_staleness
+        self._keep([one for one in self.entries if bound is None or number - one.round <= bound])
+        stored = sum(one.round < number for one in self.entries)
+        least = -int(-wanted * self.spec.fresh // 1)  # rounded up
+        return wanted - min(stored, wanted - least) - (len(self.entries) - stored)
+
+    def add(self, groups: Sequence[Group], number: int) -> None:
+        """Sampled and compared in this round."""
+        parts = [part for group in groups for part in (_pairs(group) if self.spec.unit == "pair" else [group])]
+        self.entries += [Entry(group=part, round=number) for part in parts]
+
+    def take(self, wanted: int, number: int) -> tuple[list[Group], dict[str, Stat]]:
+        """The groups of a round, and what is told of it."""
+        fresh = [one for one in self.entries if one.round == number]
+        stored = [one for one in self.entries if one.round < number]
+        least = min(len(fresh), -int(-wanted * self.spec.fresh // 1))
+        taken = stored[: wanted - least]
+        taken += fresh[: wanted - len(taken)]
+        chosen = set(map(id, taken))
+        used = [replace(one, used=one.used + 1) if id(one) in chosen else one for one in self.entries]
+        self.entries = [one for one in used if one.used < self.spec.uses]
+        self._keep(self.entries[-self.spec.size :])
+        ages = [float(number - one.round) for one in taken]
+        stats = {
+            "buffer/size": _stat([float(len(self.entries))]),
+            "buffer/staleness": _stat(ages),
+            "buffer/stored": _stat([float(age > 0) for age in ages]),
+            "buffer/replayed": _stat([float(one.used > 0) for one in taken]),
+            "buffer/dropped": _stat([float(self._left)]),
+        }
+        self._left = 0
+        return [one.group for one in taken], stats
+
+    def _keep(self, kept: list[Entry]) -> None:
+        self._left += len(self.entries) - len(kept)
+        self.entries = kept
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON, for a checkpoint."""
+        rows = [{"group": group_to_json(one.group), "round": one.round, "used": one.used} for one in self.entries]
+        return {"asked": self.asked, "left": self._left, "entries": rows}
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Goes back to a state; None: to the very beginning."""
+        state = state or {"asked": 0, "left": 0, "entries": []}
+        self.asked, self._left = state["asked"], state["left"]
+        self.entries = [
+            Entry(group=group_from_json(row["group"]), round=row["round"], used=row["used"]) for row in state["entries"]
+        ]
+
+
+def _pairs(group: Group) -> list[Group]:
+    """Each comparison by itself."""
+    return [only_compared(replace(group, edges=(edge,))) for edge in group.edges]
+
+
+def _stat(values: Sequence[float]) -> Stat:
+    return Stat(sum=torch.tensor(sum(values), dtype=torch.float64), count=len(values))
