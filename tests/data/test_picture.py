@@ -46,7 +46,7 @@ def test_thirty_two_bits_are_refused_when_the_rows_are_read(tmp_path: Path, mode
 def test_other_modes_show_what_they_show(tmp_path: Path, mode: str) -> None:
     whole = Image.new("RGB", (8, 4), "white")
     whole.paste((0, 0, 0), (0, 0, 4, 4))
-    options = {"transparency": bytes(range(256))} if mode == "P" else {}  # what Pillow warns of
+    options = {"transparency": bytes([255] * 256)} if mode == "P" else {}  # what Pillow warns of
     whole.convert(mode).save(tmp_path / "a.png", **options)
     assert np.asarray(read_picture(str(tmp_path / "a.png"))).tolist() == np.asarray(whole).tolist()
 
@@ -110,3 +110,14 @@ def test_too_many_pixels_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for read in (read_picture, picture_size, PictureFiles().check):
         with pytest.raises(DataError, match=r"a.png cannot be read \(Image size .*Make it smaller"):
             read(str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.filterwarnings("error")
+def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
+    """A black drawing on nothing: without its transparency all of it is black."""
+    drawn = Image.new("RGBA", (8, 4), (0, 0, 0, 0))
+    drawn.paste((0, 0, 0, 255), (0, 0, 3, 4))
+    (drawn.quantize(4) if mode == "P" else drawn.convert(mode)).save(tmp_path / "a.png")
+    values = np.asarray(read_picture(str(tmp_path / "a.png")))
+    assert (values[:, :3] == 0).all() and (values[:, 3:] == 255).all()

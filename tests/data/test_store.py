@@ -486,7 +486,7 @@ def everything() -> Group:
         ),
         responses=(
             Response(text="x", prompt=1, tokens=(1, 2), trained=(True, False), weights=(1.0,),
-                     rollout_logprobs=(-1, 2e-9), greedy=True, columns={"values": (0.5,)},
+                     rollout_logprobs=(-1, 2e-9), greedy=True, columns={"values": (0.5,)}, distorted=4,
                      weight_versions=(1, 2), reward_error="no"),
             Response(text="y", reward=1, rewards={"a": 0.1}, label=False, finish_reason="stop", policy_version=3),
         ),

@@ -140,9 +140,9 @@ def test_a_folder_keeps_to_its_budget_and_its_methods(finished, monkeypatch):
     assert "beta: 1.0 there, 0.7 here" in league.failed["dpo, seed 0"]
 
 
-def test_an_online_league_tells_what_was_sampled(finished, tmp_path):
+def test_an_online_league_tells_what_was_sampled_and_is_not_run_again(finished, tmp_path, monkeypatch):
     base, size = finished[0] / "seed-0/sft/model", replace(TINY_ONLINE, overrides=("online.inner_epochs=2",))
-    league = run_league(seeds=[0], methods=["grpo", "dpo_online"], out=tmp_path, bases=[base], size=size)
+    league = run_league(seeds=[0], methods=["grpo", "ppo"], out=tmp_path, bases=[base], size=size)
     assert league.online and not league.failed
     found = {one.name: one for one in league.standings}
     assert found["base"].answers.value == 0 and found["grpo"].steps == 4, "two steps, each taken twice"
@@ -150,6 +150,9 @@ def test_an_online_league_tells_what_was_sampled(finished, tmp_path):
     table = (tmp_path / "league.md").read_text()
     assert "| CPU s | answers | steps |" in table and "| 32 | 4 |" in table
     assert "Online methods compared" in (tmp_path / "report.html").read_text()
+    monkeypatch.setattr(league_module, "train", None)
+    again = run_league(seeds=[0], methods=["grpo", "ppo"], out=tmp_path, bases=[base], size=size)
+    assert repr(again) == repr(league)
     with pytest.raises(CheckpointError, match="online: True there, None here"):
         run_league(seeds=[0], methods=["dpo"], out=tmp_path, bases=[base], size=TINY)
 

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from groups import assistant, corner_groups, user
+from PIL import Image
 from test_matrix import batch_of, each_family, policy_of
 from transformers import AutoConfig
 
+from sightline.data.render import Renderer
 from sightline.errors import DataError, RecipeError, UnsupportedError
 from sightline.models.families import FAMILIES, REFUSED
 from sightline.models.families_page import page
@@ -123,3 +125,31 @@ def test_pictures_of_another_shape_are_refused(
         setattr(processor.image_processor if owner else processor, leaf, value)
     with pytest.raises(RecipeError, match=message):
         family.check_pictures(config, processor)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [((200, 3), "nothing is left of it"), ((13, 4), "one patch of 16x16 pixels")]
+)
+def test_mistral_refuses_thin_and_tiny_pictures_before_they_are_trained(
+    folder_of: Folders, tmp_path: Path, size: tuple[int, int], message: str
+) -> None:
+    processor = load_processor(ModelSpec(path=str(folder_of("mistral3"))))
+    renderer = Renderer(processor, family_of(AutoConfig.from_pretrained(folder_of("mistral3"))))
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    for read in (renderer.image_tokens, renderer.image):
+        with pytest.raises(DataError, match=message):
+            read(str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("size", [(50, 3), (40, 1), (3, 50), (50, 4)])
+def test_mistral_counts_the_tokens_of_flat_pictures(folder_of: Folders, tmp_path: Path, size: tuple[int, int]) -> None:
+    processor = load_processor(ModelSpec(path=str(folder_of("mistral3"))))
+    renderer = Renderer(processor, family_of(AutoConfig.from_pretrained(folder_of("mistral3"))))
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    assert renderer.image_tokens(path) == len(renderer.image(path).expansion)
+
+
+def test_a_size_that_leaves_mistral_one_patch_is_refused(folder_of: Folders) -> None:
+    with pytest.raises(RecipeError, match="one patch of 16x16 pixels"):
+        load_processor(ModelSpec(path=str(folder_of("mistral3")), image_size={"longest_edge": 2}))

@@ -42,7 +42,8 @@ def read_picture(path: str) -> Image.Image:
     """The picture as it is looked at: turned as EXIF says, in RGB.
 
     Sixteen bits become the eight most significant; Pillow's own conversion would cut them off at 255, which makes
-    nearly everything white. Transparency is dropped, as image processors do. Of an animation it is the first frame.
+    nearly everything white. What is transparent is white, as where transformers' image processors and vLLM get the
+    opened file: what lies under it is often black, and so is a drawing on it. Of an animation it is the first frame.
 
     Raises:
         DataError: The file cannot be read, or has 32 bits per value.
@@ -85,9 +86,10 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     """A picture in RGB with eight bits per channel; its mode passes ``check_mode``."""
     if picture.mode in _SIXTEEN_BITS:
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # its colours are the same; the direct way warns
-    return picture.convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def check_mode(picture: Image.Image) -> None:

@@ -246,7 +246,7 @@ class Renderer:
         return self._processed(path, read_picture(path))
 
     def _processed(self, path: str, picture: Image.Image) -> ImageInputs:
-        self._check_size(path, (picture.height, picture.width))
+        self._count_size(path, (picture.height, picture.width))  # what has no count is no picture for the model
         try:
             made, (text,) = self.processor._process_images([picture], **self._options)
         except ValueError as error:
@@ -268,7 +268,9 @@ class Renderer:
         return tuple(self.tokenizer(inside, add_special_tokens=False).input_ids)
 
     def _count_image(self, path: str) -> int:
-        size = picture_size(path)
+        return self._count_size(path, picture_size(path))
+
+    def _count_size(self, path: str, size: tuple[int, int]) -> int:
         self._check_size(path, size)
         try:
             return self._sizes.get(size, lambda: self.family.count(self.processor, size))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from sightline.data.picture import read_picture
+from sightline.data.picture import eight_bits, read_picture
 
 
 def same_picture(one: str, other: str) -> bool:
@@ -52,7 +52,7 @@ def _may_be_same(one: str, other: str) -> bool:
 def _small(picture: Image.Image) -> Image.Image:
     """A JPEG decoded at an eighth of its size; others as they are."""
     picture.draft("RGB", (max(1, picture.width // 8), max(1, picture.height // 8)))
-    return picture.convert("RGB")
+    return eight_bits(picture)
 
 
 def _stamp(path: str) -> tuple[int, int]:

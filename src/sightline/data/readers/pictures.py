@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image, ImageOps
 
-from sightline.data.picture import UNREADABLE, check_mode
+from sightline.data.picture import UNREADABLE, check_mode, eight_bits
 from sightline.data.readers.rows import RowError
 from sightline.errors import DataError
 from sightline.files import replace_file
@@ -213,7 +213,7 @@ def _as_png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     try:
         upright = ImageOps.exif_transpose(picture)
-        storable = upright if upright.mode in _PNG_MODES else _checked(upright).convert("RGB")
+        storable = upright if upright.mode in _PNG_MODES else eight_bits(_checked(upright))
         storable.save(buffer, format="PNG")
     except DataError:
         raise

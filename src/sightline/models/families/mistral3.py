@@ -2,10 +2,14 @@
 (arXiv 2410.07073)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers.image_utils import ChannelDimension
+from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
 
 from sightline.models.family import Family, text_positions
 from sightline.models.vision_inputs import check_merged
@@ -21,6 +25,23 @@ def join_padded(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {"pixel_values": torch.cat(filled), "image_sizes": torch.cat([part["image_sizes"] for part in parts])}
 
 
+def tokens_of_rows(processor: Any, size: tuple[int, int]) -> int:
+    """Tokens of a picture. The processor's own count takes a side of one or three pixels for the channels.
+
+    Raises:
+        ValueError: nothing would be left of a side, or a single feature, which transformers takes for a batch.
+    """
+    side, block = processor.image_processor.size["longest_edge"], processor.patch_size * processor.spatial_merge_size
+    picture = np.broadcast_to(np.uint8(0), (3, *size))
+    made = get_resize_output_image_size(picture, side, block, input_data_format=ChannelDimension.FIRST)
+    rows, columns = (length // block for length in made)
+    if not rows * columns:
+        raise ValueError(f"it is so thin that nothing is left of it where its longer side has {side} pixels")
+    if rows * columns == 1:
+        raise ValueError(f"it becomes one patch of {block}x{block} pixels, and the model takes two or more")
+    return rows * (columns + 1)
+
+
 MISTRAL3 = Family(
     name="mistral3",
     title="Mistral Small 3.1 and later",
@@ -33,4 +54,5 @@ MISTRAL3 = Family(
     image_keys=("pixel_values", "image_sizes"),
     join=join_padded,
     positions=text_positions,
+    count=tokens_of_rows,
 )
