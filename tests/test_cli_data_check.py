@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.recipes.load import load_recipe
+from sightline.train.session import open_session
+from sightline.train.source import OfflineSource
+
 Run = Callable[..., tuple[int, str, str]]
 WORDS = ["red", "blue", "green", "yellow", "small", "large", "one", "two", "three", "four", "five", "six", "seven"]
 
@@ -231,8 +235,10 @@ def test_pictures_of_a_benchmark_are_named_with_their_rows(run: Run, folder: Pat
     first, second = all_found["leaks"]
     assert (first["pictures"], first["same"]["count"], second["same"]["count"]) == (2, 2, 2)
     assert first["same"]["rows"][0].startswith("rows.jsonl:4: ") and "bench/same.bmp" in first["same"]["rows"][0]
+    # each by itself: a picture that stands in both is no two rows
     assert all_found["problems"] == [
-        {"kind": "leak", "text": "4 of 12 rows have a picture of a benchmark, by its pixels"}
+        {"kind": "leak", "text": f"2 of 12 rows have a picture of {name}, by its pixels"}
+        for name in ("bench", "one.png")
     ]
 
 
@@ -272,6 +278,52 @@ def test_held_out_rows_that_are_trained_on_are_told(run: Run, folder: Path, tiny
     assert all_found["problems"] == [{"kind": "split", "text": "2 of 12 rows have a picture that is held out as well"}]
     assert [source["part"] for source in all_found["sources"]] == ["train", "eval"]
     assert "held out: held.jsonl" in out
+    code, out, all_found = found(run, path, "data.eval.0.path=held.jsonl", "--no-pixels", "--device", "a100")
+    assert (code, all_found["split"]) == (0, None) and "data.eval is not compared" in out
+
+
+def test_what_is_held_out_and_how_often_sources_are_taken_is_that_of_a_run(
+    run: Run, folder: Path, tiny: dict[str, Path]
+) -> None:
+    """Rows, steps and first row are those that ``load_rows`` gives the loop."""
+    shutil.copy(folder / "pictures/0.png", folder / "pictures/copy.png")
+    records = rows()
+    records[7]["images"] = ["pictures/copy.png"]  # with picture 0 on one side
+    write(folder / "rows.jsonl", records)
+    write(folder / "more.jsonl", rows()[:6])
+    sources = ["data.train.1.path=more.jsonl", "data.train.1.weight=3", "data.train.0.weight=0.5", "train.epochs=4"]
+    path = recipe(folder, tiny["llava"])
+    held = ["data.validation=0.5", "seed=2"]
+    for overrides in (held, sources, [*sources, *held]):
+        _, out, all_found = found(run, path, *overrides, "--device", "h100", "--rows", 1, "--fail-on", "none")
+        asked = load_recipe(path, overrides)
+        with open_session(asked) as session:
+            assert isinstance(session.source, OfflineSource)
+            groups, steps = session.source._groups, session.source.steps(4 if "train.epochs=4" in overrides else 2)
+            assert all_found["held_out"] == len(session.held_out)
+        shutil.rmtree(folder / "run")
+        assert all_found["answers"]["bias"]["pairs"] == len(groups)
+        assert all_found["forecast"]["steps"] == steps
+        assert all_found["first"][0]["source"] == groups[0].source
+        assert ("data.validation" in out) is bool(all_found["held_out"])
+    # 9 long and 3 x 6 short rows an epoch
+    long = [{**record, "chosen": "red " * 60, "images": [f"pictures/{n % 6}.png"]} for n, record in enumerate(rows())]
+    write(folder / "rows.jsonl", long)
+    plan = found(run, path, *sources, "--device", "h100", "--fail-on", "none")[2]["forecast"]
+    even = found(run, path, sources[0], "--device", "h100", "--fail-on", "none")[2]["forecast"]
+    assert even["tokens"]["tree"] - plan["tokens"]["tree"] == pytest.approx(4 * (12 / 18 - 6 / 24) * 58, rel=0.05)
+
+
+def test_a_source_that_is_held_out_whole_is_refused_as_by_a_run(run: Run, folder: Path, tiny: dict[str, Path]) -> None:
+    write(folder / "one.jsonl", rows()[5:6])
+    path = recipe(folder, tiny["llava"])
+    for seed in range(20):
+        overrides = (path, "data.train.1.path=one.jsonl", "data.validation=0.5", f"seed={seed}")
+        code, _, err = run("data", "check", *overrides, "--fail-on", "none", "--device", "h100", "--quiet")
+        if code:
+            break
+    assert code == 2 and "one.jsonl: data.validation holds out all rows of this source" in " ".join(err.split())
+    assert run("train", *overrides)[2].splitlines()[-1] == err.splitlines()[-1]
 
 
 # --- other algorithms ---------------------------------------------------------------------------
@@ -289,6 +341,28 @@ def test_visual_preferences_show_every_prompt(run: Run, folder: Path, tiny: dict
     plain = found(run, path, "--device", "h100")[2]
     assert all_found["forecast"]["tokens"]["tree"] > 1.5 * plain["forecast"]["tokens"]["tree"]
     assert all_found["pictures"]["files"] == 6
+    # a row without a picture cannot be compared under another one, and what is compared may be too long
+    records = rows()
+    records[4] |= {"images": []}
+    records[6] |= {"chosen": "red " * 20}
+    write(folder / "rows.jsonl", records)
+    longest = found(run, path, "--device", "h100", "--fail-on", "none")[2]["tokens"]["total"]["most"]
+    few = f"data.max_length={longest - 1:.0f}"
+    code, _, all_found = found(run, path, override, few, "--device", "h100", "--fail-on", "bad")
+    bad = {one["reason"]: (one["count"], one["first"]["row"]) for one in all_found["sources"][0]["bad"]}
+    assert (code, bad, all_found["sources"][0]["kept"]) == (1, {"too long": (1, 7), "missing image": (1, 5)}, 10)
+    code, _, err = run("train", path, override, few, "data.on_bad_row=skip", "train.max_steps=1")
+    assert "10 of 12 rows kept" in err
+
+
+def test_criteria_are_judged_behind_answers_whose_own_lengths_count(
+    run: Run, folder: Path, tiny: dict[str, Path]
+) -> None:
+    """What follows the criteria is the same for all answers."""
+    path = recipe(folder, tiny["llava"], algorithm="{name: reward_model}")
+    plain = found(run, path, "--device", "h100")[2]["answers"]["bias"]
+    judged = found(run, path, "data.reads.criteria=default", "--device", "h100")[2]["answers"]["bias"]
+    assert plain["longer"] == 6 and judged == plain
 
 
 def test_labelled_rows_are_balanced_or_not_and_reward_models_read_the_last_token(
@@ -316,7 +390,12 @@ def test_labelled_rows_are_balanced_or_not_and_reward_models_read_the_last_token
     [
         ((), "expected a recipe, or --data with rows"),
         (("recipe.yaml", "--data", "rows.jsonl"), "expected a recipe, or --data with rows"),
-        (("recipe.yaml", "--limit", "3"), "--limit goes with --data"),
+        (
+            ("recipe.yaml", "--limit", "3"),
+            "--limit goes with --data; of a recipe write an override (data.train.0.limit",
+        ),
+        (("recipe.yaml", "--model", "m"), "write an override (model.path=...)"),
+        (("recipe.yaml", "--max-length", "99"), "write an override (data.max_length=...)"),
         (("recipe.yaml", "--device", "h1000"), "--device is 'h1000', expected one of b200"),
         (("--data", "rows.jsonl", "--device", "h100"), "are for the forecast of a recipe"),
         (("--data", "rows.jsonl", "--max-length", "99"), "there is no --model whose they are"),
@@ -328,6 +407,16 @@ def test_labelled_rows_are_balanced_or_not_and_reward_models_read_the_last_token
         (("--data", "rows.jsonl", "--against", "pop=pictures"), "Did you mean pope?"),
         (("--data", "rows.jsonl", "--against", "pictures", "--no-pixels"), "Leave one of them out"),
         (("--data", "rows.jsonl", "--model", "models/none"), "models/none"),
+        (("--data", "rows.jsonl", "--rows", "3"), "Name it with --model"),
+        (("--data", "rows.jsonl", "--fail-on", "bad,leak"), "--fail-on leak would never fail"),
+        (("--data", "rows.jsonl", "--fail-on", "copies", "--no-pixels"), "Leave --no-pixels out"),
+        (("recipe.yaml", "--fail-on", "split"), "Name held-out rows under data.eval"),
+        (("--data", "rows.jsonl", "--fail-on", "memory"), "Name a recipe"),
+        (("--data", "rows.jsonl", "--json", "rows.jsonl"), "--json is rows.jsonl, which is read here"),
+        (("recipe.yaml", "--html", "recipe.yaml"), "--html is recipe.yaml, which is read here"),
+        (("--data", "rows.jsonl", "--json", "rows.jsonl/a.json"), "where no file can be written"),
+        (("--data", "rows.jsonl", "--html", "pictures"), "where no file can be written"),
+        (("recipe.yaml", "--json", "a", "--html", "a"), "Give each a file of its own"),
     ],
 )
 def test_wrong_use_is_told_with_exit_code_2(
@@ -337,6 +426,7 @@ def test_wrong_use_is_told_with_exit_code_2(
     code, _, err = run("data", "check", *arguments)
     assert code == 2
     assert told in " ".join(err.split())
+    assert (folder / "rows.jsonl").read_text(encoding="utf-8").startswith('{"prompt"')
 
 
 def test_what_a_run_would_refuse_is_refused(run: Run, folder: Path, tiny: dict[str, Path]) -> None:

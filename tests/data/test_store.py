@@ -525,6 +525,9 @@ def test_the_sequence_is_lazy_picklable_and_slices(folder: Path) -> None:
     assert list(groups.ids()) == [group.id for group in expected]
     both = JoinedGroups(groups[:2], [], expected[5:7])
     assert [both[-1], *both[1:3]] == [expected[6], expected[1], expected[5]]
+    assert list(both) == [*expected[:2], *expected[5:7]]
+    groups._path.unlink()  # a store may be deleted while it is used
+    assert list(odd[100:103]) == list(groups.pick([201, 203, 205])) == expected[201:207:2]
 
 
 # --- splits ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,13 +49,20 @@ Against = Annotated[
     ),
 ]
 RowsShown = Annotated[
-    int, typer.Option("--rows", min=0, help="Rows of each source that are shown as the model sees them.")
+    int | None,
+    typer.Option(
+        "--rows",
+        min=0,
+        help="Rows of each source that are shown as the model sees them. Default: 2.",
+        show_default=False,
+    ),
 ]
 FailOn = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="What makes the exit code 1: kinds with a share above which they do (bad=0.01, bias=0.65), or none. Kinds "
-        "are bad, leak, bias, similar, split, same, scores, copies, columns, memory."
+        "are bad, leak, bias (these by default), similar, split, same, scores, copies, columns, memory.",
+        show_default=False,
     ),
 ]
 DeviceName = Annotated[
@@ -82,9 +89,9 @@ def check(
     limit: Limit = None,
     max_length: MaxLength = None,
     against: Against = None,
-    rows: RowsShown = 2,
+    rows: RowsShown = None,
     pixels: Annotated[bool, typer.Option(help="Decode pictures; without, only their sizes are read.")] = True,
-    fail_on: FailOn = "bad,leak,bias",
+    fail_on: FailOn = None,
     device: DeviceName = None,
     mfu: Mfu = None,
     processes: Processes = 1,
@@ -100,23 +107,21 @@ def check(
 
     Example: `sightline data check recipes/dpo_llava_lora.yaml --against pope=eval_data/pope --html check.html`
     """
+    options = locals()
     from sightline.cli.check_run import Asks
     from sightline.cli.check_run import check as run
-    from sightline.data.inspect.checked import problems, thresholds
+    from sightline.data.inspect.checked import USUAL, problems, thresholds
 
-    limits = thresholds(fail_on)
+    limits = thresholds(USUAL if fail_on is None else fail_on)
     bare = {"format": format, "split": split, "image_dir": image_dir, "rename": rename, "limit": limit}
     resolved, dataset = _asked(recipe, data, bare | {"model": model, "max_length": max_length})
-    if against and not pixels:
-        raise RecipeError("--against compares pixels, and --no-pixels decodes none. Leave one of them out.")
-    if resolved is None and (device or mfu or processes > 1):
-        raise RecipeError("--device, --mfu and --processes are for the forecast of a recipe. Name a recipe.")
-    if device is not None:
-        _check_device(device)
+    _check_options(resolved, dataset, options)
+    if fail_on is not None:
+        _check_measured(limits, resolved, dataset, options)
     card = _card(resolved, model)
     asks = Asks(
         title=str(recipe[0]) if recipe else str(data),
-        rows=rows,
+        rows=2 if rows is None else rows,
         decode=pixels,
         against=tuple((name, _benchmark(name)) for name in against or ()),
         shown=not quiet,
@@ -156,9 +161,9 @@ def _asked(recipe: Sequence[str] | None, data: str | None, bare: dict[str, Any])
         given = [name for name, value in bare.items() if value not in (None, "auto", "train")]
         if given:
             option = f"--{given[0].replace('_', '-')}"
-            raise RecipeError(
-                f"{option} goes with --data; of a recipe write an override (data.train.0.{given[0]}=...)."
-            )
+            places = {"model": "model.path", "max_length": "data.max_length"}
+            place = places.get(given[0], f"data.train.0.{given[0]}")
+            raise RecipeError(f"{option} goes with --data; of a recipe write an override ({place}=...).")
         from sightline.algorithms.registry import build_algorithm, build_mixed
 
         found = load_recipe(recipe[0], recipe[1:])
@@ -172,6 +177,66 @@ def _asked(recipe: Sequence[str] | None, data: str | None, bare: dict[str, Any])
     renamed = dict(pairs(bare["rename"], "--rename"))
     spec = check_spec(DataSpec, "data options", path=data, rename=renamed, **values)
     return None, DatasetSpec(train=(spec,), max_length=bare["max_length"] or sys.maxsize)
+
+
+def _check_options(recipe: Recipe | None, dataset: DatasetSpec, options: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        RecipeError: options that contradict each other, or that nothing here could honour.
+    """
+    if options["against"] and not options["pixels"]:
+        raise RecipeError("--against compares pixels, and --no-pixels decodes none. Leave one of them out.")
+    if recipe is None and (options["device"] or options["mfu"] or options["processes"] > 1):
+        raise RecipeError("--device, --mfu and --processes are for the forecast of a recipe. Name a recipe.")
+    if options["rows"] and recipe is None and options["model"] is None:
+        raise RecipeError("--rows shows rows as a model sees them. Name it with --model.")
+    if options["device"] is not None:
+        _check_device(options["device"])
+    online = [] if recipe is None or recipe.online is None else [recipe.online.prompts]
+    read = [spec.path for spec in (*dataset.train, *dataset.eval, *online)] + (options["recipe"] or [])[:1]
+    for option in ("json", "html"):
+        _check_output(f"--{option}", options[option], read)
+    if options["json"] and options["html"] and options["json"].absolute() == options["html"].absolute():
+        raise RecipeError(f"--json and --html are both {options['json']}. Give each a file of its own.")
+
+
+def _check_output(option: str, path: Path | None, read: Iterable[str]) -> None:
+    if path is None:
+        return
+    if path.absolute() in {Path(one).absolute() for one in read}:
+        raise RecipeError(f"{option} is {path}, which is read here. Choose another file, so that nothing is lost.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not above.is_dir():
+        raise RecipeError(f"{option} is {path}, where no file can be written. Name a file in a folder.")
+
+
+def _check_measured(
+    limits: Iterable[str], recipe: Recipe | None, dataset: DatasetSpec, options: Mapping[str, Any]
+) -> None:
+    """
+    Raises:
+        RecipeError: ``--fail-on`` names something that is not looked at.
+    """
+    bench = "" if options["against"] else "Name a benchmark with --against"
+    pixels = "" if options["pixels"] else "Leave --no-pixels out"
+    held_out = "" if dataset.eval or dataset.validation else "Name held-out rows under data.eval"
+    forecast = recipe is not None and recipe.online is None and (options["device"] or _has_gpu())
+    lacking = {
+        "leak": bench,
+        "similar": bench,
+        "split": held_out or pixels,
+        "copies": pixels,
+        "memory": "" if forecast else "Name a recipe that is not online, and --device",
+    }
+    for kind in limits:
+        if remedy := lacking.get(kind):
+            raise RecipeError(f"--fail-on {kind} would never fail, for nothing of it is looked at. {remedy}.")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _card(recipe: Recipe | None, model: str | None) -> Card | None:

@@ -6,11 +6,14 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.errors import DataError
+from sightline.recipes.schema import DataSpec
 from sightline.rendered import RenderedGroup
 from sightline.types import LayoutName
 
@@ -31,6 +34,29 @@ class SourceShare:
     def taken(self) -> int:
         """Groups that an epoch takes."""
         return max(1, round(self.size * self.weight))
+
+
+def mixture_of(specs: Sequence[DataSpec], sizes: Sequence[int]) -> tuple[SourceShare, ...]:
+    """The sources that are trained, as named in figures.
+
+    Args:
+        specs: the sources.
+        sizes: groups of each.
+
+    Raises:
+        DataError: ``data.validation`` leaves none of a source.
+    """
+    found = []
+    for number, (spec, size) in enumerate(zip(specs, sizes, strict=True)):
+        if not size:
+            raise DataError(
+                "data.validation holds out all rows of this source, and none is left to train",
+                source=spec.path,
+                remedy="Give another share or seed, name rows of their own under data.eval, or leave the source out",
+            )
+        name = Path(spec.path).name
+        found.append(SourceShare(name=f"{number}-{name}" if len(specs) > 1 else name, size=size, weight=spec.weight))
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -168,6 +169,12 @@ class StoredGroups(Sequence[Group]):
     def __iter__(self) -> Iterator[Group]:
         return (self[place] for place in range(len(self)))
 
+    def __copy__(self) -> StoredGroups:
+        """Of the same map: the file may be gone, as stores may be at any time."""
+        made = object.__new__(StoredGroups)
+        vars(made).update(vars(self))
+        return made
+
     def __reduce__(self) -> Any:
         return _opened, (self._path, self.places, self._read, self.fingerprint)
 
@@ -229,6 +236,9 @@ class JoinedGroups(Sequence[Group]):
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 
+    def __iter__(self) -> Iterator[Group]:
+        return itertools.chain.from_iterable(self._parts)
+
     @overload
     def __getitem__(self, place: int) -> Group: ...
     @overload
@@ -242,6 +252,11 @@ class JoinedGroups(Sequence[Group]):
                 return part[left]
             left -= len(part)
         raise IndexError(place)
+
+
+def at_places(groups: Sequence[Group], places: Sequence[int]) -> Sequence[Group]:
+    """The groups at some places."""
+    return groups.pick(places) if isinstance(groups, StoredGroups) else [groups[place] for place in places]
 
 
 def fingerprint(groups: Sequence[Group]) -> str:

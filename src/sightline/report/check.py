@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,12 @@ class Section:
 
 def sections(checked: Checked) -> list[Section]:
     """Everything but the shown rows, in the order of the report."""
+    rows = [fact for source in checked.sources for fact in _source(source)]
+    if checked.held_out:
+        value = f"{checked.held_out:,} of {checked.rows + checked.held_out:,} rows held out"
+        rows.append(Fact(name="data.validation", value=value, note="with all that share a picture with them"))
     found = [
-        Section(title="Rows", facts=[fact for source in checked.sources for fact in _source(source)]),
+        Section(title="Rows", facts=rows),
         _pictures(checked.pictures),
     ]
     if checked.tokens is not None:
@@ -255,7 +260,7 @@ def _bias(bias: LengthBias) -> list[Fact]:
         Fact(
             name="chosen minus rejected",
             value=f"{gap.value:+.1f} {bias.unit}",
-            note=f"[{gap.low:+.1f}, {gap.high:+.1f}]",
+            note=f"[{gap.low:+.1f}, {gap.high:+.1f}]" if math.isfinite(gap.high) else "one row: no interval",
         ),
     ]
 

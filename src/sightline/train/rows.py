@@ -19,10 +19,10 @@ from sightline.data.fits import Fits
 from sightline.data.reading import Account
 from sightline.data.render import Renderer
 from sightline.data.render_key import render_key
-from sightline.data.sampler import SourceShare
+from sightline.data.sampler import SourceShare, mixture_of
 from sightline.data.split import held_out_places
 from sightline.data.store import Storing, default_folder, is_stored, load_part
-from sightline.data.stored import StoredGroups
+from sightline.data.stored import StoredGroups, at_places
 from sightline.data.validate import BAD_ROWS, Checks, DataReport, Needs, Part, write_bad_rows
 from sightline.negatives.relate import VisualRelation, visual_relation
 from sightline.progress import Progress
@@ -71,14 +71,10 @@ class _Half:
         ends = list(itertools.accumulate(self.sizes))
         before = [bisect.bisect_left(places, end) for end in (0, *ends)]
         return _Half(
-            groups=_at(self.groups, places),
-            compared=_at(self.compared, places),
+            groups=at_places(self.groups, places),
+            compared=at_places(self.compared, places),
             sizes=tuple(end - start for start, end in itertools.pairwise(before)),
         )
-
-
-def _at(groups: Sequence[Group], places: Sequence[int]) -> Sequence[Group]:
-    return groups.pick(places) if isinstance(groups, StoredGroups) else [groups[place] for place in places]
 
 
 _NONE = _Half(groups=(), compared=(), sizes=())
@@ -103,7 +99,7 @@ def load_rows(
     if online is not None:
         train = loading.prompts(online, account)
     loading.done()
-    mixture = () if data is None or online is not None else _mixture(data.train, train.sizes)
+    mixture = () if data is None or online is not None else mixture_of(data.train, train.sizes)
     if len(mixture) > 1:
         account["mixture"] = "; ".join(f"{one.name}: {one.taken} of {one.size} groups an epoch" for one in mixture)
         loading.tell(logging.INFO, f"mixture: {account['mixture']}")
@@ -119,14 +115,6 @@ def load_rows(
 def holds_out(recipe: Recipe) -> bool:
     """Whether a recipe has rows that are not trained."""
     return recipe.data is not None and bool(recipe.data.eval or recipe.data.validation)
-
-
-def _mixture(specs: Sequence[DataSpec], sizes: Sequence[int]) -> tuple[SourceShare, ...]:
-    named = [Path(spec.path).name for spec in specs]
-    return tuple(
-        SourceShare(name=f"{number}-{name}" if len(named) > 1 else name, size=size, weight=spec.weight)
-        for number, (name, spec, size) in enumerate(zip(named, specs, sizes, strict=True))
-    )
 
 
 @dataclass(kw_only=True)

@@ -6,12 +6,11 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sightline.data.inspect.answers import AnswerFigures
-from sightline.data.inspect.figures import Found
 from sightline.data.inspect.leaks import Leak
 from sightline.data.inspect.pictures import PictureFigures
 from sightline.data.inspect.tokens import TokenFigures
@@ -34,7 +33,7 @@ THRESHOLDS: Final[Mapping[str, float]] = {
     "memory": 1.0,
 }
 """What may be a problem, and the share above which it is one unless ``--fail-on`` says another."""
-USUAL: Final = ("bad", "leak", "bias")
+USUAL: Final = "bad,leak,bias"
 """What is one unless ``--fail-on`` names others."""
 
 
@@ -78,6 +77,8 @@ class Checked:
     title: str
     """The recipe, or the source."""
     sources: tuple[SourceFigures, ...]
+    held_out: int = 0
+    """Rows of ``train`` that ``data.validation`` holds out."""
     pictures: PictureFigures
     tokens: TokenFigures | None
     answers: AnswerFigures
@@ -91,7 +92,7 @@ class Checked:
     @property
     def rows(self) -> int:
         """Rows that are kept to train on."""
-        return sum(source.kept for source in self.sources if source.part == "train")
+        return sum(source.kept for source in self.sources if source.part == "train") - self.held_out
 
 
 def bad_rows(rows: Iterable[BadRow]) -> tuple[BadRows, ...]:
@@ -143,51 +144,43 @@ def thresholds(given: str) -> dict[str, float]:
 
 def problems(checked: Checked, limits: Mapping[str, float]) -> list[Problem]:
     """What is above its threshold."""
-    found = []
-    for kind, (share, text) in _shares(checked).items():
-        if kind in limits and share > limits[kind]:
-            found.append(Problem(kind=kind, text=text))
-    return found
+    return [
+        Problem(kind=kind, text=text)
+        for kind, share, text in _shares(checked)
+        if kind in limits and share > limits[kind]
+    ]
 
 
-def _shares(checked: Checked) -> dict[str, tuple[float, str]]:
-    """Share of everything that may be a problem, and how it is told."""
+def _shares(checked: Checked) -> Iterator[tuple[str, float, str]]:
+    """What may be a problem: its kind, its share, and how it is told."""
     read = sum(source.read for source in checked.sources)
     bad = read - sum(source.kept for source in checked.sources) + checked.pictures.broken.count
-    rows = max(1, checked.rows)
-    bias, columns = checked.answers.bias, sum(len(source.columns) for source in checked.sources)
+    rows, bias = checked.rows, checked.answers.bias
     pairs = bias.pairs if bias is not None else 0
 
-    def of(found: Found, total: int, what: str) -> tuple[float, str]:
-        return found.count / max(1, total), f"{found.count} of {total} {what}"
+    def of(kind: str, count: int, total: int, what: str) -> tuple[str, float, str]:
+        return kind, count / max(1, total), f"{count} of {total} {what}"
 
-    shares = {
-        "bad": (bad / max(1, read), f"{bad} of {read} rows cannot be used"),
-        "same": of(checked.answers.same, pairs, "comparisons are of the same answer but for white space and case"),
-        "scores": of(checked.answers.against_scores, pairs, "comparisons prefer the answer with the lower score"),
-        "copies": (
-            checked.pictures.copied / max(1, checked.pictures.files),
-            f"{checked.pictures.copied} of {checked.pictures.files} picture files have the pixels of another",
-        ),
-        "columns": (float(columns > 0), f"{columns} columns are read by nothing"),
-    }
+    yield of("bad", bad, read, "rows cannot be used")
     if bias is not None and bias.certain:
         side = "longer" if bias.share.value > 0.5 else "shorter"
-        shares["bias"] = (bias.rule, f"preferring the {side} answer gets {bias.rule:.1%} of {bias.pairs} pairs right")
-    leaked = sum(leak.same.count for leak in checked.leaks)
-    shares["leak"] = (leaked / rows, f"{leaked} of {rows} rows have a picture of a benchmark, by its pixels")
-    alike = sum(leak.similar.count for leak in checked.leaks)
-    shares["similar"] = (alike / rows, f"{alike} of {rows} rows have a picture that looks like one of a benchmark")
+        yield "bias", bias.rule, f"preferring the {side} answer gets {bias.rule:.1%} of {bias.pairs} pairs right"
+    same, scores = checked.answers.same.count, checked.answers.against_scores.count
+    yield of("same", same, pairs, "comparisons are of the same answer but for white space and case")
+    yield of("scores", scores, pairs, "comparisons prefer the answer with the lower score")
+    files, copied = checked.pictures.files, checked.pictures.copied
+    yield of("copies", copied, files, "picture files have the pixels of another")
+    columns = sum(len(source.columns) for source in checked.sources)
+    yield "columns", float(columns > 0), f"{columns} columns are read by nothing"
+    for leak in checked.leaks:
+        yield of("leak", leak.same.count, rows, f"rows have a picture of {leak.name}, by its pixels")
+        yield of("similar", leak.similar.count, rows, f"rows have a picture that looks like one of {leak.name}")
     if checked.split is not None:
-        shares["split"] = of(checked.split.same, rows, "rows have a picture that is held out as well")
+        yield of("split", checked.split.same.count, rows, "rows have a picture that is held out as well")
     plan = checked.forecast
     if plan is not None and plan.speed.memory is not None:
-        share = plan.memory.total / plan.speed.memory
-        told = (
-            f"about {plan.memory.total / 1e9:.1f} GB are needed, {plan.speed.device} has {plan.speed.memory / 1e9:.0f}"
-        )
-        shares["memory"] = (share, told)
-    return shares
+        needed, there = plan.memory.total / 1e9, plan.speed.memory / 1e9
+        yield "memory", needed / there, f"about {needed:.1f} GB are needed, {plan.speed.device} has {there:.0f}"
 
 
 # --- JSON ---------------------------------------------------------------------------------------
