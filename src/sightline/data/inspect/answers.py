@@ -66,15 +66,8 @@ class AnswerFigures:
     """Comparisons whose chosen answer has the lower reward."""
 
 
-@dataclass
-class _Sides:
-    """Rows that chose an answer and rows that rejected it: two of each are enough to know."""
-
-    chosen: list[int] = field(default_factory=list)
-    rejected: list[int] = field(default_factory=list)
-
-    def on_both(self) -> bool:
-        return any(one != other for one in self.chosen for other in self.rejected)
+_SEVERAL = -1
+"""In place of a row: there are others."""
 
 
 class AnswerCounter:
@@ -86,7 +79,9 @@ class AnswerCounter:
         self._gaps: list[int] = []
         self._of_row: list[int] = []
         self._pairs: list[tuple[bytes, bytes, str]] = []
-        self._sides: dict[bytes, _Sides] = {}
+        self._chosen: dict[bytes, int] = {}
+        """By digest of an answer, the row that chose it."""
+        self._rejected: dict[bytes, int] = {}
         self._same, self._against = Finding(), Finding()
         self._labels = {True: 0, False: 0}
         self._scores: list[float] = []
@@ -111,7 +106,7 @@ class AnswerCounter:
     def figures(self) -> AnswerFigures:
         both, shared = Finding(), set[bytes]()
         for chosen, rejected, source in self._pairs:
-            found = {one for one in (chosen, rejected) if self._sides[one].on_both()}
+            found = {one for one in (chosen, rejected) if self._on_both(one)}
             shared |= found
             if found:
                 both.add(source)
@@ -135,11 +130,15 @@ class AnswerCounter:
         if chosen.reward is not None and rejected.reward is not None and chosen.reward < rejected.reward:
             self._against.add(f"{group.source}: {chosen.reward:g} over {rejected.reward:g}")
         digests = [_digest(response.text) for response in (chosen, rejected)]
-        for digest, side in zip(digests, ("chosen", "rejected"), strict=True):
-            rows = vars(self._sides.setdefault(digest, _Sides()))[side]
-            if len(rows) < 2 and self._rows not in rows:
-                rows.append(self._rows)
+        for digest, rows in zip(digests, (self._chosen, self._rejected), strict=True):
+            if rows.setdefault(digest, self._rows) != self._rows:
+                rows[digest] = _SEVERAL
         self._pairs.append((digests[0], digests[1], group.source))
+
+    def _on_both(self, digest: bytes) -> bool:
+        """Whether an answer is chosen in one row and rejected in another."""
+        sides = {self._chosen.get(digest), self._rejected.get(digest)}
+        return None not in sides and (len(sides) == 2 or _SEVERAL in sides)
 
     def _bias(self) -> LengthBias | None:
         if not self._gaps:
