@@ -125,7 +125,7 @@ def test_layers_that_cannot_follow_are_refused_with_the_packages_reason(
 def test_layers_that_say_they_follow_and_do_not_are_found_out(
     folder_of: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.models.policy.tree_inputs", lambda plan: {})
+    monkeypatch.setattr("sightline.models.flat.tree_inputs", lambda plan: {})
     with pytest.raises(UnsupportedError, match="answers that are computed together read each other"):
         load_policy(ModelSpec(path=str(folder_of("qwen3_5")), layout="tree"))
 

@@ -11,6 +11,7 @@ import atexit
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -315,7 +316,12 @@ def measure(model: Path, folder: Path) -> dict[str, Any]:
 
 
 def threads() -> str:
-    return " ".join(sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")))
+    """Names of the threads that are alive; one may end between the listing and the reading."""
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            names.append(path.read_text().strip())
+    return " ".join(sorted(names))
 
 
 if __name__ == "__main__":

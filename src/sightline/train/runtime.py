@@ -84,10 +84,7 @@ class Runtime:
             gradient_accumulation_steps=1,
             log_with=list(trackers) or None,
             project_config=ProjectConfiguration(project_dir=str(log_dir), logging_dir=str(log_dir)),
-            # buffers are the same on all ranks: no module learns them, and sending them again makes every forward wait
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(find_unused_parameters=skips_parameters, broadcast_buffers=False)
-            ],
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=skips_parameters)],
         )
         self._bf16 = mixed_precision == "bf16"
         self._spread = distribution == "fsdp"
@@ -137,6 +134,10 @@ class Runtime:
         module: nn.Module = policy
         if not self.sharded:
             module, optimizer = self._accelerator.prepare(policy, optimizer)
+        if isinstance(module, DistributedDataParallel):
+            # they are the same on all ranks, as no module learns them, and sending them again makes every forward wait.
+            # Set here: torch 2.13 warns of the argument, and accelerate does not know the new one
+            module.broadcast_buffers = False
         if (found := _kind_of(module)) != self.kind:
             raise RecipeError(
                 f"The distribution is {self.kind}, but the parameters are held as with {found}. The recipe is not at "
