@@ -16,6 +16,7 @@ from transformers import AutoConfig
 
 from sightline.data.render import Renderer
 from sightline.errors import DataError, RecipeError, UnsupportedError
+from sightline.models.decoder import SHOWN, check_decoder
 from sightline.models.families import FAMILIES, REFUSED
 from sightline.models.families_page import page
 from sightline.models.family import family_of
@@ -168,3 +169,18 @@ def test_tiles_are_counted_where_sizes_are_no_multiples_of_them(
 def test_a_size_that_leaves_mistral_one_patch_is_refused(folder_of: Folders) -> None:
     with pytest.raises(RecipeError, match="one patch of 16x16 pixels"):
         load_processor(ModelSpec(path=str(folder_of("mistral3")), image_size={"longest_edge": 2}))
+
+
+def test_text_models_that_are_not_asked_when_loaded_are_in_the_matrix(folder_of: Folders) -> None:
+    """Those that transformers lets look ahead are asked all the same."""
+    texts = {AutoConfig.from_pretrained(folder_of(name)).get_text_config().model_type for name in BUILDERS}
+    assert (
+        texts - SHOWN == {"mllama_text_model", "qwen3_5_text", "qwen3_5_moe_text"}
+        and SHOWN - texts == {"qwen2_5_vl_text"} - texts
+    )
+    policy = policy_of(folder_of("gemma3"))
+    for layer in policy.language.layers:
+        layer.self_attn.is_causal = False
+    policy.config.text_config.use_bidirectional_attention = policy.language.config.use_bidirectional_attention = True
+    with pytest.raises(UnsupportedError, match="read each other"):
+        check_decoder(policy, "gemma3")
