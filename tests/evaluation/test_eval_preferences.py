@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import train_runs
+from PIL import Image
 
 from command_line import Done, sightline
 from sightline.data.schema import read_groups, write_groups
@@ -164,6 +166,21 @@ def test_an_earlier_result_stands_beside_and_in_eval_diff(
     assert "4/4" in few.err
     done = sightline(*asked[:-1], tmp_path / "few", "--limit", 4, "--against", evaluated.parent)
     assert done.code == 2 and "grade different questions (7 and 4, 4 in common)" in done.err
+
+
+def test_scores_of_other_pictures_of_the_same_names_are_not_taken(
+    rows: Path, tiny: dict[str, Path], tmp_path: Path
+) -> None:
+    """A folder of pictures may move; what its files hold is what was scored."""
+    for name in ("moved", "changed"):
+        shutil.copytree(rows.parent / "pictures", tmp_path / name / "pictures")
+    Image.new("RGB", (44, 33)).save(tmp_path / "changed" / "pictures" / "1.png")
+    options = ("--model", tiny["llava"], "--data", rows, "-o", tmp_path / "out", "--looking", 0)
+    asked = ("eval", "preferences", *options, "--image-dir")
+    ok(sightline(*asked, rows.parent))
+    assert "7 of 7 are in" in ok(sightline(*asked, tmp_path / "moved")).err
+    done = sightline(*asked, tmp_path / "changed")
+    assert done.code == 2 and "was made with other settings (rows:" in done.err
 
 
 def test_what_cannot_be_evaluated_is_said(

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 
 from sightline.data.render import Renderer
 from sightline.errors import DataError, RecipeError, UnsupportedError
+from sightline.models.decoder import SHOWN, check_decoder
 from sightline.models.families import FAMILIES, REFUSED
 from sightline.models.families_page import page
 from sightline.models.family import family_of
@@ -150,6 +151,36 @@ def test_mistral_counts_the_tokens_of_flat_pictures(folder_of: Folders, tmp_path
     assert renderer.image_tokens(path) == len(renderer.image(path).expansion)
 
 
+@pytest.mark.parametrize("size", [{"longest_edge": 40}, {"longest_edge": 100}, {"height": 50, "width": 70}])
+@pytest.mark.parametrize("model_type", ["idefics3", "smolvlm"])
+def test_tiles_are_counted_where_sizes_are_no_multiples_of_them(
+    folder_of: Folders, tmp_path: Path, model_type: str, size: dict[str, int]
+) -> None:
+    """Pictures are resized to ``size`` and from there to whole tiles, the longer side first."""
+    path = folder_of(model_type)
+    processor = load_processor(ModelSpec(path=str(path), image_size=size))
+    renderer = Renderer(processor, family_of(AutoConfig.from_pretrained(path)))
+    for width, height in ((31, 17), (150, 40), (97, 389), (120, 40), (40, 120), (3, 40)):
+        picture = str(tmp_path / f"{width}.png")
+        Image.new("RGB", (width, height)).save(picture)
+        assert renderer.image_tokens(picture) == len(renderer.image(picture).expansion), (width, height)
+
+
 def test_a_size_that_leaves_mistral_one_patch_is_refused(folder_of: Folders) -> None:
     with pytest.raises(RecipeError, match="one patch of 16x16 pixels"):
         load_processor(ModelSpec(path=str(folder_of("mistral3")), image_size={"longest_edge": 2}))
+
+
+def test_text_models_that_are_not_asked_when_loaded_are_in_the_matrix(folder_of: Folders) -> None:
+    """Those that transformers lets look ahead are asked all the same."""
+    texts = {AutoConfig.from_pretrained(folder_of(name)).get_text_config().model_type for name in BUILDERS}
+    assert (
+        texts - SHOWN == {"mllama_text_model", "qwen3_5_text", "qwen3_5_moe_text"}
+        and SHOWN - texts == {"qwen2_5_vl_text"} - texts
+    )
+    policy = policy_of(folder_of("gemma3"))
+    for layer in policy.language.layers:
+        layer.self_attn.is_causal = False
+    policy.config.text_config.use_bidirectional_attention = policy.language.config.use_bidirectional_attention = True
+    with pytest.raises(UnsupportedError, match="read each other"):
+        check_decoder(policy, "gemma3")

@@ -130,14 +130,17 @@ def test_layers_that_say_they_follow_and_do_not_are_found_out(
         load_policy(ModelSpec(path=str(folder_of("qwen3_5")), layout="tree"))
 
 
-def test_bitsandbytes_fetches_no_compiled_code_where_kernels_is_installed() -> None:
+def test_bitsandbytes_is_imported_late_and_fetches_no_compiled_code_where_kernels_is_installed() -> None:
     """A process of its own, with a package `kernels` that notes what it is asked for."""
     asked = (
         "import sys, types; kernels = types.ModuleType('kernels'); calls = []; "
         "kernels.__spec__ = types.SimpleNamespace(name='kernels'); "
         "kernels.get_kernel = lambda *a, **k: calls.append(a); sys.modules['kernels'] = kernels; "
-        "from sightline.models._bitsandbytes import import_bitsandbytes; import_bitsandbytes(); "
-        "assert 'bitsandbytes' in sys.modules and sys.modules['kernels'] is kernels; print(calls)"
+        "import sightline.train.loop, peft.helpers; "
+        "print([name for name in sys.modules if name.startswith('bitsandbytes')]); "
+        "assert peft.import_utils.is_bnb_4bit_available() and 'bitsandbytes.nn' in sys.modules; "
+        "assert peft.helpers.bnb.nn is sys.modules['bitsandbytes'].nn and sys.modules['kernels'] is kernels; "
+        "print(calls)"
     )
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)
-    assert done.stdout == "[]\n", done.stderr
+    assert done.stdout == "[]\n[]\n", done.stderr

@@ -57,7 +57,7 @@ REFUSED = {
     *("ADAMSS", "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "LILY", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING"),
     *("PROMPT_TUNING", "P_TUNING", "SHADOW", "XLORA"),
 }
-ONCE = {"ADALORA", "FROD", "PVERA", "RANDLORA", "VERA"}
+ONCE = {"ADALORA"}
 """Of which PEFT, or what they share, allows one only."""
 
 

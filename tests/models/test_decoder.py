@@ -15,7 +15,7 @@ from sightline.recipes.schema import ModelSpec
 _OPTIONS: dict[str, dict[str, object]] = {
     "falcon_h1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8},
     "gpt_oss": {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8},
-    "qwen3": {"head_dim": 8},
+    "olmo2": {},
 }
 
 
@@ -51,5 +51,5 @@ def test_text_models_that_would_be_computed_otherwise_are_refused(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_text_models_that_keep_answers_apart_load(dtype: str, tiny: dict[str, Path], tmp_path: Path) -> None:
-    path = with_language("qwen3", tiny["llava"], tmp_path)
-    assert load_policy(ModelSpec(path=str(path), dtype=dtype)).config.text_config.model_type == "qwen3"  # type: ignore[arg-type]
+    path = with_language("olmo2", tiny["llava"], tmp_path)
+    assert load_policy(ModelSpec(path=str(path), dtype=dtype)).config.text_config.model_type == "olmo2"  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    AutoTokenizer,
     CLIPImageProcessorPil,
     CLIPVisionModel,
     Gemma2Config,
@@ -149,6 +150,26 @@ def test_the_recipe_trains_the_projector_and_nothing_else(tmp_path: Path, pictur
     )
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert moved == {name for name in before if "multi_modal_projector" in name}
+
+
+def test_odd_parts(tmp_path: Path, pictures: list[str]) -> None:
+    """Two ends of a turn, several chat templates, and the tower's first hidden state, which transformers takes for none
+    where it is called 0."""
+    text = language(tmp_path / "language", template=CHATML)
+    tokenizer, alone = AutoTokenizer.from_pretrained(text), AutoModelForCausalLM.from_pretrained(text)
+    tokenizer.chat_template = {"tool_use": "{{ tools }}", "default": CHATML}
+    tokenizer.save_pretrained(text)
+    alone.generation_config.eos_token_id = [2, 4]
+    alone.save_pretrained(text)
+    parts = ("--language", text, "--vision", clip(tmp_path / "vision"), "--vision-layer", 0)
+    done = sightline("assemble", *parts, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    whole = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    assert whole.generation_config.eos_token_id == [2, 4]
+    policy = load_policy(ModelSpec(path=str(tmp_path / "out")), trainable=False).eval()
+    rendered = Renderer(policy.processor, policy.family).render(corner_groups(pictures)[0])
+    logprobs = policy(lay_out([rendered], "rows", policy.family, policy.config)).logprobs
+    assert logprobs.isfinite().all() and policy.processor.chat_template.endswith(CHATML)
 
 
 @pytest.mark.parametrize(

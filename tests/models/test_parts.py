@@ -157,6 +157,13 @@ def test_tied_embeddings_stay_tied(
     path, adapter = (tied[family], str(tmp_path)) if adapted else (tmp_path, None)
     again = load_policy(ModelSpec(path=str(path), adapter=adapter))
     assert again.base.get_output_embeddings().weight is again.base.get_input_embeddings().weight
+    if adapted:  # and so are they in the copy of what training starts from
+        start = scored(again, batches[family])
+        again.keep_reference()
+        moved = step(again, batches[family])
+        with torch.no_grad():
+            assert torch.equal(again(batches[family], reference=True).logprobs, start)
+        assert not torch.allclose(moved, start, atol=1e-3)
 
 
 # --- going on from an adapter ---

@@ -11,13 +11,17 @@ from groups import corner_groups
 
 from sightline.data.render import Renderer
 from sightline.errors import CheckpointError, UnsupportedError
+from sightline.models.family import PARTS
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.named_adapters import adapter_parameters, add_adapter
 from sightline.models.policy import Policy
 from sightline.models.value_head import VALUE, ValueHead, load_value_head
+from sightline.recipes.critic import CriticSpec
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
+from sightline.train.critic import add_critic
 from sightline.types import Batch, Head
+from tiny_models import save_tiny
 
 BOTH: frozenset[Head] = frozenset({"logprobs", "values"})
 LANGUAGE = PartsSpec(language="lora", projector="frozen", vision="frozen")
@@ -131,3 +135,22 @@ def test_folders_without_a_critic_are_refused(tmp_path: Path) -> None:
     ValueHead(16).save(tmp_path)
     with pytest.raises(CheckpointError, match="16"):
         load_value_head(tmp_path, 8)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("parts", [("full", "lora", "frozen"), ("lora", "full", "full")], ids="-".join)
+def test_all_that_is_trained_of_a_critic_gets_a_gradient(
+    tmp_path: Path, pictures: list[str], parts: tuple[str, str, str], tied: bool
+) -> None:
+    """Where parts are copied whole: its LM head is read by nothing, nor is the last layer of the tower."""
+    path = save_tiny("llava", tmp_path, tied=tied)
+    spec = PartsSpec(**dict(zip(PARTS, parts, strict=True)))  # type: ignore[arg-type]
+    policy = load_policy(ModelSpec(path=str(path), parts=spec, lora=LoraSpec(rank=2)))
+    add_critic(policy, CriticSpec())
+    with torch.no_grad():
+        policy.value_head.weight.normal_()
+    scores = policy(laid_out(policy, pictures), BOTH)
+    (scores.values.sum() + scores.logprobs.sum()).backward()
+    trained = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
+    assert trained and trained == [name for name, parameter in policy.named_parameters() if parameter.grad is not None]
+    assert any(VALUE in name.split(".") and "embed_tokens" in name for name in trained) == (parts[0] == "full")

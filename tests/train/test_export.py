@@ -13,6 +13,7 @@ import pytest
 import torch
 import train_runs
 import yaml
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForImageTextToText,
@@ -121,6 +122,23 @@ def test_adapters_with_parts_in_full_are_merged_in_bfloat16(tmp_path: Path, in_p
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
     assert merged.dtype == torch.bfloat16
     assert (merged.lm_head.weight is merged.get_input_embeddings().weight) == tied
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
+def test_tied_embeddings_part_where_an_adapter_is_merged_into_one_of_them(
+    tmp_path: Path, in_process: None, layer: str
+) -> None:
+    base = save_tiny("llava", tmp_path / "base", tied=True)
+    model = get_peft_model(AutoModelForImageTextToText.from_pretrained(base), LoraConfig(r=2, target_modules=[layer]))
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(tmp_path / "adapter")
+    done = sightline("merge", tmp_path / "adapter", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    moved = torch.equal(merged.lm_head.weight, AutoModelForImageTextToText.from_pretrained(base).lm_head.weight)
+    assert moved == (layer == "embed_tokens") and merged.lm_head.weight is not merged.get_input_embeddings().weight
 
 
 def test_a_merged_reward_model_scores_as_before(tiny: dict[str, Path], tmp_path: Path, in_process: None) -> None:

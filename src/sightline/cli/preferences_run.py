@@ -19,6 +19,7 @@ from sightline.cli.eval_run import default_out
 from sightline.cli.named_model import NamedModel
 from sightline.cli.stage import Stage
 from sightline.data.load import Account, load_groups
+from sightline.data.picture_files import content_digest, stamp
 from sightline.data.schema import read_groups
 from sightline.data.validate import Checks
 from sightline.errors import DataError, RecipeError
@@ -335,8 +336,13 @@ def rows_digest(groups: Sequence[Group]) -> str:
     """What was asked: scores of other rows must not be mixed with these."""
     digest = hashlib.sha256()
     for group in groups:
-        asked = [[p.id, [dict(m) for m in p.messages], [Path(i).name for i in p.images]] for p in group.prompts]
+        asked = [[p.id, [dict(m) for m in p.messages], list(map(_content, p.images))] for p in group.prompts]
         said = [[r.prompt, r.text, r.tokens, r.trained] for r in group.responses]
         edges = [[edge.winner, edge.loser] for edge in group.edges]
         digest.update(json.dumps([asked, said, edges]).encode())
     return digest.hexdigest()[:16]
+
+
+def _content(picture: str) -> str:
+    """What a picture file holds, wherever it lies."""
+    return content_digest(picture, stamp(picture)[0]).hex()

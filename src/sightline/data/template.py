@@ -56,7 +56,8 @@ class ChatTemplate:
             RecipeError: no chat template, one that leaves out what is said, or no end-of-sequence token.
         """
         self.processor, tokenizer, self.around = processor, processor.tokenizer, around
-        self.source = processor.chat_template or tokenizer.chat_template
+        found = processor.chat_template or tokenizer.chat_template
+        self.source = found.get("default") if isinstance(found, dict) else found
         if not self.source:
             raise RecipeError("the processor has no chat template. Set model.chat_template to a Jinja file")
         if tokenizer.eos_token_id is None:

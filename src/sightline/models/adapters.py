@@ -19,6 +19,7 @@ from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError, UnsupportedError
+from sightline.models.parts import tie_copies
 
 POLICY, START = "default", "start"
 """Names of the adapter that is trained, and of the frozen copy of it as training found it."""
@@ -188,7 +189,9 @@ def lay_copy(model: PeftModel, source: str, name: str) -> list[str]:
         config.init_lora_weights = True  # others (PiSSA, LoftQ) change the weights below, and all is overwritten here
     with others_kept(model):
         model.add_adapter(name, config)
-        return _copy(model, source, name)
+        unmade = _copy(model, source, name)
+        tie_copies(model)
+        return unmade
 
 
 @contextmanager
@@ -211,8 +214,10 @@ def _single(model: PeftModel, why: str) -> RecipeError:
 
 @torch.no_grad()
 def _copy(model: PeftModel, source: str, name: str) -> list[str]:
-    """Copies all tensors of an adapter to another; the names of those that have none."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Copies all tensors of an adapter to another, those that copies of modules share under each of their names; the
+    names of those that have none."""
+    own = model.named_parameters(remove_duplicate=False)
+    tensors = {**dict(own), **dict(model.named_buffers(remove_duplicate=False))}
     unmade = []
     for path, value in tensors.items():
         steps = path.split(".")

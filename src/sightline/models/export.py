@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 
 from sightline.errors import UnsupportedError, VerificationError
 from sightline.models.adapters import switched
@@ -110,11 +112,23 @@ def merge(policy: Policy, dtype: str, *, into_quantised: bool = False) -> Any:
             f"the model is quantised ({kind}), and merging would round what was trained to its few bits. Merge into "
             "the model in full precision that it was made from, or pass --into-quantised"
         )
+    _untie(policy.base)
     merged = policy.model.merge_and_unload(safe_merge=True)
     if quantised(merged) is None:
         merged.to(getattr(torch, dtype))
         merged.config.dtype = getattr(torch, dtype)
     return merged
+
+
+def _untie(model: Any) -> None:
+    """Parts an LM head from the input embeddings it shares a tensor with, where an adapter would be merged into one of
+    them: into the other as well, that is."""
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding, head = (one.get_base_layer() if isinstance(one, BaseTunerLayer) else one for one in ends)
+    if head.weight is embedding.weight and any(isinstance(one, BaseTunerLayer) for one in ends):
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
 def quantised(model: Any) -> str | None:

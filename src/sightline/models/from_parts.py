@@ -68,6 +68,7 @@ def assemble(
     state |= {f"model.vision_tower.{name}": value.to(kind) for name, value in tower.state.items()}
     state |= {f"{_PROJECTOR}{name}": value.to(kind) for name, value in _projector(config, projector, seed).items()}
     whole = build(config, state)
+    whole.generation_config.eos_token_id = model.generation_config.eos_token_id  # of some models more than the config's
     processor = processor_of(tokenizer, tower.image_processor, config, tower.additional_tokens, text_template(own))
     _check_language(model, whole, language)
     write_llava(whole, processor, out)
@@ -133,7 +134,7 @@ def _config(
         image_token_index=placeholder,
         image_seq_length=(tower.config.image_size // tower.config.patch_size) ** 2,
         projector_hidden_act=_ACTS[projector],
-        vision_feature_layer=layer,
+        vision_feature_layer=layer or -tower.config.num_hidden_layers - 1,  # transformers takes 0 for no layer
         vision_feature_select_strategy="default" if tower.additional_tokens else "full",
         tie_word_embeddings=bool(text.tie_word_embeddings),
     )

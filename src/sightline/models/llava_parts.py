@@ -142,14 +142,16 @@ def with_rows(matrix: Tensor, rows: int) -> Tensor:
     return torch.cat([matrix, mean.expand(lacking, -1)])
 
 
-def text_template(own: str | None) -> str:
-    """A chat template that takes pictures, from that of a language model; None: LLaVA's."""
+def text_template(own: str | Mapping[str, str] | None) -> str:
+    """A chat template that takes pictures, from that of a language model, of several the default one; None: LLaVA's."""
+    own = own.get("default") if isinstance(own, Mapping) else own
     return VICUNA if own is None else _FLATTEN + own
 
 
 def processor_of(tokenizer: Any, image_processor: Any, config: Any, additional: int, template: str) -> Any:
     """The processor of a LLaVA or LLaVA-NeXT."""
     kind = LlavaNextProcessor if config.model_type == "llava_next" else LlavaProcessor
+    tokenizer.chat_template = template  # its own, for texts or of several kinds, would be saved beside it
     return kind(
         image_processor=image_processor,
         tokenizer=tokenizer,

@@ -21,6 +21,7 @@ from sightline.files import replace_folder
 from sightline.models.adapters import POLICY, check_kind, lay_copy, others_kept, recomputed_as_now
 from sightline.models.base_model import BaseModel
 from sightline.models.load import checkpoint_activations
+from sightline.models.parts import tie_copies
 from sightline.models.weights import check_adapter
 
 
@@ -108,6 +109,7 @@ def save_adapter(model: PeftModel, name: str, folder: Path, base_model: BaseMode
 def _load(model: PeftModel, name: str, folder: str) -> list[str]:
     device = str(next(model.parameters()).device)
     model.load_adapter(folder, adapter_name=name, is_trainable=False, torch_device=device)
+    tie_copies(model)
     return []
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 from sightline.errors import RecipeError
+from sightline.models.adapters import switched
+from sightline.models.family import base_name
 from sightline.models.locate import is_adapter, model_folder
-from sightline.models.named_adapters import add_adapter
+from sightline.models.named_adapters import adapter_parameters, add_adapter
 from sightline.models.policy import Policy
 from sightline.models.score_head import has_score_head, load_score_head
 from sightline.models.value_head import VALUE, WEIGHTS, ValueHead, load_value_head
@@ -36,6 +38,7 @@ def add_critic(policy: Policy, spec: CriticSpec) -> None:
         add_adapter(
             policy.model, VALUE, "default" if start is None else start, trained=True, base_model=policy.base_model
         )
+        _freeze_unread(policy)
     elif start is not None and spec.head == "zeros":
         raise RecipeError(
             f"critic.start is {spec.start}, and a critic on the policy's hidden states takes nothing of it but the "
@@ -45,6 +48,18 @@ def add_critic(policy: Policy, spec: CriticSpec) -> None:
     head = ValueHead(size) if spec.head == "zeros" or start is None else _head_of(start, size)
     head.adapter = VALUE if own else None
     policy.value_head = head
+
+
+def _freeze_unread(policy: Policy) -> None:
+    """Freezes what no value depends on of the critic's adapter, whole layers behind the one that is read and an LM head:
+    it would never get a gradient, and DDP would wait for it."""
+    unused = policy.family.unused(policy.config)
+    with switched(policy.model, VALUE):
+        read = {id(parameter) for parameter in policy.base.get_input_embeddings().parameters()}
+        head = {id(parameter) for parameter in policy.base.get_output_embeddings().parameters()} - read
+    for name, parameter in adapter_parameters(policy.model, VALUE).items():
+        if base_name(name).startswith(unused) or id(parameter) in head:
+            parameter.requires_grad_(False)
 
 
 def _head_of(start: Path, size: int) -> ValueHead:
