@@ -321,7 +321,8 @@ class Algorithm:
     answers: int = 1
     """Least answers to a prompt that it can learn from."""
     masked: Literal["no", "round", "step"] = "no"
-    """Whether answers stand under a masked picture too: before each ``round``, or in every ``step`` (``masked.py``)."""
+    """Whether answers stand under a masked picture too: in what is prepared before each ``round`` alone, or in every
+    ``step`` alone (``masked.py``)."""
     critic_warmup: int = 0
     """First optimizer steps in which nothing but the value head, and its adapter, is trained."""
     moving: tuple[str, ...] = ()

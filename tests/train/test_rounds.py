@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,11 +81,6 @@ def test_advantages_of_the_batch_are_those_of_the_whole_round(tiny, tmp_path, se
     assert abs(float(parts[0].std(unbiased=False)) - 1) > 1e-3
 
 
-def figures(made):
-    lines = (Path(made.output_dir) / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "tokens_per_second")} for line in lines]
-
-
 @pytest.mark.parametrize("stop", [3, 4])
 def test_a_run_that_stopped_within_a_round_goes_on_as_if_it_had_not(tiny, tmp_path, stop):
     """Step 3 is in an inner epoch of the first round; after step 4 a round begins."""
@@ -96,17 +90,9 @@ def test_a_run_that_stopped_within_a_round_goes_on_as_if_it_had_not(tiny, tmp_pa
     )
     train(whole, quiet=True)
 
-    class Stopped(BaseException):
-        pass
-
-    def end(record):
-        if record["step"] == stop + 1:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(broken, quiet=True, on_log=end)
+    train_runs.stop(broken, stop + 1)
     assert train(broken, quiet=True).resumed_from == stop
-    assert figures(broken) == figures(whole)
+    assert train_runs.figures(broken) == train_runs.figures(whole)
     samples = [list(read_groups(Path(made.output_dir) / "samples.jsonl")) for made in (whole, broken)]
     answers = [[(g.id, r.tokens, r.reward, r.policy_version) for g in some for r in g.responses] for some in samples]
     assert answers[0] == answers[1] and answers[0][-1][-1] == 4
@@ -124,7 +110,7 @@ def test_replayed_samples_give_the_same_run_without_an_engine(tiny, tmp_path, mo
     again = recipe(tiny["llava"], tmp_path / "a", max_steps=6, online={"inner_epochs": 2, "replay": samples})
     again = replace(again, output_dir=str(tmp_path / "again"))
     train(again, quiet=True)
-    assert figures(again) == figures(made)
+    assert train_runs.figures(again) == train_runs.figures(made)
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     with pytest.raises(DataError, match="no samples to replay"):

@@ -142,7 +142,7 @@ class PolicyGradient(Algorithm):
         """
         if any(batch.weights is not None for batch in batches):
             raise RecipeError("Sampled answers bring weights of tokens, which a policy gradient does not read.")
-        if self.perception is None:
+        if self.masked != "round" and not any(len(batch.pairs) for batch in batches):
             return self._with_advantages(batches, counted, world)
         apart = [taken_apart(batch) for batch in batches]
         own = [self._measured(batch, one) for batch, one in zip(batches, apart, strict=True)]

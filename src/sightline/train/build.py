@@ -34,6 +34,7 @@ from sightline.rendered import RenderedGroup
 from sightline.rewards.build import build_reward, check_prompts
 from sightline.rewards.iris import iris_in_training
 from sightline.rollouts.replay import Replay
+from sightline.train.clock import Clock
 from sightline.train.columns import (
     AdapterReference,
     CachedReference,
@@ -86,8 +87,10 @@ def build_rendering(recipe: Recipe, renderer: Renderer) -> Rendering:
     return Rendering(renderer=renderer, leave_out=leave_out)
 
 
-def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rendering, rows: Rows) -> Source:
-    """Rows on disk, or rounds of sampling."""
+def build_source(
+    recipe: Recipe, runtime: Runtime, policy: Policy, render: Rendering, rows: Rows, clock: Clock
+) -> Source:
+    """Rows on disk, or rounds of sampling, whose parts ``clock`` measures."""
     spec, online = recipe.train, recipe.online
     per_take = spec.batch_size * (online.steps_per_round if online is not None else 1)
     sampler = Sampler(
@@ -120,6 +123,7 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
         visual=visual,
         masked=masked,
         distortion=distortion,
+        clock=clock,
         whole=partial(runtime.whole, policy),
         replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )
