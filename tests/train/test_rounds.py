@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def test_the_first_step_of_a_round_has_ratio_one_and_later_ones_are_measured_by_
     torch.testing.assert_close(steps[0].old_logprobs, seen[0][1], atol=bound, rtol=0)
     moved = (seen[2][1] - steps[2].old_logprobs).abs().max()
     assert moved > 20 * bound if precision == "no" else moved > bound
+
+
+def test_every_part_of_a_step_is_timed_and_they_make_the_step(tiny, tmp_path):
+    made = recipe(tiny["llava"], tmp_path, algorithm={"name": "grpo", "beta": 0.1}, max_steps=3)
+    train(made, quiet=True)
+    told = [json.loads(line) for line in (Path(made.output_dir) / "metrics.jsonl").read_text().splitlines()]
+    parts = [f"time/{part}" for part in ("sync", "sampling", "reward", "old_logprobs", "reference", "update", "rest")]
+    spent = [[record[part] for part in parts] for record in told]
+    assert all(value > 0 for value in spent[0])
+    assert [value > 0 for value in spent[1]] == [False] * 5 + [True] * 2  # no round begins with the second step
+    assert sum(map(sum, spent)) == pytest.approx(told[-1]["seconds"], rel=1e-6)
+    assert spent[0][1] > spent[0][0] and spent[0][5] > spent[0][2]  # six tokens, a backward pass: no call of nothing
 
 
 def test_a_round_of_one_step_computes_nothing_twice(tiny, tmp_path, seen):
