@@ -17,6 +17,7 @@ from sightline.recipes.schema import DatasetSpec, SamplingSpec
 from sightline.rollouts.hf import HFEngine
 from sightline.train.loop import train
 from sightline.train.session import open_session
+from tiny_models import save_tiny
 
 
 def recipe(model, folder, *, algorithm=None, online=None, **options):
@@ -73,6 +74,15 @@ def test_every_part_of_a_step_is_timed_and_they_make_the_step(tiny, tmp_path):
     assert [value > 0 for value in spent[1]] == [False] * 5 + [True] * 2  # no round begins with the second step
     assert sum(map(sum, spent)) == pytest.approx(told[-1]["seconds"], rel=1e-6)
     assert spent[0][1] > spent[0][0] and spent[0][5] > spent[0][2]  # six tokens, a backward pass: no call of nothing
+
+
+def test_what_the_model_s_generation_config_asks_for_and_a_run_does_not_do_is_named(tmp_path, caplog):
+    model = save_tiny("llava", tmp_path / "model")
+    asked = json.loads((model / "generation_config.json").read_text()) | {"repetition_penalty": 1.05, "top_k": 20}
+    (model / "generation_config.json").write_text(json.dumps(asked))
+    with open_session(recipe(model, tmp_path, max_steps=1)):
+        assert "Not applied of the model's generation_config: " in caplog.text
+        assert "repetition_penalty 1.05" in caplog.text and "top_k 20" in caplog.text
 
 
 def test_a_round_of_one_step_computes_nothing_twice(tiny, tmp_path, seen):

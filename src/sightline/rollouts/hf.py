@@ -266,6 +266,12 @@ def unread_settings(policy: Policy) -> dict[str, Any]:
     }
 
 
+def not_applied(policy: Policy) -> str | None:
+    """:func:`unread_settings` for people; None: there are none."""
+    told = ", ".join(f"{name} {value}" for name, value in unread_settings(policy).items())
+    return f"Not applied of the model's generation_config: {told}." if told else None
+
+
 def end_ids(policy: Policy) -> list[int]:
     """Ids that end an answer: those of the generation config, and the tokenizer's."""
     ends = policy.base.generation_config.eos_token_id

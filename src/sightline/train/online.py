@@ -100,6 +100,7 @@ class OnlineSource:
     _stats: dict[str, Stat] = field(default_factory=dict)
     """Of the sampling that no step has told of yet."""
     _error: str = ""
+    """Why a reward failed, of the round that is sampled."""
     _rows: dict[str, Any] = field(init=False)
     _waiting: Buffer | None = field(init=False)
     _scores: RunningScores = field(init=False)
@@ -121,6 +122,7 @@ class OnlineSource:
         number = step // self._steps
         if number == self._round:
             return False
+        self._error = ""
         while len(self._ahead) <= self.spec.max_staleness:
             if self._waiting is None:
                 groups, self._stats = self._sample_round(number + len(self._ahead), version=step)
@@ -215,7 +217,7 @@ class OnlineSource:
             if attempt < refills:
                 asked = self._others(number, attempt, wanted - len(kept), {group.id for group in kept})
         if not kept:
-            raise self._nothing_left(ROUND_TRIES, wanted)
+            raise self._nothing_left(attempt + 1, wanted, everything)
         stats = sampled_stats(mine)
         if self.ranks.rank == 0:
             stats |= round_stats(everything, attempt + 1)
@@ -235,7 +237,7 @@ class OnlineSource:
             mine, everything, attempt = [*mine, *own], [*everything, *dealt], attempt + 1
         taken, told = waiting.take(wanted, number)
         if not taken:
-            raise self._nothing_left(attempt, wanted)
+            raise self._nothing_left(attempt, wanted, everything)
         stats = sampled_stats(mine)
         if self.ranks.rank == 0:
             stats |= round_stats(everything, attempt) | told
@@ -253,13 +255,20 @@ class OnlineSource:
             append_groups(self.samples, [one.scored for one in dealt if one.scored is not None])
         return own, dealt
 
-    def _nothing_left(self, rounds: int, wanted: int) -> DataError:
-        return DataError(
-            f"{rounds} rounds of {wanted} prompts left no group to train on "
-            f"({self._error or 'all rewards of each prompt are equal'})",
-            source=str(self.samples),
-            remedy="Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap",
-        )
+    def _nothing_left(self, rounds: int, wanted: int, everything: Sequence[Sampled]) -> DataError:
+        """What became of all that was sampled for a round."""
+        answers = [r for one in everything if one.scored is not None for r in one.scored.responses if not r.greedy]
+        limit = self.spec.sampling.max_new_tokens
+        if self.spec.truncated == "mask" and answers and all(r.finish_reason == "length" for r in answers):
+            why = f"all answers were cut at {limit} tokens, and truncated: mask leaves these out"
+            remedy = "Raise online.sampling.max_new_tokens, or set online.truncated: train"
+        elif self._error:
+            why, remedy = self._error, "Look at the samples, and mend the reward"
+        else:
+            why = "all rewards of each prompt are equal, or too near each other"
+            remedy = "Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap"
+        found = f"{rounds} rounds of {wanted} prompts left no group to train on ({why})"
+        return DataError(found, source=str(self.samples), remedy=remedy)
 
     def _others(self, number: int, attempt: int, missing: int, kept: set[str]) -> list[int]:
         """Indices of so many prompts that no group of the round was kept of, in the place of those that were not."""
