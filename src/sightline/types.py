@@ -328,8 +328,9 @@ class Algorithm:
     moving: tuple[str, ...] = ()
     """Fields that ``after_round`` may change: they are kept in checkpoints."""
 
-    def for_answers(self, longest: int) -> Algorithm:
-        """The same algorithm for answers of at most so many tokens."""
+    def for_answers(self, longest: int, weights: Mapping[str, float]) -> Algorithm:
+        """The same algorithm for answers of at most so many tokens, whose rewards have named parts of these weights
+        (none: the reward has weights of its own)."""
         return self
 
     def after_round(self, batches: Sequence[Batch], counted: Sequence[bool], world: World) -> Algorithm:

@@ -34,7 +34,7 @@ class Clock:
             on: False: nothing is measured, and nobody waits.
         """
         self._device, self._on = device, on
-        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self._inside: list[Part] = []
         self._since = 0.0
 
@@ -54,7 +54,7 @@ class Clock:
 
     def restart(self) -> None:
         """A step begins."""
-        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
 
     def stats(self, seconds: float) -> dict[str, Stat]:
         """Seconds of each part of a step that took so many, for the mean over steps and ranks."""

@@ -22,6 +22,7 @@ from sightline.models.rope import check_length
 from sightline.recipes.critic import CriticSpec
 from sightline.recipes.load import with_reference
 from sightline.recipes.mix import mixed_options, mixed_recipe
+from sightline.recipes.rewards import weights_of
 from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.rendered import RenderedGroup
 from sightline.train.build import (
@@ -297,7 +298,9 @@ def _moved(algorithm: Algorithm) -> dict[str, Any]:
 def _algorithms(recipe: Recipe) -> tuple[Algorithm, Algorithm | None, Recipe]:
     """The run's own, what is mixed in, and the recipe that they agree with."""
     algorithm, mixed, online = build_algorithm(recipe.algorithm), build_mixed(mixed_options(recipe)), recipe.online
-    algorithm = algorithm if online is None else algorithm.for_answers(online.sampling.max_new_tokens)
+    if online is not None:
+        weights = weights_of(online.reward, overlong=online.overlong_buffer > 0)
+        algorithm = algorithm.for_answers(online.sampling.max_new_tokens, weights)
     return algorithm, mixed, with_reference(recipe, algorithm, mixed)
 
 
