@@ -8,6 +8,7 @@ import types
 from dataclasses import replace
 
 import pytest
+import torch
 import train_runs
 from reward_server import RewardServer
 
@@ -144,6 +145,27 @@ def test_each_term_is_logged_before_its_weight(tiny, tmp_path, monkeypatch):
         assert record[f"rewards/{name}/mean"] == pytest.approx(mean)
         assert record[f"rewards/{name}/std"] == pytest.approx(spread)
     assert json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0])["reward_std"] > 0
+
+
+def test_rewards_are_computed_in_their_own_precision(tiny, tmp_path, monkeypatch):
+    """Autocast of a run is of its policy: a function's own model would lose digits in silence."""
+    module, seen = types.ModuleType("own_rewards"), []
+
+    def exact(completions):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return [float((torch.ones(1, 1) @ torch.full((1, 1), 1.001)).item()) for _ in completions]
+
+    module.exact = exact
+    monkeypatch.setitem(sys.modules, "own_rewards", module)
+    terms = {"exact": FunctionSpec(path="own_rewards:exact")}
+    made = recipe(tiny, tmp_path, terms, algorithm={"name": "grpo"}, reference="none", max_steps=1)
+    made = replace(
+        made, online=replace(made.online, relation="none"), train=replace(made.train, mixed_precision="bf16")
+    )
+    train(made, quiet=True)
+    assert seen and not any(seen)
+    rewards = [r.reward for group in read_groups(tmp_path / "run/samples.jsonl") for r in group.responses]
+    assert rewards == pytest.approx([1.001] * len(rewards), rel=1e-6)
 
 
 def test_gdpo_weighs_the_parts_as_the_reward_does(tiny, tmp_path, monkeypatch):

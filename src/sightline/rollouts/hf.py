@@ -262,7 +262,8 @@ def unread_settings(policy: Policy) -> dict[str, Any]:
     return {
         name: value if isinstance(value, plain) else str(value)
         for name, value in told.items()
-        if name not in ("transformers_version", "use_cache") and value is not None
+        if name not in ("transformers_version", "use_cache", "return_dict_in_generate") and value is not None
+        if not name.startswith("output_")  # what else ``generate`` would return
     }
 
 

@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def build_source(
     masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
     if online.relation == "ovip":
         check_references(groups, online.selection or OVIP)
-    own = partial(iris_in_training, policy=policy)
+    own = partial(iris_in_training, policy=policy, precision=runtime.autocast)
     reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
     check_prompts(reward, groups)
     engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
@@ -124,9 +125,16 @@ def build_source(
         masked=masked,
         distortion=distortion,
         clock=clock,
-        whole=partial(runtime.whole, policy),
+        sampling=partial(_sampling, runtime, policy),
         replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )
+
+
+@contextmanager
+def _sampling(runtime: Runtime, policy: Policy) -> Iterator[None]:
+    """Around what the policy itself samples: it alone is computed in the run's precision, and no reward is."""
+    with runtime.whole(policy), runtime.autocast():
+        yield
 
 
 def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference | None:

@@ -174,8 +174,7 @@ def train_step(s: Session) -> None:
     """One optimizer step."""
     began = time.monotonic()
     s.clock.restart()
-    with s.runtime.autocast():  # a source may sample from the policy
-        begins = s.source.begin(s.step)
+    begins = s.source.begin(s.step)
     if begins and s.algorithm.rounds:
         s.source.keep(prepare_round(s))
     taken = s.source.take(s.step)

@@ -85,7 +85,7 @@ class OnlineSource:
     """Distorts the pictures that some answers are sampled under; None: none."""
     visual: Callable[[Group], Group] | None = None
     """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
-    whole: Callable[[], AbstractContextManager[None]] = nullcontext
+    sampling: Callable[[], AbstractContextManager[None]] = nullcontext
     """Around the sampling of a round; every rank enters and leaves it."""
     replay: Replay | None = None
     """Gives the answers in the place of ``engine``."""
@@ -280,7 +280,7 @@ class OnlineSource:
         """Samples, scores and relates the answers to this rank's prompts."""
         mine = [replace(self.prompts[index], responses=(), edges=()) for index in indices]
         mine = [prompt for prompt in mine if self.render(prompt) is not None]
-        with self.whole():
+        with self.sampling():
             if self.replay is None:
                 with self.clock("sync"):
                     self.update(version)
