@@ -7,7 +7,7 @@ another beyond AdamW.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,26 +79,33 @@ def sightline_pair(folder: Path, row: dict[str, Any], mode: str, layout: str) ->
             scores = reference(batch) if reference is not None else policy(batch, reference=True)
         batch = batch.with_columns(ref_logprobs=scores.logprobs)
         terms, _ = algorithm.loss(batch, policy(batch), None)
-        loss = sum(term.coefficient * term.values.sum() / batch.count(term.unit) for term in terms)
-        loss.backward()
-        return float(loss.detach())
+        return _backward(terms, batch)
 
     return Contender(gradients=gradients, optimizer=adamw(policy))
 
 
 def sightline_group(folder: Path, row: dict[str, Any], mode: str, layout: str) -> Contender:
-    """Policy gradient on one prompt with responses and an advantage each; on-policy ratio, no reference."""
+    """GRPO on one prompt with responses and an advantage each, averaged over tokens as TRL's default: the first step of
+    a round, whose ratio is 1, with the entropies that every run logs. No reference."""
+    from sightline.algorithms.registry import build_algorithm
+
     policy, groups = _policy_and_groups(folder, row, mode, edges=())
+    algorithm: Any = build_algorithm({"name": "grpo", "normaliser": "token"})
 
     def gradients() -> float:
-        batch = policy.encode(_lay_out(policy, groups, layout))
-        logprobs = policy(batch).logprobs
-        ratio = (logprobs - logprobs.detach()).exp()
-        loss = -(advantages(batch.num_responses)[batch.response] * ratio).mean()
-        loss.backward()
-        return float(loss.detach())
+        batch = replace(policy.encode(_lay_out(policy, groups, layout)), on_policy=True)
+        batch = batch.with_columns(advantages=advantages(batch.num_responses)[batch.response])
+        terms, _ = algorithm.loss(batch, policy(batch, algorithm.heads), None)
+        return _backward(terms, batch)
 
     return Contender(gradients=gradients, optimizer=adamw(policy))
+
+
+def _backward(terms: Any, batch: Any) -> float:
+    """As the training loop: every term over the number of its units."""
+    loss = sum(term.coefficient * term.values.sum() / batch.count(term.unit) for term in terms)
+    loss.backward()
+    return float(loss.detach())
 
 
 def _policy_and_groups(folder: Path, row: dict[str, Any], mode: str, edges: tuple[Any, ...]) -> tuple[Any, Any]:

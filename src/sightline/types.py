@@ -321,14 +321,16 @@ class Algorithm:
     answers: int = 1
     """Least answers to a prompt that it can learn from."""
     masked: Literal["no", "round", "step"] = "no"
-    """Whether answers stand under a masked picture too: before each ``round``, or in every ``step`` (``masked.py``)."""
+    """Whether answers stand under a masked picture too: in what is prepared before each ``round`` alone, or in every
+    ``step`` alone (``masked.py``)."""
     critic_warmup: int = 0
     """First optimizer steps in which nothing but the value head, and its adapter, is trained."""
     moving: tuple[str, ...] = ()
     """Fields that ``after_round`` may change: they are kept in checkpoints."""
 
-    def for_answers(self, longest: int) -> Algorithm:
-        """The same algorithm for answers of at most so many tokens."""
+    def for_answers(self, longest: int, weights: Mapping[str, float]) -> Algorithm:
+        """The same algorithm for answers of at most so many tokens, whose rewards have named parts of these weights
+        (none: the reward has weights of its own)."""
         return self
 
     def after_round(self, batches: Sequence[Batch], counted: Sequence[bool], world: World) -> Algorithm:

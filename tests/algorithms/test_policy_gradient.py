@@ -77,8 +77,8 @@ def test_dr_grpo_divides_by_a_constant_and_not_by_a_deviation(flat_batch, world)
         clipped(0.7, -1),
     ]
     assert loss == pytest.approx(sum(tokens) / 10 / 4)
-    assert build_algorithm({"name": "dr_grpo"}).for_answers(64).length == 64
-    assert build_algorithm({"name": "dr_grpo", "length": 10}).for_answers(64).length == 10
+    assert build_algorithm({"name": "dr_grpo"}).for_answers(64, {}).length == 64
+    assert build_algorithm({"name": "dr_grpo", "length": 10}).for_answers(64, {}).length == 10
     with pytest.raises(RecipeError, match="length is not set"):
         policy_loss(build_algorithm({"name": "dr_grpo"}), batch_of(flat_batch), world)
 
@@ -219,6 +219,12 @@ def test_gdpo_standardises_each_part_by_itself(flat_batch, world):
     torch.testing.assert_close(ready.advantages, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(DataError, match="names 'c', and the reward has a, b"):
         build_algorithm({"name": "gdpo", "part_weights": {"c": 1.0}}).prepare_step([batch], [True], world)
+    # a term that judges other prompts alone is no part of this batch
+    weights = {"a": 1.0, "b": 2.0, "elsewhere": 3.0}
+    (same,) = build_algorithm({"name": "gdpo"}).for_answers(9, weights).prepare_step([batch], [True], world)
+    assert torch.equal(same.advantages, ready.advantages)
+    own = build_algorithm({"name": "gdpo", "part_weights": {"b": 5.0}}).for_answers(9, weights)
+    assert own.part_weights == weights | {"b": 5.0}
     some = batch.with_columns(reward_parts=torch.tensor([[0.0, float("nan")], *parts[1:]]))
     with pytest.raises(DataError, match="some have the part 'b'"):
         build_algorithm({"name": "gdpo"}).prepare_step([some], [True], world)

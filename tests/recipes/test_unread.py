@@ -40,6 +40,11 @@ def load(tmp_path, text, *overrides):
         (OFFLINE, ["model.lora.rank=4"], "found options of LoRA, but no part has mode lora"),
         (ONLINE, ["online.relation=none", "online.min_gap=0.5"], "Remove min_gap"),
         (ONLINE, ["online.sampling.n=1"], "Sample 2 or more"),
+        (
+            ONLINE,
+            ["online.relation=none", "online.dynamic_sampling=2", "online.sampling.n=1"],
+            "found 1 answer per prompt, and dynamic_sampling leaves out",
+        ),
         (ONLINE, ["online.sampling.temperature=0"], "all answers to a prompt are the same"),
         (ONLINE, ["online.prompts.relation=options"], "answers of prompts are not read"),
         (

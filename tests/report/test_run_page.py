@@ -1,10 +1,12 @@
 import json
+import re
 
 import pytest
 
 from sightline.data.schema import write_groups
 from sightline.errors import CheckpointError
 from sightline.report.run_page import gallery_of, report_run, training_curves
+from sightline.report.svg import chart
 from sightline.types import Edge, Group, Prompt, Response
 
 
@@ -41,6 +43,23 @@ def test_parts_of_a_metric_share_a_chart_and_one_part_alone_has_none():
     (curve,) = training_curves([parts, {**parts, "step": 2}])
     assert curve.title == "Loss by term"
     assert [(line.name, line.y) for line in curve.lines] == [("dpo", [0.6, 0.6]), ("sft", [0.2, 0.2])]
+
+
+def test_parts_of_a_step_stand_on_each_other_in_its_order(tmp_path):
+    other = {"time/update": 1.0, "time/rest": 0.5}
+    spent = [{"step": step, "time/sync": 0.0, "time/sampling": 3.0 * (step % 2), **other} for step in (1, 2, 3)]
+    (curve,) = training_curves(spent)
+    assert curve.stacked and [line.name for line in curve.lines] == ["sampling", "update", "rest"]
+    bands = re.findall(r'<polygon class="(band c\d)" points="([^"]+)"/>', chart(curve))
+    corners = [[float(pair.split(",")[1]) for pair in points.split()] for _, points in bands]
+    assert [kind for kind, _ in bands] == ["band c1", "band c2", "band c3"]
+    # each begins where the one below it ends: along the floor to the right, along the top back
+    assert corners[1][:3] == corners[0][:2:-1] and corners[2][:3] == corners[1][:2:-1]
+    per_second = (corners[0][0] - corners[0][-1]) / 3
+    assert corners[1][0] - corners[1][-1] == pytest.approx(per_second, abs=0.2)
+    assert corners[0][1] == corners[0][-2]  # nothing was sampled in the second step
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in spent))
+    assert '<rect class="band c2" width="26" height="8"/>' in report_run(tmp_path).read_text()
 
 
 def test_readings_of_the_meter_share_a_chart():

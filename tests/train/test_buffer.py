@@ -195,11 +195,6 @@ def test_entries_of_the_buffer_of_ovip_are_pairs_in_the_order_they_came():
 # --- with a model -------------------------------------------------------------------------------
 
 
-def figures(made):
-    lines = (Path(made.output_dir) / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "tokens_per_second")} for line in lines]
-
-
 def test_a_run_with_a_buffer_that_stopped_goes_on_as_if_it_had_not(tiny, tmp_path):
     def recipe(folder):
         made = train_runs.online(tiny["llava"], folder, "train_runs:CountsE", max_steps=6, save_every=1)
@@ -212,20 +207,12 @@ def test_a_run_with_a_buffer_that_stopped_goes_on_as_if_it_had_not(tiny, tmp_pat
         )
         return replace(made, online=spec, train=replace(made.train, learning_rate=3e-3))
 
-    class Stopped(BaseException):
-        pass
-
-    def end(record):
-        if record["step"] == 4:
-            raise Stopped
-
     whole, broken = recipe(tmp_path / "a"), recipe(tmp_path / "b")
     train(whole, quiet=True)
-    with pytest.raises(Stopped):
-        train(broken, quiet=True, on_log=end)
+    train_runs.stop(broken, 4)
     assert train(broken, quiet=True).resumed_from == 3
-    assert figures(broken) == figures(whole)
-    told = [record for record in figures(whole) if "buffer/replayed" in record]
+    assert train_runs.figures(broken) == train_runs.figures(whole)
+    told = [record for record in train_runs.figures(whole) if "buffer/replayed" in record]
     assert len(told) == 3 and told[0]["buffer/replayed"] == 0 < told[1]["buffer/replayed"]
     samples = [list(read_groups(Path(made.output_dir) / "samples.jsonl")) for made in (whole, broken)]
     assert [[r.tokens for r in g.responses] for g in samples[0]] == [
@@ -243,7 +230,7 @@ def test_raft_trains_the_best_answer_of_each_group_by_sft(tiny, tmp_path):
     step = list(read_groups(Path(made.output_dir) / "samples.jsonl"))[:4:2]
     best = [max(group.responses, key=lambda r: r.reward) for group in step]
     logprobs = [value for response in best for value in response.rollout_logprobs]
-    assert figures(made)[0]["loss"] == pytest.approx(-sum(logprobs) / len(logprobs), abs=1e-5)
+    assert train_runs.figures(made)[0]["loss"] == pytest.approx(-sum(logprobs) / len(logprobs), abs=1e-5)
     others = [value for group in step for r in group.responses for value in r.rollout_logprobs]
     assert abs(sum(others) / len(others) - sum(logprobs) / len(logprobs)) > 1e-3
 

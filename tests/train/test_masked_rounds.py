@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,12 +55,14 @@ def seen(monkeypatch):
     return calls
 
 
-def figures(made):
-    lines = (Path(made.output_dir) / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "tokens_per_second")} for line in lines]
+def test_papo_reads_each_answer_twice_in_every_step_and_counts_it_once(tiny, tmp_path, seen, monkeypatch):
+    rounds, prepare = [], PolicyGradient.prepare_step
 
+    def spy(self, batches, counted, world):
+        rounds.extend(batches)
+        return prepare(self, batches, counted, world)
 
-def test_papo_reads_each_answer_twice_in_every_step_and_counts_it_once(tiny, tmp_path, seen):
+    monkeypatch.setattr(PolicyGradient, "prepare_step", spy)
     made = recipe(tiny["llava"], tmp_path, {"name": "papo"}, micro_batch_tokens=8192)
     train(made, quiet=True)
     for batch, (terms, _) in seen:
@@ -71,7 +72,10 @@ def test_papo_reads_each_answer_twice_in_every_step_and_counts_it_once(tiny, tmp
             ("policy", "kl", "kl_prcp", "ori_entropy", "aug_entropy"), "chosen_token"
         )
         assert batch.count("chosen_token") == len(terms[0].values) == len(batch.target) // 2
-    told = figures(made)
+    # nothing that is prepared before a round is of the masked picture
+    assert rounds and not any(len(batch.pairs) for batch in rounds)
+    assert all(batch.ref_logprobs.shape == batch.old_logprobs.shape == batch.target.shape for batch in rounds)
+    told = train_runs.figures(made)
     assert all(row["kl_prcp"] > 0 and row["aug_entropy"] > 0 and row["ori_entropy"] > 0 for row in told)
     kept = list(read_groups(Path(made.output_dir) / "samples.jsonl"))
     assert all(len(group.prompts) == 1 and len(group.responses) == 4 for group in kept)
@@ -84,7 +88,7 @@ def test_what_is_measured_before_a_round_leaves_no_second_picture_in_its_steps(t
     assert all(not len(batch.pairs) and batch.dependence is not None for batch, _ in seen)
     assert all(torch.isfinite(batch.dependence).all() and batch.dependence.any() for batch, _ in seen)
     figure = {"vppo": "sensitivity_score_mean", "ves_rft": "rewards/visual_entropy/mean"}[name]
-    assert all(row[figure] != 0 for row in figures(made))
+    assert all(row[figure] != 0 for row in train_runs.figures(made))
     if name == "vppo":
         for batch, _ in seen:  # of 6 tokens 3 keep their advantage, of fewer the share rounded up
             lengths = batch.response.bincount(minlength=batch.num_responses)
@@ -101,7 +105,7 @@ def test_micro_batches_change_nothing(tiny, tmp_path, name):
     ]
     for made in runs:
         train(made, quiet=True)
-    for one, other in zip(*map(figures, runs), strict=True):
+    for one, other in zip(*map(train_runs.figures, runs), strict=True):
         assert one == pytest.approx(other, rel=2e-3, abs=1e-5)
 
 
@@ -115,17 +119,9 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(tiny, tmp_path, name, stop,
     )
     train(whole, quiet=True)
 
-    class Stopped(BaseException):
-        pass
-
-    def end(record):
-        if record["step"] == stop + 1:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(broken, quiet=True, on_log=end)
+    train_runs.stop(broken, stop + 1)
     assert train(broken, quiet=True).resumed_from == stop
-    assert figures(broken) == figures(whole)
+    assert train_runs.figures(broken) == train_runs.figures(whole)
 
 
 def test_some_answers_are_sampled_under_noise_and_all_are_trained_under_the_picture(tiny, tmp_path, seen, monkeypatch):

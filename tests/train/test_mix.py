@@ -16,7 +16,6 @@ from sightline.recipes.critic import CriticSpec
 from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import DatasetSpec, DataSpec, MixSpec
 from sightline.train.loop import train, train_step
-from sightline.train.metrics import read_metrics
 from sightline.train.session import open_session
 
 
@@ -61,14 +60,6 @@ def test_the_gradient_is_the_sum_of_both_each_over_its_own_units(tiny, tmp_path,
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def figures(recipe):
-    timed = ("seconds", "tokens_per_second")
-    return [
-        {k: v for k, v in one.items() if k not in timed}
-        for one in read_metrics(Path(recipe.output_dir) / "metrics.jsonl")
-    ]
-
-
 def test_a_run_with_a_mix_stops_and_goes_on_and_waits_for_the_critic(tiny, tmp_path):
     algorithm = {"name": "ppo", "critic_warmup": 2}
     whole, broken = (
@@ -76,18 +67,10 @@ def test_a_run_with_a_mix_stops_and_goes_on_and_waits_for_the_critic(tiny, tmp_p
     )
     train(whole, quiet=True)
 
-    class Stopped(BaseException):
-        pass
-
-    def end(record):
-        if record["step"] == 5:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(broken, quiet=True, on_log=end)
+    train_runs.stop(broken, 5)
     assert train(broken, quiet=True).resumed_from == 4
-    told = figures(whole)
-    assert figures(broken) == told
+    told = train_runs.figures(whole)
+    assert train_runs.figures(broken) == told
     own = {"loss/mix/sft", "mix/nll"}
     assert [own <= one.keys() for one in told] == [False, False, True, True, True, True]
     for one in told[2:]:
@@ -111,7 +94,7 @@ def test_layouts_and_micro_batches_agree(tiny, tmp_path):
     for number, (layout, budget) in enumerate([("rows", 10_000), ("tree", 1)]):
         made = mixed(tiny["llava"], tmp_path / str(number), max_steps=3, micro_batch_tokens=budget)
         train(replace(made, model=replace(made.model, layout=layout)), quiet=True)
-        told.append(figures(made))
+        told.append(train_runs.figures(made))
     for mine, theirs in zip(*told, strict=True):
         for name in ("loss", "loss/policy", "loss/value", "loss/mix/sft", "grad_norm"):
             assert theirs[name] == pytest.approx(mine[name], rel=2e-3, abs=2e-5), name
@@ -122,7 +105,7 @@ def test_rows_may_stand_beside_rows(tiny, tmp_path):
     made = train_runs.recipe(tiny["llava"], tmp_path, responses=2, max_steps=2, model=train_runs.lora(tiny["llava"]),
                              reference="auto")  # fmt: skip
     train(replace(made, mix=MixSpec(data=rows(tmp_path), batch_size=3)), quiet=True)
-    assert {"loss/dpo", "loss/mix/sft"} <= figures(made)[0].keys()
+    assert {"loss/dpo", "loss/mix/sft"} <= train_runs.figures(made)[0].keys()
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import types
 from dataclasses import replace
 
 import pytest
+import torch
 import train_runs
 from reward_server import RewardServer
 
+from sightline.algorithms.policy_gradient import PolicyGradient
 from sightline.data.schema import read_groups
-from sightline.errors import CheckpointError, DataError, ServiceError
+from sightline.errors import CheckpointError, DataError, RecipeError, ServiceError
 from sightline.recipes.terms import ExactSpec, FunctionSpec, LengthSpec, NoEndSpec, ServiceSpec
 from sightline.train.checkpoint import latest
 from sightline.train.loop import train
@@ -143,6 +145,60 @@ def test_each_term_is_logged_before_its_weight(tiny, tmp_path, monkeypatch):
         assert record[f"rewards/{name}/mean"] == pytest.approx(mean)
         assert record[f"rewards/{name}/std"] == pytest.approx(spread)
     assert json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0])["reward_std"] > 0
+
+
+def test_rewards_are_computed_in_their_own_precision(tiny, tmp_path, monkeypatch):
+    """Autocast of a run is of its policy: a function's own model would lose digits in silence."""
+    module, seen = types.ModuleType("own_rewards"), []
+
+    def exact(completions):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return [float((torch.ones(1, 1) @ torch.full((1, 1), 1.001)).item()) for _ in completions]
+
+    module.exact = exact
+    monkeypatch.setitem(sys.modules, "own_rewards", module)
+    terms = {"exact": FunctionSpec(path="own_rewards:exact")}
+    made = recipe(tiny, tmp_path, terms, algorithm={"name": "grpo"}, reference="none", max_steps=1)
+    made = replace(
+        made, online=replace(made.online, relation="none"), train=replace(made.train, mixed_precision="bf16")
+    )
+    train(made, quiet=True)
+    assert seen and not any(seen)
+    rewards = [r.reward for group in read_groups(tmp_path / "run/samples.jsonl") for r in group.responses]
+    assert rewards == pytest.approx([1.001] * len(rewards), rel=1e-6)
+
+
+def test_gdpo_weighs_the_parts_as_the_reward_does(tiny, tmp_path, monkeypatch):
+    """A term of negative weight is a punishment, and one of weight 0 is only logged."""
+    module = types.ModuleType("own_rewards")
+    module.count = lambda completions: [float(one[0]["content"].count("e")) for one in completions]
+    module.noise = lambda completions: [hash(one[0]["content"]) % 7 for one in completions]
+    monkeypatch.setitem(sys.modules, "own_rewards", module)
+    found, prepare = [], PolicyGradient.prepare_step
+
+    def spy(self, batches, counted, world):
+        made = prepare(self, batches, counted, world)
+        found.extend(made)
+        return made
+
+    monkeypatch.setattr(PolicyGradient, "prepare_step", spy)
+    terms = {
+        "count": FunctionSpec(path="own_rewards:count", weight=-2.0),
+        "noise": FunctionSpec(path="own_rewards:noise", weight=0.0),
+    }
+    made = recipe(tiny, tmp_path, terms, algorithm={"name": "gdpo"}, reference="none", max_steps=1)
+    made = replace(made, online=replace(made.online, relation="none"))
+    train(made, quiet=True)
+    (batch,) = found
+    assert batch.rewards.unique().numel() > 2
+    first = [int((batch.response == index).nonzero()[0, 0]) for index in range(batch.num_responses)]
+    for group in range(batch.num_groups):
+        own = [(float(batch.rewards[i]), float(batch.advantages[first[i]])) for i in range(batch.num_responses)
+               if batch.group[i] == group]  # fmt: skip
+        assert [advantage for _, advantage in sorted(own)] == pytest.approx(sorted(a for _, a in own), abs=1e-6)
+    wrong = replace(made, algorithm={"name": "gdpo", "part_weights": {"cuont": 1.0}})
+    with pytest.raises(RecipeError, match=r"names 'cuont', and online\.reward has the parts count, noise"):
+        train(wrong, overwrite=True, quiet=True)
 
 
 def test_prompts_without_the_facts_of_a_term_are_refused_before_training(tiny, tmp_path):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import train_runs
 from safetensors.torch import load_file
-from test_ppo import figures, recipe
+from test_ppo import recipe
 
 from command_line import sightline
 from sightline.models.policy import Policy
@@ -37,7 +38,7 @@ def test_what_changes_no_number_changes_none(tiny, tmp_path, plain, monkeypatch,
     else:
         made = replace(made, model=replace(made.model, gradient_checkpointing=True))
     train(made, quiet=True)
-    for mine, theirs in zip(figures(plain), figures(made), strict=True):
+    for mine, theirs in zip(train_runs.figures(plain), train_runs.figures(made), strict=True):
         assert {name: theirs[name] for name in SAME} == pytest.approx(
             {name: mine[name] for name in SAME}, rel=2e-3, abs=2e-5
         )
@@ -54,7 +55,7 @@ def test_in_bfloat16_the_critic_is_trained_in_float32_and_the_round_begins_at_ra
         critic = dict(session.policy.parts()["critic"])
         assert {parameter.dtype for parameter in critic.values()} == {torch.float32} and len(critic) > 10
     train(made, quiet=True)
-    told = figures(made)
+    told = train_runs.figures(made)
     assert [told[step]["val/ratio_max"] for step in (0, 4)] == [1, 1]
     assert told[0]["objective/kl"] == 0 and told[0]["val/mean"] == 0 and told[4]["val/mean"] != 0
     saved = load_file(Path(made.output_dir) / "model/value/adapter_model.safetensors")

@@ -21,7 +21,6 @@ from sightline.train.loop import train
 
 KINDS = (*two_processes.SHARDED, "kto", "aot", "mixture", "buffer", "papo", "vppo")
 SHARDED = tuple(f"fsdp {kind}" for kind in two_processes.SHARDED)
-TIMED = ("seconds", "tokens_per_second")
 STOP = 3
 """Step at which runs are stopped that are taken up again; the one before it was saved."""
 
@@ -60,26 +59,12 @@ def unbroken(tiny, tmp_path_factory):
 def two(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     recipe = long_run(tiny["llava"], folder / "stopped")
-    stop(recipe)
+    train_runs.stop(recipe, STOP)
     (folder / "stopped.yaml").write_text(dump_recipe(spread(recipe)))
     done = launch(two_processes.__file__, tiny["llava"], folder)
     assert done.returncode == 0, done.stderr[-4000:]
     threads = [(folder / f"threads-{rank}.txt").read_text().splitlines() for rank in (0, 1)]
     return torch.load(folder / "found.pt", weights_only=True) | {"threads": threads}
-
-
-def stop(recipe):
-    """A run in this process that ends without a word."""
-
-    class Stopped(BaseException):
-        pass
-
-    def end(record):
-        if record["step"] == STOP:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(recipe, quiet=True, on_log=end)
 
 
 @pytest.mark.processes
@@ -113,7 +98,7 @@ def test_every_figure_of_a_run(one, two, kind):
     expected, found = one[kind.removeprefix("fsdp ")]["records"], two[kind]["records"]
     assert [record.keys() for record in found] == [record.keys() for record in expected]
     for right, left in zip(expected, found, strict=True):
-        for name in right.keys() - set(TIMED):
+        for name in filter(lambda name: not train_runs.is_timed(name), right):
             small = 2e-5 if name.startswith("looking/") else 2e-6  # differences of sums of 50 nats
             assert left[name] == pytest.approx(right[name], rel=2e-5, abs=small), (right["step"], name)
 

@@ -17,6 +17,7 @@ from sightline.recipes.schema import DatasetSpec, SamplingSpec
 from sightline.rollouts.hf import HFEngine
 from sightline.train.loop import train
 from sightline.train.session import open_session
+from tiny_models import save_tiny
 
 
 def recipe(model, folder, *, algorithm=None, online=None, **options):
@@ -63,6 +64,27 @@ def test_the_first_step_of_a_round_has_ratio_one_and_later_ones_are_measured_by_
     assert moved > 20 * bound if precision == "no" else moved > bound
 
 
+def test_every_part_of_a_step_is_timed_and_they_make_the_step(tiny, tmp_path):
+    made = recipe(tiny["llava"], tmp_path, algorithm={"name": "grpo", "beta": 0.1}, max_steps=3)
+    train(made, quiet=True)
+    told = [json.loads(line) for line in (Path(made.output_dir) / "metrics.jsonl").read_text().splitlines()]
+    parts = [f"time/{part}" for part in ("sync", "sampling", "reward", "old_logprobs", "reference", "update", "rest")]
+    spent = [[record[part] for part in parts] for record in told]
+    assert all(value > 0 for value in spent[0])
+    assert [value > 0 for value in spent[1]] == [False] * 5 + [True] * 2  # no round begins with the second step
+    assert sum(map(sum, spent)) == pytest.approx(told[-1]["seconds"], rel=1e-6)
+    assert spent[0][1] > spent[0][0] and spent[0][5] > spent[0][2]  # six tokens, a backward pass: no call of nothing
+
+
+def test_what_the_model_s_generation_config_asks_for_and_a_run_does_not_do_is_named(tmp_path, caplog):
+    model = save_tiny("llava", tmp_path / "model")
+    written = json.loads((model / "generation_config.json").read_text())
+    for asked, told in ({}, ""), ({"repetition_penalty": 1.05, "top_k": 20}, "repetition_penalty 1.05, top_k 20."):
+        (model / "generation_config.json").write_text(json.dumps(written | asked))
+        with open_session(recipe(model, tmp_path / told, max_steps=1)):
+            assert (f"Not applied of the model's generation_config: {told}" in caplog.text) == bool(asked)
+
+
 def test_a_round_of_one_step_computes_nothing_twice(tiny, tmp_path, seen):
     made = recipe(tiny["llava"], tmp_path, online={"inner_epochs": 1, "steps_per_round": 1}, max_steps=2)
     with open_session(made) as session:
@@ -82,11 +104,6 @@ def test_advantages_of_the_batch_are_those_of_the_whole_round(tiny, tmp_path, se
     assert abs(float(parts[0].std(unbiased=False)) - 1) > 1e-3
 
 
-def figures(made):
-    lines = (Path(made.output_dir) / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "tokens_per_second")} for line in lines]
-
-
 @pytest.mark.parametrize("stop", [3, 4])
 def test_a_run_that_stopped_within_a_round_goes_on_as_if_it_had_not(tiny, tmp_path, stop):
     """Step 3 is in an inner epoch of the first round; after step 4 a round begins."""
@@ -96,17 +113,9 @@ def test_a_run_that_stopped_within_a_round_goes_on_as_if_it_had_not(tiny, tmp_pa
     )
     train(whole, quiet=True)
 
-    class Stopped(BaseException):
-        pass
-
-    def end(record):
-        if record["step"] == stop + 1:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(broken, quiet=True, on_log=end)
+    train_runs.stop(broken, stop + 1)
     assert train(broken, quiet=True).resumed_from == stop
-    assert figures(broken) == figures(whole)
+    assert train_runs.figures(broken) == train_runs.figures(whole)
     samples = [list(read_groups(Path(made.output_dir) / "samples.jsonl")) for made in (whole, broken)]
     answers = [[(g.id, r.tokens, r.reward, r.policy_version) for g in some for r in g.responses] for some in samples]
     assert answers[0] == answers[1] and answers[0][-1][-1] == 4
@@ -124,7 +133,7 @@ def test_replayed_samples_give_the_same_run_without_an_engine(tiny, tmp_path, mo
     again = recipe(tiny["llava"], tmp_path / "a", max_steps=6, online={"inner_epochs": 2, "replay": samples})
     again = replace(again, output_dir=str(tmp_path / "again"))
     train(again, quiet=True)
-    assert figures(again) == figures(made)
+    assert train_runs.figures(again) == train_runs.figures(made)
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     with pytest.raises(DataError, match="no samples to replay"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image, ImageDraw
 
 from sightline.data.schema import write_groups
@@ -22,6 +24,7 @@ from sightline.recipes.schema import (
     SamplingSpec,
     TrainSpec,
 )
+from sightline.train.loop import train
 from sightline.types import Edge, Group, Prompt, Response
 
 ANSWERS = ("a red circle next to a blue square", "one green star", "two three four five six", "no, there is not")
@@ -101,6 +104,31 @@ def online(path: Path, folder: Path, reward: str, **options: Any) -> Recipe:
     )
     own = {"algorithm": {"name": "dpo"}, "reference": "copy", "data": None, "online": spec}
     return recipe(path, folder, **({"batch_size": 2, "max_steps": 6} | own | options))
+
+
+def figures(recipe: Recipe) -> list[dict[str, Any]]:
+    """Every record of a run, without what the clock says."""
+    lines = (Path(recipe.output_dir) / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if not is_timed(name)} for line in lines]
+
+
+def is_timed(name: str) -> bool:
+    """Whether a figure depends on how fast the machine is."""
+    return name in ("seconds", "tokens_per_second") or name.startswith("time/")
+
+
+def stop(recipe: Recipe, step: int) -> None:
+    """A run in this process that ends without a word once this step is logged, before its checkpoint."""
+
+    class Stopped(BaseException):
+        pass
+
+    def end(record: Mapping[str, Any]) -> None:
+        if record["step"] == step:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(recipe, quiet=True, on_log=end)
 
 
 def losses(run_dir: Path) -> dict[int, float]:

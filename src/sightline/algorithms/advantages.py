@@ -118,7 +118,9 @@ class Advantage:
         """[R] weighted sum of the parts of the reward, each standardised in its group by itself (GDPO)."""
         if batch.reward_parts is None:
             raise DataError("the reward names no parts, and algorithm.per_part standardises each", remedy=_PARTS)
-        if unknown := sorted(set(self.part_weights) - set(batch.reward_names)):
+        unknown = sorted(set(self.part_weights) - set(batch.reward_names))
+        # a term of the reward that judges other prompts is no part here, but then every part has its weight
+        if unknown and set(batch.reward_names) - set(self.part_weights):
             raise DataError(
                 f"algorithm.part_weights names {unknown[0]!r}, and the reward has {', '.join(batch.reward_names)}",
                 remedy="Correct the name",

@@ -61,10 +61,11 @@ class PolicyGradient(Algorithm):
     std_epsilon: float = 1e-4
     """Added to what is divided by, >= 0."""
     per_part: bool = False
-    """GDPO: each part of the reward (``Response.rewards``) is standardised in its group by itself, then their sum is
-    taken in place of the reward."""
+    """GDPO: each part of the reward (``Response.rewards``) is standardised in its group by itself, then their weighted
+    sum is taken in place of the reward."""
     part_weights: Mapping[str, float] = field(default_factory=dict)
-    """Weights of parts in that sum; 1 for those not named."""
+    """Weights of parts in that sum, in the place of those that ``online.reward`` gives its terms; 1 for the parts of a
+    reward that is one name."""
     ratio: Ratio = "token"
     """``token``; ``sequence``: geometric mean over the answer (GSPO); ``sequence_token``: its value with the gradient
     of each token; ``product``: probability of the whole answer; ``geometric``: mean of clipped log-ratios."""
@@ -130,8 +131,18 @@ class PolicyGradient(Algorithm):
         for name, value in made.items():
             object.__setattr__(self, name, value)  # attributes of the class that depend on fields
 
-    def for_answers(self, longest: int) -> PolicyGradient:
-        return replace(self, length=longest) if self.normaliser == "constant" and self.length is None else self
+    def for_answers(self, longest: int, weights: Mapping[str, float]) -> PolicyGradient:
+        """
+        Raises:
+            RecipeError: ``part_weights`` name a part that the reward lacks.
+        """
+        if weights and (unknown := sorted(set(self.part_weights) - set(weights))):
+            raise RecipeError(
+                f"algorithm.part_weights names {unknown[0]!r}, and online.reward has the parts {', '.join(weights)}. "
+                "Correct the name."
+            )
+        length = longest if self.normaliser == "constant" and self.length is None else self.length
+        return replace(self, length=length, part_weights={**weights, **self.part_weights} if self.per_part else {})
 
     def prepare_step(self, batches: Sequence[Batch], counted: Sequence[bool], world: World) -> Sequence[Batch]:
         """Fills ``advantages``.
@@ -142,7 +153,7 @@ class PolicyGradient(Algorithm):
         """
         if any(batch.weights is not None for batch in batches):
             raise RecipeError("Sampled answers bring weights of tokens, which a policy gradient does not read.")
-        if self.perception is None:
+        if self.masked != "round" and not any(len(batch.pairs) for batch in batches):
             return self._with_advantages(batches, counted, world)
         apart = [taken_apart(batch) for batch in batches]
         own = [self._measured(batch, one) for batch, one in zip(batches, apart, strict=True)]

@@ -168,6 +168,7 @@ PRESETS: Mapping[str, Preset] = {
             rf"A = S \text{{ whitened over the round}};\ -\frac1{{n_i}}\sum_t {_CLIP}, mean over answers"
         ),
         fields={"per_part": True, "scale": "whiten"},
+        remark="w are the weights of the terms in `online.reward`, or `part_weights`",
     ),
     "papo": Preset(
         title="PAPO-G",

@@ -140,13 +140,12 @@ def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | Non
     tasks = [_task(evaluation, name, limit) for name in dict.fromkeys(names)]
     say(f"Answers and figures: {evaluation.out}")
     from sightline.models.load import picture_facts
-    from sightline.rollouts.hf import load_engine, unread_settings
+    from sightline.rollouts.hf import load_engine, not_applied, unread_settings
 
     engine = load_engine(evaluation.model, evaluation.device)
     unread = unread_settings(engine.policy)
-    if unread:
-        told = ", ".join(f"{name} {value}" for name, value in unread.items())
-        say(f"Not applied of the model's generation_config: {told}.")
+    if told := not_applied(engine.policy):
+        say(told)
     settings, pictures = evaluation.settings(), picture_facts(evaluation.model)
     answered = []
     for task in tasks:

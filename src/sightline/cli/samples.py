@@ -71,7 +71,7 @@ def sample(
     )
     from sightline.data.load import Account, load_prompts
     from sightline.models.load import hide_loading_bars
-    from sightline.rollouts.hf import load_engine
+    from sightline.rollouts.hf import load_engine, not_applied
 
     hide_loading_bars()
     account = Account(cache_dir=out.parent / "images")
@@ -79,6 +79,8 @@ def sample(
     tell(account)
     spec = asked_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
     engine = load_engine(spec)
+    if told := not_applied(engine.policy):
+        say(told)
     settings = {"model": spec.path, "adapter": spec.adapter, "dtype": dtype, "data": data, "seed": seed}
     settings |= asked_beyond(spec)
     settings |= {name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import PlainValidator, TypeAdapter, ValidationError
@@ -79,6 +79,13 @@ def pairs_of(text: str) -> dict[str, dict[str, float]] | None:
     return pairs if len(pairs) == len(found) else None
 
 
-def weights_of(reward: str | Mapping[str, AnyTerm], names: Sequence[str] = ()) -> dict[str, float]:
-    """Weight of each named part of ``Response.rewards``; those of a reward that is one name weigh 1."""
-    return dict.fromkeys(names, 1.0) if isinstance(reward, str) else {name: one.weight for name, one in reward.items()}
+def weights_of(reward: str | Mapping[str, AnyTerm], *, overlong: bool = False) -> dict[str, float]:
+    """Weight of each named part of ``Response.rewards``; empty where the reward is one name, whose parts are its own.
+
+    Args:
+        reward: of the recipe.
+        overlong: whether ``online.overlong_buffer`` adds a part.
+    """
+    if isinstance(reward, str):
+        return {}
+    return {name: one.weight for name, one in reward.items()} | ({"overlong": 1.0} if overlong else {})

@@ -54,6 +54,12 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
     if online.relation != "none" and online.sampling.n == 1:
         text = f"found 1 answer per prompt, but relation: {online.relation} compares answers. Sample 2 or more."
         yield ("online", "sampling", "n"), text
+    if online.dynamic_sampling and online.sampling.n == 1:
+        text = (
+            "found 1 answer per prompt, and dynamic_sampling leaves out prompts whose answers have one reward, "
+            "all of them. Sample 2 or more, or set dynamic_sampling to 0."
+        )
+        yield ("online", "sampling", "n"), text
     if online.relation != "none" and online.sampling.temperature == 0:
         text = "found 0 (greedy): all answers to a prompt are the same, and none is better. Set it above 0."
         yield ("online", "sampling", "temperature"), text

@@ -31,9 +31,3 @@ def with_masked(group: Group, masked: Prompt) -> Group:
         responses=(*group.responses, *(replace(response, prompt=1) for response in group.responses)),
         edges=tuple(Edge(winner=place, loser=place + count, kind="image") for place in range(count)),
     )
-
-
-def without_masked(group: Group) -> Group:
-    """What :func:`with_masked` was given."""
-    kept = tuple(response for response in group.responses if response.prompt == 0)
-    return replace(group, prompts=group.prompts[:1], responses=kept, edges=())

@@ -56,6 +56,8 @@ _PARTS = {
     "rewards/margins/": "Reward margin by kind",
 }
 """Metrics that are parts of another one, by the start of their names: one chart, if there are two or more."""
+_TIME = "time/"
+"""Parts of a step's time, by the start of their names: one chart, on each other."""
 _INTERVALS = {f"looking/{picture}/{end}" for picture in ("blank", "other") for end in ("low", "high")}
 _NOT_CHARTED = frozenset({"step", "epoch", "seconds", "num_tokens", "looking/blind", *_INTERVALS})
 _MOST_SAMPLES = 12
@@ -112,13 +114,15 @@ def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
     for start, members in parts.items():
         if len(members) > 1:
             charts.append((_PARTS[start], "", {name: name.removeprefix(start) for name in members}))
-    charts += [(name, "", {name: name}) for name in sorted(names - known - _NOT_CHARTED)]
+    charts += [(name, "", {name: name}) for name in sorted(names - known - _NOT_CHARTED) if not name.startswith(_TIME)]
     curves = []
     for title, unit, metrics in charts:
         lines = [_line(records, metric, label) for metric, label in metrics.items() if metric in names]
         if lines:
             noisy = "learning_rate" not in metrics
             curves.append(Curve(title=f"{prefix}{title}", lines=lines, y_label=unit, noisy=noisy))
+    if spent := _time(records):
+        curves.append(Curve(title=f"{prefix}Time of a step by part", lines=spent, y_label="seconds", stacked=True))
     return curves
 
 
@@ -151,6 +155,14 @@ def question_of(prompt: Prompt) -> str:
 def _line(records: Records, metric: str, label: str) -> Line:
     logged = [record for record in records if metric in record]
     return Line(name=label, x=[record["step"] for record in logged], y=[record[metric] for record in logged])
+
+
+def _time(records: Records) -> list[Line]:
+    """What each part of a step took, in the order of a step; parts that took nothing are left out."""
+    logged = [record for record in records if f"{_TIME}rest" in record]
+    parts = [name for name in logged[-1] if name.startswith(_TIME)] if logged else []
+    lines = [_line(logged, name, name.removeprefix(_TIME).replace("_", " ")) for name in parts]
+    return [line for line in lines if any(line.y)]
 
 
 def _summary(records: Records, run_dir: Path) -> str:

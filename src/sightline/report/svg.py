@@ -12,6 +12,7 @@ from sightline.report.table import Row
 WIDTH, HEIGHT = 480, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 40
 _MOST_POINTS = 300
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Curve:
 
     title: str
     lines: Sequence[Line]
-    """At most four: there are four colours and dash patterns."""
+    """At most four: there are four colours and dash patterns; each colour twice where ``stacked``."""
     x_label: str = "optimizer step"
     y_label: str = ""
     """Unit, written above the axis."""
@@ -38,6 +39,12 @@ class Curve:
     """One sentence below the chart."""
     noisy: bool = True
     """False: the values are exact, and no running mean is drawn."""
+    stacked: bool = False
+    """Bands of the lines' own heights, the first at the bottom: parts of a whole. Lines have the same ``x``."""
+
+    def band(self, index: int) -> str:
+        """Classes of a band: four strong colours, then the same pale."""
+        return f"band c{index % 4 + 1}" + (" pale" if index % 8 > 3 else "")
 
 
 @dataclass(frozen=True)
@@ -58,16 +65,20 @@ def chart(curve: Curve) -> str:
     """A line chart with axes, ticks, labels and a legend.
 
     A noisy series of more than 60 points is drawn faint, with its running mean over a twentieth of the
-    series on top.
+    series on top; of bands the running mean alone.
     """
     lines = [(line.name, points) for line in curve.lines if (points := _finite(line))]
     if not lines:
         return ""
+    if curve.stacked:
+        lines = _bands(lines, noisy=curve.noisy)
     everything = [point for _, points in lines for point in points]
     x = _scale([p[0] for p in everything], _LEFT, WIDTH - _RIGHT, tight=True)
     y = _scale([p[1] for p in everything], HEIGHT - _BOTTOM, _TOP, tight=False)
     parts = [*_axes(curve, x, y)]
-    for index, (_, points) in enumerate(lines):
+    for index, (_, points) in enumerate(lines if curve.stacked else ()):
+        parts.append(_path(points, x, y, curve.band(index), shape="polygon"))
+    for index, (_, points) in enumerate(() if curve.stacked else lines):
         kind = index % 4 + 1
         if curve.noisy and len(points) > 60:
             parts.append(_path(_thin(points), x, y, f"line faint c{kind}"))
@@ -99,7 +110,7 @@ def interval_bar(row: Row) -> str:
     return f'<svg class="interval" viewBox="0 0 150 26" aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def _finite(line: Line) -> list[tuple[float, float]]:
+def _finite(line: Line) -> list[Point]:
     pairs = zip(line.x, line.y, strict=True)
     return [(float(a), float(b)) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
 
@@ -158,12 +169,23 @@ def _axes(curve: Curve, x: _Scale, y: _Scale) -> list[str]:
     return parts
 
 
-def _path(points: Sequence[tuple[float, float]], x: _Scale, y: _Scale, kind: str) -> str:
+def _path(points: Sequence[Point], x: _Scale, y: _Scale, kind: str, *, shape: str = "polyline") -> str:
     drawn = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
-    return f'<polyline class="{kind}" points="{drawn}"/>'
+    return f'<{shape} class="{kind}" points="{drawn}"/>'
 
 
-def _running_mean(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+def _bands(lines: Sequence[tuple[str, list[Point]]], *, noisy: bool) -> list[tuple[str, list[Point]]]:
+    """The outline of each series as a band on those before it."""
+    found, floor = [], [(a, 0.0) for a, _ in lines[0][1]]
+    for name, points in lines:
+        top = [(a, below + own) for (a, below), (_, own) in zip(floor, points, strict=True)]
+        ends = [_running_mean(one, len(one) // 20) if noisy and len(one) > 60 else one for one in (floor, top)]
+        found.append((name, [*_thin(ends[0]), *reversed(_thin(ends[1]))]))
+        floor = top
+    return found
+
+
+def _running_mean(points: Sequence[Point], window: int) -> list[Point]:
     """Mean over ``window`` points centred on each, over fewer at the ends."""
     half = max(window // 2, 1)
     total = [0.0]
@@ -176,7 +198,7 @@ def _running_mean(points: Sequence[tuple[float, float]], window: int) -> list[tu
     return smooth
 
 
-def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+def _thin(points: Sequence[Point]) -> Sequence[Point]:
     """At most ``_MOST_POINTS`` points: the means of equal runs, the first and the last kept."""
     if len(points) <= _MOST_POINTS:
         return points

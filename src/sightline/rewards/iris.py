@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -24,6 +25,7 @@ from sightline.rendered import RenderedGroup
 from sightline.rewards.terms import Failure, Value, replace_source
 from sightline.types import Group, Head, LayoutName, Prompt, Response
 
+Precision = Callable[[], contextlib.AbstractContextManager[object]]
 _LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
 
 
@@ -38,8 +40,8 @@ class Iris:
     reference: Policy
     renderer: Renderer
     """Of the policy: both score the same tokens and pixels."""
-    training: bool = False
-    """Whether the policy is the one in training: both then compute in its precision."""
+    precision: Precision | None = None
+    """Around what both compute, where the policy is the one in training; None: exactly."""
     remote: bool = False
 
     def check(self, groups: Sequence[Group]) -> None:
@@ -101,9 +103,8 @@ class Iris:
         return found
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        if self.training:
-            return contextlib.nullcontext()
-        return torch.autocast(self.policy.device.type, enabled=False)
+        exact = partial(torch.autocast, self.policy.device.type, enabled=False)
+        return (self.precision or exact)()
 
 
 def iris(spec: IrisSpec) -> Iris:
@@ -121,9 +122,10 @@ def iris(spec: IrisSpec) -> Iris:
     return Iris(spec=spec, policy=policy, reference=loaded(spec.reference), renderer=_renderer(policy))
 
 
-def iris_in_training(spec: IrisSpec, policy: Policy) -> Iris:
-    """The term of the policy in training, as it is whenever it is asked."""
-    return Iris(spec=spec, policy=policy, reference=loaded(spec.reference), renderer=_renderer(policy), training=True)
+def iris_in_training(spec: IrisSpec, policy: Policy, precision: Precision) -> Iris:
+    """The term of the policy in training, as it is whenever it is asked, in the precision that it is trained in."""
+    reference = loaded(spec.reference)
+    return Iris(spec=spec, policy=policy, reference=reference, renderer=_renderer(policy), precision=precision)
 
 
 def fingerprints(spec: IrisSpec) -> list[str]:

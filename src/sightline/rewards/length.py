@@ -24,10 +24,14 @@ def soft_overlong(group: Group, longest: int, buffer: int) -> Group:
     return replace(group, responses=tuple(_shaped(one, longest, buffer) for one in group.responses))
 
 
+def overlong_penalty(length: int, longest: int, buffer: int) -> float:
+    """0 for answers of up to ``longest - buffer`` tokens, then falling evenly to -1 at ``longest``."""
+    over = min(max(length - (longest - buffer), 0) / buffer, 1.0)
+    return -over if over else 0.0  # and not -0: the mean of the part is over all answers
+
+
 def _shaped(response: Response, longest: int, buffer: int) -> Response:
     if response.reward is None or response.tokens is None:
         return response
-    over = min(max(len(response.tokens) - (longest - buffer), 0) / buffer, 1.0)
-    # 0 is written as well, and not -0: the mean of the part is over all answers
-    penalty = -over if over else 0.0
+    penalty = overlong_penalty(len(response.tokens), longest, buffer)
     return replace(response, reward=response.reward + penalty, rewards={**response.rewards, "overlong": penalty})

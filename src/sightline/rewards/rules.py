@@ -24,6 +24,7 @@ from sightline.recipes.terms import (
     SymbolicSpec,
     YesNoSpec,
 )
+from sightline.rewards.length import overlong_penalty
 from sightline.rewards.terms import Rule, Value, fact, wrong_fact
 from sightline.types import Prompt, Response
 
@@ -203,7 +204,7 @@ def overlong(spec: OverlongSpec, max_new_tokens: int | None) -> Rule:
         )
 
     def judge(prompt: Prompt, response: Response) -> Value:
-        return min(0.0, max(-1.0, (limit - cache - _tokens(prompt, response)) / cache))
+        return overlong_penalty(_tokens(prompt, response), limit, cache)
 
     return Rule(judge=judge, reads=_nothing)
 

@@ -262,8 +262,15 @@ def unread_settings(policy: Policy) -> dict[str, Any]:
     return {
         name: value if isinstance(value, plain) else str(value)
         for name, value in told.items()
-        if name not in ("transformers_version", "use_cache") and value is not None
+        if name not in ("transformers_version", "use_cache", "return_dict_in_generate") and value is not None
+        if not name.startswith("output_")  # what else ``generate`` would return
     }
+
+
+def not_applied(policy: Policy) -> str | None:
+    """:func:`unread_settings` for people; None: there are none."""
+    told = ", ".join(f"{name} {value}" for name, value in unread_settings(policy).items())
+    return f"Not applied of the model's generation_config: {told}." if told else None
 
 
 def end_ids(policy: Policy) -> list[int]:

@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from sightline.rendered import RenderedGroup
 from sightline.rewards.build import build_reward, check_prompts
 from sightline.rewards.iris import iris_in_training
 from sightline.rollouts.replay import Replay
+from sightline.train.clock import Clock
 from sightline.train.columns import (
     AdapterReference,
     CachedReference,
@@ -86,8 +88,10 @@ def build_rendering(recipe: Recipe, renderer: Renderer) -> Rendering:
     return Rendering(renderer=renderer, leave_out=leave_out)
 
 
-def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rendering, rows: Rows) -> Source:
-    """Rows on disk, or rounds of sampling."""
+def build_source(
+    recipe: Recipe, runtime: Runtime, policy: Policy, render: Rendering, rows: Rows, clock: Clock
+) -> Source:
+    """Rows on disk, or rounds of sampling, whose parts ``clock`` measures."""
     spec, online = recipe.train, recipe.online
     per_take = spec.batch_size * (online.steps_per_round if online is not None else 1)
     sampler = Sampler(
@@ -103,7 +107,7 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
     masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
     if online.relation == "ovip":
         check_references(groups, online.selection or OVIP)
-    own = partial(iris_in_training, policy=policy)
+    own = partial(iris_in_training, policy=policy, precision=runtime.autocast)
     reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
     check_prompts(reward, groups)
     engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
@@ -120,9 +124,17 @@ def build_source(recipe: Recipe, runtime: Runtime, policy: Policy, render: Rende
         visual=visual,
         masked=masked,
         distortion=distortion,
-        whole=partial(runtime.whole, policy),
+        clock=clock,
+        sampling=partial(_sampling, runtime, policy),
         replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )
+
+
+@contextmanager
+def _sampling(runtime: Runtime, policy: Policy) -> Iterator[None]:
+    """Around what the policy itself samples: it alone is computed in the run's precision, and no reward is."""
+    with runtime.whole(policy), runtime.autocast():
+        yield
 
 
 def place_policy(recipe: Recipe, runtime: Runtime, policy: Policy) -> Reference | None:

@@ -26,6 +26,7 @@ from sightline.data.sampler import cost, plan_micro_batches
 from sightline.errors import CheckpointError, DataError, UnsupportedError
 from sightline.files import replacing
 from sightline.rendered import RenderedGroup
+from sightline.train.clock import Clock
 from sightline.types import Batch, Head, LayoutName, Response, Scores
 
 _LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
@@ -113,6 +114,7 @@ class Columns:
         needs: frozenset[str],
         reference: Reference | None = None,
         policy: Scorer | None = None,
+        clock: Clock | None = None,
         *,
         critic: bool = False,
     ) -> None:
@@ -121,6 +123,7 @@ class Columns:
             needs: names of columns.
             reference: fills ``ref_logprobs``.
             policy: fills ``old_logprobs`` and ``old_entropy``: the policy as it is before the step, without dropout.
+            clock: measures how long each takes.
             critic: whether ``values`` are those of the policy's value head, with the same pass, and not of the data.
 
         Raises:
@@ -134,6 +137,7 @@ class Columns:
         self._needs, self._of_data = needs, (needs & _OF_DATA) - ({"values"} if critic else set())
         self._reference = reference
         self._policy = policy
+        self._clock = clock or Clock(torch.device("cpu"), on=False)
         self._critic = critic
 
     @property
@@ -158,7 +162,8 @@ class Columns:
                 )
         if "ref_logprobs" in self._needs and batch.ref_logprobs is None:
             assert self._reference is not None
-            batch = batch.with_columns(ref_logprobs=self._reference.logprobs(batch, groups))
+            with self._clock("reference"):
+                batch = batch.with_columns(ref_logprobs=self._reference.logprobs(batch, groups))
         return batch.with_columns(**self._before(batch))
 
     def _before(self, batch: Batch) -> dict[str, Tensor]:
@@ -170,7 +175,8 @@ class Columns:
             return {}
         assert self._policy is not None
         heads = (_CRITIC if self._critic else _LOGPROBS) | (_ENTROPY if "old_entropy" in lacking else set())
-        scores = _scores(self._policy, batch, heads)
+        with self._clock("old_logprobs"):
+            scores = _scores(self._policy, batch, heads)
         found = {"old_logprobs": scores.logprobs, "old_entropy": scores.entropy}
         filled = {name: values for name, values in found.items() if name in lacking and values is not None}
         return filled if scores.values is None else filled | {"values": scores.values}

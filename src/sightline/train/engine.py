@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from sightline.recipes.schema import Recipe
 from sightline.rendered import RenderedGroup
 from sightline.rollouts.check import EngineCheck, check_engine
 from sightline.rollouts.engine import CheckedEngine
-from sightline.rollouts.hf import HFEngine
+from sightline.rollouts.hf import HFEngine, not_applied
 from sightline.rollouts.vllm import VLLMEngine
 from sightline.rollouts.vllm_sync import AdapterSync, Ranks, WeightSync
 from sightline.train.columns import scored
 from sightline.train.runtime import Runtime
 from sightline.types import Batch, Group, LayoutName
+
+_log = logging.getLogger(__name__)
 
 
 def build_engine(spec: EngineSpec, policy: Policy, renderer: Renderer, *, folder: Path, ranks: Ranks) -> CheckedEngine:
@@ -33,6 +36,8 @@ def build_engine(spec: EngineSpec, policy: Policy, renderer: Renderer, *, folder
     Raises:
         RecipeError: a policy that servers cannot be given in the way asked for.
     """
+    if ranks.rank == 0 and (told := not_applied(policy)):
+        _log.warning("%s", told)
     if spec.name == "hf":
         return HFEngine(policy, renderer)
     if spec.sync == "adapter":

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sightline.errors import EngineError
 from sightline.files import replace_folder
@@ -43,6 +44,7 @@ from sightline.types import Unit
 
 _log = logging.getLogger(__name__)
 
+_Planned = tuple[Session, list[Pass], dict[Unit, int]]
 OnLog = Callable[[Mapping[str, Any]], None]
 """Called on the main process with every record that goes to ``metrics.jsonl``."""
 
@@ -171,8 +173,8 @@ def publish(s: Session, record: Mapping[str, Any], on_log: OnLog | None) -> None
 def train_step(s: Session) -> None:
     """One optimizer step."""
     began = time.monotonic()
-    with s.runtime.autocast():  # a source may sample from the policy
-        begins = s.source.begin(s.step)
+    s.clock.restart()
+    begins = s.source.begin(s.step)
     if begins and s.algorithm.rounds:
         s.source.keep(prepare_round(s))
     taken = s.source.take(s.step)
@@ -180,12 +182,24 @@ def train_step(s: Session) -> None:
     late = s.step - s.algorithm.critic_warmup  # what is mixed in trains the policy, which waits for its critic
     if s.mixed is not None and late >= 0:
         planned.insert(0, _planned(s.mixed, s.mixed.source.take(late)))
+    with s.clock("update"):
+        every, norm = _update(s, planned, warming=late < 0)
+    s.step += 1
+    note(s, taken, every, norm, time.monotonic() - began)
+
+
+def _update(s: Session, planned: Sequence[_Planned], *, warming: bool) -> tuple[list[Pass], Tensor]:
+    """Gradients of all that was planned, and the optimizer's step. ``warming``: the critic's alone.
+
+    Returns:
+        all passes, the run's own first; and the norm of the gradient before it was clipped.
+    """
     s.schedule.apply(s.optimizer, s.step)
     # the run's own passes come last: the last one reduces, and only they reach every parameter, the critic's too
     for view, passes, counts in planned:
         for number, one in enumerate(passes):
             run_pass(view, one, counts, sync=view is s and number == len(passes) - 1)
-    if late < 0:
+    if warming:
         s.forget_all_but_critic()
     norm = s.runtime.clip(s.trained_parameters(), s.recipe.train.max_grad_norm)
     every = [one for _, passes, _ in reversed(planned) for one in passes]
@@ -193,11 +207,10 @@ def train_step(s: Session) -> None:
     if any(counts["group"] for *_, counts in planned):  # else all rows were left out: momentum alone must not move
         s.optimizer.step()
     s.optimizer.zero_grad(set_to_none=True)
-    s.step += 1
-    note(s, taken, every, norm, time.monotonic() - began)
+    return every, norm
 
 
-def _planned(s: Session, taken: Taken) -> tuple[Session, list[Pass], dict[Unit, int]]:
+def _planned(s: Session, taken: Taken) -> _Planned:
     """What a step learns with one algorithm: its passes, surveyed, and how many of each unit they have on all ranks."""
     passes = plan_passes(s, taken)
     counts = count_units(s, passes)

@@ -7,28 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 
 from sightline.data.sampler import Sampler, share
 from sightline.data.schema import append_groups, group_from_json, group_to_json
 from sightline.errors import DataError, ServiceError
 from sightline.negatives.distorted import Distortion, with_distorted
 from sightline.recipes.schema import OnlineSpec
-from sightline.relations.masked import without_masked
-from sightline.relations.scores import only_compared
-from sightline.relations.selection import relation_of
 from sightline.rewards.base import Reward, score_groups
 from sightline.rewards.length import soft_overlong
 from sightline.rewards.running import RunningScores
 from sightline.rollouts.engine import CheckedEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.buffer import Buffer
+from sightline.train.clock import Clock
 from sightline.train.pictures import Masked
-from sightline.train.rollout_stats import Sampled, all_equal, round_stats, sampled_stats
+from sightline.train.related import related
+from sightline.train.rollout_stats import Sampled, round_stats, sampled_stats
 from sightline.train.source import Rendering, RoundColumns, Taken, check_rows, rows_state
-from sightline.types import Group, Response, Stat
+from sightline.types import Group, Stat
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ class Ranks(Protocol):
 
 def _is_the_policy(version: int) -> None:
     """For an engine that samples with the policy's own weights."""
+
+
+def _as_it_is(group: Group) -> Group:
+    return group
 
 
 @dataclass(kw_only=True)
@@ -76,17 +80,19 @@ class OnlineSource:
     samples: Path
     """Group file that the main process appends to."""
     masked: Masked | None = None
-    """Puts every answer under a masked picture too; None: nobody asks for it."""
+    """Puts every answer under a masked picture too, where it is laid out; None: nobody asks for it."""
     distortion: Distortion | None = None
     """Distorts the pictures that some answers are sampled under; None: none."""
     visual: Callable[[Group], Group] | None = None
     """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
-    whole: Callable[[], AbstractContextManager[None]] = nullcontext
+    sampling: Callable[[], AbstractContextManager[None]] = nullcontext
     """Around the sampling of a round; every rank enters and leaves it."""
     replay: Replay | None = None
     """Gives the answers in the place of ``engine``."""
     update: Callable[[int], None] = _is_the_policy
     """Brings the policy to the engine as it is now, called by its version; every rank calls it before a round."""
+    clock: Clock = field(default_factory=lambda: Clock(torch.device("cpu"), on=False))
+    """Measures the parts of a step."""
     _round: int = -1
     _buffer: list[Group] = field(default_factory=list)
     _ahead: list[list[Group]] = field(default_factory=list)
@@ -94,6 +100,7 @@ class OnlineSource:
     _stats: dict[str, Stat] = field(default_factory=dict)
     """Of the sampling that no step has told of yet."""
     _error: str = ""
+    """Why a reward failed, of the round that is sampled."""
     _rows: dict[str, Any] = field(init=False)
     _waiting: Buffer | None = field(init=False)
     _scores: RunningScores = field(init=False)
@@ -115,6 +122,7 @@ class OnlineSource:
         number = step // self._steps
         if number == self._round:
             return False
+        self._error = ""
         while len(self._ahead) <= self.spec.max_staleness:
             if self._waiting is None:
                 groups, self._stats = self._sample_round(number + len(self._ahead), version=step)
@@ -125,15 +133,11 @@ class OnlineSource:
         return True
 
     def round(self) -> Taken:
-        mine = share(self._buffer, self.ranks.rank, self.ranks.size)
-        made = [self.render(group) for group in mine or self._buffer[:1]]
-        return self.render.taken(made, self._buffer, counted=bool(mine))
+        return self._taken(self._buffer, "round")
 
     def keep(self, columns: RoundColumns) -> None:
         found = {key: value for part in self.ranks.gather_objects(columns) for key, value in part.items()}
         self._buffer = [_with_columns(group, found) for group in self._buffer]
-        if self.masked is not None and not self.masked.stays:
-            self._buffer = [without_masked(group) for group in self._buffer]
 
     def take(self, step: int) -> Taken:
         """
@@ -142,11 +146,16 @@ class OnlineSource:
         """
         self.begin(step)
         place = step % self._steps
-        whole = self._part(place % self.spec.steps_per_round)
-        mine = share(whole, self.ranks.rank, self.ranks.size)
-        taken = self.render.taken([self.render(group) for group in mine or whole[:1]], self._buffer, counted=bool(mine))
+        taken = self._taken(self._part(place % self.spec.steps_per_round), "step")
         stats, self._stats = self._stats, {}
         return replace(taken, stats=stats, on_policy=place == 0)
+
+    def _taken(self, groups: Sequence[Group], when: Literal["round", "step"]) -> Taken:
+        """This rank's share of some groups, each answer under its masked picture too where it is read then."""
+        read = self.masked if self.masked is not None and self.masked.when == when else _as_it_is
+        mine = share(groups, self.ranks.rank, self.ranks.size)
+        made = [self.render(read(group)) for group in mine or groups[:1]]
+        return self.render.taken(made, map(read, self._buffer), counted=bool(mine))
 
     def _part(self, place: int) -> list[Group]:
         """Groups of a step of the round."""
@@ -208,7 +217,7 @@ class OnlineSource:
             if attempt < refills:
                 asked = self._others(number, attempt, wanted - len(kept), {group.id for group in kept})
         if not kept:
-            raise self._nothing_left(ROUND_TRIES, wanted)
+            raise self._nothing_left(attempt + 1, wanted, everything)
         stats = sampled_stats(mine)
         if self.ranks.rank == 0:
             stats |= round_stats(everything, attempt + 1)
@@ -228,7 +237,7 @@ class OnlineSource:
             mine, everything, attempt = [*mine, *own], [*everything, *dealt], attempt + 1
         taken, told = waiting.take(wanted, number)
         if not taken:
-            raise self._nothing_left(attempt, wanted)
+            raise self._nothing_left(attempt, wanted, everything)
         stats = sampled_stats(mine)
         if self.ranks.rank == 0:
             stats |= round_stats(everything, attempt) | told
@@ -246,13 +255,20 @@ class OnlineSource:
             append_groups(self.samples, [one.scored for one in dealt if one.scored is not None])
         return own, dealt
 
-    def _nothing_left(self, rounds: int, wanted: int) -> DataError:
-        return DataError(
-            f"{rounds} rounds of {wanted} prompts left no group to train on "
-            f"({self._error or 'all rewards of each prompt are equal'})",
-            source=str(self.samples),
-            remedy="Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap",
-        )
+    def _nothing_left(self, rounds: int, wanted: int, everything: Sequence[Sampled]) -> DataError:
+        """What became of all that was sampled for a round."""
+        answers = [r for one in everything if one.scored is not None for r in one.scored.responses if not r.greedy]
+        limit = self.spec.sampling.max_new_tokens
+        if self.spec.truncated == "mask" and answers and all(r.finish_reason == "length" for r in answers):
+            why = f"all answers were cut at {limit} tokens, and truncated: mask leaves these out"
+            remedy = "Raise online.sampling.max_new_tokens, or set online.truncated: train"
+        elif self._error:
+            why, remedy = self._error, "Look at the samples, and mend the reward"
+        else:
+            why = "all rewards of each prompt are equal, or too near each other"
+            remedy = "Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap"
+        found = f"{rounds} rounds of {wanted} prompts left no group to train on ({why})"
+        return DataError(found, source=str(self.samples), remedy=remedy)
 
     def _others(self, number: int, attempt: int, missing: int, kept: set[str]) -> list[int]:
         """Indices of so many prompts that no group of the round was kept of, in the place of those that were not."""
@@ -264,11 +280,15 @@ class OnlineSource:
         """Samples, scores and relates the answers to this rank's prompts."""
         mine = [replace(self.prompts[index], responses=(), edges=()) for index in indices]
         mine = [prompt for prompt in mine if self.render(prompt) is not None]
-        with self.whole():
+        with self.sampling():
             if self.replay is None:
-                self.update(version)
-            generated = self._answered(mine, number, attempt, version)
-        return [self._relate(group) for group in self._score(generated)]
+                with self.clock("sync"):
+                    self.update(version)
+            with self.clock("sampling"):
+                generated = self._answered(mine, number, attempt, version)
+        # what waits is compared under its pictures when its turn comes
+        visual = self.visual if self._waiting is None else None
+        return [related(group, self.spec, visual) for group in self._score(generated)]
 
     def _answered(self, prompts: Sequence[Group], number: int, attempt: int, version: int) -> list[Group | None]:
         if self.replay is None:
@@ -304,7 +324,8 @@ class OnlineSource:
         """None where there is no answer, or its reward failed. What a replay has rewards of is not scored again."""
         answered = [None if group is None else _without_errors(group) for group in groups]
         asked = [group for group in answered if group is not None and not self._has_rewards(group)]
-        made = iter(score_groups(self.reward, asked, tries=REWARD_TRIES))
+        with self.clock("reward"):
+            made = iter(score_groups(self.reward, asked, tries=REWARD_TRIES))
         return [
             group if group is None or self._has_rewards(group) else self._settled(next(made), group.id)
             for group in answered
@@ -330,46 +351,9 @@ class OnlineSource:
             raise ServiceError(f"the reward of {id} failed ({self._error})", remedy=remedy)
         return None
 
-    def _relate(self, scored: Group | None) -> Sampled:
-        if scored is None:
-            return Sampled(scored=None, trained=None)
-        related = relation_of(self.spec.relation, self.spec.min_gap, self.spec.selection)(scored)
-        if self.spec.relation == "best":
-            return Sampled(scored=replace(scored, edges=()), trained=related if related.responses else None)
-        if self.spec.relation == "none":
-            return Sampled(scored=related, trained=self._trained(related))
-        trained = self._compared(related) if related.edges else None
-        return Sampled(scored=_sampled_alone(related, len(scored.responses)), trained=trained)
-
-    def _compared(self, related: Group) -> Group:
-        """The comparisons that are trained, without the answers that none of them touches."""
-        compared = only_compared(related)
-        # what waits is compared under its pictures when its turn comes
-        return compared if self.visual is None or self._waiting is not None else self.visual(compared)
-
-    def _trained(self, scored: Group) -> Group | None:
-        """The answers whose rewards are used as they are; None: nothing could be learned from any."""
-        kept = [response for response in scored.responses if response.reward is not None and not response.greedy]
-        if self.spec.truncated == "mask":
-            kept = [_masked(one) if one.finish_reason == "length" else one for one in kept]
-        if self.spec.greedy:
-            measure = next((one.reward for one in scored.responses if one.greedy), None)
-            kept = [] if measure is None else [_measured(one, measure) for one in kept]
-        learns = any(one.trained is None or any(one.trained) for one in kept)
-        if not learns or (self.spec.dynamic_sampling and all_equal(scored)):
-            return None
-        trained = replace(scored, responses=tuple(kept))
-        return trained if self.masked is None else self.masked(trained)
-
 
 def _without_errors(group: Group) -> Group:
     return replace(group, responses=tuple(r for r in group.responses if r.finish_reason != "error"))
-
-
-def _sampled_alone(related: Group, count: int) -> Group:
-    """Without a reference answer that the relation added behind the sampled ones: nobody scored it."""
-    edges = tuple(edge for edge in related.edges if max(edge.winner, edge.loser) < count)
-    return replace(related, responses=related.responses[:count], edges=edges)
 
 
 def _of_version(group: Group, version: int) -> Group:
@@ -378,16 +362,6 @@ def _of_version(group: Group, version: int) -> Group:
 
 def _with_greedy(group: Group, beside: Group) -> Group:
     return replace(group, responses=(*group.responses, *(replace(one, greedy=True) for one in beside.responses)))
-
-
-def _masked(response: Response) -> Response:
-    return replace(response, trained=(False,) * len(response.tokens or ()))
-
-
-def _measured(response: Response, measure: float) -> Response:
-    """A response whose every trained token is worth what the greedy answer to its prompt got."""
-    count = sum(response.trained or (True,) * len(response.tokens or ()))
-    return replace(response, columns={**response.columns, "values": (measure,) * count})
 
 
 def _with_columns(group: Group, found: RoundColumns) -> Group:

@@ -72,11 +72,13 @@ def survey(s: Session, passes: Sequence[Pass]) -> None:
 
 @torch.no_grad()
 def prepare_round(s: Session) -> RoundColumns:
-    """The columns of this rank's share of a round's groups, before its first step.
+    """The columns of this rank's share of a round's groups, before its first step, by the algorithm as the round before
+    left it.
 
     Returns:
         By group and response, one number for each trained token, of all that the algorithm needs and prepares.
     """
+    s.algorithm = s.following
     passes = plan_passes(s, s.source.round())
     if s.columns.scores:
         batches = [replace(_filled(s, one), vision={}, features=None) for one in passes]
@@ -85,7 +87,7 @@ def prepare_round(s: Session) -> RoundColumns:
         batches = [s.columns.fill(b.to(s.runtime.device), one.groups) for b, one in zip(bare, passes, strict=True)]
     counted = [one.weight > 0 for one in passes]
     prepared = s.algorithm.prepare_step(batches, counted, s.runtime)
-    s.algorithm = s.algorithm.after_round(prepared, counted, s.runtime)
+    s.following = s.algorithm.after_round(prepared, counted, s.runtime)
     found: RoundColumns = {}
     for one, batch in zip(passes, prepared, strict=True):
         if one.weight:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.sampler import Sampler
@@ -23,8 +24,8 @@ class Masked:
     """Puts the answers of a group under a masked picture too."""
 
     pictures: Negatives
-    stays: bool
-    """Whether the second reading is wanted in every step, or before the round's first alone."""
+    when: Literal["round", "step"]
+    """Answers are read so before the round's first step alone, or in every step alone."""
 
     def __call__(self, group: Group) -> Group:
         return with_masked(group, self.pictures.prompt(group.prompts[0]))
@@ -51,7 +52,9 @@ def pictures_of_rounds(
     if online.masked is not None:
         others = counterparts(groups, recipe.seed) if online.masked.kind == "other" else {}
         pictures = Negatives(spec=online.masked, folder=folder, seed=recipe.seed, others=others)
-        masked = Masked(pictures=pictures, stays=build_algorithm(recipe.algorithm).masked == "step")
+        when = build_algorithm(recipe.algorithm).masked
+        assert when != "no", "refused before (recipes.rounds)"
+        masked = Masked(pictures=pictures, when=when)
     if online.distorted is not None:
         steps = online.steps_per_round * online.inner_epochs
         rounds = sampler.steps(recipe.train.epochs)

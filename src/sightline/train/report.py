@@ -64,6 +64,7 @@ def note(s: Session, taken: Taken, passes: Sequence[Pass], norm: Tensor, seconds
     s.tokens += float(s.runtime.sum(tokens.to(s.runtime.device)))
     s.seconds += seconds
     s.meter.add(taken.stats)
+    s.meter.add(s.clock.stats(seconds))
     s.meter.add({"tokens_per_second": Stat(sum=tokens, count=once * seconds)})
     s.meter.add({"grad_norm": Stat(sum=once * norm, count=once)})
     names = dict.fromkeys(name for one in passes for name in one.parts)

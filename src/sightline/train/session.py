@@ -22,6 +22,7 @@ from sightline.models.rope import check_length
 from sightline.recipes.critic import CriticSpec
 from sightline.recipes.load import with_reference
 from sightline.recipes.mix import mixed_options, mixed_recipe
+from sightline.recipes.rewards import weights_of
 from sightline.recipes.schema import PartsSpec, Recipe
 from sightline.rendered import RenderedGroup
 from sightline.train.build import (
@@ -33,6 +34,7 @@ from sightline.train.build import (
     place_policy,
 )
 from sightline.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sightline.train.clock import Clock
 from sightline.train.columns import Columns, Reference
 from sightline.train.critic import add_critic
 from sightline.train.first_row import tell_first_row
@@ -69,6 +71,10 @@ class Session:
     meter: Meter
     benchmarks: Benchmarks | None
     looking: Looking
+    clock: Clock
+    """Of the parts of an online step."""
+    following: Algorithm
+    """The algorithm of the next round of samples."""
     tokens_of_rows: str
     """Fingerprint of what template and tokenizer make of the first rows."""
     mixed: Session | None = None
@@ -135,7 +141,8 @@ class Session:
                     "base": self._base,
                     "adapter": self.policy.start_adapter,
                     "tokens_of_rows": self.tokens_of_rows,
-                    "algorithm": {name: vars(self.algorithm)[name] for name in self.algorithm.moving},
+                    "algorithm": _moved(self.algorithm),
+                    "following": _moved(self.following),
                     "tokens": self.tokens,
                     "seconds": self.seconds,
                 },
@@ -178,6 +185,7 @@ class Session:
         self.runtime.load(self.policy, self.optimizer, checkpoint.weights, dict(checkpoint.optimizer))
         self.step = checkpoint.step
         self.algorithm = replace(self.algorithm, **checkpoint.progress.get("algorithm", {}))  # type: ignore[type-var]
+        self.following = replace(self.following, **checkpoint.progress.get("following", {}))  # type: ignore[type-var]
         self.tokens, self.seconds = checkpoint.progress["tokens"], checkpoint.progress["seconds"]
         if len(checkpoint.ranks) == self.runtime.size:
             own = checkpoint.ranks[self.runtime.rank]
@@ -212,7 +220,8 @@ def open_session(
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
     rows = load_rows(recipe, runtime, renderer, reads, quiet=quiet)
     render = build_rendering(recipe, renderer)
-    source = build_source(recipe, runtime, policy, render, rows)
+    clock = Clock(runtime.device, on=recipe.online is not None)
+    source = build_source(recipe, runtime, policy, render, rows, clock)
     try:
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
         model, optimizer = runtime.prepare(policy, _optimizer(recipe, policy))
@@ -228,11 +237,13 @@ def open_session(
             source=source,
             render=render,
             held_out=rows.held_out,
-            columns=Columns(_needed(recipe, algorithm), reference, policy, critic=policy.value_head is not None),
+            columns=Columns(_needed(recipe, algorithm), reference, policy, clock, critic=policy.value_head is not None),
             lockstep=Lockstep.of(runtime, renderer),
             meter=Meter(runtime.device),
             benchmarks=benchmarks,
             looking=Looking.of(recipe, rows.compared, reads),
+            clock=clock,
+            following=algorithm,
             tokens_of_rows=tokens_fingerprint(rows.train, renderer.encoder),
         )
         with _mixed_in(session, mixed, reference, quiet=quiet) as account:
@@ -261,7 +272,7 @@ def _mixed_in(
     renderer = _renderer(recipe, s.policy)
     rows = load_rows(recipe, s.runtime, renderer, quiet=quiet)
     render = build_rendering(recipe, renderer)
-    source = build_source(recipe, s.runtime, s.policy, render, rows)
+    source = build_source(recipe, s.runtime, s.policy, render, rows, s.clock)
     s.mixed = replace(
         s,
         recipe=recipe,
@@ -269,7 +280,7 @@ def _mixed_in(
         source=source,
         render=render,
         held_out=(),
-        columns=Columns(algorithm.needs, reference, s.policy),
+        columns=Columns(algorithm.needs, reference, s.policy, s.clock),
         benchmarks=None,
         weight=s.recipe.mix.weight,
         prefix="mix/",
@@ -280,10 +291,16 @@ def _mixed_in(
         source.close()
 
 
+def _moved(algorithm: Algorithm) -> dict[str, Any]:
+    return {name: vars(algorithm)[name] for name in algorithm.moving}
+
+
 def _algorithms(recipe: Recipe) -> tuple[Algorithm, Algorithm | None, Recipe]:
     """The run's own, what is mixed in, and the recipe that they agree with."""
     algorithm, mixed, online = build_algorithm(recipe.algorithm), build_mixed(mixed_options(recipe)), recipe.online
-    algorithm = algorithm if online is None else algorithm.for_answers(online.sampling.max_new_tokens)
+    if online is not None:
+        weights = weights_of(online.reward, overlong=online.overlong_buffer > 0)
+        algorithm = algorithm.for_answers(online.sampling.max_new_tokens, weights)
     return algorithm, mixed, with_reference(recipe, algorithm, mixed)
 
 
