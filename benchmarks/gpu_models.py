@@ -25,16 +25,8 @@ from sightline.models.load import checkpoint_activations
 from sightline.models.parts import lora_config
 from sightline.models.policy import Policy
 from sightline.recipes.schema import LoraSpec, PartsSpec
-from sightline.types import (
-    Edge,
-    Group,
-    ImageInputs,
-    Prompt,
-    RenderedGroup,
-    RenderedPrompt,
-    RenderedResponse,
-    Response,
-)
+from sightline.rendered import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.types import Edge, Group, Prompt, Response
 
 LORA = PartsSpec(language="lora", projector="frozen", vision="frozen")
 DTYPE = torch.bfloat16

@@ -11,7 +11,8 @@ from benchmarks.gpu_jobs import Job, Record
 from benchmarks.gpu_models import CONFIGS, DTYPE, LORA, Draws, build, policy_of
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
-from sightline.types import LayoutName, RenderedGroup
+from sightline.rendered import RenderedGroup
+from sightline.types import LayoutName
 
 LAYOUTS: tuple[LayoutName, ...] = ("rows", "packed", "tree")
 

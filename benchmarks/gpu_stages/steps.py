@@ -28,7 +28,8 @@ from sightline.models.attention_plan import FORMS
 from sightline.models.compiled import graphs
 from sightline.models.layout import lay_out
 from sightline.models.policy import Attention, Policy
-from sightline.types import Batch, LayoutName, RenderedGroup
+from sightline.rendered import RenderedGroup
+from sightline.types import Batch, LayoutName
 
 
 @dataclass(frozen=True, kw_only=True)

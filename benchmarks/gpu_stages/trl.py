@@ -17,7 +17,7 @@ from benchmarks.gpu_jobs import Job, Record
 from benchmarks.gpu_models import Draws
 from benchmarks.gpu_stages.rounds import Rounds
 from benchmarks.gpu_stages.steps import advantages
-from sightline.types import RenderedGroup
+from sightline.rendered import RenderedGroup
 
 ROWS = 1000
 """Of the data set that ``train()`` counts through; nothing in it is read."""

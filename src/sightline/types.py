@@ -43,7 +43,8 @@ class Prompt:
     images: tuple[str, ...] = ()
     """Paths of the pictures, one per image part, in reading order."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What is known about the picture (objects, captions, answer), for rewards and graders alone. Plain JSON."""
+    """What is known about the picture (objects, captions, answer): read by rewards and graders, never by the policy.
+    Plain JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,8 @@ class Response:
     greedy: bool = False
     """Written without chance, as the measure of the others (ReMax): scored, never trained."""
     columns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Columns of ``Batch`` filled when the round of this answer began: a number per trained token. Needs ``tokens``."""
+    """Columns of ``Batch`` (``old_logprobs``, ``advantages``, ...) that were filled when the round of this answer
+    began, one number for each trained token. Needs ``tokens``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,62 +117,6 @@ class Group:
         return self.prompts[0].id
 
 
-# --- rendered: the same, as token ids and pixels ----------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageInputs:
-    """One distinct picture as the model's processor made it."""
-
-    key: str
-    """Identity: equal keys are the same pixels."""
-    tensors: Mapping[str, Tensor]
-    """Processor outputs of this one picture (``pixel_values`` [1,3,H,W] or [patches,dim], ``image_sizes`` [1,2])."""
-    num_tokens: int
-    """Placeholder tokens it takes in the sequence, equal to its rows of vision features."""
-    expansion: tuple[int, ...] = ()
-    """All ids it takes in the sequence, where some stand between the placeholders (tiles, rows); empty: these alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderedPrompt:
-    """Token ids of a prompt, every image placeholder expanded to its full length."""
-
-    tokens: tuple[int, ...]
-    images: tuple[int, ...] = ()
-    """For each picture in reading order, its index in ``RenderedGroup.images``."""
-    placeholders: tuple[int, ...] = ()
-    """Positions in ``tokens`` that take an image feature, in order; the pictures follow each other."""
-    trained: tuple[tuple[int, int], ...] = ()
-    """Half-open spans [start, end) of history tokens that SFT trains (assistant turns of weight 1)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderedResponse:
-    """Token ids of a response, end of turn included."""
-
-    prompt: int
-    tokens: tuple[int, ...]
-    trained: tuple[bool, ...]
-    """Which tokens are scored; as long as ``tokens``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderedGroup:
-    """A group ready to be laid out. Holds no model and no device; made in data workers."""
-
-    group: Group
-    prompts: tuple[RenderedPrompt, ...]
-    responses: tuple[RenderedResponse, ...]
-    images: tuple[ImageInputs, ...]
-    """Distinct pictures of this group."""
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of all prompts and responses, each once: the cost of the group as a tree."""
-        return sum(len(p.tokens) for p in self.prompts) + sum(len(r.tokens) for r in self.responses)
-
-
 # --- batch: flat tensors, without padding, masks or label tensors -----------------------------
 
 
@@ -187,11 +133,12 @@ class Batch:
     segment: Tensor
     """[T] long, ascending: the segment each token belongs to."""
     parent: Tensor
-    """[S] long, on the host: parent segment, -1 for a root. A token sees its own causally and its ancestors whole."""
+    """[S] long, always on the host: parent segment, -1 for a root. A token sees its own segment causally and all of its
+    ancestors entirely."""
     length: Tensor
     """[S] long, always on the host: tokens of each segment."""
     vision: Mapping[str, Tensor]
-    """Processor outputs, each distinct image once, keyed as the model's forward expects."""
+    """Processor outputs, each distinct image once, keyed as the model's forward expects. Empty for text only."""
     image_tokens: tuple[int, ...]
     """[I] placeholders (= rows of features) of each distinct image."""
     placeholder: Tensor
@@ -244,26 +191,31 @@ class Batch:
     labels: Tensor | None = None
     """[R] float, 1 desirable, 0 not."""
     baseline: Tensor | None = None
-    """[P,2] float: what winner and loser are measured against (KTO: its KL estimate; AOT: values of equal rank)."""
+    """[P,2] float: what winner and loser of each pair are measured against, from all pairs of the step (KTO: its KL
+    estimate; AOT: the values of equal rank)."""
     features: Tensor | None = None
     """[sum(image_tokens), D]: vision features, kept only when everything that makes them is frozen."""
     block: Tensor | None = None
-    """[T] long: tokens of equal value >= 0, all of one segment, see each other (pictures of Gemma 3); None: none."""
+    """[T] long: tokens of equal value >= 0 see each other, whatever their order (pictures of Gemma 3, prefixes of
+    PaliGemma); None: there are none. A block lies in one segment."""
     whole: bool = False
-    """Whether tokens of a block see all of it under a sliding window too (PaliGemma), or no farther back (Gemma 3)."""
+    """Whether tokens of a block see all of it under a sliding window as well (PaliGemma), or no farther back than the
+    window (Gemma 3)."""
     blocked: tuple[int, ...] = ()
     """Segments that hold a block."""
     on_policy: bool = False
-    """Whether the policy has not moved since ``old_logprobs``: those of this very pass, so that the ratio is 1."""
+    """Whether the policy has not moved since ``old_logprobs``: they are then the log-probabilities of this very pass,
+    and a ratio to them is exactly 1."""
     plans: dict[str, Any] = field(default_factory=dict)
-    """How attention is computed, kept over forward passes; shared by its copies."""
+    """How attention is computed, kept from one forward pass over this batch to the next; shared by its copies."""
 
     @property
     def num_responses(self) -> int:
         return self.group.shape[0]
 
     def chosen(self) -> Tensor:
-        """[R] bool: responses that win an edge and lose none: of a list the best, of pictures that of its own."""
+        """[R] bool: responses that win an edge and lose none: the best of a ranked list, and of a chain of pictures the
+        answer under its own."""
         standing = self.group.new_zeros(self.num_responses)
         standing[self.pairs[:, 0]] = 1
         standing[self.pairs[:, 1]] = 0
@@ -273,8 +225,12 @@ class Batch:
         """How many of ``unit`` this batch holds: what the loop sums over ranks and micro-batches."""
         if unit == "chosen_token":
             return int(self.chosen()[self.response].sum()) if len(self.pairs) else 0
-        sizes = {"token": self.target.shape[0], "response": self.num_responses, "pair": self.pairs.shape[0]}
-        return sizes.get(unit, self.num_groups)
+        return {
+            "token": self.target.shape[0],
+            "response": self.num_responses,
+            "pair": self.pairs.shape[0],
+            "group": self.num_groups,
+        }[unit]
 
     def with_columns(self, **columns: Tensor) -> Batch:
         """The same batch with some columns filled."""
@@ -350,7 +306,8 @@ class World(Protocol):
 
 
 class Algorithm:
-    """Base of all algorithms: a frozen keyword-only dataclass, config and callable in one, without model or device."""
+    """Base of all algorithms: a frozen keyword-only dataclass that is its config, its documentation and its callable.
+    Holds no logic, no model, optimizer, rank, device or logger."""
 
     needs: frozenset[str] = frozenset()
     """Columns of Batch that must be filled before ``loss`` (``ref_logprobs``, ...)."""
@@ -359,8 +316,8 @@ class Algorithm:
     compares: bool = False
     """Whether it learns from comparisons alone: a group without one is refused before training."""
     rounds: bool = False
-    """Whether it learns from rounds of its own samples. Columns are then filled once, before a round's first step, and
-    kept for all of its steps; ``old_logprobs`` too, where there are several."""
+    """Whether it learns from rounds of its own samples. Columns are then filled once for a whole round, before its
+    first optimizer step, and kept for all of its steps; ``old_logprobs`` too, where a round has several steps."""
     answers: int = 1
     """Least answers to a prompt that it can learn from."""
     masked: Literal["no", "round", "step"] = "no"

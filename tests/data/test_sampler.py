@@ -3,7 +3,8 @@ from collections import Counter
 import pytest
 
 from sightline.data.sampler import MicroBatch, Sampler, cost, extend_plan, plan_micro_batches, share
-from sightline.types import Group, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
+from sightline.rendered import RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.types import Group, Prompt, Response
 
 
 def test_an_epoch_visits_each_group_once_in_an_order_of_its_own():

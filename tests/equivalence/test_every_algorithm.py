@@ -24,8 +24,9 @@ from sightline.recipes.schema import ModelSpec, PartsSpec, SegmentSpec, VisualSp
 from sightline.relations.masked import with_masked
 from sightline.relations.mismatched import mismatched
 from sightline.relations.visual import TABLE, Contrast, compare_pictures
+from sightline.rendered import RenderedGroup
 from sightline.train.columns import Columns, CopyReference
-from sightline.types import Algorithm, Batch, Edge, Group, Prompt, RenderedGroup, Response, Scores, Unit
+from sightline.types import Algorithm, Batch, Edge, Group, Prompt, Response, Scores, Unit
 
 
 class Case(NamedTuple):

@@ -19,8 +19,9 @@ from sightline.data.render import Renderer
 from sightline.models.policy import Policy
 from sightline.models.value_head import ValueHead
 from sightline.recipes.schema import PartsSpec
+from sightline.rendered import RenderedGroup
 from sightline.train.columns import CopyReference
-from sightline.types import Batch, RenderedGroup
+from sightline.types import Batch
 
 FIRST: dict[str, Case] = {case.options["name"]: case for case in reversed(CASES.values())}
 """By algorithm."""

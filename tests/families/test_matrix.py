@@ -19,8 +19,9 @@ from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec, SamplingSpec
+from sightline.rendered import RenderedGroup
 from sightline.rollouts.hf import HFEngine, placeholder_ids
-from sightline.types import Batch, Group, Prompt, RenderedGroup, Response
+from sightline.types import Batch, Group, Prompt, Response
 from tiny_families import BUILDERS
 
 FORMS = ("gather", "segments", "dense")

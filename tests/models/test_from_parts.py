@@ -104,6 +104,11 @@ def test_parts_are_what_they_were_and_all_layouts_agree(tmp_path: Path, pictures
     policy = load_policy(ModelSpec(path=str(out)), trainable=False).eval()
     renderer = Renderer(policy.processor, policy.family)
     groups = [renderer.render(group) for group in corner_groups(pictures)]
+    for group, rendered in zip(
+        corner_groups(pictures), groups, strict=True
+    ):  # counted by size alone, as rows are checked
+        longest = max(len(rendered.prompts[r.prompt].tokens) + len(r.tokens) for r in rendered.responses)
+        assert renderer.num_tokens(group) == longest
     tree, rows = (policy(lay_out(groups, kind, policy.family, policy.config)).logprobs for kind in ("tree", "rows"))
     torch.testing.assert_close(tree, rows, rtol=0, atol=2e-5)
 

@@ -16,7 +16,8 @@ from sightline.models.family import Family, join_images, text_positions
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.recipes.schema import ModelSpec
-from sightline.types import Group, ImageInputs, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
+from sightline.rendered import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.types import Group, Prompt, Response
 from tiny_models import FAMILIES
 
 PLAIN = Family(

@@ -18,9 +18,9 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.models.rope import steady_length
 from sightline.recipes.schema import ModelSpec, SamplingSpec
+from sightline.rendered import RenderedGroup
 from sightline.rollouts.hf import HFEngine
 from sightline.train.session import open_session
-from sightline.types import RenderedGroup
 
 BASE = {"rope_theta": 10000.0, "factor": 4.0}
 FACTORS = {"short_factor": [1.0, 1.0, 1.0, 1.0], "long_factor": [1.0, 2.0, 4.0, 8.0]}

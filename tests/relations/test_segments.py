@@ -5,7 +5,8 @@ import pytest
 from sightline.errors import DataError
 from sightline.recipes.schema import SegmentSpec
 from sightline.relations.segments import segment_weights, weigh_segments
-from sightline.types import Edge, Group, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
+from sightline.rendered import RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.types import Edge, Group, Prompt, Response
 
 
 def rendered(tokens, edges):

@@ -8,9 +8,10 @@ from sightline.data.sampler import Sampler
 from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError, DataError, ServiceError
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
+from sightline.rendered import RenderedGroup
 from sightline.train.online import REWARD_TRIES, ROUND_TRIES, OnlineSource
 from sightline.train.source import Rendering
-from sightline.types import Group, Prompt, RenderedGroup, Response
+from sightline.types import Group, Prompt, Response
 
 
 def answer(text):

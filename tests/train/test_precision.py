@@ -32,6 +32,8 @@ def rounds(recipe: Recipe) -> bool:
     low = recipe.model.dtype != "float32" or recipe.train.mixed_precision != "no"
     if recipe.model.quantization != "none":  # an adapter, which tests/models/test_quantized.py looks into
         return False
+    if recipe.model.parts is None:  # those of an adapter that is named
+        return False
     return low and "full" in vars(recipe.model.parts).values()
 
 

@@ -20,7 +20,8 @@ from sightline.models.limits import Limits
 from sightline.models.vision_inputs import exact_size, resized_pixels
 from sightline.recipes.segments import SegmentSpec
 from sightline.relations.segments import weigh_segments
-from sightline.types import Group, ImageInputs, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
+from sightline.rendered import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.types import Group, Prompt, Response
 
 MOST_PIXELS = 2**25
 """Of a picture between decoding and cutting: some 300 MB in an image processor. LLaVA-1.5 (336 pixels) reaches it at

@@ -11,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.types import LayoutName, RenderedGroup
+from sightline.rendered import RenderedGroup
+from sightline.types import LayoutName
 
 _T = TypeVar("_T")
 

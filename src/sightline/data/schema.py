@@ -11,13 +11,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO
 
-from sightline.data.readers.rows import is_finite, parse_json
+from sightline.data.fields import checked, shown
+from sightline.data.readers.rows import parse_json
 from sightline.errors import DataError
 from sightline.files import replacing
 from sightline.recipes.load import nearest
-from sightline.types import Edge, EdgeKind, FinishReason, Group, Prompt, Response
+from sightline.types import Edge, Group, Prompt, Response
 
 Resolve = Callable[[str], str]
 """Turns the path of a picture as a file names it into the path to open."""
@@ -148,10 +149,10 @@ def group_from_json(row: Any, resolve: Resolve = str) -> Group:
     Raises:
         DataError: Unknown or missing key, wrong type, or an index that points nowhere. Names the key.
     """
-    values = _checked(row, Group, "")
+    values = checked(row, Group, "")
     prompts = tuple(_prompt(item, f"prompts[{i}]", resolve) for i, item in enumerate(values["prompts"]))
     responses = tuple(_response(item, f"responses[{i}]") for i, item in enumerate(values.get("responses", ())))
-    edges = tuple(Edge(**_checked(item, Edge, f"edges[{i}]")) for i, item in enumerate(values.get("edges", ())))
+    edges = tuple(Edge(**checked(item, Edge, f"edges[{i}]")) for i, item in enumerate(values.get("edges", ())))
     group = Group(prompts=prompts, responses=responses, edges=edges, source=values.get("source", ""))
     _check_indices(group)
     return group
@@ -163,121 +164,20 @@ def relative_to(folder: str | Path) -> Resolve:
     return lambda path: os.path.normpath(f"{base}/{path}" if not path.startswith("/") else path)
 
 
-# --- reading: what each field may hold ----------------------------------------------------------
-_Test = Callable[[Any], bool]
-COLUMNS = ("ref_logprobs", "old_logprobs", "advantages", "returns", "values", "dependence")  # of Response.columns
-
-
-def _exactly(kind: type) -> _Test:
-    return lambda value: type(value) is kind
-
-
-def _list_of(kind: type) -> _Test:
-    return lambda value: type(value) is list and all(type(item) is kind for item in value)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and is_finite(value)
-
-
-def _is_weight(value: Any) -> bool:
-    return _is_number(value) and value >= 0
-
-
-def _are_weights(value: Any) -> bool:
-    return type(value) is list and all(map(_is_weight, value))
-
-
-def _is_index(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _are_tokens(value: Any) -> bool:
-    return type(value) is list and bool(value) and all(map(_is_index, value))
-
-
-def _are_numbers(value: Any) -> bool:
-    return type(value) is list and all(map(_is_number, value))
-
-
-def _are_named_numbers(value: Any) -> bool:
-    return type(value) is dict and all(map(_is_number, value.values()))
-
-
-def _are_columns(value: Any) -> bool:
-    return type(value) is dict and all(key in COLUMNS and _are_numbers(numbers) for key, numbers in value.items())
-
-
-_OBJECTS = (_list_of(dict), "a list of objects")
-_STRING = (_exactly(str), "a string")
-_INDEX = (_is_index, "a whole number, 0 or more")
-_NUMBER = (_is_number, "a finite number")
-_NUMBERS = (_are_numbers, "a list of finite numbers")
-_FIELDS: dict[type, dict[str, tuple[_Test, str]]] = {
-    Group: {"prompts": _OBJECTS, "responses": _OBJECTS, "edges": _OBJECTS, "source": _STRING},
-    Prompt: {
-        "id": (lambda value: type(value) is str and bool(value), "a string that is not empty"),
-        "messages": _OBJECTS,
-        "images": (_list_of(str), "a list of paths"),
-        "facts": (_exactly(dict), "an object"),
-    },
-    Response: {
-        "text": _STRING,
-        "prompt": _INDEX,
-        "tokens": (_are_tokens, "a list of whole numbers, at least one, none below 0"),
-        "trained": (_list_of(bool), "a list of true and false"),
-        "weights": (_are_weights, "a list of finite numbers, each 0 or more"),
-        "rollout_logprobs": _NUMBERS,
-        "reward": _NUMBER,
-        "rewards": (_are_named_numbers, "an object of finite numbers"),
-        "reward_error": _STRING,
-        "label": (_exactly(bool), "true or false"),
-        "finish_reason": (lambda value: value in get_args(FinishReason), f"one of {get_args(FinishReason)}"),
-        "distorted": _INDEX,
-        "policy_version": _INDEX,
-        "weight_versions": (_are_tokens, "a list of whole numbers, at least one, none below 0"),
-        "greedy": (_exactly(bool), "true or false"),
-        "columns": (_are_columns, f"an object of lists of finite numbers, with keys of {', '.join(COLUMNS)}"),
-    },
-    Edge: {
-        "winner": _INDEX,
-        "loser": _INDEX,
-        "kind": (lambda value: value in get_args(EdgeKind), f"one of {get_args(EdgeKind)}"),
-        "weight": (_is_weight, "a finite number, 0 or more"),
-    },
-}
-_REQUIRED = {Group: ("prompts",), Prompt: ("id", "messages"), Response: ("text",), Edge: ("winner", "loser")}
-
-
-def _checked(row: Any, kind: type, where: str) -> dict[str, Any]:
-    """The fields of ``row``, each known and of its type; lists become tuples, null counts as absent."""
-    place = f"{where}." if where else ""
-    if type(row) is not dict:
-        raise DataError(f"{where or 'the row'} is {_shown(row)}, expected an object")
-    valid = _FIELDS[kind]
-    for key, value in row.items():
-        if key not in valid:
-            raise DataError(f"unknown key '{place}{key}'", remedy=nearest(key, list(valid)))
-        holds, expected = valid[key]
-        if not holds(value) and not (value is None and key not in _REQUIRED[kind]):
-            raise DataError(f"'{place}{key}' is {_shown(value)}, expected {expected}")
-    for key in _REQUIRED[kind]:
-        if key not in row:
-            raise DataError(f"missing key '{place}{key}'", remedy=f"Add it; found {', '.join(row) or 'no keys'}")
-    return {key: tuple(value) if type(value) is list else value for key, value in row.items() if value is not None}
+# --- reading: the objects -----------------------------------------------------------------------
 
 
 def _prompt(row: Any, where: str, resolve: Resolve) -> Prompt:
-    values = _checked(row, Prompt, where)
+    values = checked(row, Prompt, where)
     for i, message in enumerate(values["messages"]):
         for key in message:
             if key not in _MESSAGE_KEYS:
                 remedy = nearest(key, _MESSAGE_KEYS)
                 raise DataError(f"unknown key '{where}.messages[{i}].{key}'", remedy=remedy)
         if type(message.get("role")) is not str or type(message.get("content")) not in (str, list):
-            raise DataError(f"'{where}.messages[{i}]' is {_shown(message)}, expected a role and its content")
+            raise DataError(f"'{where}.messages[{i}]' is {shown(message)}, expected a role and its content")
         if message.get("weight") not in (None, 0, 1):
-            raise DataError(f"'{where}.messages[{i}].weight' is {_shown(message['weight'])}, expected 0 or 1")
+            raise DataError(f"'{where}.messages[{i}].weight' is {shown(message['weight'])}, expected 0 or 1")
     if not values["messages"]:
         raise DataError(f"'{where}.messages' is empty, expected at least one user message")
     values["images"] = tuple(map(resolve, values.get("images", ())))
@@ -288,7 +188,7 @@ _MESSAGE_KEYS = ("role", "content", "weight")
 
 
 def _response(row: Any, where: str) -> Response:
-    values = _checked(row, Response, where)
+    values = checked(row, Response, where)
     return Response(**values | {"columns": {k: tuple(column) for k, column in values.get("columns", {}).items()}})
 
 
@@ -340,14 +240,6 @@ def _group_of_line(line: bytes, source: str, resolve: Resolve) -> Group:
         return group_from_json(parse_json(line, remedy), resolve)
     except DataError as error:
         raise DataError(error.found, source=source, remedy=error.remedy) from error
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=repr)
-    except (TypeError, ValueError):  # keys that are no text, or a list in itself
-        text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 # --- writing ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from sightline.data.picture import picture_size
 from sightline.errors import shortened
-from sightline.types import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.rendered import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
 
 _CONTEXT = 4
 """Tokens that are decoded before a token: what it writes depends on them (spaces)."""

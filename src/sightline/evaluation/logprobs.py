@@ -13,7 +13,8 @@ from sightline.data.sampler import cost, plan_micro_batches
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.ops.reductions import segment_sum
-from sightline.types import Group, Head, LayoutName, Prompt, RenderedGroup
+from sightline.rendered import RenderedGroup
+from sightline.types import Group, Head, LayoutName, Prompt
 
 _LOGPROBS: Final[frozenset[Head]] = frozenset({"logprobs"})
 NAMES: Final = ("logprob", "blank", "other")

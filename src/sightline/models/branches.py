@@ -20,9 +20,11 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sightline.models.attention import Scoring, tree_attention
 from sightline.models.attention_plan import TreePlan
+from sightline.models.flat import flat_output, flat_plan
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy, decoders
-from sightline.types import Batch, Group, ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse, Response
+from sightline.rendered import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.types import Batch, Group, Response
 
 BRANCHES = "sightline_branches"
 """Name of the attention implementation that a decoder is switched to while it decodes."""
@@ -195,19 +197,10 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
         the branches; logits [P,V] of each prompt's first answer token; the position of that token, [P] or [3,P].
     """
     batch = lay_out([_one_tree(groups)], "tree", policy.family, policy.config).to(policy.device)
-    embeds, inputs = policy.embed(batch)
-    cache, plan = DynamicCache(), policy.plan(batch, embeds.dtype)
-    output = policy.language(
-        inputs_embeds=embeds,
-        position_ids=batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None],
-        attention_mask=embeds.new_zeros(1, 1, 1, 1),
-        past_key_values=cache,
-        use_cache=True,
-        tree_plan=plan,
-        **inputs,
-    )
+    cache = DynamicCache()
+    output = flat_output(policy, batch, past_key_values=cache, use_cache=True)
     logits = policy.logits(output.last_hidden_state[0, batch.source])
-    places, lengths = _places(batch, plan)
+    places, lengths = _places(batch, flat_plan(policy, batch, output.last_hidden_state.dtype))
     trunk = [
         tuple(part[0, :, places].transpose(0, 1).contiguous() for part in (x.keys, x.values)) for x in cache.layers
     ]

@@ -13,7 +13,8 @@ from torch import Tensor
 from sightline.errors import UnsupportedError
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
-from sightline.types import Group, LayoutName, Prompt, RenderedGroup, RenderedPrompt, RenderedResponse, Response
+from sightline.rendered import RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.types import Group, LayoutName, Prompt, Response
 
 _SHOWN = frozenset(("llama", "mistral", "qwen2", "qwen2_5_vl_text"))
 """Text models that the tests compare with their own forward: not asked again."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sightline.errors import UnsupportedError
 from sightline.models.pictures import PictureOption
-from sightline.types import ImageInputs, LayoutName
+from sightline.rendered import ImageInputs
+from sightline.types import LayoutName
 
 PARTS = ("language", "projector", "vision")
 

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from sightline.errors import DataError
 from sightline.models.family import Family
-from sightline.types import Batch, ImageInputs, LayoutName, RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.rendered import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
+from sightline.types import Batch, LayoutName
 
 
 def lay_out(groups: Sequence[RenderedGroup], layout: LayoutName, family: Family, config: Any) -> Batch:

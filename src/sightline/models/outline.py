@@ -24,7 +24,7 @@ from sightline.models.parts import lora_config, modes_of, resolve
 from sightline.models.quantized import decoder_linears
 from sightline.models.rope import check_length
 from sightline.recipes.schema import LoraSpec, Mode, ModelSpec, PartsSpec
-from sightline.types import ImageInputs
+from sightline.rendered import ImageInputs
 
 _BLOCK, _OUTER = 64, 256
 """Weights that share a scale in NF4, and scales that share one when they are quantised again."""

@@ -18,12 +18,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from sightline.errors import CheckpointError, UnsupportedError
 from sightline.models.adapters import POLICY, as_now, keep_reference, plain_linear, switched
 from sightline.models.attention import TREE
-from sightline.models.attention_plan import TreePlan, best_form, plan_attention
 from sightline.models.base_model import BaseModel
 from sightline.models.compiled import compile_layers
 from sightline.models.family import PARTS, Family, base_name
+from sightline.models.flat import flat_output
 from sightline.models.precision import Masters, save_model
-from sightline.models.recurrence import tree_inputs
 from sightline.models.rope import steady_length
 from sightline.models.rows import rows_hidden
 from sightline.models.score_head import ScoreHead
@@ -156,7 +155,8 @@ class Policy(nn.Module):
 
         Args:
             batch: on the device of the model.
-            heads: to compute: ``logprobs``, ``entropy``, ``collision`` (no gradient), ``values`` [N], ``reward`` [R].
+            heads: what to compute: ``logprobs`` [N], ``entropy`` and ``collision`` [N] (no gradient), ``values`` [N]
+                (value head, under its own adapter where it has one), ``reward`` [R] (score head).
             reference: score as training found the policy, without gradient or dropout: with its adapters off, or
                 with the adapter that it started from (:meth:`keep_reference`).
 
@@ -276,55 +276,9 @@ class Policy(nn.Module):
                 f"a row has {int(batch.positions.max()) + 1} positions, and the rotary embedding of this model changes "
                 f"for all rows of a call once one is longer than {limit}. Leave out what is longer"
             )
-        return rows_hidden(self.base, self.family, batch) if batch.layout == "rows" else self._flat(batch)
-
-    def embed(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """[1,T,D] embeddings of a flat batch, pictures in their places, and further inputs of the decoder."""
-        ids = batch.tokens.index_fill(0, batch.placeholder, 0)[None]  # a placeholder may have no embedding of its own
-        embeds, more = self.base.get_input_embeddings()(ids), []  # no view: a compiled layer would tell it apart
-        if batch.vision:
-            features = self.image_features(batch) if batch.features is None else batch.features
-            first, *more = features[batch.feature].to(embeds.dtype).split(embeds.shape[2], dim=1)
-            embeds = embeds.index_copy(1, batch.placeholder, first[None])
-        marks = torch.zeros_like(ids, dtype=torch.bool).index_fill(1, batch.placeholder, True)
-        return embeds, self.family.layer_inputs(self.language, ids, marks, more)
-
-    def _flat(self, batch: Batch) -> Tensor:
-        embeds, inputs = self.embed(batch)
-        positions = batch.positions[None] if batch.positions.dim() == 1 else batch.positions[:, None]
-        output = self.language(
-            inputs_embeds=embeds,
-            position_ids=positions,
-            # a mask of four axes is passed on untouched: it keeps transformers from building its own
-            attention_mask=embeds.new_zeros(1, 1, 1, 1),
-            use_cache=False,
-            tree_plan=self.plan(batch, embeds.dtype),
-            **self._tree_inputs(batch),
-            **inputs,
-        )
-        return output.last_hidden_state[0]
-
-    def _tree_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """What recurrent layers follow, where there are some; kept with the batch."""
-        if not self.family.recurrent:
-            return {}
-        if "recurrence" not in batch.plans:
-            batch.plans["recurrence"] = tree_inputs(plan_attention(batch, "dense"))
-        inputs: dict[str, Tensor] = batch.plans["recurrence"]
-        return inputs
-
-    def plan(self, batch: Batch, dtype: torch.dtype) -> TreePlan:
-        """How the attention of a flat batch is computed; kept with the batch.
-
-        Args:
-            batch: in layout ``packed`` or ``tree``.
-            dtype: of the hidden states.
-        """
-        form = best_form(batch, self.config.get_text_config(), dtype) if self.attention == "auto" else self.attention
-        if form not in batch.plans:
-            batch.plans[form] = plan_attention(batch, form)
-        plan: TreePlan = batch.plans[form]
-        return plan
+        if batch.layout == "rows":
+            return rows_hidden(self.base, self.family, batch)
+        return flat_output(self, batch).last_hidden_state[0]
 
     def _reached(self, hidden: Tensor) -> Tensor:
         """Hidden states that a gradient flows from. Where only projector or tower are trained, those of text alone

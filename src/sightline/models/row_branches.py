@@ -14,7 +14,8 @@ from transformers import DynamicCache
 
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
-from sightline.types import Group, RenderedGroup, RenderedResponse, Response
+from sightline.rendered import RenderedGroup, RenderedResponse
+from sightline.types import Group, Response
 
 
 class RowBranches:

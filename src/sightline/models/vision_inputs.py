@@ -22,11 +22,17 @@ def check_square(config: Any, processor: Any) -> None:
     """
     side, made = config.vision_config.image_size, processor.image_processor
     _check_patches(config, processor)
-    produced = _crop(made) or exact_size(processor) or _sides(made.size)
+    produced = square_size(processor)
     if produced != (side, side):
         what = "x".join(map(str, produced)) if produced else f"as large as {dict(made.size)} makes them"
         raise RecipeError(f"the processor makes pictures {what}, and the vision tower takes {side}x{side}. {_REMEDY}")
     _check_filled(made, side)
+
+
+def square_size(processor: Any) -> tuple[int, int] | None:
+    """(height, width) of every picture that LLaVA's processor makes; None: it depends on the picture."""
+    made = processor.image_processor
+    return _crop(made) or exact_size(processor) or _sides(made.size)
 
 
 def check_tiles(config: Any, processor: Any) -> None:

@@ -8,7 +8,8 @@ from difflib import SequenceMatcher
 
 from sightline.errors import DataError
 from sightline.recipes.segments import SegmentSpec
-from sightline.types import Group, RenderedGroup
+from sightline.rendered import RenderedGroup
+from sightline.types import Group
 
 
 def weigh_segments(rendered: RenderedGroup, spec: SegmentSpec) -> RenderedGroup:

@@ -20,8 +20,9 @@ from sightline.models.policy import Policy
 from sightline.ops.reductions import segment_sum
 from sightline.recipes.schema import ModelSpec
 from sightline.recipes.terms import IrisSpec
+from sightline.rendered import RenderedGroup
 from sightline.rewards.terms import Failure, Value, replace_source
-from sightline.types import Group, Head, LayoutName, Prompt, RenderedGroup, Response
+from sightline.types import Group, Head, LayoutName, Prompt, Response
 
 _LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
 

@@ -20,7 +20,8 @@ from sightline.models.locate import base_of, is_adapter
 from sightline.models.policy import Policy
 from sightline.models.score_head import LOADED_WITH, WEIGHTS, has_score_head, read_score_settings
 from sightline.recipes.schema import ModelSpec
-from sightline.types import Group, Head, LayoutName, RenderedGroup, Response
+from sightline.rendered import RenderedGroup
+from sightline.types import Group, Head, LayoutName, Response
 
 _REWARD: frozenset[Head] = frozenset({"reward"})
 

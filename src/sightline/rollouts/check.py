@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from sightline.data.render import Renderer
 from sightline.errors import DataError, VerificationError
 from sightline.recipes.schema import SamplingSpec
+from sightline.rendered import RenderedGroup
 from sightline.rollouts.engine import CheckedEngine
-from sightline.types import Batch, Group, RenderedGroup
+from sightline.types import Batch, Group
 
 ANSWERS = 8
 """That are sampled and scored again."""

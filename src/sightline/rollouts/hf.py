@@ -22,8 +22,9 @@ from sightline.models.rope import steady_length
 from sightline.models.row_branches import RowBranches, prefill_rows, step_rows
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
+from sightline.rendered import RenderedGroup
 from sightline.rollouts.engine import Progress
-from sightline.types import Group, RenderedGroup, Response
+from sightline.types import Group, Response
 
 PLACEHOLDER_KEY = re.compile(r"(image|video|audio|vision|vision_start|vision_end|boi|eoi)_token_(id|index)")
 """Entries of a model config that name multimodal special ids."""

@@ -30,11 +30,12 @@ from sightline.models.limits import Limits
 from sightline.models.policy import Policy
 from sightline.recipes.engine import EngineSpec
 from sightline.recipes.schema import SamplingSpec
+from sightline.rendered import RenderedPrompt
 from sightline.rollouts.engine import Progress
 from sightline.rollouts.hf import end_ids, placeholder_ids
 from sightline.rollouts.servers import Lacking, Server, Servers, Unreachable
 from sightline.rollouts.vllm_sync import Sync
-from sightline.types import Group, RenderedPrompt, Response
+from sightline.types import Group, Response
 
 NO_LOGPROB = -9999.0
 """What vLLM sends in place of a log-probability that is not finite."""

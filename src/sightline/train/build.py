@@ -30,6 +30,7 @@ from sightline.negatives.relate import visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import ReadsSpec, Recipe
 from sightline.relations.selection import OVIP, check_references
+from sightline.rendered import RenderedGroup
 from sightline.rewards.build import build_reward, check_prompts
 from sightline.rewards.iris import iris_in_training
 from sightline.rollouts.replay import Replay
@@ -50,7 +51,7 @@ from sightline.train.rows import Rows
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
 from sightline.train.source import OfflineSource, Rendering, Source
-from sightline.types import Batch, Group, RenderedGroup
+from sightline.types import Batch, Group
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from sightline.data.sampler import cost, plan_micro_batches
 from sightline.errors import CheckpointError, DataError, UnsupportedError
 from sightline.files import replacing
-from sightline.types import Batch, Head, LayoutName, RenderedGroup, Response, Scores
+from sightline.rendered import RenderedGroup
+from sightline.types import Batch, Head, LayoutName, Response, Scores
 
 _LOGPROBS: frozenset[Head] = frozenset({"logprobs"})
 _CRITIC: frozenset[Head] = frozenset({"logprobs", "values"})

@@ -10,6 +10,7 @@ from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.recipes.engine import EngineSpec
 from sightline.recipes.schema import Recipe
+from sightline.rendered import RenderedGroup
 from sightline.rollouts.check import EngineCheck, check_engine
 from sightline.rollouts.engine import CheckedEngine
 from sightline.rollouts.hf import HFEngine
@@ -17,7 +18,7 @@ from sightline.rollouts.vllm import VLLMEngine
 from sightline.rollouts.vllm_sync import AdapterSync, Ranks, WeightSync
 from sightline.train.columns import scored
 from sightline.train.runtime import Runtime
-from sightline.types import Batch, Group, LayoutName, RenderedGroup
+from sightline.types import Batch, Group, LayoutName
 
 
 def build_engine(spec: EngineSpec, policy: Policy, renderer: Renderer, *, folder: Path, ranks: Ranks) -> CheckedEngine:

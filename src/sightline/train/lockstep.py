@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from sightline.data.render import Renderer
-from sightline.types import Batch, ImageInputs
+from sightline.rendered import ImageInputs
+from sightline.types import Batch
 
 
 class Ranks(Protocol):

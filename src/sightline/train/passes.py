@@ -9,12 +9,13 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from sightline.data.fields import COLUMNS
 from sightline.data.sampler import cost, extend_plan, plan_micro_batches
-from sightline.data.schema import COLUMNS
 from sightline.data.validate import refuse_uncompared
+from sightline.rendered import RenderedGroup
 from sightline.train.session import Session
 from sightline.train.source import RoundColumns, Taken
-from sightline.types import Batch, RenderedGroup, Stat, Term, Unit
+from sightline.types import Batch, Stat, Term, Unit
 
 
 @dataclass(kw_only=True)

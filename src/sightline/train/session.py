@@ -23,6 +23,7 @@ from sightline.recipes.critic import CriticSpec
 from sightline.recipes.load import with_reference
 from sightline.recipes.mix import mixed_options, mixed_recipe
 from sightline.recipes.schema import PartsSpec, Recipe
+from sightline.rendered import RenderedGroup
 from sightline.train.build import (
     build_rendering,
     build_source,
@@ -44,7 +45,7 @@ from sightline.train.rows import load_rows
 from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
 from sightline.train.source import Rendering, Source, tokens_fingerprint
-from sightline.types import Algorithm, Batch, Group, LayoutName, RenderedGroup
+from sightline.types import Algorithm, Batch, Group, LayoutName
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,8 @@ from sightline.data.render import Renderer
 from sightline.data.sampler import Sampler, share
 from sightline.data.stored import fingerprint
 from sightline.errors import CheckpointError, DataError
-from sightline.types import Group, RenderedGroup, Stat, World
+from sightline.rendered import RenderedGroup
+from sightline.types import Group, Stat, World
 
 _ENCODED = 8
 """Groups by which another template or tokenizer is told."""

@@ -9,7 +9,7 @@ import torch
 from sightline.models.family import Family, join_images
 from sightline.models.pictures import PIXELS
 from sightline.models.vision_inputs import check_patches
-from sightline.types import ImageInputs
+from sightline.rendered import ImageInputs
 
 
 def mrope_positions(placeholders: np.ndarray, images: Sequence[ImageInputs], config: Any) -> np.ndarray:
