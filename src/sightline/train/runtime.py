@@ -13,6 +13,7 @@ import gc
 import importlib.util
 import os
 import random
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -136,7 +137,9 @@ class Runtime:
         """
         module: nn.Module = policy
         if not self.sharded:
-            module, optimizer = self._accelerator.prepare(policy, optimizer)
+            with warnings.catch_warnings():  # newer torch has another name for what is passed, without its meaning
+                warnings.filterwarnings("ignore", message=r".broadcast_buffers. is deprecated", category=FutureWarning)
+                module, optimizer = self._accelerator.prepare(policy, optimizer)
         if (found := _kind_of(module)) != self.kind:
             raise RecipeError(
                 f"The distribution is {self.kind}, but the parameters are held as with {found}. The recipe is not at "
