@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 from rich.padding import Padding
@@ -26,6 +25,7 @@ from sightline.models.forecast import Forecast
 from sightline.report.page import embed
 from sightline.report.svg import Curve, Line, chart
 from sightline.report.table import bounds, number
+from sightline.report.templates import fill_template
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _GIGA: Final = 1e9
@@ -110,20 +110,18 @@ def _print_facts(console: Console, facts: Sequence[Fact]) -> None:
 
 def write_check_page(path: Path, checked: Checked, problems: Sequence[Problem]) -> Path:
     """Writes a self-contained HTML page; gives its path."""
-    environment = Environment(
-        loader=PackageLoader("sightline.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number, bounds=bounds, embed=embed)
     parts = [
         (section, [(curve, Markup(svg)) for curve in section.charts if (svg := chart(curve))])
         for section in sections(checked)
     ]
-    page = environment.get_template("check.html.j2").render(
-        title=f"Data check: {checked.title}", checked=checked, sections=parts, problems=problems, name_of=short_name
+    page = fill_template(
+        "check.html.j2",
+        {"number": number, "bounds": bounds, "embed": embed},
+        title=f"Data check: {checked.title}",
+        checked=checked,
+        sections=parts,
+        problems=problems,
+        name_of=short_name,
     )
     replace_file(path, page, errors="replace")
     return path

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -20,6 +19,7 @@ from sightline.files import replace_file
 from sightline.report.page import Answer, GalleryItem, embed, pieces
 from sightline.report.svg import interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
+from sightline.report.templates import fill_template
 
 _MOST_PANELS = 4
 _MOST_BARS = 20
@@ -101,16 +101,10 @@ def write_results_page(
         DataError: Before and after are not of the same benchmark, protocol, judge and questions.
     """
     path = Path(path)
-    environment = Environment(
-        loader=PackageLoader("sightline.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number, bounds=bounds, embed=embed)
     sections = [_section(before, after, gallery) for before, after in results]
-    page = environment.get_template("evaluation.html.j2").render(
+    page = fill_template(
+        "evaluation.html.j2",
+        {"number": number, "bounds": bounds, "embed": embed},
         title=title,
         notes=notes,
         sections=[(section, [(row, Markup(interval_bar(row))) for row in section.rows]) for section in sections],

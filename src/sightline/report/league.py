@@ -11,7 +11,6 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich import box
 from rich.table import Table
@@ -19,6 +18,7 @@ from rich.table import Table
 from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
 from sightline.report.table import ZERO, number
+from sightline.report.templates import fill_template
 
 METRICS: Mapping[str, str] = {"hal": "Hal", "chair": "CHAIR", "cover": "Cover", "accuracy": "yes/no"}
 """Metric of scenes to its name for people, in the order of the columns. All are shares in [0, 1]."""
@@ -96,15 +96,9 @@ def write_league(league: League, folder: Path) -> Path:
     text = json.dumps(_plain(dataclasses.asdict(league)), indent=1, allow_nan=False)
     replace_file(folder / "league.json", text + "\n")
     replace_file(folder / "league.md", markdown_table(league.standings))
-    environment = Environment(
-        loader=PackageLoader("sightline.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, span=_span, change=_change, verdict_class=_verdict_class)
-    page = environment.get_template("league.html.j2").render(
+    page = fill_template(
+        "league.html.j2",
+        {"percent": _percent, "span": _span, "change": _change, "verdict_class": _verdict_class},
         league=league,
         metrics=METRICS,
         meanings=MEANINGS,

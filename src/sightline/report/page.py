@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from sightline.files import replace_file
 from sightline.report.svg import Curve, chart, interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
+from sightline.report.templates import fill_template
 
 _LARGEST = 384
 """Longest side of a picture in the report, in pixels."""
@@ -79,16 +79,10 @@ def write_report(
         The path written.
     """
     path = Path(path)
-    environment = Environment(
-        loader=PackageLoader("sightline.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number, bounds=bounds, embed=embed)
     charts = [(curve, Markup(svg)) for curve in curves if (svg := chart(curve))]
-    page = environment.get_template("page.html.j2").render(
+    page = fill_template(
+        "page.html.j2",
+        {"number": number, "bounds": bounds, "embed": embed},
         title=title,
         rows=[(row, Markup(interval_bar(row))) for row in table],
         compared=any(row.after is not None for row in table),

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sightline.evaluation import preferences, reward_figures
@@ -21,6 +20,7 @@ from sightline.report.evaluation import is_picture, result_rows
 from sightline.report.page import Answer, GalleryItem, embed, pieces
 from sightline.report.svg import Curve, Line, chart, interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
+from sightline.report.templates import fill_template
 
 MEANINGS: Final[Mapping[str, str]] = {
     "accuracy/sum": "chosen answer has the larger log-probability",
@@ -86,17 +86,11 @@ def write_preferences_page(
     Raises:
         DataError: The two are not of the same comparisons.
     """
-    environment = Environment(
-        loader=PackageLoader("sightline.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number, bounds=bounds, embed=embed)
     rows = [_named(row, before) for row in result_rows(measured, before)]
     galleries = cases(measured.result, None if before is None else before.result)
-    page = environment.get_template("preferences.html.j2").render(
+    page = fill_template(
+        "preferences.html.j2",
+        {"number": number, "bounds": bounds, "embed": embed},
         title=title,
         notes=[*notes, *measured.result.notes],
         rows=[(row, Markup(interval_bar(row))) for row in rows],
