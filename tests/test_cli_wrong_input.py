@@ -101,6 +101,30 @@ def test_pictures_in_parquet_files_are_sampled_about_and_paired(folder: Path, ti
     assert paired.prompts[0].images == group.prompts[0].images
 
 
+def test_no_command_writes_over_what_it_reads(folder: Path, tiny: dict[str, Path]) -> None:
+    rows({"question": "what?", "chosen": "a", "rejected": "b"})
+    before = (folder / "rows.jsonl").read_bytes()
+    for command in (
+        ["sample", tiny["llava"], "rows.jsonl", "--overwrite"],
+        ["score", "rows.jsonl", "--reward", "no_end=1", "--overwrite"],
+        ["pairs", "rows.jsonl"],
+        ["pairs", "*.jsonl"],
+        ["select", "rows.jsonl", "--target", "other.jsonl", "--reward", "r", "--keep", 1],
+        ["select", "other.jsonl", "--target", "rows.jsonl", "--reward", "r", "--keep", 1],
+        ["data", "convert", "rows.jsonl"],
+        ["data", "fetch", "r*.jsonl"],
+    ):
+        assert "which is read here. Choose another file" in error_of(*command, "-o", folder / "rows.jsonl")
+    assert (folder / "rows.jsonl").read_bytes() == before
+
+
+def test_rows_where_a_group_file_is_read_are_told_how_they_become_one(folder: Path) -> None:
+    rows({"question": "what?", "chosen": "a", "rejected": "b"})
+    told = error_of("score", "rows.jsonl", "--reward", "no_end=1", "-o", "o.jsonl")
+    assert "rows.jsonl:1: no Group but a row with question, chosen, rejected" in told
+    assert "sightline data convert ROWS -o GROUPS.jsonl" in told
+
+
 def test_wrong_outputs_and_options_of_a_stage(folder: Path, tiny: dict[str, Path]) -> None:
     rows({"question": "what?", "image": "a.png"})
     assert "is a folder. Give --out the name of a file" in error_of("sample", tiny["llava"], "rows.jsonl", "-o", folder)
@@ -112,7 +136,9 @@ def test_a_model_an_adapter_and_a_template_that_are_not_there(folder: Path) -> N
     rows(llava("q"))
     (folder / "empty").mkdir()
     train = ["train", "sft.yaml"]
-    assert "no model could be loaded from model.path 'empty'" in error_of(*train, "model.path=empty")
+    assert "no model could be loaded from 'empty' (there is no config.json in this folder)" in error_of(
+        *train, "model.path=empty"
+    )
     assert "no adapter could be loaded from model.adapter 'empty'" in error_of(*train, "model.adapter=empty")
     assert "model.chat_template 'gone.jinja' cannot be read" in error_of(*train, "model.chat_template=gone.jinja")
     assert "output_dir a.png is a file" in error_of(*train, "output_dir=a.png")

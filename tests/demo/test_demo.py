@@ -44,7 +44,7 @@ def test_the_whole_demo_in_little(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert "Hal" in out and "Report: " in out and out.count("Cover") == 1  # the second process says nothing
     assert "SFT: step 20/20, loss " in err and "DPO: step 20/20, loss " in err and err.count("exam after") == 1
-    assert "Warning" not in err
+    assert "Warning" not in err  # of a library, about what a user cannot change
     lessons = list(read_groups(tmp_path / "demo/data/train.jsonl"))
     assert [group.source for group in lessons] == [f"scenes:train-{index:06d}" for index in range(QUICK.scenes)]
     assert all(Path(group.prompts[0].images[0]).is_file() for group in lessons)

@@ -127,10 +127,11 @@ def test_a_frozen_copy_stays_as_it_is(tiny: dict[str, Path], pictures: list[str]
 
 
 def test_errors_say_what_to_change(tiny: dict[str, Path], pictures: list[str], tmp_path: Path) -> None:
-    with pytest.raises(
-        RecipeError, match=r"no model could be loaded from model.path.*Give a local folder or a hub name"
-    ):
+    gone = r"no model could be loaded from .*nothing' \(there is no such folder; as a name on the hub: .*a hub name"
+    with pytest.raises(RecipeError, match=gone):
         policy_of(tmp_path / "nothing")
+    with pytest.raises(RecipeError, match=r"there is no config\.json in this folder"):
+        policy_of(tmp_path)
     with pytest.raises(RecipeError, match="nothing is trained"):
         policy_of(tiny["llava"], "frozen", "frozen", "frozen")
     with pytest.raises(UnsupportedError, match=r"no head .'reward'."):

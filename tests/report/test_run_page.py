@@ -1,11 +1,12 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from sightline.data.schema import write_groups
 from sightline.errors import CheckpointError
-from sightline.report.run_page import gallery_of, report_run, training_curves
+from sightline.report.run_page import gallery_of, report_run, training_curves, unchanged
 from sightline.report.svg import chart
 from sightline.types import Edge, Group, Prompt, Response
 
@@ -25,7 +26,7 @@ def group(number, picture):
 
 
 RECORDS = [
-    {"step": 1, "loss": 0.7, "rewards/margins": 0.0, "custom": 3},
+    {"step": 1, "loss": 0.7, "rewards/margins": 0.0, "custom": 3, "reward": 0.75},
     {"step": 2, "loss": 0.5, "eval/loss": 0.6, "rewards/margins": 1.5, "custom": 4, "text": "x"},
 ]
 
@@ -40,9 +41,44 @@ def test_curves_of_known_metrics_come_first_then_all_others():
 
 def test_parts_of_a_metric_share_a_chart_and_one_part_alone_has_none():
     parts = {"step": 1, "loss/dpo": 0.6, "loss/sft": 0.2, "rewards/margins/text": 1.0, "seconds": 9.0}
-    (curve,) = training_curves([parts, {**parts, "step": 2}])
+    (curve,) = training_curves([parts, {**parts, "step": 2, "loss/dpo": 0.5}])
     assert curve.title == "Loss by term"
-    assert [(line.name, line.y) for line in curve.lines] == [("dpo", [0.6, 0.6]), ("sft", [0.2, 0.2])]
+    assert [(line.name, line.y) for line in curve.lines] == [("dpo", [0.6, 0.5]), ("sft", [0.2, 0.2])]
+
+
+def test_more_parts_than_a_chart_has_colours_are_several_charts():
+    curves = training_curves([{"step": step, **{f"rewards/{n}/mean": step for n in "abcdef"}} for step in (1, 2)])
+    assert [(curve.title, [line.name for line in curve.lines]) for curve in curves] == [
+        ("Terms of the reward, mean (1 of 2)", ["a", "b", "c", "d"]),
+        ("Terms of the reward, mean (2 of 2)", ["e", "f"]),
+    ]
+
+
+def test_held_out_rows_stand_beside_the_trained_ones():
+    records = [
+        {"step": step, "loss": 1 / step, "logps/chosen": -step, "logps/rejected": -9 * step} for step in (1, 2, 3)
+    ]
+    records[2] |= {"eval/loss": 0.4, "eval/logps/chosen": -2.0, "eval/logps/rejected": -3.0}
+    loss, answers = training_curves(records)
+    assert [(line.name, line.x) for line in loss.lines] == [("training", [1, 2, 3]), ("held out", [3])]
+    assert answers.title == "Log-probability of the answers"
+    records[1] |= {"eval/logps/chosen": -2.5, "eval/logps/rejected": -3.0}
+    assert training_curves(records)[2].title == "Log-probability of the answers, held out"
+
+
+def test_what_never_changes_is_told_once_and_what_is_the_same_is_drawn_once():
+    records = [
+        {"step": step, "loss": 1 / step, "nll": 1 / step + 1e-9, "learning_rate": 2e-4, "kl": 0.0, "new": float("nan")}
+        for step in (1, 2)
+    ]
+    records[1]["reward"] = 0.5
+    (curve,) = training_curves(records)
+    assert (curve.title, curve.y_label) == ("Loss = Negative log-likelihood of a token", "nats")
+    assert {name: value for name, value in unchanged(records).items() if name != "new"} == {
+        "kl": 0.0,
+        "learning_rate": 2e-4,
+        "reward": 0.5,
+    }
 
 
 def test_parts_of_a_step_stand_on_each_other_in_its_order(tmp_path):
@@ -65,10 +101,10 @@ def test_parts_of_a_step_stand_on_each_other_in_its_order(tmp_path):
 def test_readings_of_the_meter_share_a_chart():
     reading = {"looking/margin": 9.0, "looking/blank": 5.0, "looking/other": 4.0, "looking/other/low": 3.0}
     (curve,) = training_curves(
-        [{"step": step, **reading, "looking/other/high": 5.0, "looking/blind": 0.0} for step in (1, 2)]
+        [{"step": step, **reading, "looking/margin": 9.0 * step, "looking/other/high": 5.0 * step} for step in (1, 2)]
     )
     assert [(line.name, line.y) for line in curve.lines] == [
-        ("margin", [9.0, 9.0]),
+        ("margin", [9.0, 18.0]),
         ("another picture", [4.0, 4.0]),
         ("a white one", [5.0, 5.0]),
     ]
@@ -84,14 +120,28 @@ def test_gallery_names_the_place_of_each_answer(pictures):
     ]
 
 
+def test_answers_that_are_alike_stand_once(pictures):
+    one = group(1, pictures[0])
+    many = replace(one, responses=(*one.responses, *one.responses[:1], Response(text="spare"), Response(text="other")))
+    (item,) = gallery_of([replace(many, edges=(*many.edges, Edge(winner=3, loser=1)))])
+    assert [(a.title, a.text) for a in item.answers] == [
+        ("chosen, 2 times", "good"),
+        ("rejected", "bad"),
+        ("answers 3, 5", "spare"),
+        ("answer 6", "other"),
+    ]
+
+
 def test_report_of_a_run_directory(tmp_path, pictures):
     lines = [json.dumps(record) + "\n" for record in RECORDS]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     (tmp_path / "recipe.yaml").write_text("name: my_run\n")
+    (tmp_path / "bad_rows.jsonl").touch()
     write_groups(tmp_path / "samples.jsonl", [group(number, pictures[0]) for number in range(20)])
     text = report_run(tmp_path).read_text(encoding="utf-8")
-    assert "2 optimizer steps. Last logged: loss 0.5" in text
-    assert "name: my_run" in text
+    assert "2 optimizer steps. Last logged: loss 0.5, eval/loss 0.6, reward 0.75. From" in text
+    assert "name: my_run" in text and "bad_rows.jsonl" not in text
+    assert text.index(">Training<") < text.index(">Gallery<") < text.index("Figures with one value throughout (1)")
     assert "Q19?" in text and "Q8?" in text and "Q7?" not in text  # the last twelve
 
 

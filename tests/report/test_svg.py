@@ -58,6 +58,20 @@ def test_the_labels_of_an_axis_are_exact_and_written_alike(high, labels):
     assert [text for text in texts if text not in ("nats", "optimizer step")][: len(labels)] == labels
 
 
+def test_labels_differ_however_little_the_values_do():
+    _, texts = drawn(curve([0.21500001, 0.21500004], x=[1, 2]))
+    labels = [text for text in texts if text.startswith("0.215")]
+    assert len(labels) == len(set(labels)) >= 4
+
+
+def test_a_long_label_has_its_place():
+    a_phone = 14 * 0.64  # width of a digit there, in pixels
+    root = ET.fromstring(chart(curve([0.00018, 0.00022])))
+    (end,) = [float(text.get("x")) for text in root.iter("text") if text.text == "0.00018"]
+    (points,), _ = drawn(curve([0.00018, 0.00022]))
+    assert a_phone * len("0.00018") <= end < points[0][0]
+
+
 def test_an_exact_series_has_no_running_mean():
     rates = [min(1.0, i / 100) for i in range(200)]
     (points,), _ = drawn(replace(curve(rates), noisy=False))

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from sightline.evaluation.statistics import Interval
-from sightline.report.table import Row, measured, number, table_json, terminal_table
+from sightline.report.table import Row, legend, measured, number, table_json, terminal_table
 
 NAN = float("nan")
 
@@ -88,6 +88,12 @@ def test_terminal_table_holds_the_figures():
     figures = next(line for line in text.splitlines() if "Hal" in line)
     cells = re.split(" {2,}", figures.strip())
     assert cells == ["Hal", "62.0 [58.0, 66.0]", "20.0 [16.0, 24.0]", "✓ −42.0 [−50.0, −34.0]"]
+    assert text.splitlines()[-1].strip() == "✓ better"
+
+
+def test_the_legend_has_every_sign_that_stands_in_the_table():
+    rows = [row(-0.5, -0.4), row(-0.1, 0.1), row(-0.5, -0.4, better="neither")]
+    assert legend(rows) == "✓ better  ≈ no clear change  • changed"
 
 
 def test_json_is_plain_and_keeps_shares():

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from sightline.rollouts.check import EngineCheck
     from sightline.rollouts.engine import CheckedEngine
 
-app = typer.Typer(no_args_is_help=True, help="Compare what must agree.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Check that what samples the answers is what is trained (for rows: `sightline data check`).",
+    rich_markup_mode="markdown",
+)
 
 
 @app.command(name="engine")

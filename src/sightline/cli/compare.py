@@ -47,6 +47,7 @@ def compare(
     Overrides are laid over every method's recipe.
 
     Example: `sightline compare --methods dpo,orpo,kto --seeds 0,1 --out runs/compare`
+
     Example: `sightline compare --online --methods ppo,grpo --seeds 0`
     """
     from sightline.cli.console import out as console

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.stage import check_apart
 from sightline.errors import RecipeError
 from sightline.progress import Progress
 from sightline.recipes.schema import DataSpec
@@ -115,9 +116,7 @@ def _spec(options: dict[str, Any]) -> DataSpec:
     formats = _formats()
     if chosen["format"] not in formats:
         raise RecipeError(f"--format is '{chosen['format']}', expected one of {', '.join(formats)}. Choose one.")
-    if Path(options["rows"]).absolute() == options["out"].absolute():
-        remedy = "Choose another file, so that no row is lost."
-        raise RecipeError(f"--out is {options['out']}, which is read here. {remedy}")
+    check_apart(options["out"], options["rows"])
     return DataSpec(path=options["rows"], rename=dict(pairs(options["rename"], "--rename")), where=where, **chosen)
 
 

@@ -23,7 +23,9 @@ DataOption = Annotated[
 ProtocolOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--protocol", help="How answers are graded; NAME=P for one benchmark. Default: official.", show_default=False
+        "--protocol",
+        help="How answers are graded; NAME=P for one benchmark. Default: the first that `eval list` shows.",
+        show_default=False,
     ),
 ]
 BenchOption = Annotated[

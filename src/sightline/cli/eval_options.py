@@ -24,7 +24,7 @@ from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.results import Measured, length_words, picture_words
 from sightline.files import replace_file
 from sightline.progress import Progress
-from sightline.report.table import SIGNS, Row, bounds, number
+from sightline.report.table import SIGNS, Row, bounds, legend, number
 
 STDOUT: Final = Path("-")
 """``--json -``: the JSON goes to stdout, and no table."""
@@ -265,7 +265,7 @@ def category_table(measured: Measured) -> Table | None:
 def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
     """A against B for the terminal: both values, and the difference with its interval; ``words``: verdicts are spelled
     out, otherwise signs fit beside long names."""
-    caption = None if words else "✓ better  ✗ worse  ≈ no clear change  • changed"
+    caption = None if words else legend(rows)
     padding = (0, 1) if words else (0, 0, 0, 1)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, caption=caption, caption_justify="left")
     table.add_column("metric", no_wrap=True)

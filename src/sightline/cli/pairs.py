@@ -10,6 +10,7 @@ import typer
 
 from sightline.cli.console import say
 from sightline.cli.samples import ImageDir, Limit, Out, tell
+from sightline.cli.stage import check_apart
 from sightline.data.schema import write_groups
 from sightline.errors import DataError, RecipeError
 from sightline.recipes.load import check_spec
@@ -61,6 +62,7 @@ def pairs(
 
     Example: `sightline pairs scienceqa.json --relation options --image-dir images -o pairs.jsonl`
     """
+    check_apart(out, groups)
     name = "best" if best else relation
     rule = _pair_options(name, best, relation, min_gap, keep_all, {"selection": selection, "fallback": fallback})
     rows = _rows(groups, out, name, image_dir=image_dir, limit=limit)

@@ -11,7 +11,7 @@ import typer
 
 from sightline.cli.console import say
 from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, asked_beyond, asked_model
-from sightline.cli.stage import Stage
+from sightline.cli.stage import Stage, check_apart
 from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.recipes.load import check_spec, terms_of
 from sightline.recipes.schema import DataSpec, SamplingSpec
@@ -59,6 +59,7 @@ def sample(
 
     Example: `sightline sample models/llava questions.jsonl -n 8 --temperature 0.7 -o samples.jsonl`
     """
+    check_apart(out, data)
     sampling = check_spec(
         SamplingSpec,
         "sampling options",
@@ -138,6 +139,7 @@ def score(
     """
     if reward is None:
         raise RecipeError(_NO_REWARD)
+    check_apart(out, groups)
     from sightline.data.schema import read_groups
     from sightline.rewards.build import check_prompts
 
@@ -159,7 +161,8 @@ def score(
 
 _NO_REWARD = (
     "found no --reward, expected what scores the answers. Give the run directory of a reward model, "
-    "package.module:Name of a reward of your own, or scenes where the pictures are those of the built-in world."
+    "package.module:Name of a reward of your own, terms as name=weight, or scenes where the pictures are those of the "
+    "built-in world."
 )
 
 

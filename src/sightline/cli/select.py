@@ -11,7 +11,8 @@ import typer
 
 from sightline.cli.console import say
 from sightline.cli.model_options import QuantizationAsTrained
-from sightline.errors import CheckpointError, RecipeError
+from sightline.cli.stage import check_apart
+from sightline.errors import CheckpointError
 from sightline.files import read_settings, replace_file
 from sightline.progress import Progress
 from sightline.recipes.schema import DataSpec, ModelSpec, ReadsSpec
@@ -68,10 +69,9 @@ def select(
     from sightline.data.select import check_selection, lowest, selection_scores, write_scores
     from sightline.rewards.model import fingerprint, reward_model_spec
 
+    check_apart(out, source, target)
     rows = [_rows(path, image_dir, out.parent / "images") for path in (source, target)]
     check_selection(len(rows[0]), len(rows[1]), regularisation, keep)
-    if out.absolute() in (Path(source).absolute(), Path(target).absolute()):
-        raise RecipeError(f"--out is {out}, which is read here. Choose another file, so that no row is lost.")
     made: dict[str, Any] = {"source": source, "target": target, "rows": [len(part) for part in rows], "reward": reward}
     made |= {"weights": fingerprint(reward), "features": features, "dimension": dimension, "seed": seed}
     made |= {"source_images": source_images, "target_images": target_images}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from sightline.cli.console import say
 from sightline.data.schema import append_groups, complete_lines, read_groups
-from sightline.errors import CheckpointError, DataError
+from sightline.errors import CheckpointError, DataError, RecipeError
 from sightline.files import read_settings, replace_file
 from sightline.progress import Progress
 from sightline.types import Group
@@ -82,6 +83,21 @@ class Stage:
         if names:
             changes = "; ".join(f"{name}: {there.get(name)} there, {here.get(name)} here" for name in names)
             raise CheckpointError(f"{self.out} was made with other settings ({changes}). {remedy}")
+
+
+def check_apart(out: Path, *read: str | Path) -> None:
+    """
+    Args:
+        out: the file to write.
+        read: files that are read, patterns of such, or names of other sources.
+
+    Raises:
+        RecipeError: one of them is the file to write.
+    """
+    for path in read:
+        files = [path, *glob.iglob(str(path), recursive=True)]  # noqa: PTH207
+        if any(Path(file).resolve() == out.resolve() for file in files):
+            raise RecipeError(f"--out is {out}, which is read here. Choose another file, so that no row is lost.")
 
 
 def _check_ids(groups: Sequence[Group]) -> None:

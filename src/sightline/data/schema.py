@@ -39,7 +39,7 @@ def read_groups(path: str | Path, *, growing: bool = False) -> Iterator[Group]:
     try:
         lines = path.open("rb")
     except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", source=str(path)) from error
+        raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
     with lines:
         for number, line in enumerate(lines, start=1):
             if line.strip() and (line.endswith(b"\n") or not growing):
@@ -237,7 +237,14 @@ def _group_of_line(line: bytes, source: str, resolve: Resolve) -> Group:
     """The Group of one line; errors name its file and line."""
     try:
         remedy = "Every line of a Group file is one JSON object; a killed stage leaves half a line: resume it"
-        return group_from_json(parse_json(line, remedy), resolve)
+        row = parse_json(line, remedy)
+        if type(row) is dict and "prompts" not in row:
+            names = ", ".join(map(str, row)) or "no keys"
+            raise DataError(
+                f"no Group but a row with {names}: 'prompts' is missing",
+                remedy="Write such rows as a Group file: sightline data convert ROWS -o GROUPS.jsonl",
+            )
+        return group_from_json(row, resolve)
     except DataError as error:
         raise DataError(error.found, source=source, remedy=error.remedy) from error
 

@@ -1,7 +1,7 @@
 """Imports bitsandbytes late, and so that it runs nothing but what is installed.
 
-PEFT imports it as soon as it is imported itself, which takes most of a second and which only quantised weights, adapters
-beside them and 8-bit optimizers need. And on a CPU with AVX512-BF16 it asks the package `kernels`, which
+PEFT imports it as soon as it is imported itself, which takes most of a second and which only quantised weights,
+adapters beside them and 8-bit optimizers need. And on a CPU with AVX512-BF16 it asks the package `kernels`, which
 tree-recurrence brings along, for compiled code from the hub, downloads it and runs it, all on ``import``; without
 `kernels` it computes with torch.
 """

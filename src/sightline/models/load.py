@@ -230,8 +230,13 @@ def read_pretrained(loader: Any, path: str, **options: Any) -> Any:
         first = str(error).strip().splitlines()[0]
         if "custom code" in first:
             first = "it brings code of its own to run, and code from model folders is never run"
+        folder, why = Path(path), first
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            why = "there is no config.json in this folder"
+        elif not folder.exists():
+            why = f"there is no such folder; as a name on the hub: {first}"
         raise RecipeError(
-            f"no model could be loaded from model.path {path!r} ({first}). Give a local folder or a hub name"
+            f"no model could be loaded from {path!r} ({why}). Give the folder of a model, or a hub name"
         ) from error
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sightline.errors import RecipeError
+from sightline.models.load import read_pretrained
 from sightline.models.weights import WEIGHED, check_size, check_weights
 from sightline.recipes.schema import ModelSpec
 
@@ -21,7 +22,7 @@ def sees_pictures(path: str) -> bool:
     Raises:
         RecipeError: there is no model.
     """
-    config = _read(AutoConfig, path)
+    config = read_pretrained(AutoConfig, path)
     return config.get_text_config() is not config
 
 
@@ -31,7 +32,7 @@ def context_length(path: str) -> int:
     Raises:
         RecipeError: there is no model.
     """
-    config = _read(AutoConfig, path).get_text_config()
+    config = read_pretrained(AutoConfig, path).get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
 
@@ -111,20 +112,10 @@ def load_text_model(spec: ModelSpec, device: str) -> TextModel:
     Raises:
         RecipeError: there is no model at ``spec.path``, it has no chat template, or its weights do not fit.
     """
-    tokenizer = _read(AutoTokenizer, spec.path)
+    tokenizer = read_pretrained(AutoTokenizer, spec.path)
     if tokenizer.chat_template is None:
         raise RecipeError(f"{spec.path} has no chat template. Give a chat model")
-    check_size(spec.path, _read(AutoConfig, spec.path), AutoModelForCausalLM)
-    model, found = _read(AutoModelForCausalLM, spec.path, dtype=getattr(torch, spec.dtype), **WEIGHED)
+    check_size(spec.path, read_pretrained(AutoConfig, spec.path), AutoModelForCausalLM)
+    model, found = read_pretrained(AutoModelForCausalLM, spec.path, dtype=getattr(torch, spec.dtype), **WEIGHED)
     check_weights(spec.path, found)
     return TextModel(model=model.to(device).eval().requires_grad_(False), tokenizer=tokenizer)
-
-
-def _read(loader: Any, path: str, **options: Any) -> Any:
-    try:
-        return loader.from_pretrained(path, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        if "custom code" in first:
-            first = "it brings code of its own to run, and code from model folders is never run"
-        raise RecipeError(f"no model could be loaded from {path!r} ({first}). Give a local folder") from error

@@ -293,7 +293,9 @@ def _forecast(found: Forecast) -> Section:
         note = f"{_short(found.flops[layout] / 1e12)} TFLOP"
         facts.append(Fact(name=f"a step as {layout}{mark}", value=f"{tokens:,.0f} tokens", note=note))
     time = f"{_duration(found.seconds)}, {found.seconds_per_step:.3g} s a step"
-    facts.append(Fact(name="time", value=f"{found.steps:,} steps on {found.speed.device}", note=f"about {time}"))
+    facts.append(
+        Fact(name="time", value=f"{_plural(found.steps, 'step')} on {found.speed.device}", note=f"about {time}")
+    )
     facts += [Fact(name="assumed", value="", note=text) for text in found.assumed]
     return Section(title="Forecast", facts=facts)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,12 @@ from sightline.types import Group, Prompt
 Records = Sequence[dict[str, Any]]
 
 _CHARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
-    ("Loss", "", {"loss": "training", "eval/loss": "held out"}),
-    ("Negative log-likelihood of a token", "nats", {"nll": "training", "eval/nll": "held out"}),
-    (
-        "Preference accuracy",
-        "share of pairs",
-        {"rewards/accuracies": "training", "eval/rewards/accuracies": "held out"},
-    ),
-    ("Reward margin", "nats", {"rewards/margins": "training", "eval/rewards/margins": "held out"}),
-    ("Implicit rewards", "nats", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"}),
+    ("Loss", "", {"loss": "loss"}),
+    ("Negative log-likelihood of a token", "nats", {"nll": "nll"}),
+    ("Reward of the samples", "", {"reward": "mean", "reward_std": "deviation within a prompt"}),
+    ("Preference accuracy", "share of pairs", {"rewards/accuracies": "accuracy"}),
+    ("Reward margin", "units of reward", {"rewards/margins": "margin"}),
+    ("Implicit rewards", "units of reward", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"}),
     ("Log-probability of the answers", "nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
     (
         "Does it look? Margin that training added, and what of it another picture takes away",
@@ -41,23 +40,67 @@ _CHARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
             "looking/policy/blank": "a white one",
         },
     ),
-    ("Reward of the samples", "", {"reward": "reward"}),
-    ("Length of the answers", "tokens", {"length/chosen": "chosen", "length/rejected": "rejected"}),
-    ("Length of the samples", "tokens", {"completions/mean_length": "mean"}),
+    ("Values and returns", "units of reward", {"val/mean": "value", "returns/mean": "return"}),
+    ("KL divergence", "nats", {"kl": "kl"}),
+    ("KL divergence of an answer", "nats", {"objective/kl": "kl"}),
     ("Entropy", "nats", {"entropy": "entropy"}),
+    ("Length of the answers", "tokens", {"length/chosen": "chosen", "length/rejected": "rejected"}),
+    (
+        "Length of the samples",
+        "tokens",
+        {
+            "completions/mean_length": "mean",
+            "completions/min_length": "least",
+            "completions/max_length": "greatest",
+        },
+    ),
+    (
+        "Length of the samples that ended",
+        "tokens",
+        {
+            "completions/mean_terminated_length": "mean",
+            "completions/min_terminated_length": "least",
+            "completions/max_terminated_length": "greatest",
+        },
+    ),
+    ("Samples cut at the limit", "share", {"completions/clipped_ratio": "cut"}),
+    ("Prompts whose answers all have one reward", "share", {"frac_reward_zero_std": "prompts"}),
+    (
+        "Clipped by the ratio",
+        "share",
+        {
+            "clip_ratio/low_mean": "below",
+            "clip_ratio/high_mean": "above",
+            "clip_ratio/region_mean": "either",
+        },
+    ),
+    (
+        "Sampler and trainer: difference of log-probabilities",
+        "nats",
+        {"sampling/sampling_logp_difference/mean": "mean", "sampling/sampling_logp_difference/max": "greatest"},
+    ),
     ("Gradient norm", "", {"grad_norm": "before clipping"}),
     ("Learning rate", "", {"learning_rate": "learning rate"}),
     ("Speed", "tokens per second", {"tokens_per_second": "tokens"}),
 )
-"""Charts in the order they are shown: title, unit, and metric to name in the legend."""
-_PARTS = {
-    "loss/": "Loss by term",
-    "rewards/accuracies/": "Pairs ranked right, by kind",
-    "rewards/margins/": "Reward margin by kind",
-}
-"""Metrics that are parts of another one, by the start of their names: one chart, if there are two or more."""
+"""Charts in the order they are shown: title, unit, and metric to name in the legend. Of each metric, ``eval/`` and the
+same name is the one of held-out rows."""
+_PARTS: tuple[tuple[str, str, str], ...] = (
+    ("loss/", "", "Loss by term"),
+    ("rewards/accuracies/", "", "Pairs ranked right, by kind"),
+    ("rewards/margins/", "", "Reward margin by kind"),
+    ("rewards/", "/mean", "Terms of the reward, mean"),
+    ("rewards/", "/std", "Terms of the reward, deviation"),
+    ("groups/", "", "Groups taken, by source"),
+)
+"""Metrics that are parts of another one, by start and end of their names: one chart, if there are two or more."""
 _TIME = "time/"
 """Parts of a step's time, by the start of their names: one chart, on each other."""
+_LINES = 4
+"""Most lines of a chart."""
+_SAME = 1e-6
+"""Relative difference that is rounding."""
+_HELD_OUT = "eval/"
 _INTERVALS = {f"looking/{picture}/{end}" for picture in ("blank", "other") for end in ("low", "high")}
 _NOT_CHARTED = frozenset({"step", "epoch", "seconds", "num_tokens", "looking/blind", *_INTERVALS})
 _MOST_SAMPLES = 12
@@ -96,52 +139,123 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
         curves=training_curves(records),
         gallery=gallery_of(deque(read_groups(samples, growing=True), _MOST_SAMPLES)) if samples.is_file() else (),
         notes=[_summary(records, run_dir)],
-        details=list(_details(run_dir)),
+        details=[*_flat_figures(records), *_details(run_dir)],
     )
 
 
 def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
     """Charts of what a run logged: the well-known metrics first, then all others by name.
 
+    What never changed is left out (:func:`unchanged`), and curves that are the same are one chart with both titles.
+
     Args:
         records: Lines of ``metrics.jsonl``.
         prefix: Stands before every title (``DPO: ``), where one page shows several runs.
     """
-    names = {name for record in records for name, value in record.items() if type(value) in (int, float)}
-    parts = {start: sorted(name for name in names if name.startswith(start)) for start in _PARTS}
-    known = {metric for _, _, lines in _CHARTS for metric in lines} | {name for part in parts.values() for name in part}
-    charts = [*_CHARTS]
-    for start, members in parts.items():
-        if len(members) > 1:
-            charts.append((_PARTS[start], "", {name: name.removeprefix(start) for name in members}))
-    charts += [(name, "", {name: name}) for name in sorted(names - known - _NOT_CHARTED) if not name.startswith(_TIME)]
-    curves = []
-    for title, unit, metrics in charts:
-        lines = [_line(records, metric, label) for metric, label in metrics.items() if metric in names]
-        if lines:
-            noisy = "learning_rate" not in metrics
-            curves.append(Curve(title=f"{prefix}{title}", lines=lines, y_label=unit, noisy=noisy))
+    shown: list[Curve] = []
+    for curve, _ in _charts(records):
+        if all(map(_is_flat, curve.lines)):
+            continue
+        twin = next((index for index, earlier in enumerate(shown) if _are_same(earlier, curve)), None)
+        if twin is None:
+            shown.append(replace(curve, title=f"{prefix}{curve.title}"))
+        else:
+            first = shown[twin]
+            unit = first.y_label or curve.y_label
+            shown[twin] = replace(first, title=f"{first.title} = {curve.title}", y_label=unit)
     if spent := _time(records):
-        curves.append(Curve(title=f"{prefix}Time of a step by part", lines=spent, y_label="seconds", stacked=True))
-    return curves
+        shown.append(Curve(title=f"{prefix}Time of a step by part", lines=spent, y_label="seconds", stacked=True))
+    return shown
+
+
+def unchanged(records: Records) -> dict[str, float]:
+    """Metrics with one value throughout, or that were logged once, and that value: a chart of them says no more."""
+    flat = {name for curve, names in _charts(records) if all(map(_is_flat, curve.lines)) for name in names}
+    return {name: _last(records, name) for name in sorted(flat)}
+
+
+def _charts(records: Records) -> Iterator[tuple[Curve, Sequence[str]]]:
+    """Each chart, and the metrics in it."""
+    names = {name for record in records for name, value in record.items() if type(value) in (int, float)}
+    names = {name for name in names if not name.startswith(_TIME)}
+    for title, unit, metrics in _layout({name.removeprefix(_HELD_OUT) for name in names} - _NOT_CHARTED):
+        trained = {name: label for name, label in metrics.items() if name in names}
+        held_out = {f"{_HELD_OUT}{name}": label for name, label in metrics.items() if f"{_HELD_OUT}{name}" in names}
+        if len(metrics) == 1 and held_out:  # side by side
+            lines = dict.fromkeys(trained, "training") | dict.fromkeys(held_out, "held out")
+            sides = [(title, lines)]
+        else:
+            sides = [(title, trained), (f"{title}, held out", held_out)]
+        for heading, lines in sides:
+            if lines:
+                drawn = [_line(records, metric, label) for metric, label in lines.items()]
+                noisy = "learning_rate" not in lines
+                yield Curve(title=heading, lines=drawn, y_label=unit, noisy=noisy), list(lines)
+
+
+def _layout(names: set[str]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Title, unit, and metric to label of every chart that some of the metrics are for."""
+    left = set(names)
+    for title, unit, metrics in _CHARTS:
+        if found := {name: label for name, label in metrics.items() if name in left}:
+            left -= found.keys()
+            yield title, unit, found
+    for start, end, title in _PARTS:
+        members = sorted(name for name in left if name.startswith(start) and name.endswith(end))
+        left -= set(members)
+        charts = [members[first : first + _LINES] for first in range(0, len(members), _LINES)]
+        for number, some in enumerate(charts if len(members) > 1 else (), 1):
+            place = f" ({number} of {len(charts)})" if len(charts) > 1 else ""
+            yield f"{title}{place}", "", {name: name.removeprefix(start).removesuffix(end) for name in some}
+    for name in sorted(left):
+        yield name, "", {name: name}
+
+
+def _is_flat(line: Line) -> bool:
+    values = [value for value in line.y if math.isfinite(value)]
+    return not values or max(values) - min(values) <= _SAME * max(map(abs, values))
+
+
+def _are_same(one: Curve, other: Curve) -> bool:
+    """Whether two charts show the same numbers."""
+    pairs = list(zip(one.lines, other.lines, strict=False))
+    return len(one.lines) == len(other.lines) and all(
+        list(a.x) == list(b.x) and all(math.isclose(*values, rel_tol=_SAME) for values in zip(a.y, b.y, strict=True))
+        for a, b in pairs
+    )
+
+
+def _last(records: Records, name: str) -> float:
+    value: float = next(record[name] for record in reversed(records) if name in record)
+    return value
 
 
 def gallery_of(groups: Iterable[Group]) -> list[GalleryItem]:
-    """Sampled or preference groups as gallery items: each answer with its reward and its place in the edges."""
+    """Sampled or preference groups as gallery items: each answer with its reward and its place in the edges. What was
+    said several times stands once."""
     items = []
     for group in groups:
         prompt = group.prompts[0]
         won = {edge.winner for edge in group.edges}
         lost = {edge.loser for edge in group.edges}
-        answers = []
+        said: dict[tuple[str, str, str], list[int]] = {}
         for index, response in enumerate(group.responses):
             roles = [name for name, members in (("chosen", won), ("rejected", lost)) if index in members]
             note = "" if response.reward is None else f"reward {response.reward:.3g}"
-            title = " and ".join(roles) or f"answer {index + 1}"
-            answers.append(Answer(title=title, text=response.text, note=note))
+            said.setdefault((" and ".join(roles), response.text, note), []).append(index + 1)
+        answers = [
+            Answer(title=_title(role, places), text=text, note=note) for (role, text, note), places in said.items()
+        ]
         images = [image for image in prompt.images if Path(image).is_file()]
         items.append(GalleryItem(images=images, question=question_of(prompt), answers=answers))
     return items
+
+
+def _title(role: str, places: Sequence[int]) -> str:
+    """``chosen``, ``chosen, 2 times``, ``answer 3``, ``answers 1, 4``."""
+    if role:
+        return role if len(places) == 1 else f"{role}, {len(places)} times"
+    return f"answer{'s' if len(places) > 1 else ''} {', '.join(map(str, places))}"
 
 
 def question_of(prompt: Prompt) -> str:
@@ -166,13 +280,23 @@ def _time(records: Records) -> list[Line]:
 
 
 def _summary(records: Records, run_dir: Path) -> str:
-    final = records[-1]
-    shown = [f"{name} {final[name]:.4g}" for name in ("loss", "rewards/accuracies", "reward") if name in final]
-    return f"{final['step']} optimizer steps. Last logged: {', '.join(shown) or 'nothing'}. From {run_dir}."
+    logged = {name for record in records for name in record}
+    named = ("loss", "eval/loss", "rewards/accuracies", "reward")
+    shown = [f"{name} {_last(records, name):.4g}" for name in named if name in logged]
+    steps = records[-1]["step"]
+    done = f"{steps} optimizer step{'' if steps == 1 else 's'}"
+    return f"{done}. Last logged: {', '.join(shown) or 'nothing'}. From {run_dir}."
+
+
+def _flat_figures(records: Records) -> Iterable[Detail]:
+    if flat := unchanged(records):
+        width = max(map(len, flat))
+        text = "\n".join(f"{name.ljust(width)}  {value:.6g}" for name, value in flat.items())
+        yield Detail(title=f"Figures with one value throughout ({len(flat)})", text=text)
 
 
 def _details(run_dir: Path) -> Iterable[Detail]:
     for title, name in _DETAILS:
         path = run_dir / name
-        if path.is_file():
-            yield Detail(title=f"{title} ({name})", text=path.read_text(encoding="utf-8"))
+        if path.is_file() and (text := path.read_text(encoding="utf-8")):
+            yield Detail(title=f"{title} ({name})", text=text)

@@ -11,6 +11,8 @@ from sightline.report.table import Row
 
 WIDTH, HEIGHT = 480, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 40
+_CHARACTER = 9
+"""Width of one in an axis label, as large as they are on a phone: long labels move the axis to the right."""
 _MOST_POINTS = 300
 Point = tuple[float, float]
 
@@ -73,8 +75,9 @@ def chart(curve: Curve) -> str:
     if curve.stacked:
         lines = _bands(lines, noisy=curve.noisy)
     everything = [point for _, points in lines for point in points]
-    x = _scale([p[0] for p in everything], _LEFT, WIDTH - _RIGHT, tight=True)
     y = _scale([p[1] for p in everything], HEIGHT - _BOTTOM, _TOP, tight=False)
+    left = max(_LEFT, 7 + _CHARACTER * max(map(len, _labels(y.ticks))))
+    x = _scale([p[0] for p in everything], left, WIDTH - _RIGHT, tight=True)
     parts = [*_axes(curve, x, y)]
     for index, (_, points) in enumerate(lines if curve.stacked else ()):
         parts.append(_path(points, x, y, curve.band(index), shape="polygon"))
@@ -139,33 +142,38 @@ def _round_step(rough: float) -> float:
 
 
 def _labels(ticks: Sequence[float]) -> list[str]:
-    """All of one axis written alike: with a power of ten where one of them is very small or large."""
+    """All of one axis written alike, with as many digits as tell them apart: with a power of ten where one of them is
+    very small or large."""
     short = all(tick == 0 or 1e-4 <= abs(tick) < 1e6 for tick in ticks)
-    return [(f"{tick:,.6g}" if short or tick == 0 else _power(tick)).replace("-", "−") for tick in ticks]
+    for digits in range(6, 17):
+        labels = [(f"{tick:,.{digits}g}" if short or tick == 0 else _power(tick, digits)) for tick in ticks]
+        if len(set(labels)) == len(ticks):
+            break
+    return [label.replace("-", "−") for label in labels]
 
 
-def _power(value: float) -> str:
+def _power(value: float, digits: int) -> str:
     """``1.5e-5``."""
-    digits, exponent = f"{value:.5e}".split("e")
-    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+    figures, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{figures.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _axes(curve: Curve, x: _Scale, y: _Scale) -> list[str]:
     parts = []
     for tick, label in zip(y.ticks, _labels(y.ticks), strict=True):
         at = f"{y(tick):.1f}"
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text x="{_LEFT - 7}" y="{at}" text-anchor="end" dominant-baseline="central">{label}</text>')
+        parts.append(f'<line class="grid" x1="{x.start:g}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
+        parts.append(f'<text x="{x.start - 7:g}" y="{at}" text-anchor="end" dominant-baseline="central">{label}</text>')
     floor = HEIGHT - _BOTTOM
     for tick, label in zip(x.ticks, _labels(x.ticks), strict=True):
         at = f"{x(tick):.1f}"
         parts.append(f'<line class="axis" x1="{at}" x2="{at}" y1="{floor}" y2="{floor + 4}"/>')
-        parts.append(f'<text x="{at}" y="{floor + 16}" text-anchor="middle">{label}</text>')
-    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>')
-    middle = (_LEFT + WIDTH - _RIGHT) / 2
+        parts.append(f'<text x="{at}" y="{floor + 18}" text-anchor="middle">{label}</text>')
+    parts.append(f'<line class="axis" x1="{x.start:g}" x2="{WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>')
+    middle = (x.start + WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(curve.x_label)}</text>')
     if curve.y_label:
-        parts.append(f'<text x="4" y="9">{escape(curve.y_label)}</text>')
+        parts.append(f'<text x="4" y="12">{escape(curve.y_label)}</text>')
     return parts
 
 

@@ -91,12 +91,18 @@ def bounds(interval: Interval, unit: str, *, signed: bool = False) -> str:
     return f"[{number(interval.low, unit, signed=signed)}, {number(interval.high, unit, signed=signed)}]"
 
 
+def legend(rows: Sequence[Row]) -> str:
+    """The signs of the verdicts that the rows have: ``✓ better  ≈ no clear change``."""
+    there = {row.verdict for row in rows}
+    return "  ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items() if verdict and verdict in there)
+
+
 def terminal_table(rows: Sequence[Row]) -> Table:
     """The rows as a table for ``rich``, narrow enough for 80 columns."""
     compared = any(row.after is not None for row in rows)
     caption = "shares in %; brackets: bootstrap 95 % interval"
     if compared:
-        caption += "\n✓ better  ✗ worse  ≈ unclear"
+        caption += f"\n{legend(rows)}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), caption=caption, caption_justify="left")
     table.add_column("metric", no_wrap=True)
     for title in ("before", "after", "difference") if compared else ("value",):
