@@ -51,8 +51,8 @@ def add_critic(policy: Policy, spec: CriticSpec) -> None:
 
 
 def _freeze_unread(policy: Policy) -> None:
-    """Freezes what no value depends on of the critic's adapter: whole layers behind the one that is read, an LM head. It
-    would never get a gradient, and DDP would wait for it."""
+    """Freezes what no value depends on of the critic's adapter: whole layers behind the one that is read, an LM head.
+    It would never get a gradient, and DDP would wait for it."""
     unused = policy.family.unused(policy.config)
     with switched(policy.model, VALUE):
         read = {id(parameter) for parameter in policy.base.get_input_embeddings().parameters()}
