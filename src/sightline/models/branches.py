@@ -3,7 +3,7 @@
 The prompts of a batch are prefilled together without padding, as one flat tree (so a picture, or a
 beginning, that several prompts share is computed once). Their keys and values stay one copy per
 prompt however many answers grow from it: each decoding step attends to the trunk with all of a
-prompt's answers at once, and to each answer's own few tokens.
+prompt's answers at once, and to each answer's own few tokens. Further prompts may join at any step.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ from sightline.types import Batch, Group, Response
 BRANCHES = "sightline_branches"
 """Name of the attention implementation that a decoder is switched to while it decodes."""
 FIRST_CAPACITY = 32
+COMPACT_BELOW = 0.75
+"""Places of answers that ended are given up once the others need no more than this share of all."""
 
 
 class Branches:
-    """Keys and values of P prompts, and of the n answers that grow from each, in every layer.
+    """Keys and values of P prompts, and of the answers that grow from each, in every layer.
 
-    Rows are prompt-major: row ``p * n + i`` is answer i of prompt p.
+    Prompts may have come at different steps: each has its own age. Answers stand in a rectangle of n places a prompt;
+    those that ended leave their places empty, until it pays to make the rectangle smaller. Rows are the answers that
+    are left, prompt by prompt.
     """
 
     def __init__(self, trunk: Sequence[tuple[Tensor, Tensor]], lengths: Tensor, n: int) -> None:
@@ -45,15 +49,20 @@ class Branches:
             n: answers per prompt.
         """
         self.trunk = list(trunk)
-        self.prompts, self.n = lengths.shape[0], n
-        self.lengths = lengths
-        self.length = 0
-        """Tokens that each branch holds."""
+        self.lengths, self.n = lengths, n
+        self.ages = torch.zeros_like(lengths)
+        """[P]: tokens that each branch of a prompt holds."""
+        self.rows = torch.arange(lengths.shape[0] * n, device=lengths.device)
+        """[R]: places of the answers that are left, ascending."""
         self.grown: list[tuple[Tensor, Tensor]] = [
-            tuple(self._room(part, n, FIRST_CAPACITY) for part in layer)  # type: ignore[misc]
-            for layer in self.trunk
+            (self._room(keys, FIRST_CAPACITY), self._room(values, FIRST_CAPACITY)) for keys, values in self.trunk
         ]
-        self.mask = self._mask()
+        self._hidden: dict[int, Tensor | None] = {}
+        self._measure()
+
+    @property
+    def prompts(self) -> int:
+        return self.lengths.shape[0]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """One new token per row: notes its key and value [R,H,1,d], and attends with query [R,H*g,1,d] to its branch
@@ -66,69 +75,134 @@ class Branches:
         heads, size = key.shape[1], key.shape[-1]
         keys, values = (self._note(layer, part, new) for part, new in enumerate((key, value)))
         # [P,H,n,g,d]: g query heads share a key head
-        query = (query * scoring.scale).view(self.prompts, self.n, heads, -1, size).transpose(1, 2)
+        query = self._placed(query * scoring.scale).view(self.prompts, self.n, heads, -1, size).transpose(1, 2)
         shape = query.shape[:4]
         flat = (self.prompts, heads, -1)
         seen = scoring.capped(query.reshape(*flat, size) @ trunk_keys.transpose(-1, -2)).view(*shape, -1)
         grown = scoring.capped(query @ keys.transpose(-1, -2))
-        if window := scoring.window:
-            seen = seen.masked_fill(self._left_behind(window), -torch.inf)
-            grown[..., : max(0, self.length + 1 - window)] = -torch.inf
-        if self.mask is not None:
-            seen = seen + self.mask
         scores = torch.cat([seen, grown], dim=-1)
+        hidden = self._unseen(scoring.window)
+        if hidden is not None:
+            scores.masked_fill_(hidden, -torch.inf)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
         length = trunk_keys.shape[2]
         output = (weights[..., :length].reshape(*flat, length) @ trunk_values).view(*shape, -1)
         output = output + weights[..., length:] @ values
-        return output.transpose(1, 2).reshape(self.prompts * self.n, 1, -1, size)
+        output = output.transpose(1, 2).reshape(self.prompts * self.n, 1, -1, size)
+        return output if self._full else output[self.rows]
 
     def advance(self) -> None:
         """To be called after each step: every layer has noted its token."""
+        self.ages = self.ages + 1
         self.length += 1
+        self._hidden.clear()
 
-    def select(self, prompts: Tensor, answers: Tensor) -> None:
-        """Keeps prompts [P'] and, of each, answers [P',n'] (by their present indices)."""
-        self.trunk = [(keys[prompts], values[prompts]) for keys, values in self.trunk]
-        self.grown = [
-            tuple(part[prompts[:, None], :, answers].transpose(1, 2).contiguous() for part in layer)  # type: ignore[misc]
-            for layer in self.grown
-        ]
-        self.prompts, self.n = answers.shape
-        self.lengths = self.lengths[prompts]
-        self.mask = self._mask()
+    def keep(self, rows: Tensor) -> None:
+        """Keeps these rows, by their present numbers, ascending; at least one."""
+        self.rows = self.rows[rows]
+        self._pack(COMPACT_BELOW)
+
+    def join(self, other: Branches) -> None:
+        """Takes in other branches of the same model, whose rows come behind its own; they are of no use afterwards."""
+        self._pack()
+        n = max(self.n, other.n)
+        self.rows = torch.cat([self._places(n), self.prompts * n + other._places(n)])
+        for layer in range(len(self.trunk)):  # one at a time: the rest is not in memory twice
+            for mine, its in ((self.trunk, other.trunk), (self.grown, other.grown)):
+                (keys, values), (more_keys, more_values) = mine[layer], its[layer]
+                mine[layer] = (_stacked(keys, more_keys), _stacked(values, more_values))
+        self.lengths, self.ages = torch.cat([self.lengths, other.lengths]), torch.cat([self.ages, other.ages])
+        self.n = n
+        self._measure()
+
+    def _pack(self, below: float = 1.0) -> None:
+        """Leaves out prompts without answers, and as many places of the others as all can spare; no copy is made
+        unless the rectangle falls to this share of its size."""
+        going = torch.zeros(self.prompts * self.n, dtype=torch.bool, device=self.rows.device)
+        going = going.index_fill_(0, self.rows, True).view(self.prompts, self.n)
+        left = going.sum(1)
+        prompts, most = left.nonzero()[:, 0], int(left.max())
+        size = prompts.shape[0] * most
+        if size > below * going.numel() or size == going.numel():
+            self._full = self.rows.shape[0] == going.numel()
+            return
+        answers = going[prompts].to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        self.rows = going[prompts].gather(1, answers).flatten().nonzero()[:, 0]
+        self.lengths, self.ages, self.n = self.lengths[prompts], self.ages[prompts], most
+        longest = int(self.lengths.max())
+        for layer, (trunk, grown) in enumerate(zip(self.trunk, self.grown, strict=True)):
+            keys, values = (part[prompts, :, :longest] for part in trunk)
+            self.trunk[layer] = (keys, values)
+            keys, values = (part[prompts[:, None], :, answers].transpose(1, 2).contiguous() for part in grown)
+            self.grown[layer] = (keys, values)
+        self._measure()
+
+    def _measure(self) -> None:
+        """What is asked of lengths and ages at every step, after each change of the prompts."""
+        self.length = int(self.ages.max())
+        """Most tokens that a branch holds."""
+        self._full = self.rows.shape[0] == self.prompts * self.n
+        self._apart = bool((self.ages < self.length).any())
+        self._padded = bool((self.lengths < self.trunk[0][0].shape[2]).any())
+        self._hidden.clear()
+
+    def _places(self, n: int) -> Tensor:
+        """[R]: places of the rows in a rectangle with n a prompt."""
+        return self.rows // self.n * n + self.rows % self.n
+
+    def _placed(self, part: Tensor) -> Tensor:
+        """[P*n,...] from [R,...]: rows in their places, zeros where answers have ended."""
+        if self._full:
+            return part
+        return part.new_zeros(self.prompts * self.n, *part.shape[1:]).index_copy_(0, self.rows, part)
 
     def _note(self, layer: int, part: int, new: Tensor) -> Tensor:
         """Writes the new token [R,H,1,d] behind its branch; the branches so far [P,H,n,t,d]."""
         room = self.grown[layer][part]
         if room.shape[3] == self.length:
-            larger = self._room(room[:, :, 0], self.n, 2 * self.length)
+            larger = self._room(room[:, :, 0], 2 * self.length)
             larger[:, :, :, : self.length] = room
             pair = list(self.grown[layer])
             pair[part] = room = larger
             self.grown[layer] = (pair[0], pair[1])
         heads, size = new.shape[1], new.shape[3]
-        room[:, :, :, self.length] = new.view(self.prompts, self.n, heads, size).transpose(1, 2)
+        placed = self._placed(new).view(self.prompts, self.n, heads, size).transpose(1, 2)
+        if self._apart:
+            room[torch.arange(self.prompts, device=room.device), :, :, self.ages] = placed.to(room.dtype)
+        else:
+            room[:, :, :, self.length] = placed
         return room[:, :, :, : self.length + 1]
 
-    def _left_behind(self, window: int) -> Tensor:
-        """[P,1,1,1,L] bool: trunk tokens that the next token of a branch is too far from."""
-        places = torch.arange(self.trunk[0][0].shape[2], device=self.lengths.device)
-        return (self.lengths[:, None] + self.length - places >= window)[:, None, None, None]
+    def _unseen(self, window: int) -> Tensor | None:
+        """[P,1,1,1,L+t] bool: what the new tokens do not see of trunk and branch, as it is padding or behind their
+        window; None: they see all. It is the same for every layer of a step."""
+        if window not in self._hidden:
+            self._hidden[window] = self._find_unseen(window)
+        return self._hidden[window]
 
-    def _mask(self) -> Tensor | None:
-        """[P,1,1,1,L] additive: hides the padding of shorter prompts."""
+    def _find_unseen(self, window: int) -> Tensor | None:
         longest = self.trunk[0][0].shape[2]
-        if bool((self.lengths == longest).all()):
+        if not (self._apart or self._padded or 0 < window <= longest + self.length):
             return None
-        padding = torch.arange(longest, device=self.lengths.device) >= self.lengths[:, None]
-        mask = torch.zeros(padding.shape, dtype=self.trunk[0][0].dtype, device=padding.device)
-        return mask.masked_fill_(padding, -torch.inf)[:, None, None, None]
+        trunk, grown = (torch.arange(count, device=self.ages.device) for count in (longest, self.length + 1))
+        lengths, ages = self.lengths[:, None], self.ages[:, None]
+        hidden = torch.cat([(trunk >= lengths), (grown > ages)], dim=1)
+        if window:
+            hidden |= torch.cat([lengths + ages - trunk, ages - grown], dim=1) >= window
+        return hidden[:, None, None, None]
 
-    @staticmethod
-    def _room(like: Tensor, n: int, capacity: int) -> Tensor:
-        """[P,H,n,capacity,d] for keys or values like [P,H,*,d]."""
-        return like.new_empty(like.shape[0], like.shape[1], n, capacity, like.shape[3])
+    def _room(self, like: Tensor, capacity: int) -> Tensor:
+        """[P,H,n,capacity,d] for keys or values like [P,H,*,d]: zeros, as what is not seen is multiplied by 0."""
+        return like.new_zeros(like.shape[0], like.shape[1], self.n, capacity, like.shape[3])
+
+
+def _stacked(one: Tensor, other: Tensor) -> Tensor:
+    """[P+Q,...] of [P,...] and [Q,...], with zeros behind where one is smaller."""
+    shape = (max(sizes) for sizes in zip(one.shape[1:], other.shape[1:], strict=True))
+    both = one.new_zeros(one.shape[0] + other.shape[0], *shape)
+    for part, rows in zip((one, other), both.split([one.shape[0], other.shape[0]]), strict=True):
+        rows[tuple(slice(size) for size in part.shape)] = part
+    return both
 
 
 def branch_attention(

@@ -19,7 +19,7 @@ from sightline.types import Group, Response
 
 
 class RowBranches:
-    """Caches of P prompts, each of which holds the prompt and the n answers that grow from it."""
+    """Caches of P prompts, each of which holds the prompt and the answers that grow from it."""
 
     def __init__(self, caches: Sequence[DynamicCache], inputs: Sequence[dict[str, Tensor]], n: int) -> None:
         """
@@ -28,21 +28,26 @@ class RowBranches:
             inputs: by prompt, what the model's forward takes beside every further token.
             n: answers per prompt.
         """
-        self.caches, self.inputs, self.n = list(caches), list(inputs), n
+        self.caches, self.inputs, self.counts = list(caches), list(inputs), [n] * len(caches)
         for cache in self.caches:
             self._take(cache, [0] * n)
 
-    @property
-    def prompts(self) -> int:
-        return len(self.caches)
+    def keep(self, rows: Tensor) -> None:
+        """Keeps these rows, by their present numbers, ascending; at least one."""
+        all_rows = torch.zeros(sum(self.counts), dtype=torch.bool, device=rows.device).index_fill_(0, rows, True)
+        left = [own.nonzero()[:, 0].tolist() for own in all_rows.cpu().split(self.counts)]
+        for cache, own, count in zip(self.caches, left, self.counts, strict=True):
+            if 0 < len(own) < count:
+                self._take(cache, own)
+        self.caches = [cache for cache, own in zip(self.caches, left, strict=True) if own]
+        self.inputs = [inputs for inputs, own in zip(self.inputs, left, strict=True) if own]
+        self.counts = [len(own) for own in left if own]
 
-    def select(self, prompts: Tensor, answers: Tensor) -> None:
-        """Keeps prompts [P'] and, of each, answers [P',n'] (by their present indices)."""
-        kept = prompts.tolist()
-        self.caches, self.inputs = [self.caches[p] for p in kept], [self.inputs[p] for p in kept]
-        for cache, own in zip(self.caches, answers.tolist(), strict=True):
-            self._take(cache, own)
-        self.n = answers.shape[1]
+    def join(self, other: RowBranches) -> None:
+        """Takes in other branches of the same model, whose rows come behind its own."""
+        self.caches += other.caches
+        self.inputs += other.inputs
+        self.counts += other.counts
 
     @staticmethod
     def _take(cache: DynamicCache, rows: Sequence[int]) -> None:
@@ -80,16 +85,16 @@ def prefill_rows(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tup
 def step_rows(policy: Policy, branches: RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
     """One more token [R] at positions [R] or [3,R] for every branch; the logits [R,V] of the next one."""
     logits = []
-    places = positions.split(branches.n, dim=-1)
+    places = positions.split(branches.counts, dim=-1)
     for cache, inputs, own, place in zip(
-        branches.caches, branches.inputs, tokens.split(branches.n), places, strict=True
+        branches.caches, branches.inputs, tokens.split(branches.counts), places, strict=True
     ):
         output = policy.base(
             input_ids=own[:, None],
             position_ids=place[..., None],
             past_key_values=cache,
             use_cache=True,
-            **{key: value.expand(branches.n, *value.shape[1:]) for key, value in inputs.items()},
+            **{key: value.expand(len(own), *value.shape[1:]) for key, value in inputs.items()},
         )
         logits.append(output.logits[:, -1])
     return torch.cat(logits)

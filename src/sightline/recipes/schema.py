@@ -292,7 +292,7 @@ class SamplingSpec:
     """0: all tokens."""
     max_new_tokens: int = Field(default=256, ge=1, le=_MOST)
     batch_size: int = Field(default=8, ge=1, le=_MOST)
-    """Prompts generated together."""
+    """Prompts generated together; others take the places of those that are finished."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

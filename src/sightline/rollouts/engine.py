@@ -29,7 +29,7 @@ class RolloutEngine(Protocol):
             groups: each with exactly one prompt. Its responses and edges are ignored.
             sampling: how many, and how.
             seed: any integer; another one gives other answers.
-            on_progress: told after every batch.
+            on_progress: told as prompts are finished.
 
         Returns:
             As many groups, in the same order, with the same prompts and ``sampling.n`` responses. Each has

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,31 +13,28 @@ from torch import Tensor
 
 from sightline.data.render import Renderer
 from sightline.errors import RecipeError
-from sightline.models.branches import Branches, decoding, prefill, step
+from sightline.models.branches import decoding
 from sightline.models.limits import Limits
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.models.rope import steady_length
-from sightline.models.row_branches import RowBranches, prefill_rows, step_rows
-from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
 from sightline.rollouts.engine import Progress, check_one_prompt, check_room, same_pictures_together
+from sightline.rollouts.refill import Sample, Sampler
 from sightline.types import Group, Response
 
 PLACEHOLDER_KEY = re.compile(r"(image|video|audio|vision|vision_start|vision_end|boi|eoi)_token_(id|index)")
 """Entries of a model config that name multimodal special ids."""
-COMPACT_BELOW = 0.75
-"""Finished answers leave the batch once the others fill no more than this share of it."""
 
 
 class HFEngine:
     """A ``RolloutEngine`` on transformers, exact and without padding.
 
     Prompts with the same pictures are brought together and computed once each, their pictures and common
-    beginnings once for all; the answers branch from there (``models/branches.py``). Ids that stand for
-    pictures are never sampled. Every answer has its own stream of random numbers, from the seed, the id of
-    its prompt and its number.
+    beginnings once for all; the answers branch from there (``models/branches.py``), and waiting prompts take the
+    places of finished ones (``refill.py``). Ids that stand for pictures are never sampled. Every answer has its own
+    stream of random numbers, from the seed, the id of its prompt and its number.
 
     >>> HFEngine(policy).generate(groups, SamplingSpec(n=8, temperature=1.0), seed=0)  # doctest: +SKIP
     """
@@ -63,12 +59,11 @@ class HFEngine:
         for group in groups:
             check_one_prompt(group)
         order = same_pictures_together(groups)
+        asked = [replace(groups[index], responses=(), edges=()) for index in order]
         answered: dict[int, Group] = {}
         with decoding(self.policy):
-            for start in range(0, len(order), sampling.batch_size):
-                indices = order[start : start + sampling.batch_size]
-                batch = [replace(groups[index], responses=(), edges=()) for index in indices]
-                answered.update(zip(indices, self._answer(batch, sampling, seed), strict=True))
+            for finished in self._sampler(sampling).run(asked, self._reader(sampling), seed):
+                answered |= {order[i]: self._answered(asked[i], samples, sampling) for i, samples in finished.items()}
                 if on_progress is not None:
                     on_progress(len(answered), len(groups))
         return [answered[index] for index in range(len(groups))]
@@ -80,13 +75,10 @@ class HFEngine:
             DataError: a picture that cannot be read, or a prompt longer than the model's context.
         """
         one, asked = replace(sampling, n=1), [replace(group, responses=(), edges=())]
+        growing = _Growing(self.tokenizer, on_text)
         with decoding(self.policy):
-            rendered = [self.renderer.render(asked[0])]
-            self._check_length(rendered, one)
-            growing = _Growing(self.tokenizer, on_text)
-            samples = self._sample(rendered, one, 1, uniform_numbers(asked, one, 1, seed), growing.add)
-        length = int(samples.lengths[0])
-        return self._response(samples.tokens[0].tolist()[:length], samples.logprobs[0].tolist()[:length])
+            (finished,) = self._sampler(one).run(asked, self._reader(one), seed, growing.add)
+        return self._response(*finished[0][0])
 
     def read(self, group: Group) -> tuple[int, ...]:
         """See ``CheckedEngine.read``."""
@@ -98,20 +90,20 @@ class HFEngine:
     def close(self) -> None:
         """It holds nothing outside."""
 
-    def _answer(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Group]:
-        rendered = [self.renderer.render(group) for group in groups]
-        self._check_length(rendered, sampling)
-        # greedy answers to one prompt are equal: one is made
-        n = sampling.n if sampling.temperature > 0 else 1
-        samples = self._sample(rendered, sampling, n, uniform_numbers(groups, sampling, n, seed))
-        tokens, logprobs = samples.tokens.tolist(), samples.logprobs.tolist()
-        lengths = samples.lengths.tolist()
-        responses = [self._response(tokens[row][:length], logprobs[row][:length]) for row, length in enumerate(lengths)]
-        copies = sampling.n // n
-        return [
-            replace(group, responses=tuple(responses[index * n : (index + 1) * n]) * copies)
-            for index, group in enumerate(groups)
-        ]
+    def _sampler(self, sampling: SamplingSpec) -> Sampler:
+        return Sampler(self.policy, sampling, forbidden=self.forbidden, ends=self.ends)
+
+    def _reader(self, sampling: SamplingSpec) -> Callable[[Group], RenderedGroup]:
+        def read(group: Group) -> RenderedGroup:
+            rendered = self.renderer.render(group)
+            check_room(rendered, sampling, self.longest)
+            return rendered
+
+        return read
+
+    def _answered(self, group: Group, samples: Sequence[Sample], sampling: SamplingSpec) -> Group:
+        responses = tuple(self._response(*sample) for sample in samples)
+        return replace(group, responses=responses * (sampling.n // len(responses)))
 
     def _response(self, tokens: list[int], logprobs: list[float]) -> Response:
         return Response(
@@ -120,49 +112,6 @@ class HFEngine:
             rollout_logprobs=tuple(logprobs),
             finish_reason="stop" if tokens[-1] in self.ends else "length",
         )
-
-    def _sample(
-        self,
-        groups: Sequence[RenderedGroup],
-        sampling: SamplingSpec,
-        n: int,
-        uniform: Tensor,
-        on_tokens: Callable[[Tensor], None] | None = None,
-    ) -> _Samples:
-        """The decoding loop. ``uniform`` [rows, max_new_tokens], rows prompt-major; ``on_tokens`` gets the next token
-        of every row that is left."""
-        device = self.policy.device
-        forbidden, ends = (torch.tensor(ids, dtype=torch.long, device=device) for ids in (self.forbidden, self.ends))
-        uniform = uniform.to(device)
-        samples = _Samples.empty(uniform.shape[0], sampling.max_new_tokens, device)
-        branches, logits, positions = self._prefill(groups, n)
-        logits, positions = logits.repeat_interleave(n, 0), positions.repeat_interleave(n, -1)
-        row = torch.arange(uniform.shape[0], device=device)
-        for index in range(sampling.max_new_tokens):
-            tokens, logprobs = _next(logits.float(), uniform[row, index], sampling, forbidden)
-            ended = samples.note(row, index, tokens, logprobs, ends)
-            if on_tokens is not None:
-                on_tokens(tokens)
-            if index + 1 == sampling.max_new_tokens or bool(ended.all()):
-                break
-            kept = _compact(branches, ended)
-            if kept is not None:
-                row, tokens, positions = row[kept], tokens[kept], positions[..., kept]
-            logits = self._step(branches, tokens, positions)
-            positions = positions + 1
-        return samples
-
-    def _prefill(self, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches | RowBranches, Tensor, Tensor]:
-        return (prefill if self.policy.family.branches else prefill_rows)(self.policy, groups, n)
-
-    def _step(self, branches: Branches | RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
-        if isinstance(branches, Branches):
-            return step(self.policy, branches, tokens, positions)
-        return step_rows(self.policy, branches, tokens, positions)
-
-    def _check_length(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec) -> None:
-        for group in groups:
-            check_room(group, sampling, self.longest)
 
 
 def load_engine(spec: ModelSpec, device: str | None = None, *, processor_of: str | None = None) -> HFEngine:
@@ -203,32 +152,6 @@ class _Growing:
         if not whole.endswith("\ufffd") and len(whole) > len(self._told):
             self._on_text(whole[len(self._told) :])
             self._told = whole
-
-
-@dataclass(frozen=True, eq=False)
-class _Samples:
-    """Answers as they grow, by row."""
-
-    tokens: Tensor
-    """[rows, max_new_tokens]; what stands behind the length means nothing."""
-    logprobs: Tensor
-    lengths: Tensor
-    """[rows]: tokens of the answer, ``max_new_tokens`` as long as it has not ended."""
-
-    @classmethod
-    def empty(cls, rows: int, limit: int, device: torch.device) -> _Samples:
-        return cls(
-            torch.zeros(rows, limit, dtype=torch.long, device=device),
-            torch.zeros(rows, limit, device=device),
-            torch.full((rows,), limit, device=device),
-        )
-
-    def note(self, row: Tensor, index: int, tokens: Tensor, logprobs: Tensor, ends: Tensor) -> Tensor:
-        """Writes token ``index`` of rows ``row``; which of them have ended, now or before."""
-        self.tokens[row, index], self.logprobs[row, index] = tokens, logprobs
-        here = torch.where(torch.isin(tokens, ends), index + 1, self.tokens.shape[1])
-        self.lengths[row] = torch.minimum(self.lengths[row], here)
-        return self.lengths[row] <= index + 1
 
 
 def longest_row(policy: Policy) -> int:
@@ -273,41 +196,3 @@ def end_ids(policy: Policy) -> list[int]:
     ends = policy.base.generation_config.eos_token_id
     listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
     return sorted({*listed, policy.processor.tokenizer.eos_token_id})
-
-
-def _next(logits: Tensor, uniform: Tensor, sampling: SamplingSpec, forbidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Next token [R] of each row and its log-probability under the policy itself, from logits [R,V]."""
-    allowed = logits.index_fill(1, forbidden, -torch.inf)
-    if sampling.temperature == 0:
-        tokens = allowed.argmax(-1)
-    else:
-        tokens = draw(sampling_probabilities(allowed, sampling.temperature, sampling.top_k, sampling.top_p), uniform)
-    return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-
-
-def _compact(branches: Branches | RowBranches, ended: Tensor) -> Tensor | None:
-    """Lets answers [R] that have ended leave the branches; the rows that stay, None if all do.
-
-    Every prompt keeps as many answers as the one with the most has left, ended ones filling up.
-    """
-    going = ~ended.view(branches.prompts, branches.n)
-    left = going.sum(1)
-    most = int(left.max())
-    prompts = left.nonzero()[:, 0]
-    if prompts.shape[0] * most > COMPACT_BELOW * ended.shape[0]:
-        return None
-    answers = going[prompts].to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    kept = (prompts[:, None] * branches.n + answers).flatten()
-    branches.select(prompts, answers)
-    return kept
-
-
-def uniform_numbers(groups: Sequence[Group], sampling: SamplingSpec, n: int, seed: int) -> Tensor:
-    """[P * n, max_new_tokens] in [0,1): the random numbers of each answer, its own stream."""
-    rows = []
-    for group in groups:
-        for sample in range(n):
-            digest = hashlib.sha256(f"{seed}/{group.id}/{sample}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-            rows.append(torch.rand(sampling.max_new_tokens, generator=generator))
-    return torch.stack(rows)

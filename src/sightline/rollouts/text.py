@@ -13,7 +13,7 @@ from sightline.models.text import TextModel, load_text_model
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import Progress
-from sightline.rollouts.hf import uniform_numbers
+from sightline.rollouts.refill import uniform_numbers
 from sightline.types import Group, Prompt, Response
 
 

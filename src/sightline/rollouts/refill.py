@@ -1,0 +1,221 @@
+"""Sampling in a batch that stays full: as prompts are finished, waiting ones are computed and take their places."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sightline.models.branches import Branches, prefill, step
+from sightline.models.policy import Policy
+from sightline.models.row_branches import RowBranches, prefill_rows, step_rows
+from sightline.ops.sampling import draw, sampling_probabilities
+from sightline.recipes.schema import SamplingSpec
+from sightline.rendered import RenderedGroup
+from sightline.types import Group
+
+FREE = 0.25
+"""Share of the batch that is free before more prompts are computed: together they cost less."""
+
+
+class Sample(NamedTuple):
+    """An answer that has ended."""
+
+    tokens: list[int]
+    logprobs: list[float]
+
+
+class Sampler:
+    """Samples answers to many prompts with a policy, inside its ``decoding``.
+
+    >>> for finished in Sampler(policy, sampling, forbidden=ids, ends=ids).run(groups, render, seed=0):
+    ...     ...  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, policy: Policy, sampling: SamplingSpec, *, forbidden: Sequence[int], ends: Sequence[int]
+    ) -> None:
+        """
+        Args:
+            policy: as it is at each step.
+            sampling: how.
+            forbidden: ids that are never sampled.
+            ends: ids that end an answer.
+        """
+        self.policy, self.sampling = policy, sampling
+        # greedy answers to one prompt are equal: one is made
+        self.n = sampling.n if sampling.temperature > 0 else 1
+        self._forbidden, self._ends = (
+            torch.tensor(list(ids), dtype=torch.long, device=policy.device) for ids in (forbidden, ends)
+        )
+
+    def run(
+        self,
+        groups: Sequence[Group],
+        render: Callable[[Group], RenderedGroup],
+        seed: int,
+        on_tokens: Callable[[Tensor], None] | None = None,
+    ) -> Iterator[dict[int, list[Sample]]]:
+        """After each step in which prompts are finished these, by index, with their ``n`` answers.
+
+        Args:
+            groups: in the order in which they are taken; each with one prompt, without responses.
+            render: makes one ready for the policy, when its turn comes.
+            seed: see ``uniform_numbers``.
+            on_tokens: gets the next token of every answer that is left.
+        """
+        pictures = [group.prompts[0].images for group in groups]
+        answers: dict[int, dict[int, Sample]] = {}  # of the prompts in the batch, by number, as far as they have ended
+        running: _Running | None = None
+        first = 0
+        while first < len(groups) or running is not None:
+            chunk = range(first, first + admitted(pictures, first, len(answers), self.sampling.batch_size))
+            if chunk:
+                more = self._start(chunk, [groups[index] for index in chunk], render, seed)
+                running = more if running is None else running.joined(more)
+                answers |= {index: {} for index in chunk}
+                first = chunk.stop
+            assert running is not None  # an empty batch is filled
+            tokens, going = self._draw(running)
+            if on_tokens is not None:
+                on_tokens(tokens)
+            ended = list(running.rows.ended(~going))
+            for number, sample in ended:
+                answers[number // self.n][number % self.n] = sample
+            running = self._next(running, tokens, going)
+            finished = {
+                index: [one for _, one in sorted(answers.pop(index).items())]
+                for index in {number // self.n for number, _ in ended}
+                if len(answers[index]) == self.n
+            }
+            if finished:
+                yield finished
+
+    def _start(
+        self, chunk: range, groups: Sequence[Group], render: Callable[[Group], RenderedGroup], seed: int
+    ) -> _Running:
+        """Computes prompts, whose answers all begin."""
+        start = prefill if self.policy.family.branches else prefill_rows
+        branches, logits, positions = start(self.policy, [render(group) for group in groups], self.n)
+        uniform = uniform_numbers(groups, self.sampling, self.n, seed).to(logits.device)
+        rows = _Rows(
+            number=torch.arange(chunk.start * self.n, chunk.stop * self.n, device=logits.device),
+            age=torch.zeros(len(uniform), dtype=torch.long, device=logits.device),
+            begin=positions.movedim(-1, 0).repeat_interleave(self.n, 0),
+            uniform=uniform,
+            tokens=torch.zeros_like(uniform, dtype=torch.long),
+            logprobs=torch.zeros_like(uniform),
+        )
+        return _Running(branches, rows, logits.repeat_interleave(self.n, 0))
+
+    def _draw(self, running: _Running) -> tuple[Tensor, Tensor]:
+        """The next token [R] of each answer, which is noted, and which answers go on [R]."""
+        rows, sampling, logits = running.rows, self.sampling, running.logits.float()
+        allowed = logits.index_fill(1, self._forbidden, -torch.inf)
+        at = rows.age[:, None]
+        if sampling.temperature == 0:
+            tokens = allowed.argmax(-1)
+        else:
+            kept = sampling_probabilities(allowed, sampling.temperature, sampling.top_k, sampling.top_p)
+            tokens = draw(kept, rows.uniform.gather(1, at)[:, 0])
+        # under the policy itself: temperature 1, whole vocabulary
+        logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        rows.tokens.scatter_(1, at, tokens[:, None])
+        rows.logprobs.scatter_(1, at, logprobs[:, None])
+        rows.age.add_(1)
+        return tokens, ~torch.isin(tokens, self._ends) & (rows.age < sampling.max_new_tokens)
+
+    def _next(self, running: _Running, tokens: Tensor, going: Tensor) -> _Running | None:
+        """The answers that go on, one token further; None: there are none."""
+        branches, rows = running.branches, running.rows
+        kept = going.nonzero()[:, 0]
+        if not len(kept):
+            return None
+        if len(kept) < len(going):
+            branches.keep(kept)
+            rows, tokens = rows.kept(kept), tokens[kept]
+        positions = rows.begin.movedim(0, -1) + rows.age - 1
+        if isinstance(branches, Branches):
+            logits = step(self.policy, branches, tokens, positions)
+        else:
+            logits = step_rows(self.policy, branches, tokens, positions)
+        return _Running(branches, rows, logits)
+
+
+class _Rows(NamedTuple):
+    """Answers as they grow, by row."""
+
+    number: Tensor
+    """[R]: index of the prompt times answers per prompt, and the number of the answer."""
+    age: Tensor
+    """[R]: tokens so far."""
+    begin: Tensor
+    """[R] or [R,3]: position of the first token."""
+    uniform: Tensor
+    """[R,max_new_tokens]: random numbers."""
+    tokens: Tensor
+    """[R,max_new_tokens]; what stands behind the age means nothing."""
+    logprobs: Tensor
+
+    def kept(self, rows: Tensor) -> _Rows:
+        return _Rows(*(table[rows] for table in self))
+
+    def ended(self, which: Tensor) -> Iterator[tuple[int, Sample]]:
+        """Number and tokens of some rows [R]."""
+        if not bool(which.any()):
+            return
+        gone = self.kept(which.nonzero()[:, 0])
+        for number, age, tokens, logprobs in zip(
+            gone.number.tolist(), gone.age.tolist(), gone.tokens.tolist(), gone.logprobs.tolist(), strict=True
+        ):
+            yield number, Sample(tokens[:age], logprobs[:age])
+
+
+class _Running(NamedTuple):
+    """The batch between two steps."""
+
+    branches: Branches | RowBranches
+    rows: _Rows
+    logits: Tensor
+    """[R,V] of each answer's next token."""
+
+    def joined(self, more: _Running) -> _Running:
+        """With the answers of prompts that have just been computed behind."""
+        self.branches.join(more.branches)  # type: ignore[arg-type]  # both are of the kind that the family has
+        rows = _Rows(*(torch.cat(pair) for pair in zip(self.rows, more.rows, strict=True)))
+        return _Running(self.branches, rows, torch.cat([self.logits, more.logits]))
+
+
+def admitted(pictures: Sequence[tuple[str, ...]], first: int, running: int, size: int) -> int:
+    """How many prompts, from the first that waits, join a batch now.
+
+    An empty batch is filled. Else some wait for others: until a share of the batch is free, and until all with the
+    same pictures can come together, which are then computed once.
+
+    Args:
+        pictures: of each prompt, the same next to each other.
+        first: that waits.
+        running: prompts in the batch.
+        size: most prompts of a batch.
+    """
+    waiting = len(pictures) - first
+    count = min(size - running, waiting)
+    if running == 0:
+        return count
+    while 0 < count < waiting and pictures[first + count] and pictures[first + count] == pictures[first + count - 1]:
+        count -= 1
+    return count if count >= min(FREE * size, waiting) else 0
+
+
+def uniform_numbers(groups: Sequence[Group], sampling: SamplingSpec, n: int, seed: int) -> Tensor:
+    """[P * n, max_new_tokens] in [0,1): the random numbers of each answer, its own stream."""
+    rows = []
+    for group in groups:
+        for sample in range(n):
+            digest = hashlib.sha256(f"{seed}/{group.id}/{sample}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            rows.append(torch.rand(sampling.max_new_tokens, generator=generator))
+    return torch.stack(rows)
