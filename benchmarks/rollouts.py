@@ -5,6 +5,9 @@
 
 Both sample with temperature 1 from the same random model, the same prompts and to the same length, in turn in
 one process. ``generate`` gets the prompts of a batch padded on the left, as it wants them.
+
+Then answers of very different lengths, in batches that are refilled, and in batches of which one follows the other: the
+same answers in how many steps of decoding, and in how much CPU time.
 """
 
 from __future__ import annotations
@@ -29,17 +32,26 @@ from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.hf import HFEngine
 from sightline.types import Group, Prompt
 
+WAITING, AT_ONCE = 32, 8
+"""Prompts with answers of different lengths, and how many of them are a batch."""
+MEAN, LIMIT = 24, 128
+"""Tokens of such an answer: on average, were there no limit, and at most."""
+
+
+def asked(folder: Path, prompts: int) -> tuple[HFEngine, list[Group]]:
+    """The engine of the small model and questions with a picture each."""
+    policy = load_policy(ModelSpec(path=str(folder)), trainable=False)
+    groups = []
+    for index, row in enumerate(records(folder, SHAPES["small"], answers=1, count=prompts)):
+        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row["question"]}]}
+        groups.append(Group(prompts=(Prompt(id=str(index), messages=(message,), images=(str(row["image"]),)),)))
+    return HFEngine(policy, Renderer(policy.processor, policy.family)), groups
+
 
 def contenders(folder: Path, prompts: int, n: int, length: int) -> dict[str, Callable[[], int]]:
     """Functions that sample once and return how many tokens they made."""
-    policy = load_policy(ModelSpec(path=str(folder)), trainable=False)
-    rows = records(folder, SHAPES["small"], answers=1, count=prompts)
-    groups = []
-    for index, row in enumerate(rows):
-        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row["question"]}]}
-        groups.append(Group(prompts=(Prompt(id=str(index), messages=(message,), images=(str(row["image"]),)),)))
-    renderer = Renderer(policy.processor, policy.family)
-    engine = HFEngine(policy, renderer)
+    engine, groups = asked(folder, prompts)
+    policy = engine.policy
     sampling = SamplingSpec(n=n, temperature=1.0, max_new_tokens=length, batch_size=prompts)
     engine.ends = [policy.config.get_text_config().vocab_size - 1]  # an id that hardly comes: equal lengths
 
@@ -77,6 +89,33 @@ def tokens_per_second(both: dict[str, Callable[[], int]], rounds: int) -> dict[s
     return {kind: statistics.median(values[1:]) for kind, values in speeds.items()}
 
 
+def refilled(folder: Path, n: int, rounds: int) -> dict[str, dict[str, float]]:
+    """CPU seconds (median) and steps of decoding for :data:`WAITING` prompts with ``n`` answers each, ``refilled`` in
+    one call, or in ``batches`` one after the other."""
+    engine, groups = asked(folder, WAITING)
+    vocabulary = engine.policy.config.get_text_config().vocab_size
+    engine.ends = list(range(1, vocabulary, MEAN))  # a random model: lengths are nearly geometric
+    sampling = SamplingSpec(n=n, temperature=1.0, max_new_tokens=LIMIT, batch_size=AT_ONCE)
+    widths: list[int] = []
+    engine.policy.language.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    chunks = {"refilled": [groups], "batches": [groups[i : i + AT_ONCE] for i in range(0, WAITING, AT_ONCE)]}
+    found: dict[str, list[tuple[float, int, list[Group]]]] = {kind: [] for kind in chunks}
+    for kind, parts in [*chunks.items()] * (rounds + 1):
+        widths.clear()
+        began = time.process_time()
+        answered = [group for part in parts for group in engine.generate(part, sampling, seed=0)]
+        found[kind].append((time.process_time() - began, widths.count(1), answered))
+    tokens = {kind: [[r.tokens for r in g.responses] for g in rows[0][2]] for kind, rows in found.items()}
+    if tokens["refilled"] != tokens["batches"]:
+        raise AssertionError("refilled batches gave other answers")
+    return {
+        kind: {"seconds": statistics.median(row[0] for row in rows[1:]), "steps": rows[0][1]}
+        for kind, rows in found.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=8, help="answers per prompt")
@@ -96,6 +135,13 @@ def main() -> None:
             ratio = speeds["engine"] / speeds["generate"]
             print(f"{prompts:8}{speeds['engine']:10.0f}{speeds['generate']:10.0f}   {ratio:.1f}x")
             report[str(prompts)] = {**speeds, "ratio": ratio}
+        for n in (1, arguments.n):
+            figures = refilled(folder, n, arguments.rounds)
+            ratios = {what: figures["batches"][what] / figures["refilled"][what] for what in ("steps", "seconds")}
+            print(
+                f"refilled, n = {n}: {figures}; batches take " + ", ".join(f"{x:.2f}x {w}" for w, x in ratios.items())
+            )
+            report[f"refill_{n}"] = {**figures, "ratio": ratios}
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 

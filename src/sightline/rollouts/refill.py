@@ -17,8 +17,9 @@ from sightline.recipes.schema import SamplingSpec
 from sightline.rendered import RenderedGroup
 from sightline.types import Group
 
-FREE = 0.25
-"""Share of the batch that is free before more prompts are computed: together they cost less."""
+FREE, HALF = 0.25, 0.5
+"""Shares of the batch that are free before more prompts are computed, as together they cost less; before prompts with
+the same pictures are parted."""
 
 
 class Sample(NamedTuple):
@@ -192,8 +193,8 @@ class _Running(NamedTuple):
 def admitted(pictures: Sequence[tuple[str, ...]], first: int, running: int, size: int) -> int:
     """How many prompts, from the first that waits, join a batch now.
 
-    An empty batch is filled. Else some wait for others: until a share of the batch is free, and until all with the
-    same pictures can come together, which are then computed once.
+    An empty batch is filled. Else some wait for others: until a quarter of the batch is free, and until all with the
+    same pictures can come together, which are then computed once, or half of it is free.
 
     Args:
         pictures: of each prompt, the same next to each other.
@@ -205,9 +206,12 @@ def admitted(pictures: Sequence[tuple[str, ...]], first: int, running: int, size
     count = min(size - running, waiting)
     if running == 0:
         return count
-    while 0 < count < waiting and pictures[first + count] and pictures[first + count] == pictures[first + count - 1]:
-        count -= 1
-    return count if count >= min(FREE * size, waiting) else 0
+    whole = count
+    while 0 < whole < waiting and pictures[first + whole] and pictures[first + whole] == pictures[first + whole - 1]:
+        whole -= 1
+    if whole >= min(FREE * size, waiting):
+        return whole
+    return count if count >= HALF * size else 0
 
 
 def uniform_numbers(groups: Sequence[Group], sampling: SamplingSpec, n: int, seed: int) -> Tensor:
