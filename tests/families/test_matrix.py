@@ -21,8 +21,8 @@ from sightline.models.load import load_policy
 from sightline.models.policy import Policy
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
+from sightline.rollouts import refill
 from sightline.rollouts.hf import HFEngine, placeholder_ids
-from sightline.rollouts.refill import Sampler
 from sightline.types import Batch, Group, Prompt, Response
 from tiny_families import BUILDERS
 
@@ -239,114 +239,16 @@ def test_answers_depend_neither_on_batch_nor_on_when_others_end_or_join(
     together = engine.generate(asked, sampling, seed=1)
     assert len({len(response.tokens) for group in together for response in group.responses}) > 2  # some leave early
     joined: list[int] = []
-    own = Sampler._start
-    monkeypatch.setattr(
-        Sampler, "_start", lambda self, chunk, *rest: joined.append(len(chunk)) or own(self, chunk, *rest)
-    )
-    refilled = engine.generate(asked, replace(sampling, batch_size=2), seed=1)
-    assert len(joined) > 3  # one takes the place of one that is finished
+    start = refill.admitted
+    monkeypatch.setattr(refill, "admitted", lambda *args: joined.append(args[2] * start(*args)) or start(*args))
+    refilled = engine.generate(asked, replace(sampling, batch_size=3), seed=1)
+    assert any(joined)  # some join others that are not finished
     for group, *found in zip(asked, together, refilled, strict=True):
         (alone,) = engine.generate([group], sampling, seed=1)
         for response, *others in zip(alone.responses, *(one.responses for one in found), strict=True):
             for other in others:
                 assert other.tokens == response.tokens
                 assert other.rollout_logprobs == pytest.approx(response.rollout_logprobs, abs=1e-5)
-
-
-@pytest.mark.parametrize("parts", [FULL, LORA], ids=["full", "lora"])
-@each_family
-def test_layouts_agree(folder_of: Folders, pictures: list[str], model_type: str, parts: PartsSpec) -> None:
-    policy = policy_of(folder_of(model_type), parts=parts, lora=LoraSpec(rank=4)).train()
-    if "gemma4" in model_type:  # its tower's gradients are so small that in float32 rounding shows
-        policy.double()
-    groups = groups_of(model_type, pictures)
-    logprobs, grads = score(policy, batch_of(policy, groups, "rows"))
-    assert {policy.part_of(name.removeprefix("model.")) for name in grads} == {"language", "projector", "vision"}
-    assert grads.keys() == {name for name, p in policy.named_parameters() if p.requires_grad}
-    for layout in sorted(policy.family.layouts - {"rows"}):
-        for attention in FORMS[model_type == "paligemma" :]:
-            policy.attention = attention  # type: ignore[assignment]
-            own, own_grads = score(policy, batch_of(policy, groups, layout))
-            assert (own - logprobs).abs().max() < 1e-5, (layout, attention)
-            assert own_grads.keys() == grads.keys()
-            for name in grads:
-                if not name.endswith("k_proj.bias"):  # zero by theory: softmax does not see it
-                    most = 1e-3 if any(part in name for part in DECAYS) else 1e-5
-                    assert (own_grads[name] - grads[name]).norm() <= most * grads[name].norm(), (layout, name)
-
-
-@each_family
-def test_a_log_prob_depends_on_its_picture_and_on_nothing_else(
-    folder_of: Folders, pictures: list[str], model_type: str
-) -> None:
-    policy = policy_of(folder_of(model_type)).eval()
-    groups = groups_of(model_type, pictures)
-    for layout in sorted(policy.family.layouts):
-        with torch.no_grad():
-            alone = [policy(batch_of(policy, [group], layout)).logprobs for group in groups]
-            together = policy(batch_of(policy, [groups[index] for index in (5, 3, 1, 4)], layout)).logprobs
-            assert torch.allclose(together, torch.cat([alone[index] for index in (5, 3, 1, 4)]), atol=5e-6), layout
-        batch = batch_of(policy, [groups[3]], layout)  # one answer under two pictures and under none
-        true, other, none = (alone[3][batch.response == index] for index in range(3))
-        assert (true - other).abs().max() > 1e-3
-        assert (true - none).abs().max() > 1e-3
-
-
-@each_family
-def test_the_vision_tower_runs_once_for_all_pictures(folder_of: Folders, pictures: list[str], model_type: str) -> None:
-    policy = policy_of(folder_of(model_type))
-    for layout in sorted(policy.family.layouts - {"rows"}):
-        batch = batch_of(policy, groups_of(model_type, pictures), layout)
-        assert len(batch.image_tokens) == 3
-        calls: list[int] = []
-        tower = policy.base.get_submodule(policy.family.vision[0].rstrip("."))
-        with tower.register_forward_hook(lambda *_, calls=calls: calls.append(1)):
-            policy(batch)
-        assert len(calls) == 1
-
-
-@each_family
-def test_greedy_answers_are_those_of_generate(folder_of: Folders, pictures: list[str], model_type: str) -> None:
-    policy = sharper(policy_of(folder_of(model_type)))
-    engine = HFEngine(policy)
-    groups = questions(pictures)
-    sampled = engine.generate(groups, SamplingSpec(temperature=0, max_new_tokens=8), seed=0)
-    barred = placeholder_ids(policy)
-    for group, answered in zip(groups, sampled, strict=True):
-        inputs = processed(policy, group.prompts[0])
-        output = policy.base.generate(**inputs, do_sample=False, max_new_tokens=8, suppress_tokens=barred)
-        (response,) = answered.responses
-        assert response.tokens == tuple(output[0, inputs["input_ids"].shape[1] :].tolist()), group.id
-    assert len({answered.responses[0].tokens for answered in sampled}) >= 2  # the prompts do matter
-
-
-@each_family
-def test_sampled_log_probs_are_those_the_policy_scores(
-    folder_of: Folders, pictures: list[str], model_type: str
-) -> None:
-    policy = sharper(policy_of(folder_of(model_type)))
-    engine = HFEngine(policy)
-    sampled = engine.generate(questions(pictures), SamplingSpec(n=3, max_new_tokens=5), seed=0)
-    batch = batch_of(policy, sampled, "rows")
-    with torch.no_grad():
-        torch.testing.assert_close(batch.rollout_logprobs, policy(batch).logprobs, atol=1e-4, rtol=0)
-
-
-@each_family
-def test_answers_depend_neither_on_batch_nor_on_when_others_end_or_join(
-    folder_of: Folders, pictures: list[str], model_type: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy = sharper(policy_of(folder_of(model_type)))
-    end = torch.tensor([policy.processor.tokenizer.eos_token_id])
-    policy.base.get_output_embeddings().register_forward_hook(
-        lambda module, inputs, output: output.index_add(-1, end, output.new_full((*output.shape[:-1], 1), 6.0))
-    )
-    engine, sampling = HFEngine(policy), SamplingSpec(n=4, max_new_tokens=8)
-    together = engine.generate(questions(pictures), sampling, seed=1)
-    assert len({len(response.tokens) for group in together for response in group.responses}) > 2  # some leave early
-    for group, answered in zip(questions(pictures), together, strict=True):
-        (alone,) = engine.generate([group], sampling, seed=1)
-        assert [r.tokens for r in alone.responses] == [r.tokens for r in answered.responses]
 
 
 @pytest.mark.parametrize("parts", [FULL, LORA], ids=["full", "lora"])
