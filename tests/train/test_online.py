@@ -9,7 +9,8 @@ from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError, DataError, ServiceError
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
-from sightline.train.online import REWARD_TRIES, ROUND_TRIES, OnlineSource
+from sightline.train.online import ROUND_TRIES, OnlineSource
+from sightline.train.rollout import REWARD_TRIES
 from sightline.train.source import Rendering
 from sightline.types import Group, Prompt, Response
 
