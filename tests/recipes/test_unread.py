@@ -66,12 +66,12 @@ def load(tmp_path, text, *overrides):
         (ONLINE, ["online.relation=none", "online.buffer={}"], "old ones are no samples for. Remove buffer"),
         (
             ONLINE,
-            ["online.buffer.fresh=0.5", "online.max_staleness=1"],
+            ["online.max_staleness=1", "online.buffer.fresh=0.5"],
             "with which no round samples what it trains. Remove fresh",
         ),
         (
             ONLINE,
-            ["online.buffer.max_staleness=1", "online.max_staleness=2"],
+            ["online.max_staleness=2", "online.buffer.max_staleness=1"],
             "samples farther ahead: all would leave. Raise it",
         ),
         (ONLINE, ["online.buffer={}", "online.replay=samples.jsonl"], "replay has no meaning"),
