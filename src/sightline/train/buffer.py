@@ -15,6 +15,10 @@ from sightline.relations.scores import only_compared
 from sightline.types import Group, Stat
 
 
+_SPARE = 0.5
+"""Rounds that are sampled ahead beside those that are asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A group, or one of its comparisons."""
@@ -51,7 +55,8 @@ class Buffer:
         return wanted - min(stored, wanted - least) - (len(self.entries) - stored)
 
     def prompts_for(self, wanted: int, rounds: int, under_way: int) -> int:
-        """How many more prompts to sample ahead, by what came of prompts so far.
+        """How many more prompts to sample ahead, by what came of prompts so far; a few more than that, so that chance
+        seldom lets a round wait.
 
         Args:
             wanted: entries of a round.
@@ -59,7 +64,7 @@ class Buffer:
             under_way: prompts of which is not known yet what comes.
         """
         each = max(self.found / self.settled if self.settled else 1.0, 1 / self.spec.tries)
-        lacking = wanted * rounds - len(self.entries) - under_way * each
+        lacking = wanted * (rounds + _SPARE) - len(self.entries) - under_way * each
         return min(max(0, math.ceil(lacking / each)), wanted * self.spec.tries)
 
     def add(self, groups: Sequence[Group], number: int, *, of: int = 0) -> None:
