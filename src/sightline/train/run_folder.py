@@ -268,7 +268,8 @@ def _clear_after_kill(run: RunDirectory) -> None:
     """What was being replaced has its name again, and what was written aside is gone."""
     for folder in (run.model, run.best):
         restore_folder(folder)
-    for aside in [path for name in _OURS for path in run.path.glob(f"{name}.*.tmp")]:
+    made = run.negatives.glob("*.png.*.tmp")
+    for aside in [*(path for name in _OURS for path in run.path.glob(f"{name}.*.tmp")), *made]:
         aside.unlink()
 
 
