@@ -25,7 +25,7 @@ def tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = "a red blue kite star moon on the beach and no".split()
+    words = ["a", "red", "blue", "kite", "star", "moon", "on", "the", "beach", "and", "no"]
     vocabulary = {word: place for place, word in enumerate(["<start>", "<end>", "<unk>", *words])}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -155,7 +155,7 @@ def test_edited_and_inpainted_pictures_keep_their_size(name, pipelines, picture)
 
 
 def test_options_that_a_pipeline_does_not_read_are_refused(pipelines):
-    with pytest.raises(RecipeError, match="StableDiffusionXLPipeline .*prompt_tokens: null"):
+    with pytest.raises(RecipeError, match=r"StableDiffusionXLPipeline .*prompt_tokens: null"):
         diffusion(spec(pipelines["sdxl"], prompt_tokens=77), "text_to_image")
     with pytest.raises(RecipeError, match="takes no image"):
         diffusion(spec(pipelines["flux"], pipeline="FluxPipeline"), "edit")
