@@ -40,6 +40,10 @@ def load_loop(path: str | Path, overrides: Sequence[str] = ()) -> LoopRecipe:
             expected and the nearest valid key.
     """
     source = read_source(path, overrides)
+    if "method" not in source.values and {"data", "online"} & set(source.values):
+        raise RecipeError(
+            f"{path} is the recipe of a training, expected that of a loop. Run it with: sightline train {path}"
+        )
     try:
         loop = _LOOP.validate_json(json.dumps(source.values), strict=True)
     except ValidationError as error:
@@ -48,6 +52,15 @@ def load_loop(path: str | Path, overrides: Sequence[str] = ()) -> LoopRecipe:
     if faults:
         raise RecipeError("\n".join(faults))
     return loop
+
+
+def is_loop(path: str | Path) -> bool:
+    """Whether a file is the recipe of a loop, and not of a training.
+
+    Raises:
+        RecipeError: It is not there, or no recipe.
+    """
+    return "method" in read_source(path).values
 
 
 def dump_loop(loop: LoopRecipe) -> str:
