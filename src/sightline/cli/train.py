@@ -88,11 +88,8 @@ def show(
 
     Example: `sightline show recipes/sft_llava.yaml train.epochs=2 --explain`
     """
-    text = (
-        _resolved_loop(recipe, overrides or (), explain)
-        if is_loop(recipe)
-        else _resolved(recipe, overrides or (), explain)
-    )
+    resolved = _resolved_loop if is_loop(recipe) else _resolved
+    text = resolved(recipe, overrides or (), explain)
     if not out.is_terminal:
         typer.echo(text, nl=False)
         return

@@ -41,9 +41,7 @@ def load_loop(path: str | Path, overrides: Sequence[str] = ()) -> LoopRecipe:
     """
     source = read_source(path, overrides)
     if "method" not in source.values and {"data", "online"} & set(source.values):
-        raise RecipeError(
-            f"{path} is the recipe of a training, expected that of a loop. Run it with: sightline train {path}"
-        )
+        raise RecipeError(f"{path} is the recipe of a training, not of a loop. Run it with: sightline train {path}")
     try:
         loop = _LOOP.validate_json(json.dumps(source.values), strict=True)
     except ValidationError as error:
