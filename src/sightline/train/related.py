@@ -33,7 +33,7 @@ def related(scored: Group | None, spec: OnlineSpec, visual: Callable[[Group], Gr
 
 
 def why_unrelated(spec: OnlineSpec) -> tuple[str, str]:
-    """Why no prompt of a round left anything to train on though its answers have rewards, and what to do: by the options
+    """Why no prompt of a round left anything to train on though its answers have rewards, and what to do, by options
     that the relation reads."""
     alike, wider = "all rewards of each prompt are equal", "raise online.sampling.n or its temperature"
     if spec.relation == "ovip":
