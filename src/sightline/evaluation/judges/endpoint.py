@@ -183,7 +183,7 @@ class EndpointBackend:
             )
         message = f"HTTP {reply.status}: {said}"
         if reply.status not in _AGAIN:
-            return Outcome(reply=JudgeReply(text=None, error=message), tries=number)
+            return Outcome(reply=JudgeReply(text=None, error=message, final=True), tries=number)
         raise _Retryable(message, _retry_after(reply.headers.get("Retry-After")))
 
     def _hidden(self, text: str) -> str:
@@ -317,6 +317,7 @@ def _body(model: str, request: JudgeRequest, parameters: Mapping[str, Any]) -> b
         "messages": messages,
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
+        **({"top_p": request.top_p} if request.top_p < 1 else {}),
         **({"logprobs": True, "top_logprobs": _MOST_LOGPROBS} if request.choices else {}),
     }
     return json.dumps({name: value for name, value in {**values, **parameters}.items() if value is not None}).encode()
