@@ -122,7 +122,7 @@ def test_a_body_that_echoes_the_key_does_not_show_it(content):
 def test_a_wrong_request_is_not_tried_again():
     with FakeJudge(lambda number, asked: (400, {}, b"too long", 0)) as fake:
         (reply,) = client(fake).ask([request()])
-    assert reply == JudgeReply(text=None, error="HTTP 400: too long") and len(fake.requests) == 1
+    assert reply == JudgeReply(text=None, error="HTTP 400: too long", final=True) and len(fake.requests) == 1
 
 
 def test_a_403_for_one_request_is_one_failure():

@@ -142,6 +142,6 @@ def _outcome(group: Group) -> Outcome:
     response = group.responses[0]
     tokens = len(response.tokens or ())
     if not response.text.strip():
-        return Outcome(reply=JudgeReply(text=None, error="the reply is empty"), completion_tokens=tokens)
+        return Outcome(reply=JudgeReply(text=None, error="the reply is empty", final=True), completion_tokens=tokens)
     reply = JudgeReply(text=response.text, cut=response.finish_reason == "length")
     return Outcome(reply=reply, completion_tokens=tokens)
