@@ -330,7 +330,7 @@ def test_a_local_model_judges_in_batches_of_like_requests(pictures):
     ]
     replies = judge.ask(asked)
     assert replies[2] == JudgeReply(text="1 pictures: rate answer 2", cut=True)
-    assert replies[4] == JudgeReply(text=None, error="the reply is empty")
+    assert replies[4] == JudgeReply(text=None, error="the reply is empty", final=True)
     assert engine.calls == [(0.0, 1024, 0, 2), (0.0, 1024, 0, 2), (0.2, 1024, 0, 1), (0.0, 1024, 2, 1)]
     assert (judge.usage.failed, judge.usage.completion_tokens) == (1, 12)
 
