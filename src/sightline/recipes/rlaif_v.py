@@ -27,6 +27,11 @@ def _no_key(options: dict[str, Any]) -> None:
         raise ValueError("a key in a recipe would be written to disk with every run. Set OPENAI_API_KEY instead")
 
 
+def _check_self(model: str, options: dict[str, Any]) -> None:
+    if model == SELF and options:
+        raise ValueError("found options, and model: self, which is loaded as the loop's model says. Remove options")
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class WriterSpec:
     """The language model that writes claims, or questions."""
@@ -51,6 +56,9 @@ class WriterSpec:
         _no_key(self.options)
         if not self.temperature and self.attempts > 1:
             raise ValueError(f"found {self.attempts} attempts at temperature 0, whose replies are all the same. Set 1")
+        if self.model == LABELLER and self.options:
+            raise ValueError("found options, and model: labeller, which has those of the labeller. Remove options")
+        _check_self(self.model, self.options)
 
 
 def _asked(by: str, writer: WriterSpec) -> None:
@@ -109,6 +117,7 @@ class LabellerSpec:
     def __post_init__(self) -> None:
         """Refuses a key."""
         _no_key(self.options)
+        _check_self(self.model, self.options)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -138,17 +147,6 @@ class PairsSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class HeldOutSpec:
-    """Questions that nothing is trained on: by them the round is chosen. Not a published value: the published
-    checkpoints were chosen on two of the benchmarks that were reported."""
-
-    share: float = Field(default=0.1, gt=0, lt=1)
-    """Of the prompts, by a hash of their pictures, so that none is on both sides."""
-    most: int | None = Field(default=200, ge=1, le=_MOST)
-    """Prompts that are asked of these, the first; None: all."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RlaifVSpec:
     """A round of RLAIF-V: sample, split into claims, ask, score, pair."""
 
@@ -166,8 +164,10 @@ class RlaifVSpec:
     """Share of a round's answers that may go without a score (a reply that cannot be read, no claim, no verdict). They
     are counted and in no comparison; above it the round stops."""
     pairs: PairsSpec = PairsSpec()
-    held_out: HeldOutSpec | None = HeldOutSpec()
-    """None: the last round is chosen, or the one that the loop's ``exam`` says."""
+    held_out: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the prompts that no round asks, by a hash of their pictures, so that none is on both sides: the round is
+    chosen by them (``exam`` with the benchmark ``claims``). The published checkpoints were chosen on benchmarks that
+    were reported. None: none."""
 
     def __post_init__(self) -> None:
         """Refuses settings under which nothing could be compared or asked."""

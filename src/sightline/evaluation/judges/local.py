@@ -114,6 +114,17 @@ def local_judge(path: str, *, dtype: str, batch_size: int) -> LocalBackend:
     )
 
 
+def own_judge(spec: ModelSpec) -> LocalBackend:
+    """A vision-language model as judge, loaded as it is trained: with its adapter, type, pictures and template."""
+
+    def load() -> AskedEngine:
+        from sightline.rollouts.hf import load_engine
+
+        return load_engine(spec)
+
+    return LocalBackend(functools.cache(load), name=spec.path)
+
+
 def forget_local_judges() -> None:
     """Gives back the memory of the model that was asked last; the next request loads it again."""
     _engine.cache_clear()

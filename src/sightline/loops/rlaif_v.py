@@ -1,0 +1,238 @@
+"""The method ``rlaif_v`` of a loop (arXiv 2405.17220): sample, split into claims, ask, label, score, pair."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sightline.data.schema import read_groups, write_groups
+from sightline.data.staged import StagedGroups, Work
+from sightline.errors import DataError
+from sightline.evaluation.rubric import load_rubric
+from sightline.files import replace_file
+from sightline.loops.stages import Round, Stage
+from sightline.recipes.rlaif_v import LABELLER, SELF, ClaimsSpec, LabellerSpec, QuestionsSpec, RlaifVSpec, WriterSpec
+from sightline.recipes.schema import Recipe
+from sightline.relations.balance import balanced, drawn_pairs
+from sightline.relations.scores import only_compared
+from sightline.relations.selection import relation_of
+from sightline.rewards.claims.feedback import check_unjudged, without_feedback
+from sightline.rewards.claims.held_out import in_training
+from sightline.rewards.claims.label import label
+from sightline.rewards.claims.models import asked, files_of, is_remote
+from sightline.rewards.claims.score import Figures, figures, score
+from sightline.rewards.claims.split import ask, split
+from sightline.rewards.claims.writer import Writer, writer
+from sightline.types import Group
+
+_WRITTEN: Final = 4
+"""Groups that a local writer writes about together. A kill costs the work on so many at most."""
+_LABELLED: Final = 1
+"""Of a local labeller: a pass is a picture with all questions about it."""
+_SENT: Final = 16
+"""Of a server, whose replies are kept one by one."""
+_SCORED: Final = 256
+_TRANSPORT: Final = ("timeout", "tries", "workers", "price_prompt", "price_completion", "batch_size")
+"""Options of a model that is asked which change none of its replies."""
+
+Doing = Callable[[Writer | None], Work]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlaifV:
+    """See ``RlaifVSpec``. Is a ``loops.stages.Method``."""
+
+    spec: RlaifVSpec
+    tell: Callable[[str], None]
+    """Gets what a person should know."""
+
+    def check(self, prompts: Sequence[Group]) -> None:
+        """See ``Method.check``."""
+        for group in prompts:
+            check_unjudged(group)
+        in_training(prompts, self.spec.held_out)
+        for by, spec, rubric in (
+            (self.spec.claims.by, self.spec.claims.writer, "claims_split"),
+            (self.spec.questions.by, self.spec.questions.writer, "claims_ask"),
+        ):
+            if by == "model":
+                load_rubric(rubric, spec.template)
+
+    def training(self, round: Round, plain: Recipe) -> Recipe:
+        """See ``Method.training``: on the pairs, as it is."""
+        return plain
+
+    def stages(self, round: Round) -> list[Stage]:
+        """See ``Method.stages``. Each writes a Group file, in which what is known of an answer grows."""
+        names = ("samples", "claims", "questions", "verdicts", "scored")
+        samples, claims, questions, verdicts, scored = (round.folder / f"{name}.jsonl" for name in names)
+        spec = self.spec
+
+        def splitting(made: Writer | None) -> Work:
+            return lambda some: split(some, spec.claims, made)
+
+        def turning(made: Writer | None) -> Work:
+            return lambda some: ask(some, spec.questions, made)
+
+        return [
+            self._sampled(round, samples),
+            self._written("claims", round, (samples, claims), splitting),
+            self._written("questions", round, (claims, questions), turning),
+            self._labelled(round, questions, verdicts),
+            Stage(
+                name="score",
+                out=scored,
+                reads=(verdicts,),
+                settings={"score": spec.score, "threshold": spec.labeller.threshold, "most_failed": spec.most_failed},
+                run=lambda: self._score(verdicts, scored),
+            ),
+            Stage(
+                name="pairs",
+                out=round.pairs,
+                reads=(scored,),
+                settings={"pairs": asdict(spec.pairs), "seed": round.seed},
+                run=lambda: self._pair(round, scored),
+            ),
+        ]
+
+    # --- the stages ---
+
+    def _sampled(self, round: Round, out: Path) -> Stage:
+        spec = self.spec
+
+        def run() -> None:
+            from sightline.rollouts.hf import load_engine
+
+            engine = load_engine(round.spec)
+            prompts = in_training(list(read_groups(round.prompts)), spec.held_out)
+            self._grow(
+                out,
+                prompts,
+                lambda some: engine.generate(some, spec.sampling, seed=round.seed),
+                chunk=spec.sampling.batch_size,
+            )
+
+        sampling = {name: value for name, value in asdict(spec.sampling).items() if name != "batch_size"}
+        settings = {"sampling": sampling, "held_out": spec.held_out, "seed": round.seed}
+        return Stage(
+            name="sample", out=out, reads=(round.model, round.prompts), settings=settings | _as_loaded(round), run=run
+        )
+
+    def _written(self, name: str, round: Round, files: tuple[Path, Path], doing: Doing) -> Stage:
+        """Splitting answers, or turning claims into questions: by a model, or by rule."""
+        source, out = files
+        part: ClaimsSpec | QuestionsSpec = self.spec.claims if name == "claims" else self.spec.questions
+        rubric = "claims_split" if name == "claims" else "claims_ask"
+        settings: dict[str, Any] = {name: asdict(part)}
+        if part.by != "model":
+            run = lambda: self._grow(out, list(read_groups(source)), doing(None), chunk=_SCORED)  # noqa: E731
+            return Stage(name=name, out=out, reads=(source,), settings=settings, run=run)
+        of = _asked_as(part.writer, self.spec.labeller)
+        template = () if part.writer.template is None else (Path(part.writer.template),)
+
+        def run_asked() -> None:
+            chunk = _SENT if is_remote(of.model) else _WRITTEN
+            with asked(of.model, of.options, own=round.spec, cache=round.folder / "replies") as judge:
+                self._grow(out, list(read_groups(source)), doing(writer(judge, part.writer, rubric)), chunk=chunk)
+
+        reads = (source, *template, *files_of(of.model, round.model))
+        return Stage(name=name, out=out, reads=reads, settings=settings | _told(of, round), run=run_asked)
+
+    def _labelled(self, round: Round, source: Path, out: Path) -> Stage:
+        spec = self.spec.labeller
+
+        def run() -> None:
+            chunk = _SENT if is_remote(spec.model) else _LABELLED
+            with asked(spec.model, spec.options, own=round.spec, cache=round.folder / "replies") as judge:
+                self._grow(out, list(read_groups(source)), lambda some: label(some, spec, judge), chunk=chunk)
+
+        settings = {"ask": spec.ask, "least": spec.least, **_told(spec, round)}
+        return Stage(
+            name="label", out=out, reads=(source, *files_of(spec.model, round.model)), settings=settings, run=run
+        )
+
+    def _score(self, source: Path, out: Path) -> None:
+        how, threshold = self.spec.score, self.spec.labeller.threshold
+        self._grow(
+            out,
+            list(read_groups(source)),
+            lambda some: [score(group, how, threshold) for group in some],
+            chunk=_SCORED,
+        )
+        found = figures(read_groups(out))
+        replace_file(out.with_name("feedback.json"), json.dumps(asdict(found), indent=2) + "\n")
+        self._check_failed(found, out)
+        self.tell(_in_words(found))
+
+    def _check_failed(self, found: Figures, out: Path) -> None:
+        without = found.answers - found.scored
+        if without > self.spec.most_failed * found.answers or not found.scored:
+            raise DataError(
+                f"{without} of {found.answers} answers have no score: {found.without_claims} claim nothing, for "
+                f"{found.failed} something failed (first: {found.first_failure or 'none'}); expected "
+                f"{self.spec.most_failed:.0%} at most",
+                source=str(out),
+                remedy="Look at feedback in that file, and mend the writer or the labeller, or raise most_failed",
+            )
+
+    def _pair(self, round: Round, source: Path) -> None:
+        spec = self.spec.pairs
+        rule = relation_of(spec.relation, spec.min_gap)
+        groups = list(read_groups(source))
+        compared = [drawn_pairs(rule(_to_compare(group, spec.cut_answers)), spec.most, round.seed) for group in groups]
+        kept, balance = balanced(compared, None if spec.balance is None else spec.balance.step)
+        pairs = [only_compared(without_feedback(group)) for group in kept if group.edges]
+        if not pairs:
+            raise DataError(
+                f"no pair among {len(groups)} groups ({balance.pairs} before lengths were balanced)",
+                source=str(source),
+                remedy="Lower pairs.min_gap, sample more answers, or raise the temperature",
+            )
+        replace_file(round.folder / "lengths.json", json.dumps(asdict(balance), indent=2) + "\n")
+        write_groups(round.pairs, pairs)
+        self.tell(
+            f"{balance.kept} pairs of {balance.pairs} in {len(pairs)} groups of {len(groups)}; words of chosen "
+            f"{balance.chosen_words:.1f}, of rejected {balance.rejected_words:.1f}"
+        )
+
+    def _grow(self, out: Path, groups: Sequence[Group], work: Work, *, chunk: int) -> None:
+        StagedGroups(out=out, settings=None, tell=self.tell).run(groups, work, chunk=chunk, title=out.stem)
+
+
+def _asked_as(spec: WriterSpec, labeller: LabellerSpec) -> WriterSpec | LabellerSpec:
+    """Whose model and options a writer has."""
+    return labeller if spec.model == LABELLER else spec
+
+
+def _told(of: WriterSpec | LabellerSpec, round: Round) -> dict[str, Any]:
+    """What of a model that is asked changes its replies, beside its files."""
+    options = {name: value for name, value in of.options.items() if name not in _TRANSPORT}
+    return {"model": of.model, "options": options, **(_as_loaded(round) if of.model == SELF else {})}
+
+
+def _as_loaded(round: Round) -> dict[str, Any]:
+    """How the model of the round is loaded to be asked: type, quantisation, pictures, template."""
+    spec = round.spec
+    pictures = {"image_size": spec.image_size, "pictures": spec.pictures.given()}
+    return {"dtype": spec.dtype, "quantization": spec.quantization, "chat_template": spec.chat_template, **pictures}
+
+
+def _to_compare(group: Group, cut: str) -> Group:
+    """Without the scores of answers that are in no comparison."""
+    if cut == "keep":
+        return group
+    answers = tuple(replace(r, reward=None) if r.finish_reason == "length" else r for r in group.responses)
+    return replace(group, responses=answers)
+
+
+def _in_words(found: Figures) -> str:
+    text = f"{found.scored} of {found.answers} answers have a score, mean {found.score:.3f}; {found.claims:.1f} claims "
+    text += f"an answer, {found.rejected:.1%} of them rejected"
+    left = found.answers - found.scored
+    if not left:
+        return text
+    first = f", first: {found.first_failure}" if found.first_failure else ""
+    return f"{text}; {found.without_claims} claim nothing, {found.failed} failed{first}"

@@ -1,0 +1,57 @@
+"""Who writes claims and questions, and who labels them: the model of the round, another one, or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sightline.evaluation.judge import JudgeClient, load_judge
+from sightline.evaluation.judges.local import forget_local_judges, own_judge
+from sightline.recipes.rlaif_v import SELF
+from sightline.recipes.schema import ModelSpec
+
+
+@contextmanager
+def asked(
+    model: str, options: Mapping[str, Any], *, own: ModelSpec | None = None, cache: Path | None = None
+) -> Iterator[JudgeClient]:
+    """A model to ask, loaded at its first request; on leaving its memory is given back.
+
+    Args:
+        model: ``self``, or what ``load_judge`` takes.
+        options: of ``load_judge``.
+        own: what ``self`` stands for.
+        cache: folder that keeps the replies of a server.
+
+    Raises:
+        DataError: there is no such judge, or one of its options is wrong.
+        RecipeError: there is no such model.
+    """
+    if model == SELF:
+        assert own is not None
+        yield JudgeClient(own_judge(own))
+        return
+    try:
+        yield load_judge(model, options, cache=cache if is_remote(model) else None)
+    finally:
+        forget_local_judges()
+
+
+def is_remote(model: str) -> bool:
+    """Whether it is asked over the network."""
+    return model.startswith(("openai", "http:", "https:"))
+
+
+def files_of(model: str, own: Path) -> tuple[Path, ...]:
+    """What is read of this machine where it is asked: the folder of a model, or a record.
+
+    Args:
+        model: as of :func:`asked`.
+        own: the folder of ``self``.
+    """
+    if model == SELF:
+        return (own,)
+    kind, _, rest = model.partition(":")
+    return (Path(rest),) if kind in ("local", "replay") else ()
