@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from sightline.rewards.claims.split import ask, split
 from sightline.rewards.claims.writer import Writer, writer
 from sightline.types import Group
 
+_log = logging.getLogger(__name__)
 _WRITTEN: Final = 4
 """Groups that a local writer writes about together. A kill costs the work on so many at most."""
 _LABELLED: Final = 1
@@ -46,8 +48,6 @@ class RlaifV:
     """See ``RlaifVSpec``. Is a ``loops.stages.Method``."""
 
     spec: RlaifVSpec
-    tell: Callable[[str], None]
-    """Gets what a person should know."""
 
     def check(self, prompts: Sequence[Group]) -> None:
         """See ``Method.check``."""
@@ -165,15 +165,14 @@ class RlaifV:
         found = figures(read_groups(out))
         replace_file(out.with_name("feedback.json"), json.dumps(asdict(found), indent=2) + "\n")
         self._check_failed(found, out)
-        self.tell(_in_words(found))
+        _log.info(_in_words(found))
 
     def _check_failed(self, found: Figures, out: Path) -> None:
-        without = found.answers - found.scored
-        if without > self.spec.most_failed * found.answers or not found.scored:
+        if found.failed > self.spec.most_failed * found.answers or not found.scored:
             raise DataError(
-                f"{without} of {found.answers} answers have no score: {found.without_claims} claim nothing, for "
-                f"{found.failed} something failed (first: {found.first_failure or 'none'}); expected "
-                f"{self.spec.most_failed:.0%} at most",
+                f"for {found.failed} of {found.answers} answers something failed (first: "
+                f"{found.first_failure or 'none'}), {found.without_claims} claim nothing and {found.scored} have a "
+                f"score; expected {self.spec.most_failed:.0%} failures at most, and some score",
                 source=str(out),
                 remedy="Look at feedback in that file, and mend the writer or the labeller, or raise most_failed",
             )
@@ -193,13 +192,13 @@ class RlaifV:
             )
         replace_file(round.folder / "lengths.json", json.dumps(asdict(balance), indent=2) + "\n")
         write_groups(round.pairs, pairs)
-        self.tell(
+        _log.info(
             f"{balance.kept} pairs of {balance.pairs} in {len(pairs)} groups of {len(groups)}; words of chosen "
             f"{balance.chosen_words:.1f}, of rejected {balance.rejected_words:.1f}"
         )
 
     def _grow(self, out: Path, groups: Sequence[Group], work: Work, *, chunk: int) -> None:
-        StagedGroups(out=out, settings=None, tell=self.tell).run(groups, work, chunk=chunk, title=out.stem)
+        StagedGroups(out=out, settings=None, tell=_log.info).run(groups, work, chunk=chunk, title=out.stem)
 
 
 def _asked_as(spec: WriterSpec, labeller: LabellerSpec) -> WriterSpec | LabellerSpec:

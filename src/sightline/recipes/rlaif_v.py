@@ -161,8 +161,9 @@ class RlaifVSpec:
     """What an answer is worth. ``rejected``: minus the number of claims that do not stand; ``share``: minus their
     share; ``mean`` and ``least``: of the probabilities of yes against no."""
     most_failed: Share = 0.5
-    """Share of a round's answers that may go without a score (a reply that cannot be read, no claim, no verdict). They
-    are counted and in no comparison; above it the round stops."""
+    """Share of a round's answers for which something may fail (a reply that cannot be read, no verdict). They have no
+    score and are in no comparison, and are counted and told; above it the round stops. Answers that claim nothing have
+    no score either, and are no failures."""
     pairs: PairsSpec = PairsSpec()
     held_out: float | None = Field(default=None, gt=0, lt=1)
     """Share of the prompts that no round asks, by a hash of their pictures, so that none is on both sides: the round is

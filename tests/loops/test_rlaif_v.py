@@ -1,0 +1,244 @@
+"""RLAIF-V round by round: its files, what kills cost, and real records from end to end."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sightline.data import staged
+from sightline.data.load import load_prompts
+from sightline.data.schema import append_groups, read_groups, write_groups
+from sightline.errors import DataError, RecipeError
+from sightline.loops.rlaif_v import RlaifV
+from sightline.loops.stages import Round
+from sightline.recipes.load import check_spec
+from sightline.recipes.rlaif_v import RlaifVSpec
+from sightline.recipes.schema import DataSpec, ModelSpec
+from sightline.rewards.claims.feedback import FEEDBACK, feedback_of
+from sightline.rewards.claims.held_out import held_out, in_training
+from sightline.rollouts.hf import load_engine
+from sightline.types import Group, Prompt, Response
+
+FILES = ("samples", "claims", "questions", "verdicts", "scored", "pairs")
+
+
+def method(**fields):
+    """Without a writer: sentences are claims, and the model itself says which are right."""
+    given = {
+        "sampling": {"n": 4, "temperature": 1.0, "max_new_tokens": 24, "batch_size": 2},
+        "claims": {"by": "sentences"},
+        "questions": {"by": "template", "text": "is this true? {claim}"},
+        "score": "mean",
+        "pairs": {"min_gap": 0.0, "most": 2},
+    }
+    return RlaifV(spec=check_spec(RlaifVSpec, "method", **given | fields))
+
+
+def prompts(pictures, count=3):
+    def asked(n):
+        parts = [{"type": "image"}, {"type": "text", "text": f"describe the image in detail {n}"}]
+        messages = ({"role": "user", "content": parts},)
+        return Group(prompts=(Prompt(id=f"p{n}", messages=messages, images=(pictures[n],)),), source=f"f:{n}")
+
+    return [asked(n) for n in range(count)]
+
+
+def round_of(folder: Path, model: Path, groups, seed=1):
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "prompts.jsonl").exists():
+        write_groups(folder / "prompts.jsonl", groups)
+    return Round(
+        number=1,
+        folder=folder,
+        spec=ModelSpec(path=str(model)),
+        prompts=folder / "prompts.jsonl",
+        seed=seed,
+    )
+
+
+def go(made, round):
+    for stage in made.stages(round):
+        stage.run()
+    return {name: (round.folder / f"{name}.jsonl").read_bytes() for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny, pictures):
+    """An unbroken round."""
+    round = round_of(tmp_path_factory.mktemp("rlaif_v"), tiny["llava"], prompts(pictures))
+    return round, go(method(), round)
+
+
+def test_every_step_is_a_file_in_which_the_account_of_each_answer_grows(whole):
+    round, _ = whole
+    groups = {name: list(read_groups(round.folder / f"{name}.jsonl")) for name in FILES}
+    told = [FEEDBACK in groups[name][0].prompts[0].facts for name in FILES]
+    assert told == [False, True, True, True, True, False]
+    engine = load_engine(round.spec)
+    assert groups["samples"] == engine.generate(prompts_of(round), method().spec.sampling, seed=round.seed)
+    for group in groups["scored"]:
+        for response, one in zip(group.responses, feedback_of(group), strict=True):
+            if one.error is None:
+                told = [claim.yes / (claim.yes + claim.no) for claim in one.claims]
+                assert response.reward == pytest.approx(sum(told) / len(told)) and response.rewards["claims"] == len(
+                    told
+                )
+                assert all(claim.question == f"is this true? {claim.text}" for claim in one.claims)
+            else:
+                assert response.reward is None and response.reward_error == one.error
+    for group in groups["pairs"]:
+        ends = [(group.responses[edge.winner].reward, group.responses[edge.loser].reward) for edge in group.edges]
+        assert 1 <= len(ends) <= 2 and all(winner > loser for winner, loser in ends)
+    figures = json.loads((round.folder / "feedback.json").read_text())
+    assert figures["answers"] == 12 and figures["scored"] == sum(
+        response.reward is not None for group in groups["scored"] for response in group.responses
+    )
+    lengths = json.loads((round.folder / "lengths.json").read_text())
+    assert lengths["kept"] == sum(len(group.edges) for group in groups["pairs"]) <= lengths["pairs"]
+
+
+def prompts_of(round):
+    return list(read_groups(round.prompts))
+
+
+def test_verdicts_are_the_probabilities_that_the_model_itself_gives(whole):
+    round, _ = whole
+    engine = load_engine(round.spec)
+    for group in read_groups(round.folder / "verdicts.jsonl"):
+        for claim in (claim for one in feedback_of(group) if one.error is None for claim in one.claims):
+            text = f"{claim.question} Please answer yes or no."
+            content = [{"type": "image"}, {"type": "text", "text": text}]
+            asked = replace(group.prompts[0], messages=({"role": "user", "content": content},))
+            (found,) = engine.first_words([Group(prompts=(asked,))], ("yes", "no"))
+            assert (claim.yes, claim.no) == pytest.approx(tuple(found.probabilities.values()), abs=1e-6)
+
+
+class Killed(BaseException):
+    """As a kill is: nothing is tidied up."""
+
+
+def test_a_round_killed_at_any_piece_of_work_ends_as_an_unbroken_one(whole, tmp_path, monkeypatch):
+    """Every run gets one piece further, and dies while it writes the next: every second time within a line."""
+    round, files = whole
+    broken = replace(round, folder=tmp_path)
+    hit, left = [], 0
+
+    def append(out, groups):
+        nonlocal left
+        if left:
+            left -= 1
+            return append_groups(out, groups)
+        hit.append(out.name)
+        if len(hit) % 2:
+            append_groups(out, groups)
+            with out.open("rb+") as file:
+                file.truncate(out.stat().st_size - 7)
+        raise Killed
+
+    monkeypatch.setattr(staged, "append_groups", append)
+    for number in range(30):
+        left = min(number, 1)
+        try:
+            found = go(method(), broken)
+            break
+        except Killed:
+            continue
+    assert found == files and set(hit) == {f"{name}.jsonl" for name in FILES[:-1]} and len(hit) >= 8
+
+
+def test_stages_name_all_that_they_read_and_what_changes_them(whole, tmp_path):
+    round, _ = whole
+    made = method(
+        claims={"by": "model", "writer": {"model": "local:writer", "template": str(tmp_path / "split.txt")}},
+        questions={"by": "model"},
+        labeller={"model": "local:labeller", "options": {"dtype": "bfloat16", "batch_size": 2}},
+    )
+    stages = {stage.name: stage for stage in made.stages(round)}
+    assert list(stages) == ["sample", "claims", "questions", "label", "score", "pairs"]
+    assert list(stages["sample"].reads) == [round.model, round.prompts]
+    assert list(stages["claims"].reads)[1:] == [tmp_path / "split.txt", Path("writer")]
+    assert list(stages["questions"].reads)[1:] == [Path("labeller")]  # a writer is the labeller where none is named
+    assert stages["label"].settings["options"] == {"dtype": "bfloat16"}  # what changes no reply is left out
+    own = {stage.name: stage for stage in method().stages(round)}
+    assert round.model in own["label"].reads and own["label"].settings["dtype"] == "float32"
+    assert "batch_size" not in own["sample"].settings["sampling"]
+    json.dumps([stage.settings for stage in stages.values()])
+
+
+def test_a_round_in_which_too_much_failed_stops_and_says_what(whole, tmp_path):
+    round, _ = whole
+    broken = replace(round, folder=tmp_path)
+    made = method(questions={"by": "scenes"})  # sentences of these answers name no shapes
+    with pytest.raises(DataError, match=r"scored.jsonl: for \d+ of 12 answers something failed .*names no shape"):
+        go(made, broken)
+    assert (tmp_path / "verdicts.jsonl").exists() and not (tmp_path / "pairs.jsonl").exists()
+    assert json.loads((tmp_path / "feedback.json").read_text())["failed"] > 6
+
+
+def test_what_could_not_work_is_said_before_the_first_answer(pictures, tmp_path):
+    bare = prompts(pictures)[0]
+    with pytest.raises(DataError, match="has no picture"):
+        method().check([replace(bare, prompts=(replace(bare.prompts[0], images=()),))])
+    with pytest.raises(DataError, match="cannot be read"):
+        method(claims={"by": "model", "writer": {"template": str(tmp_path / "none")}}).check([bare])
+    with pytest.raises(DataError, match=r"held_out: 0\.999999 leaves none of 3 prompts to ask"):
+        method(held_out=0.999999).check(prompts(pictures))
+
+
+def test_held_out_pictures_are_on_one_side_alone_whatever_is_beside_them(pictures):
+    groups = prompts(pictures, 6)
+    asked, out = in_training(groups, 0.5), held_out(groups, 0.5)
+    assert {one.id for one in asked} | {one.id for one in out} == {one.id for one in groups} and asked and out
+    assert [one.id for one in in_training(groups[:4], 0.5)] == [one.id for one in asked if one in groups[:4]]
+    both = replace(groups[0], prompts=(replace(groups[0].prompts[0], images=(*pictures[:6],)),))
+    assert in_training([both, *groups], 0.5) == asked and held_out([both, *groups], 0.5) == out
+    assert in_training(groups, None) == groups
+
+
+def test_cut_answers_can_be_left_out_of_comparisons(whole):
+    round, _ = whole
+    scored = list(read_groups(round.folder / "scored.jsonl"))
+    cut = {r.text for group in scored for r in group.responses if r.finish_reason == "length"}
+    made = method(pairs={"min_gap": 0.0, "cut_answers": "leave_out"})
+    assert cut
+    try:
+        made._pair(round, round.folder / "scored.jsonl")
+    except DataError as error:
+        assert "no pair among 3 groups" in str(error)
+    else:
+        kept = {r.text for group in read_groups(round.pairs) for r in group.responses}
+        assert not kept & cut
+
+
+@pytest.mark.real
+def test_real_questions_about_real_pictures_from_end_to_end(shared_data, tiny, tmp_path):
+    """Three of the questions that RLAIF-V's own pipeline is shown with."""
+    source = shared_data / "rlaifv_examples" / "detail_questions.jsonl"
+    groups = load_prompts(DataSpec(path=str(source), rename={"question": "prompt", "image": "images"}, limit=3))
+    made = method()
+    made.check(groups)
+    round = round_of(tmp_path, tiny["qwen2_5_vl"], groups)
+    go(made, round)
+    pairs = list(read_groups(round.pairs))
+    assert pairs and all(Path(path).is_file() for group in pairs for path in group.prompts[0].images)
+    assert {group.id for group in read_groups(round.folder / "verdicts.jsonl")} == {group.id for group in groups}
+
+
+def test_a_labeller_without_the_words_is_refused_before_it_is_asked(whole, tmp_path, monkeypatch):
+    round, _ = whole
+    monkeypatch.setattr("sightline.rewards.claims.label._YES", "yesterday")
+    with pytest.raises(RecipeError, match="no token that spells 'yesterday'"):
+        go(method(), replace(round, folder=tmp_path))
+
+
+def test_answers_that_claim_nothing_are_no_failures(tmp_path, whole, pictures):
+    round, _ = whole
+    group = prompts(pictures)[0]
+    answers = tuple(Response(text=text) for text in ("A dog. A cat.", "A dog.", "?!", "..."))
+    made, folder = method(), replace(round, folder=tmp_path)
+    write_groups(tmp_path / "samples.jsonl", [replace(group, responses=answers)])
+    for stage in made.stages(folder)[1:]:
+        stage.run()
+    figures = json.loads((tmp_path / "feedback.json").read_text())
+    assert (figures["scored"], figures["without_claims"], figures["failed"]) == (2, 2, 0)
