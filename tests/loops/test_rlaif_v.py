@@ -10,9 +10,12 @@ from sightline.data import staged
 from sightline.data.load import load_prompts
 from sightline.data.schema import append_groups, read_groups, write_groups
 from sightline.errors import DataError, RecipeError
+from sightline.evaluation.results import read_measured
 from sightline.loops.rlaif_v import RlaifV
+from sightline.loops.run import run_loop
 from sightline.loops.stages import Round
 from sightline.recipes.load import check_spec
+from sightline.recipes.load_loop import load_loop
 from sightline.recipes.rlaif_v import RlaifVSpec
 from sightline.recipes.schema import DataSpec, ModelSpec
 from sightline.rewards.claims.feedback import FEEDBACK, feedback_of
@@ -23,16 +26,18 @@ from sightline.types import Group, Prompt, Response
 FILES = ("samples", "claims", "questions", "verdicts", "scored", "pairs")
 
 
+FIELDS = {
+    "sampling": {"n": 4, "temperature": 1.0, "max_new_tokens": 24, "batch_size": 2},
+    "claims": {"by": "sentences"},
+    "questions": {"by": "template", "text": "is this true? {claim}"},
+    "score": "mean",
+    "pairs": {"min_gap": 0.0, "most": 2},
+}
+"""Without a writer: sentences are claims, and the model itself says which are right."""
+
+
 def method(**fields):
-    """Without a writer: sentences are claims, and the model itself says which are right."""
-    given = {
-        "sampling": {"n": 4, "temperature": 1.0, "max_new_tokens": 24, "batch_size": 2},
-        "claims": {"by": "sentences"},
-        "questions": {"by": "template", "text": "is this true? {claim}"},
-        "score": "mean",
-        "pairs": {"min_gap": 0.0, "most": 2},
-    }
-    return RlaifV(spec=check_spec(RlaifVSpec, "method", **given | fields))
+    return RlaifV(spec=check_spec(RlaifVSpec, "method", name="rlaif_v", **FIELDS | fields))
 
 
 def prompts(pictures, count=3):
@@ -144,7 +149,7 @@ def test_a_round_killed_at_any_piece_of_work_ends_as_an_unbroken_one(whole, tmp_
             break
         except Killed:
             continue
-    assert found == files and set(hit) == {f"{name}.jsonl" for name in FILES[:-1]} and len(hit) >= 8
+    assert found == files and set(hit) == {f"{name}.jsonl" for name in FILES[:-1]} and len(hit) >= 7
 
 
 def test_stages_name_all_that_they_read_and_what_changes_them(whole, tmp_path):
@@ -156,12 +161,13 @@ def test_stages_name_all_that_they_read_and_what_changes_them(whole, tmp_path):
     )
     stages = {stage.name: stage for stage in made.stages(round)}
     assert list(stages) == ["sample", "claims", "questions", "label", "score", "pairs"]
-    assert list(stages["sample"].reads) == [round.model, round.prompts]
+    assert set(stages["sample"].reads) == {round.model, round.prompts}
+    assert [stage.name for stage in method(held_out=0.5).stages(round)][:2] == ["ask", "sample"]
     assert list(stages["claims"].reads)[1:] == [tmp_path / "split.txt", Path("writer")]
     assert list(stages["questions"].reads)[1:] == [Path("labeller")]  # a writer is the labeller where none is named
     assert stages["label"].settings["options"] == {"dtype": "bfloat16"}  # what changes no reply is left out
     own = {stage.name: stage for stage in method().stages(round)}
-    assert round.model in own["label"].reads and own["label"].settings["dtype"] == "float32"
+    assert round.model in own["label"].reads and own["label"].settings["own"]["dtype"] == "float32"
     assert "batch_size" not in own["sample"].settings["sampling"]
     json.dumps([stage.settings for stage in stages.values()])
 
@@ -230,6 +236,57 @@ def test_a_labeller_without_the_words_is_refused_before_it_is_asked(whole, tmp_p
     monkeypatch.setattr("sightline.rewards.claims.label._YES", "yesterday")
     with pytest.raises(RecipeError, match="no token that spells 'yesterday'"):
         go(method(), replace(round, folder=tmp_path))
+
+
+def test_a_loop_is_trained_and_its_round_chosen_by_claims_of_held_out_questions(tiny, pictures, tmp_path):
+    """One round: the exam asks the start and the trained model the questions that the round did not ask."""
+    write_groups(tmp_path / "prompts.jsonl", prompts(pictures, 6))
+    exam = tmp_path / "exam"
+    exam.mkdir()
+    (exam / "claims.json").write_text(json.dumps({"prompts": "../prompts.jsonl", "share": 0.5}))
+    recipe = tmp_path / "loop.yaml"
+    recipe.write_text(
+        json.dumps(
+            {
+                "name": "rlaif_v",
+                "output_dir": str(tmp_path / "loop"),
+                "rounds": 1,
+                "model": {"path": str(tiny["llava"])},
+                "prompts": {"path": str(tmp_path / "prompts.jsonl")},
+                "method": {"name": "rlaif_v", "held_out": 0.5, **FIELDS},
+                "train": {"max_steps": 1, "batch_size": 2, "learning_rate": 1e-3},
+                "exam": {
+                    "benches": [
+                        {
+                            "bench": "sightline.rewards.claims.bench:BENCH",
+                            "data": str(exam),
+                            "selects": True,
+                            "max_new_tokens": 16,
+                            "options": {
+                                "labeller": {"model": f"local:{tiny['llava']}"},
+                                "score": "mean",
+                                **{name: FIELDS[name] for name in ("claims", "questions")},
+                            },
+                        }
+                    ],
+                    "best": "claims/score",
+                    "kl_prompts": 0,
+                },
+            }
+        )
+    )
+    done = run_loop(load_loop(recipe), quiet=True)
+    folder = tmp_path / "loop"
+    asked = {group.id for group in read_groups(folder / "round-1/samples.jsonl")}
+    examined = [
+        json.loads(line)["id"] for line in (folder / "round-1/exam/claims/answers.jsonl").read_text().splitlines()
+    ]
+    assert asked and examined and not asked & set(examined) and len(asked) + len(examined) == 6
+    told = [read_measured(folder / f"round-{n}/exam/claims/results.json").result for n in (0, 1)]
+    values = [one.metrics["score"] for one in told]
+    assert done.value == max(values) and done.best == values.index(max(values)) and min(values) > 0
+    assert {"score", "rejected", "claims", "words"} == set(told[0].metrics) and "labeller: local:" in told[0].notes[0]
+    assert run_loop(load_loop(recipe), quiet=True).stages == 0
 
 
 def test_answers_that_claim_nothing_are_no_failures(tmp_path, whole, pictures):

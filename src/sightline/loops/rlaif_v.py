@@ -14,6 +14,8 @@ from sightline.data.staged import StagedGroups, Work
 from sightline.errors import DataError
 from sightline.evaluation.rubric import load_rubric
 from sightline.files import replace_file
+from sightline.loops.common import asked_settings, sample_stage
+from sightline.loops.common import files_of as files_of_own
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.rlaif_v import LABELLER, SELF, ClaimsSpec, LabellerSpec, QuestionsSpec, RlaifVSpec, WriterSpec
 from sightline.recipes.schema import Recipe
@@ -78,7 +80,7 @@ class RlaifV:
             return lambda some: ask(some, spec.questions, made)
 
         return [
-            self._sampled(round, samples),
+            *self._sampled(round, samples),
             self._written("claims", round, (samples, claims), splitting),
             self._written("questions", round, (claims, questions), turning),
             self._labelled(round, questions, verdicts),
@@ -100,26 +102,19 @@ class RlaifV:
 
     # --- the stages ---
 
-    def _sampled(self, round: Round, out: Path) -> Stage:
-        spec = self.spec
+    def _sampled(self, round: Round, out: Path) -> list[Stage]:
+        share = self.spec.held_out
+        if share is None:
+            return [sample_stage(round, self.spec.sampling, out=out.name)]
+        asked_file = round.folder / "asked.jsonl"
 
         def run() -> None:
-            from sightline.rollouts.hf import load_engine
+            write_groups(asked_file, in_training(list(read_groups(round.prompts)), share))
 
-            engine = load_engine(round.spec)
-            prompts = in_training(list(read_groups(round.prompts)), spec.held_out)
-            self._grow(
-                out,
-                prompts,
-                lambda some: engine.generate(some, spec.sampling, seed=round.seed),
-                chunk=spec.sampling.batch_size,
-            )
-
-        sampling = {name: value for name, value in asdict(spec.sampling).items() if name != "batch_size"}
-        settings = {"sampling": sampling, "held_out": spec.held_out, "seed": round.seed}
-        return Stage(
-            name="sample", out=out, reads=(round.model, round.prompts), settings=settings | _as_loaded(round), run=run
-        )
+        chosen = Stage(name="ask", out=asked_file, reads=[round.prompts], settings={"held_out": share}, run=run)
+        sample = sample_stage(replace(round, prompts=asked_file), self.spec.sampling, out=out.name)
+        # the file of all prompts counts for its pictures too
+        return [chosen, replace(sample, reads=[round.prompts, *sample.reads])]
 
     def _written(self, name: str, round: Round, files: tuple[Path, Path], doing: Doing) -> Stage:
         """Splitting answers, or turning claims into questions: by a model, or by rule."""
@@ -138,7 +133,7 @@ class RlaifV:
             with asked(of.model, of.options, own=round.spec, cache=round.folder / "replies") as judge:
                 self._grow(out, list(read_groups(source)), doing(writer(judge, part.writer, rubric)), chunk=chunk)
 
-        reads = (source, *template, *files_of(of.model, round.model))
+        reads = (source, *template, *_files(of.model, round))
         return Stage(name=name, out=out, reads=reads, settings=settings | _told(of, round), run=run_asked)
 
     def _labelled(self, round: Round, source: Path, out: Path) -> Stage:
@@ -150,9 +145,7 @@ class RlaifV:
                 self._grow(out, list(read_groups(source)), lambda some: label(some, spec, judge), chunk=chunk)
 
         settings = {"ask": spec.ask, "least": spec.least, **_told(spec, round)}
-        return Stage(
-            name="label", out=out, reads=(source, *files_of(spec.model, round.model)), settings=settings, run=run
-        )
+        return Stage(name="label", out=out, reads=(source, *_files(spec.model, round)), settings=settings, run=run)
 
     def _score(self, source: Path, out: Path) -> None:
         how, threshold = self.spec.score, self.spec.labeller.threshold
@@ -201,6 +194,11 @@ class RlaifV:
         StagedGroups(out=out, settings=None, tell=_log.info).run(groups, work, chunk=chunk, title=out.stem)
 
 
+def _files(model: str, round: Round) -> list[Path]:
+    """What is read of this machine where a model is asked."""
+    return files_of_own(round.spec) if model == SELF else files_of(model)
+
+
 def _asked_as(spec: WriterSpec, labeller: LabellerSpec) -> WriterSpec | LabellerSpec:
     """Whose model and options a writer has."""
     return labeller if spec.model == LABELLER else spec
@@ -209,14 +207,7 @@ def _asked_as(spec: WriterSpec, labeller: LabellerSpec) -> WriterSpec | Labeller
 def _told(of: WriterSpec | LabellerSpec, round: Round) -> dict[str, Any]:
     """What of a model that is asked changes its replies, beside its files."""
     options = {name: value for name, value in of.options.items() if name not in _TRANSPORT}
-    return {"model": of.model, "options": options, **(_as_loaded(round) if of.model == SELF else {})}
-
-
-def _as_loaded(round: Round) -> dict[str, Any]:
-    """How the model of the round is loaded to be asked: type, quantisation, pictures, template."""
-    spec = round.spec
-    pictures = {"image_size": spec.image_size, "pictures": spec.pictures.given()}
-    return {"dtype": spec.dtype, "quantization": spec.quantization, "chat_template": spec.chat_template, **pictures}
+    return {"model": of.model, "options": options, **({"own": asked_settings(round.spec)} if of.model == SELF else {})}
 
 
 def _to_compare(group: Group, cut: str) -> Group:

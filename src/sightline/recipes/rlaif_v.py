@@ -150,7 +150,7 @@ class PairsSpec:
 class RlaifVSpec:
     """A round of RLAIF-V: sample, split into claims, ask, score, pair."""
 
-    name: Literal["rlaif_v"] = "rlaif_v"
+    name: Literal["rlaif_v"]
     sampling: SamplingSpec = SamplingSpec(n=10, temperature=0.7, max_new_tokens=512)
     """The same for all answers to a prompt ("deconfounded"): they differ in what they say, not in how they were
     made."""

@@ -269,11 +269,11 @@ def test_a_server_is_a_labeller_if_it_tells_log_probabilities(pictures):
 )
 def test_settings_that_could_not_work_or_would_be_ignored_are_refused(fields, told):
     with pytest.raises(RecipeError, match=told):
-        check_spec(RlaifVSpec, "method", **fields)
+        check_spec(RlaifVSpec, "method", name="rlaif_v", **fields)
 
 
 def test_the_defaults_are_the_published_values():
-    spec = RlaifVSpec()
+    spec = RlaifVSpec(name="rlaif_v")
     assert (spec.sampling.n, spec.sampling.temperature, spec.sampling.max_new_tokens) == (10, 0.7, 512)
     assert (spec.score, spec.labeller.threshold, spec.pairs.min_gap, spec.pairs.most) == ("rejected", 0.5, 1.0, 2)
     assert spec.pairs.balance.step == 0.02

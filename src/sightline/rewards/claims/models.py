@@ -44,14 +44,7 @@ def is_remote(model: str) -> bool:
     return model.startswith(("openai", "http:", "https:"))
 
 
-def files_of(model: str, own: Path) -> tuple[Path, ...]:
-    """What is read of this machine where it is asked: the folder of a model, or a record.
-
-    Args:
-        model: as of :func:`asked`.
-        own: the folder of ``self``.
-    """
-    if model == SELF:
-        return (own,)
+def files_of(model: str) -> list[Path]:
+    """What is read of this machine where another model than ``self`` is asked: its folder, or a record."""
     kind, _, rest = model.partition(":")
-    return (Path(rest),) if kind in ("local", "replay") else ()
+    return [Path(rest)] if kind in ("local", "replay") else []
