@@ -107,12 +107,14 @@ def test_a_picture_is_encoded_once_for_all_questions_of_a_pass(tiny, pictures):
     engine = load_engine(ModelSpec(path=str(tiny["llava"])))
     seen = []
     tower = engine.policy.base.model.vision_tower
-    tower.register_forward_hook(lambda module, given, kept, result: seen.append(1), with_kwargs=True)
+    tower.register_forward_hook(
+        lambda module, given, kept, result: seen.append(len(result.last_hidden_state)), with_kwargs=True
+    )
     groups = [asked(question, picture) for question in QUESTIONS for picture in pictures[:2]]
     whole = engine.first_words(groups, WORDS)
-    assert len(seen) == 2
+    assert len(seen) == 1 and seen[0] == 2  # both pictures in one pass
     small = FirstWords(engine.policy, engine.renderer, pass_tokens=1).of(groups, WORDS)
-    assert len(seen) == 2 + len(groups)
+    assert seen[1:] == [1] * len(groups)
     for one, other in zip(whole, small, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
 

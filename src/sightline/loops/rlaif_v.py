@@ -34,8 +34,8 @@ from sightline.types import Group
 _log = logging.getLogger(__name__)
 _WRITTEN: Final = 4
 """Groups that a local writer writes about together. A kill costs the work on so many at most."""
-_LABELLED: Final = 1
-"""Of a local labeller: a pass is a picture with all questions about it."""
+_LABELLED: Final = 8
+"""Of a local labeller: pictures with all questions about them, as many in a pass as it takes."""
 _SENT: Final = 16
 """Of a server, whose replies are kept one by one."""
 _SCORED: Final = 256

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from sightline.rollouts.engine import FirstWord
 from sightline.types import Group, LayoutName, Prompt, Response
 
 PASS_TOKENS: Final = 8192
-"""Most tokens of one forward pass, the common beginning counted once; one question is always allowed."""
+"""Most tokens of one forward pass, common beginnings counted once; one question is always allowed."""
 
 
 def spellings(tokenizer: Any, word: str, size: int, *, name: str = "") -> tuple[int, ...]:
@@ -71,22 +71,29 @@ class FirstWords:
         for index, group in enumerate(groups):
             together.setdefault(group.prompts[0].images, []).append(index)
         found: dict[int, FirstWord] = {}
+        trees = [tree for indices in together.values() for tree in self._trees(groups, indices)]
         with decoding(policy):
-            for indices in together.values():
-                prompts = [groups[index].prompts[0] for index in indices]
-                found.update(zip(indices, self._of_tree(prompts, groups[indices[0]].source, words, ids), strict=True))
+            for some in _filled([tree.tokens for tree in trees], self._budget):
+                indices = [index for place in some for index in trees[place].indices]
+                told = self._pass([trees[place].group for place in some], words, ids)
+                found.update(zip(indices, told, strict=True))
         return [found[index] for index in range(len(groups))]
 
-    def _of_tree(
-        self, prompts: Sequence[Prompt], source: str, words: Sequence[str], ids: Sequence[tuple[int, ...]]
-    ) -> Iterator[FirstWord]:
-        whole = self._renderer.render(Group(prompts=tuple(map(_bare, prompts)), source=source))
-        for members in _passes([prompt.tokens for prompt in whole.prompts], self._budget):
-            yield from self._pass(_asked(whole, members), words, ids)
+    def _trees(self, groups: Sequence[Group], indices: Sequence[int]) -> Iterator[_Tree]:
+        """Questions about the same pictures, as many together as a pass takes."""
+        prompts = tuple(_bare(groups[index].prompts[0]) for index in indices)
+        whole = self._renderer.render(Group(prompts=prompts, source=groups[indices[0]].source))
+        tokens = [prompt.tokens for prompt in whole.prompts]
+        shared = _shared(tokens)
+        for members in _filled([len(one) - shared for one in tokens], self._budget - shared):
+            own = sum(len(tokens[member]) - shared for member in members)
+            yield _Tree(_asked(whole, members), [indices[member] for member in members], shared + own)
 
-    def _pass(self, group: RenderedGroup, words: Sequence[str], ids: Sequence[tuple[int, ...]]) -> list[FirstWord]:
+    def _pass(
+        self, groups: Sequence[RenderedGroup], words: Sequence[str], ids: Sequence[tuple[int, ...]]
+    ) -> list[FirstWord]:
         policy = self._policy
-        batch = lay_out([group], self._layout, policy.family, policy.config).to(policy.device)
+        batch = lay_out(groups, self._layout, policy.family, policy.config).to(policy.device)
         logits = policy.logits(policy.hidden(batch)[batch.source])
         logprobs = logits.float().log_softmax(-1)
         told = torch.stack([_summed(logprobs, some) for some in ids], dim=-1).tolist()
@@ -102,17 +109,23 @@ def _summed(logprobs: Tensor, ids: Sequence[int]) -> Tensor:
     return logprobs[:, torch.tensor(ids, device=logprobs.device)].exp().sum(-1)
 
 
-def _passes(prompts: Sequence[tuple[int, ...]], budget: int) -> Iterator[list[int]]:
-    """Prompts that go through the model together, in order. What goes together depends on the prompts alone."""
-    shared = _shared(prompts)
-    members, tokens = list[int](), shared
-    for index, prompt in enumerate(prompts):
-        own = len(prompt) - shared
-        if members and tokens + own > budget:
+class _Tree(NamedTuple):
+    group: RenderedGroup
+    indices: list[int]
+    """Which questions its answers belong to."""
+    tokens: int
+    """What it brings into a pass."""
+
+
+def _filled(costs: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Places that go through the model together, in order; what is above the budget goes alone."""
+    members, total = list[int](), 0
+    for place, cost in enumerate(costs):
+        if members and total + cost > budget:
             yield members
-            members, tokens = [], shared
-        members.append(index)
-        tokens += own
+            members, total = [], 0
+        members.append(place)
+        total += cost
     if members:
         yield members
 

@@ -81,12 +81,12 @@ class LocalBackend:
             return [Outcome(reply=JudgeReply(text=None, error=str(error), final=True))]
 
     def _first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[Outcome]:
-        """As ``_generate``."""
+        """As ``_generate``; halves are tried first, for what is asked alone shares nothing."""
         try:
             told = self.load().first_words(groups, words)
         except DataError as error:
-            if len(groups) > 1:
-                return [outcome for group in groups for outcome in self._first_words([group], words)]
+            if half := len(groups) // 2:
+                return [*self._first_words(groups[:half], words), *self._first_words(groups[half:], words)]
             return [Outcome(reply=JudgeReply(text=None, error=str(error), final=True))]
         return [Outcome(reply=JudgeReply(text=one.text, probabilities=one.probabilities)) for one in told]
 
