@@ -1,15 +1,17 @@
 """RLAIF-V round by round: its files, what kills cost, and real records from end to end."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_judge import FakeJudge, body
 
 from sightline.data import staged
 from sightline.data.load import load_prompts
 from sightline.data.schema import append_groups, read_groups, write_groups
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.evaluation.results import read_measured
 from sightline.loops import rlaif_v
 from sightline.loops.rlaif_v import RlaifV
@@ -193,8 +195,80 @@ def test_what_could_not_work_is_said_before_the_first_answer(pictures, tmp_path)
         method().check([replace(bare, prompts=(replace(bare.prompts[0], images=()),))])
     with pytest.raises(DataError, match="cannot be read"):
         method(claims={"by": "model", "writer": {"template": str(tmp_path / "none")}}).check([bare])
+    for line, told in (
+        (f"local:{tmp_path / 'none'}", "none"),
+        ("oracle", "there is no judge 'oracle'"),
+        (f"replay:{tmp_path / 'none'}", "cannot be read"),
+    ):
+        with pytest.raises((DataError, RecipeError), match=told):
+            method(labeller={"model": line}).check([bare])
+        with pytest.raises((DataError, RecipeError), match=told):
+            method(claims={"by": "model", "writer": {"model": line}}).check([bare])
+    with pytest.raises(DataError, match="unknown options batch"):
+        method(labeller={"model": f"local:{tmp_path}", "options": {"batch": 3}}).check([bare])
     with pytest.raises(DataError, match=r"held_out: 0\.999999 leaves none of 3 prompts to ask"):
         method(held_out=0.999999).check(prompts(pictures))
+
+
+def test_a_round_by_a_server_that_dies_on_the_way_asks_nothing_twice(pictures, tiny, tmp_path):
+    """Writer and labeller are one server: it dies after so many requests, and a second call asks for the rest."""
+    made = method(
+        claims={"by": "model"},
+        questions={"by": "model", "writer": {"attempts": 2}},
+        labeller={"model": "openai:m", "options": {"url": "URL", "tries": 1, "workers": 1}},
+        score="rejected",
+        pairs={"min_gap": 1, "most": 2, "balance": None},
+    )
+    answered = []
+
+    def reply(number, request):
+        if dies and len(answered) >= dies[0]:
+            return 503, {}, b"busy", 0
+        content = request["messages"][-1]["content"]
+        if isinstance(content, list):  # a picture: the labeller is asked
+            question = content[-1]["text"]
+            yes = 0.9 if len(question) % 3 else 0.05
+            told = body("Yes")
+            top = [{"token": "Yes", "logprob": math.log(yes)}, {"token": "No", "logprob": math.log(0.95 - yes)}]
+            told["choices"][0]["logprobs"] = {"content": [{"token": "Yes", "top_logprobs": top}]}
+            key = ("label", question)
+        elif "Answer: " in content:
+            told = body("".join(f"- claim {word}\n" for word in ascii(content[-8:]).split()) or "- none")
+            key = ("split", content)
+        else:
+            claims = [line for line in content.splitlines() if line.startswith("- claim ")]
+            told = body("\n".join(f"{line}?" for line in claims))
+            key = ("ask", content)
+        answered.append(key)
+        return 200, {}, told, 0
+
+    dies = [5]
+    with FakeJudge(reply) as server:
+        spec = made.spec
+        labeller = replace(spec.labeller, options=spec.labeller.options | {"url": server.url})
+        made = RlaifV(spec=replace(spec, labeller=labeller))
+        round = round_of(tmp_path, tiny["llava"], prompts(pictures))
+        with pytest.raises(ServiceError, match=r"m gave no reply to p\d/\d: HTTP 503: busy .*goes on here"):
+            go(made, round)
+        dies = [30]
+        with pytest.raises(ServiceError, match="HTTP 503"):
+            go(made, round)
+        dies = []
+        go(made, round)
+    pictures_asked = [key for key in answered if key[0] == "label"]
+    assert len(answered) > 30 and pictures_asked
+    # the same question about another picture is another request; to texts no request came twice
+    assert len({key for key in answered if key[0] != "label"}) == len(answered) - len(pictures_asked)
+    asked = [
+        (group.id, question)
+        for group in read_groups(round.folder / "verdicts.jsonl")
+        for question in dict.fromkeys(c.question for one in feedback_of(group) for c in one.claims)
+    ]
+    assert len(pictures_asked) == len(asked)
+    for group in read_groups(round.folder / "scored.jsonl"):
+        for response, one in zip(group.responses, feedback_of(group), strict=True):
+            wrong = [c for c in one.claims if len(f"{c.question} Please answer yes or no.") % 3 == 0]
+            assert response.reward == (-len(wrong) if one.error is None else None)
 
 
 def test_held_out_pictures_are_on_one_side_alone_whatever_is_beside_them(pictures):
@@ -238,7 +312,7 @@ def test_real_questions_about_real_pictures_from_end_to_end(shared_data, tiny, t
 
 def test_a_labeller_without_the_words_is_refused_before_it_is_asked(whole, tmp_path, monkeypatch):
     round, _ = whole
-    monkeypatch.setattr("sightline.rewards.claims.label._YES", "yesterday")
+    monkeypatch.setattr("sightline.rewards.claims.label.WORDS", ("yesterday", "no"))
     with pytest.raises(RecipeError, match="no token that spells 'yesterday'"):
         go(method(), replace(round, folder=tmp_path))
 
@@ -292,6 +366,10 @@ def test_a_loop_is_trained_and_its_round_chosen_by_claims_of_held_out_questions(
     assert done.value == max(values) and done.best == values.index(max(values)) and min(values) > 0
     assert {"score", "rejected", "claims", "words"} == set(told[0].metrics) and "labeller: local:" in told[0].notes[0]
     assert run_loop(load_loop(recipe), quiet=True).stages == 0
+    with pytest.raises(RecipeError, match=r"asks the share 0\.5 .* leave out 0\.4: some questions would be trained on"):
+        load_loop(recipe, ["method.held_out=0.4"])
+    with pytest.raises(RecipeError, match="another judge in each round"):
+        run_loop(load_loop(recipe, ["exam.benches.0.options={labeller: {model: self}}"]), quiet=True)
 
 
 def test_answers_that_claim_nothing_are_no_failures(tmp_path, whole, pictures):

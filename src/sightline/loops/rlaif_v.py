@@ -24,8 +24,8 @@ from sightline.relations.scores import only_compared
 from sightline.relations.selection import relation_of
 from sightline.rewards.claims.feedback import check_unjudged, without_feedback
 from sightline.rewards.claims.held_out import in_training
-from sightline.rewards.claims.label import label
-from sightline.rewards.claims.models import asked, files_of, is_remote
+from sightline.rewards.claims.label import WORDS, label
+from sightline.rewards.claims.models import asked, check_asked, files_of, is_remote
 from sightline.rewards.claims.score import Figures, figures, score
 from sightline.rewards.claims.split import ask, split
 from sightline.rewards.claims.writer import Writer, writer
@@ -56,12 +56,13 @@ class RlaifV:
         for group in prompts:
             check_unjudged(group)
         in_training(prompts, self.spec.held_out)
-        for by, spec, rubric in (
-            (self.spec.claims.by, self.spec.claims.writer, "claims_split"),
-            (self.spec.questions.by, self.spec.questions.writer, "claims_ask"),
-        ):
-            if by == "model":
-                load_rubric(rubric, spec.template)
+        labeller = self.spec.labeller
+        check_asked(labeller.model, labeller.options, words=WORDS)
+        for part, rubric in ((self.spec.claims, "claims_split"), (self.spec.questions, "claims_ask")):
+            if part.by == "model":
+                load_rubric(rubric, part.writer.template)
+                of = _asked_as(part.writer, labeller)
+                check_asked(of.model, of.options)
 
     def training(self, round: Round, plain: Recipe) -> Recipe:
         """See ``Method.training``: on the pairs, as it is."""

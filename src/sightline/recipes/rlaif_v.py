@@ -5,6 +5,8 @@ Where no other is named, a default is the published value: that of the paper, or
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -20,11 +22,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 SELF = "self"
 LABELLER = "labeller"
+CLAIMS_BENCH = "sightline.rewards.claims.bench:BENCH"
+"""The benchmark of held-out questions."""
 
 
 def _no_key(options: dict[str, Any]) -> None:
     if "key" in options:
         raise ValueError("a key in a recipe would be written to disk with every run. Set OPENAI_API_KEY instead")
+    if "max_tokens" in options:
+        raise ValueError("found options.max_tokens, which nothing reads: every request has its limit. Remove it")
 
 
 def _check_self(model: str, options: dict[str, Any]) -> None:
@@ -184,3 +190,24 @@ class RlaifVSpec:
             )
         if self.claims.by == "scenes" and self.questions.by == "model":
             raise ValueError("claims by scenes are asked as the world asks. Set questions: {by: scenes} or a template")
+
+
+def held_out_conflict(method: object, data: Path) -> str | None:
+    """What is wrong where an exam asks the held-out part of a file: the rounds must leave out the same part.
+
+    Args:
+        method: of the loop.
+        data: of the benchmark; nothing is said where it cannot be read, which opening it will tell.
+    """
+    try:
+        share = json.loads((data / "claims.json").read_text(encoding="utf-8")).get("share")
+    except (OSError, ValueError, AttributeError):
+        return None
+    left_out = method.held_out if isinstance(method, RlaifVSpec) else None
+    if share == left_out:
+        return None
+    return (
+        f"the exam asks the share {share} of the prompts of {data / 'claims.json'}, and the rounds leave out "
+        f"{left_out}: some questions would be trained on that choose the round. Set method.held_out (of rlaif_v) and "
+        "that share to the same number."
+    )

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import OnReply, Outcome
 from sightline.evaluation.weights import fingerprint_files
@@ -123,6 +123,24 @@ def own_judge(spec: ModelSpec) -> LocalBackend:
         return load_engine(spec)
 
     return LocalBackend(functools.cache(load), name=spec.path)
+
+
+def check_words(path: str, words: Sequence[str]) -> None:
+    """Looks, before it is loaded, whether a model can be asked for the probabilities of words, with a picture.
+
+    Raises:
+        RecipeError: There is no such model, it sees no pictures, or no single token spells a word.
+    """
+    from sightline.models.locate import located
+    from sightline.models.text import sees_pictures, tokenizer_of
+    from sightline.rollouts.first_words import spellings
+
+    spec = located(ModelSpec(path=path))
+    if not sees_pictures(spec.path):
+        raise RecipeError(f"{path} sees no pictures, expected a vision-language model. Name another one.")
+    tokenizer = tokenizer_of(spec.path)
+    for word in words:
+        spellings(tokenizer, word, len(tokenizer), name=path)
 
 
 def forget_local_judges() -> None:

@@ -16,6 +16,8 @@ from sightline.types import Group
 
 _YES: Final = "yes"
 _NO: Final = "no"
+WORDS: Final = (_YES, _NO)
+"""What a labeller answers with."""
 
 Verdict = tuple[float, float] | Failure
 """Probabilities of yes and no, or why there are none."""
@@ -64,7 +66,7 @@ def _request(spec: LabellerSpec, group: Group, number: int, question: str) -> Ju
         messages=[{"role": "user", "content": spec.ask.replace("{question}", question)}],
         images=group.prompts[0].images,
         max_tokens=1,
-        choices=(_YES, _NO),
+        choices=WORDS,
     )
 
 

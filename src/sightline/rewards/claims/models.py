@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sightline.evaluation.judge import JudgeClient, load_judge
-from sightline.evaluation.judges.local import forget_local_judges, own_judge
+from sightline.evaluation.judges.local import check_words, forget_local_judges, own_judge
 from sightline.recipes.rlaif_v import SELF
 from sightline.recipes.schema import ModelSpec
 
@@ -37,6 +37,26 @@ def asked(
         yield load_judge(model, options, cache=cache if is_remote(model) else None)
     finally:
         forget_local_judges()
+
+
+def check_asked(model: str, options: Mapping[str, Any], *, words: Sequence[str] = ()) -> None:
+    """Looks, before it is loaded, whether a model can be asked; of ``self`` nothing is known yet.
+
+    Args:
+        model: as of :func:`asked`.
+        options: of ``load_judge``.
+        words: whose probabilities a local model is to tell, with a picture.
+
+    Raises:
+        DataError: there is no such judge, one of its options is wrong, or a record is missing.
+        RecipeError: there is no such model, or it cannot tell them.
+    """
+    if model == SELF:
+        return
+    load_judge(model, options)
+    kind, _, path = model.partition(":")
+    if words and kind == "local":
+        check_words(path, words)
 
 
 def is_remote(model: str) -> bool:
