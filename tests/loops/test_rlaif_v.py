@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_judge import FakeJudge, body
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sightline.data import staged
 from sightline.data.load import load_prompts
@@ -25,6 +26,7 @@ from sightline.rewards.claims.feedback import FEEDBACK, feedback_of
 from sightline.rewards.claims.held_out import held_out, in_training
 from sightline.rollouts.hf import load_engine
 from sightline.types import Group, Prompt, Response
+from tiny_models import byte_level_tokenizer
 
 FILES = ("samples", "claims", "questions", "verdicts", "scored", "pairs")
 
@@ -269,6 +271,48 @@ def test_a_round_by_a_server_that_dies_on_the_way_asks_nothing_twice(pictures, t
         for response, one in zip(group.responses, feedback_of(group), strict=True):
             wrong = [c for c in one.claims if len(f"{c.question} Please answer yes or no.") % 3 == 0]
             assert response.reward == (-len(wrong) if one.error is None else None)
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    """A tiny chat model without pictures, of random weights."""
+    folder = tmp_path_factory.mktemp("language_model")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level_tokenizer(["<pad>", "<s>", "</s>"]), pad_token="<pad>", eos_token="</s>"
+    )
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        eos_token_id=2,
+        max_position_embeddings=2048,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("line", ["labeller", "self", "local"])
+def test_a_writer_that_writes_rubbish_fails_answers_and_never_scores_them(line, language_model, whole, tmp_path):
+    """A chat model on this machine, and the vision-language model without a picture; both of random weights."""
+    round, _ = whole
+    broken = replace(round, folder=tmp_path)
+    model = f"local:{language_model}" if line == "local" else line
+    writer = {"model": model, "max_tokens": 8, "attempts": 2, "temperature": 0.5}
+    made = method(claims={"by": "model", "writer": writer})
+    made.check(prompts_of(round))
+    with pytest.raises(DataError, match=r"for \d+ of 12 answers something failed .*not split into claims: the reply"):
+        go(made, broken)
+    for group in read_groups(tmp_path / "scored.jsonl"):
+        assert all(response.reward is None or response.rewards["claims"] > 0 for response in group.responses)
+
+
+def test_a_language_model_is_refused_as_labeller(language_model, pictures):
+    with pytest.raises(RecipeError, match="sees no pictures, expected a vision-language model"):
+        method(labeller={"model": f"local:{language_model}"}).check(prompts(pictures))
 
 
 def test_held_out_pictures_are_on_one_side_alone_whatever_is_beside_them(pictures):

@@ -3,17 +3,24 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
-from sightline.errors import RecipeError
+from sightline.errors import DataError, RecipeError
 from sightline.evaluation.bench import JudgeRequest
 from sightline.evaluation.judge import JudgeClient
 from sightline.evaluation.judges.local import LocalBackend
 from sightline.recipes.schema import ModelSpec
 from sightline.rollouts.first_words import FirstWords, spellings
 from sightline.rollouts.hf import load_engine
+from sightline.rollouts.text import load_text_engine
 from sightline.types import Group, Prompt
-from tiny_models import FAMILIES
+from tiny_models import FAMILIES, byte_level_tokenizer
 
 WORDS = ("yes", "no")
 QUESTIONS = ("is there a moon?", "is there a small red circle in the image?", "can you see five objects?", "a star?")
@@ -136,3 +143,24 @@ def test_a_local_judge_tells_probabilities_and_fails_one_question_alone(tiny, pi
     assert wrong.text is None and wrong.final and "<image>" in wrong.error
     for text, reply in ((texts[0], right), (texts[2], also)):
         assert reply.probabilities == pytest.approx(plain(tiny["llava"], asked(text, pictures[0]))[1], abs=1e-5)
+
+
+def test_a_language_model_tells_them_of_text_alone(tmp_path):
+    """As its own forward of the chat has it; with a picture it is refused."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level_tokenizer(["<s>", "</s>"]), eos_token="</s>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}assistant:"
+    tokenizer.save_pretrained(tmp_path)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=1, **sizes)).eval()
+    model.save_pretrained(tmp_path)
+    engine = load_text_engine(ModelSpec(path=str(tmp_path)))
+    groups = [asked("is there a moon?"), asked("a star?")]
+    for group, found in zip(groups, engine.first_words(groups, WORDS), strict=True):
+        text = f"user: {group.prompts[0].messages[0]['content'][0]['text']} assistant:"
+        with torch.no_grad():
+            told = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits[0, -1].softmax(-1)
+        for word in WORDS:
+            ids = [id for id in range(len(tokenizer)) if tokenizer.decode([id]).strip().lower() == word]
+            assert found.probabilities[word] == pytest.approx(float(told[ids].sum()), abs=1e-6) and ids
+    with pytest.raises(DataError, match="sees no pictures"):
+        engine.first_words([asked("a star?", "p.png")], WORDS)
