@@ -197,6 +197,9 @@ def test_what_could_not_work_is_said_before_the_first_answer(pictures, tmp_path)
         method().check([replace(bare, prompts=(replace(bare.prompts[0], images=()),))])
     with pytest.raises(DataError, match="cannot be read"):
         method(claims={"by": "model", "writer": {"template": str(tmp_path / "none")}}).check([bare])
+    (tmp_path / "split.txt").write_text("{{answer}} {{facts}}")
+    with pytest.raises(DataError, match="the template names facts"):
+        method(claims={"by": "model", "writer": {"template": str(tmp_path / "split.txt")}}).check([bare])
     for line, told in (
         (f"local:{tmp_path / 'none'}", "none"),
         ("oracle", "there is no judge 'oracle'"),
@@ -412,6 +415,9 @@ def test_a_loop_is_trained_and_its_round_chosen_by_claims_of_held_out_questions(
     assert run_loop(load_loop(recipe), quiet=True).stages == 0
     with pytest.raises(RecipeError, match=r"asks the share 0\.5 .* leave out 0\.4: some questions would be trained on"):
         load_loop(recipe, ["method.held_out=0.4"])
+    labeller = f"exam.benches.0.options={{labeller: {{model: 'local:{tmp_path / 'none'}'}}}}"
+    with pytest.raises(RecipeError, match="none"):
+        run_loop(load_loop(recipe, [labeller]), quiet=True)
     with pytest.raises(RecipeError, match="another judge in each round"):
         run_loop(load_loop(recipe, ["exam.benches.0.options={labeller: {model: self}}"]), quiet=True)
 

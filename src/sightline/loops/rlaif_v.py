@@ -12,7 +12,6 @@ from typing import Any, Final
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.staged import StagedGroups, Work
 from sightline.errors import DataError
-from sightline.evaluation.rubric import load_rubric
 from sightline.files import replace_file
 from sightline.loops.common import asked_settings, sample_stage
 from sightline.loops.common import files_of as files_of_own
@@ -28,7 +27,7 @@ from sightline.rewards.claims.label import WORDS, label
 from sightline.rewards.claims.models import asked, check_asked, files_of, is_remote
 from sightline.rewards.claims.score import Figures, figures, score
 from sightline.rewards.claims.split import ask, split
-from sightline.rewards.claims.writer import Writer, writer
+from sightline.rewards.claims.writer import Writer, check_rubric, writer
 from sightline.types import Group
 
 _log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class RlaifV:
         check_asked(labeller.model, labeller.options, words=WORDS)
         for part, rubric in ((self.spec.claims, "claims_split"), (self.spec.questions, "claims_ask")):
             if part.by == "model":
-                load_rubric(rubric, part.writer.template)
+                check_rubric(rubric, part.writer)
                 of = _asked_as(part.writer, labeller)
                 check_asked(of.model, of.options)
 

@@ -6,6 +6,7 @@ Where no other is named, a default is the published value: that of the paper, or
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 SELF = "self"
 LABELLER = "labeller"
+_STATEMENT = "Is this true of the picture? {claim}"
 CLAIMS_BENCH = "sightline.rewards.claims.bench:BENCH"
 """The benchmark of held-out questions."""
 
@@ -31,6 +33,12 @@ def _no_key(options: dict[str, Any]) -> None:
         raise ValueError("a key in a recipe would be written to disk with every run. Set OPENAI_API_KEY instead")
     if "max_tokens" in options:
         raise ValueError("found options.max_tokens, which nothing reads: every request has its limit. Remove it")
+
+
+def _one_field(text: str, field: str) -> None:
+    other = next((name for name in re.findall(r"\{\w+\}", text) if name != field), None)
+    if other is not None:
+        raise ValueError(f"found {other}, which nothing fills in; it may hold {field}. Correct it")
 
 
 def _check_self(model: str, options: dict[str, Any]) -> None:
@@ -94,14 +102,17 @@ class QuestionsSpec:
     by: Literal["model", "template", "scenes"] = "model"
     """``model``: as ``writer`` writes them; ``template``: ``text`` with the claim in it; ``scenes``: whether a shape is
     there, as the built-in world asks."""
-    text: str = Field(default="Is this true of the picture? {claim}", pattern=r"\{claim\}")
+    text: str = Field(default=_STATEMENT, pattern=r"\{claim\}")
     """Of ``template``."""
     writer: WriterSpec = WriterSpec()
     """Of ``model``."""
 
     def __post_init__(self) -> None:
-        """Refuses a writer that nobody asks."""
+        """Refuses a writer that nobody asks, and a text that nobody reads or fills in."""
         _asked(self.by, self.writer)
+        _one_field(self.text, "{claim}")
+        if self.by != "template" and self.text != _STATEMENT:
+            raise ValueError(f"found text, and by: {self.by}, which reads none. Remove text, or set by: template")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -124,6 +135,7 @@ class LabellerSpec:
         """Refuses a key."""
         _no_key(self.options)
         _check_self(self.model, self.options)
+        _one_field(self.ask, "{question}")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -265,6 +265,10 @@ def test_a_server_is_a_labeller_if_it_tells_log_probabilities(pictures):
         ({"claims": {"writer": {"temperature": 0}}}, "3 attempts at temperature 0"),
         ({"labeller": {"options": {"key": "s"}}}, "(?i)OPENAI_API_KEY"),
         ({"labeller": {"ask": "Is it?"}}, "question"),
+        ({"labeller": {"ask": "{question} {claim}"}}, r"found \{claim\}, which nothing fills in"),
+        ({"questions": {"by": "template", "text": "{claim} {x}"}}, r"found \{x\}"),
+        ({"questions": {"by": "scenes", "text": "{claim}?"}}, "reads none"),
+        ({"claims": {"writer": {"options": {"max_tokens": 3}}}}, "which nothing reads|has those of the labeller"),
     ],
 )
 def test_settings_that_could_not_work_or_would_be_ignored_are_refused(fields, told):

@@ -27,11 +27,11 @@ from sightline.recipes.rlaif_v import LABELLER, SELF, ClaimsSpec, LabellerSpec, 
 from sightline.recipes.schema import DataSpec
 from sightline.rewards.claims.feedback import check_unjudged
 from sightline.rewards.claims.held_out import held_out
-from sightline.rewards.claims.label import label
-from sightline.rewards.claims.models import asked
+from sightline.rewards.claims.label import WORDS, label
+from sightline.rewards.claims.models import asked, check_asked
 from sightline.rewards.claims.score import NO_CLAIM, How, score
 from sightline.rewards.claims.split import ask, split
-from sightline.rewards.claims.writer import writer
+from sightline.rewards.claims.writer import check_rubric, writer
 from sightline.types import Group, Response
 
 SETTINGS: Final = "claims.json"
@@ -83,6 +83,7 @@ class ClaimsBench:
         """Means over answers that have a score."""
         check_protocol(self, protocol)
         chosen = check_spec(ClaimsOptions, f"options of {self.name}", **options)
+        _check(chosen)
         groups = _prompts(data)
         questions = [Question(id=group.id, prompt=group.prompts[0]) for group in groups]
         texts = {answer.id: answer.text for answer in match_answers(questions, answers)}
@@ -162,6 +163,16 @@ def _written(
     of: WriterSpec | LabellerSpec = spec.labeller if part.writer.model == LABELLER else part.writer
     with asked(of.model, of.options, cache=_cache(spec)) as judge:
         return list(doing(groups, writer(judge, part.writer, rubric)))
+
+
+def _check(spec: ClaimsOptions) -> None:
+    """What can be known of writers and labeller before they are asked; answers without a word are graded first."""
+    check_asked(spec.labeller.model, spec.labeller.options, words=WORDS)
+    for part, rubric in ((spec.claims, "claims_split"), (spec.questions, "claims_ask")):
+        if part.by == "model":
+            of: WriterSpec | LabellerSpec = spec.labeller if part.writer.model == LABELLER else part.writer
+            check_asked(of.model, of.options)
+            check_rubric(rubric, part.writer)
 
 
 def _cache(spec: ClaimsOptions) -> Path | None:

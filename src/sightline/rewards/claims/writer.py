@@ -75,6 +75,16 @@ def writer(judge: Judge, spec: WriterSpec, rubric: str) -> Writer:
     return Writer(judge=judge, rubric=load_rubric(rubric, spec.template), spec=spec)
 
 
+def check_rubric(rubric: str, spec: WriterSpec) -> None:
+    """Looks, before there is an answer, whether a request can be made.
+
+    Raises:
+        DataError: the template cannot be used.
+    """
+    values = {"claims_split": ("question", "answer"), "claims_ask": ("claims",)}[rubric]
+    load_rubric(rubric, spec.template).messages(dict.fromkeys(values, ""))
+
+
 def check_reply(reply: JudgeReply, judge: Judge, what: str) -> None:
     """
     Raises:
