@@ -171,7 +171,7 @@ def test_stages_name_all_that_they_read_and_what_changes_them(whole, tmp_path):
     stages = {stage.name: stage for stage in made.stages(round)}
     assert list(stages) == ["sample", "claims", "questions", "label", "score", "pairs"]
     assert set(stages["sample"].reads) == {round.model, round.prompts}
-    assert [stage.name for stage in method(held_out=0.5).stages(round)][:2] == ["ask", "sample"]
+    assert [stage.name for stage in method(held_out=0.5).stages(round)][:2] == ["hold_out", "sample"]
     assert list(stages["claims"].reads)[1:] == [tmp_path / "split.txt", Path("writer")]
     assert list(stages["questions"].reads)[1:] == [Path("labeller")]  # a writer is the labeller where none is named
     assert stages["label"].settings["options"] == {"dtype": "bfloat16"}  # what changes no reply is left out
@@ -179,6 +179,13 @@ def test_stages_name_all_that_they_read_and_what_changes_them(whole, tmp_path):
     assert round.model in own["label"].reads and own["label"].settings["own"]["dtype"] == "float32"
     assert "batch_size" not in own["sample"].settings["sampling"]
     json.dumps([stage.settings for stage in stages.values()])
+    patient = {"model": "openai:m", "options": {"url": "http://h/v1", "timeout": 5}}
+    hasty = {"model": "openai:m", "options": {"url": "http://h/v1", "timeout": 9, "workers": 2}}
+    told = [
+        [stage.settings for stage in method(claims={"by": "model"}, labeller=labeller).stages(round)]
+        for labeller in (patient, hasty)
+    ]
+    assert told[0] == told[1] and told[0][1]["temperature"] == 0.2
 
 
 def test_a_round_in_which_too_much_failed_stops_and_says_what(whole, tmp_path):

@@ -111,7 +111,7 @@ class RlaifV:
         def run() -> None:
             write_groups(asked_file, in_training(list(read_groups(round.prompts)), share))
 
-        chosen = Stage(name="ask", out=asked_file, reads=[round.prompts], settings={"held_out": share}, run=run)
+        chosen = Stage(name="hold_out", out=asked_file, reads=[round.prompts], settings={"held_out": share}, run=run)
         sample = sample_stage(replace(round, prompts=asked_file), self.spec.sampling, out=out.name)
         # the file of all prompts counts for its pictures too
         return [chosen, replace(sample, reads=[round.prompts, *sample.reads])]
@@ -121,8 +121,9 @@ class RlaifV:
         source, out = files
         part: ClaimsSpec | QuestionsSpec = self.spec.claims if name == "claims" else self.spec.questions
         rubric = "claims_split" if name == "claims" else "claims_ask"
-        settings: dict[str, Any] = {name: asdict(part)}
+        settings: dict[str, Any] = {"by": part.by}
         if part.by != "model":
+            settings |= {"text": part.text} if isinstance(part, QuestionsSpec) else {}
             run = lambda: self._grow(out, list(read_groups(source)), doing(None), chunk=_SCORED)  # noqa: E731
             return Stage(name=name, out=out, reads=(source,), settings=settings, run=run)
         of = _asked_as(part.writer, self.spec.labeller)
@@ -133,8 +134,10 @@ class RlaifV:
             with asked(of.model, of.options, own=round.spec, cache=round.folder / "replies") as judge:
                 self._grow(out, list(read_groups(source)), doing(writer(judge, part.writer, rubric)), chunk=chunk)
 
+        drawn = {key: vars(part.writer)[key] for key in ("temperature", "top_p", "max_tokens", "attempts")}
+        settings |= {**drawn, **_told(of, round)}
         reads = (source, *template, *_files(of.model, round))
-        return Stage(name=name, out=out, reads=reads, settings=settings | _told(of, round), run=run_asked)
+        return Stage(name=name, out=out, reads=reads, settings=settings, run=run_asked)
 
     def _labelled(self, round: Round, source: Path, out: Path) -> Stage:
         spec = self.spec.labeller
@@ -167,7 +170,8 @@ class RlaifV:
                 f"{found.first_failure or 'none'}), {found.without_claims} claim nothing and {found.scored} have a "
                 f"score; expected {self.spec.most_failed:.0%} failures at most, and some score",
                 source=str(out),
-                remedy="Look at feedback in that file, and mend the writer or the labeller, or raise most_failed",
+                remedy="Look at feedback in that file, and change writer or labeller, or raise most_failed. To ask the "
+                f"same ones again remove {out.with_name('claims.jsonl')} and the folder replies beside it",
             )
 
     def _pair(self, round: Round, source: Path) -> None:
