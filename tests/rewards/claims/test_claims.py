@@ -213,7 +213,7 @@ def test_scores_by_hand(how, worth):
 
 def test_the_threshold_decides_which_claims_stand():
     (found,), _ = labelled()
-    assert [r.reward for r in score(found, "rejected", 0.4).responses] == [0.0, -1.0]
+    assert [str(r.reward) for r in score(found, "rejected", 0.4).responses] == ["0.0", "-1.0"]
     assert [r.reward for r in score(found, "rejected", 0.7).responses] == [-2.0, -2.0]
 
 

@@ -55,7 +55,7 @@ def worth(claims: Sequence[Claim], how: How, threshold: float) -> float:
     """
     rejected = sum(not stands(claim, threshold) for claim in claims)
     if how == "rejected":
-        return -float(rejected)
+        return float(-rejected)  # 0, not -0
     if how == "share":
         return -rejected / len(claims)
     told = [claim.probability for claim in claims]
