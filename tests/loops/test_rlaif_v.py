@@ -422,6 +422,8 @@ def test_a_loop_is_trained_and_its_round_chosen_by_claims_of_held_out_questions(
     assert run_loop(load_loop(recipe), quiet=True).stages == 0
     with pytest.raises(RecipeError, match=r"asks the share 0\.5 .* leave out 0\.4: some questions would be trained on"):
         load_loop(recipe, ["method.held_out=0.4"])
+    with pytest.raises(RecipeError, match="sft, which learns from single answers"):
+        run_loop(load_loop(recipe, ["algorithm={name: sft}"]), quiet=True)
     labeller = f"exam.benches.0.options={{labeller: {{model: 'local:{tmp_path / 'none'}'}}}}"
     with pytest.raises(RecipeError, match="none"):
         run_loop(load_loop(recipe, [labeller]), quiet=True)

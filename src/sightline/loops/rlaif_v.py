@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.staged import StagedGroups, Work
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.files import replace_file
 from sightline.loops.common import asked_settings, sample_stage
 from sightline.loops.common import files_of as files_of_own
@@ -64,7 +65,17 @@ class RlaifV:
                 check_asked(of.model, of.options)
 
     def training(self, round: Round, plain: Recipe) -> Recipe:
-        """See ``Method.training``: on the pairs, as it is."""
+        """See ``Method.training``: on the pairs, as it is.
+
+        Raises:
+            RecipeError: The algorithm learns from single answers, and would learn the rejected ones too.
+        """
+        name = plain.algorithm["name"]
+        if not build_algorithm(plain.algorithm).compares:
+            raise RecipeError(
+                f"algorithm.name is {name}, which learns from single answers, and rlaif_v makes comparisons. Set "
+                "algorithm.name: dpo."
+            )
         return plain
 
     def stages(self, round: Round) -> list[Stage]:
