@@ -18,7 +18,7 @@ from sightline.models.branches import decoding
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.rendered import RenderedGroup, RenderedResponse
-from sightline.rollouts.engine import FirstWord
+from sightline.rollouts.engine import FirstWord, check_one_prompt
 from sightline.types import Group, LayoutName, Prompt, Response
 
 PASS_TOKENS: Final = 8192
@@ -58,12 +58,14 @@ class FirstWords:
         self._layout: LayoutName = "tree" if "tree" in policy.family.layouts else "rows"
 
     def of(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
-        """One for each group, whose first prompt is the question; its answers are not read.
+        """One for each group, whose prompt is the question; its answers are not read.
 
         Raises:
             RecipeError: A word takes more than one token.
-            DataError: A picture cannot be read, or a prompt is longer than the model's context.
+            DataError: A group of several prompts, a picture that cannot be read, or a prompt longer than the model's
+                context.
         """
+        check_one_prompt(groups)
         policy = self._policy
         size = policy.base.get_output_embeddings().weight.shape[0]
         ids = [spellings(self._renderer.tokenizer, word, size, name=policy.config.name_or_path) for word in words]
