@@ -65,7 +65,8 @@ class FirstWords:
             DataError: A group of several prompts, a picture that cannot be read, or a prompt longer than the model's
                 context.
         """
-        check_one_prompt(groups)
+        for group in groups:
+            check_one_prompt(group)
         policy = self._policy
         size = policy.base.get_output_embeddings().weight.shape[0]
         ids = [spellings(self._renderer.tokenizer, word, size, name=policy.config.name_or_path) for word in words]
