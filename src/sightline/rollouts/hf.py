@@ -87,7 +87,7 @@ class HFEngine:
         one, asked = replace(sampling, n=1), [replace(group, responses=(), edges=())]
         with decoding(self.policy):
             rendered = [self.renderer.render(asked[0])]
-            self._check_length(rendered, one)
+            self.check_length(rendered, one.max_new_tokens)
             growing = _Growing(self.tokenizer, on_text)
             samples = self._sample(rendered, one, 1, uniform_numbers(asked, one, 1, seed), growing.add)
         length = int(samples.lengths[0])
@@ -102,7 +102,7 @@ class HFEngine:
 
     def _answer(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Group]:
         rendered = [self.renderer.render(group) for group in groups]
-        self._check_length(rendered, sampling)
+        self.check_length(rendered, sampling.max_new_tokens)
         # greedy answers to one prompt are equal: one is made
         n = sampling.n if sampling.temperature > 0 else 1
         samples = self._sample(rendered, sampling, n, uniform_numbers(groups, sampling, n, seed))
@@ -137,7 +137,7 @@ class HFEngine:
         forbidden, ends = (torch.tensor(ids, dtype=torch.long, device=device) for ids in (self.forbidden, self.ends))
         uniform = uniform.to(device)
         samples = _Samples.empty(uniform.shape[0], sampling.max_new_tokens, device)
-        branches, logits, positions = self._prefill(groups, n)
+        branches, logits, positions = self.prefill(groups, n)
         logits, positions = logits.repeat_interleave(n, 0), positions.repeat_interleave(n, -1)
         row = torch.arange(uniform.shape[0], device=device)
         for index in range(sampling.max_new_tokens):
@@ -147,31 +147,45 @@ class HFEngine:
                 on_tokens(tokens)
             if index + 1 == sampling.max_new_tokens or bool(ended.all()):
                 break
-            kept = _compact(branches, ended)
+            kept = compact(branches, ended)
             if kept is not None:
                 row, tokens, positions = row[kept], tokens[kept], positions[..., kept]
-            logits = self._step(branches, tokens, positions)
+            logits = self.step(branches, tokens, positions)
             positions = positions + 1
         return samples
 
-    def _prefill(self, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches | RowBranches, Tensor, Tensor]:
+    def prefill(self, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches | RowBranches, Tensor, Tensor]:
+        """The prompts, each computed once, inside ``decoding``; see ``models.branches.prefill``."""
         return (prefill if self.policy.family.branches else prefill_rows)(self.policy, groups, n)
 
-    def _step(self, branches: Branches | RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
+    def step(self, branches: Branches | RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
+        """One more token for every branch; see ``models.branches.step``."""
         if isinstance(branches, Branches):
             return step(self.policy, branches, tokens, positions)
         return step_rows(self.policy, branches, tokens, positions)
 
-    def _check_length(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec) -> None:
-        limit = min(self.limits.context, steady_length(self.policy.config) or sys.maxsize)
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt with its answer."""
+        return min(self.limits.context, steady_length(self.policy.config) or sys.maxsize)
+
+    def check_length(self, groups: Sequence[RenderedGroup], new: int, key: str = "sampling.max_new_tokens") -> None:
+        """
+        Args:
+            groups: prompts.
+            new: most tokens of an answer, which ``key`` says.
+
+        Raises:
+            DataError: a prompt is too long for such answers.
+        """
         for group in groups:
             length = len(group.prompts[0].tokens)
-            if length + sampling.max_new_tokens > limit:
+            if length + new > self.longest:
                 raise DataError(
-                    f"prompt {group.group.id!r} has {length} tokens; with {sampling.max_new_tokens} new ones it "
-                    f"exceeds the model's {limit}",
+                    f"prompt {group.group.id!r} has {length} tokens; with {new} new ones it exceeds the model's "
+                    f"{self.longest}",
                     source=group.group.source,
-                    remedy="Lower sampling.max_new_tokens or model.image_size, or leave the row out",
+                    remedy=f"Lower {key} or model.image_size, or leave the row out",
                 )
 
 
@@ -290,7 +304,7 @@ def _next(logits: Tensor, uniform: Tensor, sampling: SamplingSpec, forbidden: Te
     return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def _compact(branches: Branches | RowBranches, ended: Tensor) -> Tensor | None:
+def compact(branches: Branches | RowBranches, ended: Tensor) -> Tensor | None:
     """Lets answers [R] that have ended leave the branches; the rows that stay, None if all do.
 
     Every prompt keeps as many answers as the one with the most has left, ended ones filling up.
