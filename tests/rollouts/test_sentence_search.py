@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 import pytest
 import torch
@@ -15,11 +16,11 @@ from sightline.models.load import load_policy
 from sightline.recipes.csr import CalibrationSpec, SearchSpec
 from sightline.recipes.schema import ModelSpec
 from sightline.relations.calibrated import kept, sentence_scores
-from sightline.relations.sentence_end import ends, may_end
+from sightline.rollouts import sentence_search
 from sightline.rollouts.hf import HFEngine
 from sightline.rollouts.sentence_search import SentenceSearch
 
-SPEC = SearchSpec(max_new_tokens=6, candidates=4, max_sentences=3, junk="keep", width=4, diversity=1.5)
+SPEC = SearchSpec(max_new_tokens=6, candidates=4, max_sentences=3, junk="keep", width=13, diversity=1.5)
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Plain:
                 token = int(lowered.argmax())
                 last = token in self.engine.ends
                 said = self.text(tokens)
-                if step and not last and ends(said, self.text([*tokens, token]).removeprefix(said)):
+                if step and not last and sentence_search.ends(said, self.text([*tokens, token]).removeprefix(said)):
                     rows[index] = (tokens, values, "sentence")
                     continue
                 taken[token] += 1
@@ -134,11 +135,19 @@ def test_equals_a_search_that_encodes_every_prefix_anew(tiny, pictures, family):
         prompt_group("describe", "describe the image", pictures[:1]),
         prompt_group("two", "what is this", [pictures[2], pictures[0]]),
     ]
-    trees = searched(talkative(sharp_policy(tiny[family])), groups)
+    policy = talkative(sharp_policy(tiny[family]))
+    lift(policy, policy.processor.tokenizer.eos_token_id, 1.0)
+    trees = searched(policy, groups)
     nodes = [node for tree in trees for node in tree.nodes[1:]]
-    lengths = {len(node.tokens) for node in nodes if node.final is None}
-    assert len(lengths) >= 3  # sentences end by themselves, at different steps
-    assert {None, "length"} <= {node.final for node in nodes} and all(len(tree.nodes) > 20 for tree in trees)
+    assert any(len(starts(tree)) >= 2 for tree in trees)
+    assert {None, "stop", "length"} == {node.final for node in nodes} and all(len(tree.nodes) > 20 for tree in trees)
+
+
+def starts(tree):
+    """Lengths of the answers so far that sentences of one level begin at: they are computed side by side."""
+    lengths = {node.id: sum(len(one.tokens) for one in tree.path(node.id)) for node in tree.nodes}
+    second = {node.parent for node in tree.nodes[1:] if len(tree.path(node.id)) == 2}
+    return {lengths[parent] for parent in second}
 
 
 OTHERS = ("llava_next", "qwen3_vl", "gemma3", "gemma4", "paligemma", "internvl", "mllama", "qwen3_5")
@@ -147,8 +156,151 @@ and layers that carry a state."""
 
 
 @pytest.mark.parametrize("family", OTHERS)
-def test_equals_the_plain_search_on_other_families(tmp_path, pictures, family):
+def test_equals_the_plain_search_on_other_families(tmp_path, pictures, family, monkeypatch):
+    # random models hardly ever end a sentence: any text may, and some do
+    monkeypatch.setattr(sentence_search, "may_end", bool)
+    monkeypatch.setattr(sentence_search, "ends", lambda text, following: crc32(f"{text}{following}".encode()) % 3 == 0)
+    monkeypatch.setattr(SentenceSearch, "_may_end_at", lambda search, token: True)
     policy = load_policy(ModelSpec(path=str(save_family(family, tmp_path)), layout="rows"), trainable=False)
-    spec = replace(SPEC, candidates=3, max_new_tokens=4, max_sentences=2)
+    spec = replace(SPEC, candidates=3, max_sentences=2)
     trees = searched(policy, [prompt_group("a", "describe the image", pictures[:1])], spec)
-    assert len(trees[0].nodes) > 6
+    assert len(starts(trees[0])) >= 2
+
+
+def grown(policy, groups, **options):
+    return SentenceSearch(HFEngine(policy), replace(SPEC, **options)).grow(groups)
+
+
+@pytest.fixture
+def policy(tiny):
+    return talkative(sharp_policy(tiny["llava"]))
+
+
+@pytest.fixture
+def groups(pictures):
+    return [
+        prompt_group("a", "describe the image", pictures[:1]),
+        prompt_group("b", "is there a red circle?", pictures[1:2]),
+        prompt_group("c", "how many objects can you see in it?", pictures[:1]),
+    ]
+
+
+def siblings(tree):
+    return [[n for n in tree.nodes if n.parent == parent] for parent in sorted({n.parent for n in tree.nodes[1:]})]
+
+
+def test_without_a_penalty_groups_are_equal_and_with_the_published_one_they_begin_otherwise(policy, groups):
+    for tree in grown(policy, groups[:1], diversity=0.0, max_sentences=2):
+        assert all(len({node.tokens for node in some}) == 1 and len(some) == 4 for some in siblings(tree))
+    (tree,) = grown(policy, groups[:1], diversity=3.0)
+    assert all(len({node.tokens[0] for node in some}) > 1 for some in siblings(tree))
+    (tree,) = grown(policy, groups[:1], diversity=1e6)
+    assert all(len({node.tokens[0] for node in some}) == 4 for some in siblings(tree))
+
+
+def test_a_tree_does_not_depend_on_what_is_searched_beside_it(policy, groups):
+    lift(policy, policy.processor.tokenizer.eos_token_id, 2.0)
+    together = grown(policy, groups)
+    apart = [tree for group in groups[::-1] for tree in grown(policy, [group])][::-1]
+    for one, other in zip(together, apart, strict=True):
+        assert [(n.parent, n.tokens, n.text, n.final, n.answer) for n in one.nodes] == [
+            (n.parent, n.tokens, n.text, n.final, n.answer) for n in other.nodes
+        ]
+        for a, b in zip(one.nodes, other.nodes, strict=True):
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
+    assert len({len(tree.nodes) for tree in together}) > 1  # levels of different widths, side by side
+
+
+def test_a_level_keeps_the_best_and_the_worst(policy, groups):
+    (tree,) = grown(policy, groups[:1], candidates=5, width=5, max_sentences=3)
+    levels = Counter(len(tree.path(node.parent)) for node in tree.nodes[1:])
+    goes_on = [node for node in tree.nodes if node.final is None and len(tree.path(node.id)) == 2]
+    assert levels[0] == 5 and levels[1] in (5, 15, 20) and len(goes_on) > 5
+    mean = {n.id: sum(sum(one.logprobs) / len(one.tokens) for one in tree.path(n.id)) for n in goes_on}
+    order = sorted(mean, key=lambda key: -mean[key])
+    assert {node.parent for node in tree.nodes if len(tree.path(node.id)) == 3} == {order[0], *order[-2:]}
+
+
+def test_is_pruned_by_the_calibrated_score_where_asked(policy, groups):
+    asked = []
+
+    def relevance(trees):
+        asked.extend([node.id for node in tree.unasked()] for tree in trees)
+        return [tree.with_relevance({n.id: float(sum(n.tokens) % 97) for n in tree.unasked()}) for tree in trees]
+
+    score = CalibrationSpec(mode="raw", weight=1.0, path_reduce="sum")
+    spec = replace(SPEC, prune_by="calibrated", width=5, max_sentences=3)
+    (tree,) = SentenceSearch(HFEngine(policy), spec, score, relevance).grow(groups[:1])
+    scores = sentence_scores(relevance([tree])[0], score)
+    second = [node for node in tree.nodes if node.final is None and len(tree.path(node.id)) == 2]
+    total = {n.id: sum(scores.get(one.id, 0.0) for one in tree.path(n.id)) for n in second}
+    order = sorted(total, key=lambda key: (-total[key], key))
+    assert len(order) >= 5
+    assert {node.parent for node in tree.nodes if len(tree.path(node.id)) == 3} == {order[0], *order[-2:]}
+    assert len(asked) == 3 and not set(asked[0]) & set(asked[1])  # for what is new of the levels that go on
+
+
+def test_an_answer_ends_at_its_end_of_turn_or_is_cut(policy, groups):
+    engine = HFEngine(policy)
+    trees = grown(policy, groups)
+    for tree in trees:
+        for path in tree.answers():
+            tokens = [token for node in path for token in node.tokens]
+            last = path[-1]
+            assert last.answer == engine.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            assert (last.final == "stop") == (tokens[-1] in engine.ends)
+            assert not set(tokens[:-1]) & set(engine.ends) and len(last.tokens) <= SPEC.max_new_tokens
+    (cut,) = grown(policy, groups[:1], max_characters=20, max_sentences=None)
+    ends = [path[-1] for path in cut.answers() if path[-1].final == "length"]
+    assert ends and all(len(node.answer) >= 20 for node in ends)
+    assert all(len(path[-2:-1]) == 0 or path[-2].final is None for path in cut.answers())
+
+
+def test_an_answer_ends_before_the_context_of_the_model(policy, groups):
+    search = SentenceSearch(HFEngine(policy), replace(SPEC, max_sentences=None, max_characters=10**6))
+    prompt = len(search.engine.read(groups[0]))
+    search.engine.limits = replace(search.engine.limits, context=prompt + 15)
+    (tree,) = search.grow(groups[:1])
+    cut = [node for node in tree.nodes if node.final == "length"]
+    lengths = [sum(len(one.tokens) for one in tree.path(node.id)) for node in cut]
+    assert cut and all(9 < length <= 15 for length in lengths)
+    search.engine.limits = replace(search.engine.limits, context=prompt + 5)
+    with pytest.raises(DataError, match=r"with 6 new ones it exceeds .* Lower search\.max_new_tokens"):
+        search.grow(groups[:1])
+
+
+def test_an_end_of_turn_alone_is_kept_and_junk_ends_its_branch(policy, groups):
+    lift(policy, policy.processor.tokenizer.eos_token_id, 1e3)
+    (tree,) = grown(policy, groups[:1], junk="drop", diversity=0.0)
+    assert [(node.text, node.final, node.junk, node.answer) for node in tree.nodes[1:]] == [("", "stop", None, "")] * 4
+    lift(policy, policy.processor.tokenizer.eos_token_id, -2e3)
+    lift(policy, policy.processor.tokenizer.encode("t", add_special_tokens=False)[0], 1e3)
+    (tree,) = grown(policy, groups[:1], junk="drop", diversity=0.0)
+    assert [(node.text, node.final, node.junk) for node in tree.nodes[1:]] == [("tttttt", None, "run")] * 4
+    assert not list(tree.answers())
+
+
+def test_placeholders_are_never_taken_and_the_policy_is_left_as_it_was(policy, groups):
+    for token in HFEngine(policy).forbidden:
+        lift(policy, token, 1e4)
+    policy.train()
+    (tree,) = grown(policy, groups[:1])
+    assert not {token for node in tree.nodes for token in node.tokens} & set(HFEngine(policy).forbidden)
+    assert policy.training
+    with pytest.raises(DataError, match="has 2 prompts, and a tree grows from one"):
+        grown(policy, [replace(groups[0], prompts=groups[0].prompts * 2)])
+
+
+def test_pictures_and_sentences_are_computed_once(policy, groups, monkeypatch):
+    widths, encoded = [], []
+    image_features = policy.image_features
+    monkeypatch.setattr(
+        policy, "image_features", lambda batch: encoded.append(batch.image_tokens) or image_features(batch)
+    )
+    policy.language.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    grown(policy, groups)
+    assert [len(tokens) for tokens in encoded] == [2]  # two prompts share a picture
+    assert widths[0][0] == 1 and all(width == 1 for _, width in widths[1:])
+    assert len(widths) <= 1 + SPEC.max_sentences * SPEC.max_new_tokens
