@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
 from sightline.recipes.load import conflicts
 from sightline.recipes.loop import LoopRecipe, training_recipe
 from sightline.recipes.refusals import refusal
-from sightline.recipes.source import KeyPath, read_source
+from sightline.recipes.source import Dumper, KeyPath, read_source
 
 _LOOP = TypeAdapter(LoopRecipe)
 
@@ -37,6 +39,11 @@ def load_loop(path: str | Path, overrides: Sequence[str] = ()) -> LoopRecipe:
     if faults:
         raise RecipeError("\n".join(faults))
     return loop
+
+
+def dump_loop(loop: LoopRecipe) -> str:
+    """The resolved recipe as YAML that :func:`load_loop` reads back to an equal recipe."""
+    return yaml.dump(dataclasses.asdict(loop), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def loop_conflicts(loop: LoopRecipe) -> list[tuple[KeyPath, str]]:

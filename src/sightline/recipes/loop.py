@@ -78,6 +78,8 @@ class ExamSpec:
     kl_prompts: int = Field(default=64, ge=0, le=_MOST)
     """Prompts of the round to which each new model answers once more, to estimate its KL divergence to the start. 0:
     it is not estimated."""
+    kl_tokens: int = Field(default=128, ge=1, le=_MOST)
+    """Most tokens of such an answer."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

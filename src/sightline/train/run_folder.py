@@ -12,7 +12,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ _FREE = frozenset(
     ("workers", "log_every", "eval_every", "save_every", "keep_checkpoints", "trackers", "distribution")
 ) | {"micro_batch_tokens", "looking.every", "looking.groups", "looking.patience"}
 """Fields of ``train`` that change no number beyond rounding: they may differ when a run goes on."""
-_FREE_TERMS: Mapping[str, tuple[str, ...]] = {
+FREE_TERMS: Mapping[str, tuple[str, ...]] = {
     "service": ("url", "timeout", "patience", "workers"),
     "judge": ("cache", *(f"options.{name}" for name in ("url", "timeout", "tries", "workers", "batch_size"))),
     "model": ("batch_tokens",),
@@ -171,17 +171,29 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
     """
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
-    free = {"name", "output_dir", "data.on_bad_row", "data.cache_dir", "online.failed_rewards"}
-    free |= {f"train.{name}" for name in _FREE}
+    free = _free(now, {**old, **new})
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
-    terms = {} if now.online is None or isinstance(now.online.reward, str) else now.online.reward
-    for name, term in terms.items():
-        free |= {f"online.reward.{name}.{field}" for field in _FREE_TERMS.get(term.kind, ())}
-    free |= {name for name in {**old, **new} if name.partition(".")[0] == "evaluation"}
-    free |= {name for name in {**old, **new} if name.startswith("online.engine.")} - {"online.engine.name"}
     names = [name for name in [*old, *(n for n in new if n not in old)] if name not in free]
     return [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if old.get(n) != new.get(n)]
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Dotted settings of a run that change its numbers: all but those that :func:`changed_fields` passes over."""
+    values = _flat(dataclasses.asdict(recipe))
+    free = _free(recipe, values)
+    return {name: value for name, value in values.items() if name not in free}
+
+
+def _free(recipe: Recipe, names: Iterable[str]) -> set[str]:
+    """Of the dotted ``names`` those that change no number beyond rounding, whatever the length of the run."""
+    free = {"name", "output_dir", "data.on_bad_row", "data.cache_dir", "online.failed_rewards"}
+    free |= {f"train.{name}" for name in _FREE}
+    terms = {} if recipe.online is None or isinstance(recipe.online.reward, str) else recipe.online.reward
+    for name, term in terms.items():
+        free |= {f"online.reward.{name}.{field}" for field in FREE_TERMS.get(term.kind, ())}
+    free |= {name for name in names if name.partition(".")[0] == "evaluation"}
+    return free | ({name for name in names if name.startswith("online.engine.")} - {"online.engine.name"})
 
 
 def write_run(run: RunDirectory, recipe: Recipe, facts: dict[str, Any]) -> None:
