@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from sightline.data.trees import append_trees, finished_trees, read_trees, tree_to_json
+from sightline.data.schema import complete_lines
+from sightline.data.trees import append_trees, read_trees, tree_to_json
 from sightline.errors import DataError
 from sightline.relations.tree import Sentence, SentenceTree
 from sightline.types import Group, Prompt
@@ -26,12 +27,11 @@ def tree(name, folder):
 
 def test_trees_come_back_as_they_were_and_half_a_line_goes(tmp_path):
     path, trees = tmp_path / "trees.jsonl", [tree(name, tmp_path) for name in "abc"]
-    assert finished_trees(path) == set()
     assert append_trees(path, trees[:2]) == 2
     assert json.loads(path.read_text().splitlines()[0])["prompts"][0]["images"] == ["a.png"]
     with path.open("a") as out:
         out.write('{"prompts": [{"id"')
-    assert finished_trees(path) == {"a", "b"}
+    assert complete_lines(path).complete == 2
     append_trees(path, trees[2:])
     assert list(read_trees(path)) == trees
 

@@ -9,7 +9,6 @@ from zlib import crc32
 import pytest
 import torch
 from test_hf import lift, prompt_group, sharp_policy
-from tiny_families import save_family
 
 from sightline.errors import DataError
 from sightline.models.load import load_policy
@@ -19,6 +18,7 @@ from sightline.relations.calibrated import kept, sentence_scores
 from sightline.rollouts import sentence_search
 from sightline.rollouts.hf import HFEngine
 from sightline.rollouts.sentence_search import SentenceSearch
+from tiny_families import save_family
 
 SPEC = SearchSpec(max_new_tokens=6, candidates=4, max_sentences=3, junk="keep", width=13, diversity=1.5)
 

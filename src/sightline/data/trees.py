@@ -14,9 +14,9 @@ from typing import Any
 
 from sightline.data.fields import shown
 from sightline.data.readers.rows import is_finite, parse_json
-from sightline.data.schema import Resolve, append_lines, complete_lines, group_from_json, group_to_json, relative_to
+from sightline.data.schema import Resolve, append_lines, group_from_json, group_to_json, relative_to
 from sightline.errors import DataError
-from sightline.recipes.load import nearest
+from sightline.recipes.refusals import nearest
 from sightline.relations.tree import Sentence, SentenceTree
 
 _REMEDY = "Every line of a tree file is one JSON object; a killed stage leaves half a line: run it again"
@@ -51,13 +51,6 @@ def append_trees(path: str | Path, trees: Iterable[SentenceTree]) -> int:
     path = Path(path)
     rows = (tree_to_json(tree, path.parent) for tree in trees)
     return append_lines(path, [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows])
-
-
-def finished_trees(path: str | Path) -> set[str]:
-    """Ids of the whole trees that a killed stage left; half a last line is removed. None where there is no file."""
-    path = Path(path)
-    complete_lines(path)
-    return {tree.id for tree in read_trees(path)} if path.exists() else set()
 
 
 def tree_to_json(tree: SentenceTree, folder: str | Path | None = None) -> dict[str, Any]:
@@ -103,10 +96,13 @@ def _node_of(row: Any, place: int) -> Sentence:
     if (parent is None) != (place == 0) or (parent is not None and parent >= place):
         raise DataError(f"'{where}.parent' is {parent}, expected a node before it (none for the first alone)")
     if len(row.get("tokens", ())) != len(row.get("logprobs", ())):
-        raise DataError(f"'{where}' has {len(row.get('tokens', ()))} tokens and {len(row.get('logprobs', ()))} logprobs")
+        raise DataError(
+            f"'{where}' has {len(row.get('tokens', ()))} tokens and {len(row.get('logprobs', ()))} logprobs"
+        )
     if row.get("final") is not None and row.get("answer") is None:
         raise DataError(f"'{where}.answer' is missing, and the node is final", remedy="Make the file anew")
-    return Sentence(**{key: tuple(value) if type(value) is list else value for key, value in row.items()})
+    values: dict[str, Any] = {key: tuple(value) if type(value) is list else value for key, value in row.items()}
+    return Sentence(**values)
 
 
 def _is_index(value: Any) -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from sightline.loops.csr import Csr
 from sightline.loops.self_rewarding import SelfRewarding
 from sightline.loops.stages import Method
+from sightline.recipes.csr import CsrSpec
 from sightline.recipes.loop import AnyMethod
 from sightline.recipes.self_rewarding import SelfRewardingSpec
 
 _BUILDERS: Final[Mapping[type[AnyMethod], Callable[[Any], Method]]] = {
     SelfRewardingSpec: lambda spec: SelfRewarding(spec=spec),
+    CsrSpec: lambda spec: Csr(spec=spec),
 }
 
 

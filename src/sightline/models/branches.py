@@ -124,7 +124,10 @@ class Branches:
         """A copy of what a branch holds from its place ``since`` on."""
         prompt, answer = divmod(row, self.n)
         return [
-            (keys[prompt, :, answer, since : self.length].clone(), values[prompt, :, answer, since : self.length].clone())
+            (
+                keys[prompt, :, answer, since : self.length].clone(),
+                values[prompt, :, answer, since : self.length].clone(),
+            )
             for keys, values in self.grown
         ]
 

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+from sightline.recipes.csr import CsrSpec
 from sightline.recipes.evaluation import BenchSpec
 from sightline.recipes.refusals import nearest
 from sightline.recipes.schema import DatasetSpec, DataSpec, ModelSpec, Recipe, TrainSpec
@@ -22,9 +23,10 @@ from sightline.recipes.self_rewarding import SelfRewardingSpec
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 
-AnyMethod = SelfRewardingSpec
+AnyMethod = SelfRewardingSpec | CsrSpec
 METHODS: Final[Mapping[str, type[AnyMethod]]] = {
     "self_rewarding": SelfRewardingSpec,
+    "csr": CsrSpec,
 }
 """Name to the dataclass of its options."""
 

@@ -15,6 +15,7 @@ from sightline.types import Edge, Group, Response
 
 NEUTRAL: Final = 0.5
 """Place of a sentence without siblings."""
+ANY_PAIR: Final = CsrPairSpec()
 _SAME: Final = 1e-6
 """Relative difference of scores that rounding makes: the same sentence twice has the same place."""
 
@@ -76,7 +77,7 @@ class Unpaired:
     reason: str
 
 
-def pair_of(tree: SentenceTree, score: CalibrationSpec, spec: CsrPairSpec = CsrPairSpec()) -> Group | Unpaired:
+def pair_of(tree: SentenceTree, score: CalibrationSpec, spec: CsrPairSpec = ANY_PAIR) -> Group | Unpaired:
     """The best answer over the worst, with their scores as rewards (higher is better).
 
     Answers that say nothing are left out. No pair: without an answer that reached an end, with one alone, where the

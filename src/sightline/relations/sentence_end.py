@@ -15,9 +15,10 @@ _LETTERS: Final = re.compile(r"(?:^|[^A-Za-z.])(?:[A-Za-z]\.)+$")
 _NUMBER: Final = re.compile(r"^\W*\d+\.$")
 """Of a list: ``1.``"""
 _WORD: Final = re.compile(r"([A-Za-z]+)\.$")
-_ABBREVIATIONS: Final = frozenset(
-    "mr mrs ms dr prof st rev gen col capt lt sgt sen rep hon gov vs etc approx fig figs vol dept est inc ltd co corp "
-    "jr sr mt ft cf al jan feb mar apr jun jul aug sept oct nov dec".split()
+_ABBREVIATIONS: Final = re.compile(
+    r"(mrs?|ms|dr|prof|st|rev|gen|col|capt|lt|sgt|sen|rep|hon|gov|vs|etc|approx|figs?|vol|dept|est|inc|ltd|co|corp|jr|sr|"
+    r"mt|ft|cf|al|jan|feb|mar|apr|jun|jul|aug|sept|oct|nov|dec)",
+    re.IGNORECASE,
 )
 _PRONOUN_I: Final = re.compile(r"\b(?:and|than|am|as) I\.$")
 
@@ -52,4 +53,4 @@ def _guarded(told: str) -> bool:
     if _LETTERS.search(told):
         return not _PRONOUN_I.search(told)
     word = _WORD.search(told)
-    return word is not None and word[1].lower() in _ABBREVIATIONS
+    return word is not None and _ABBREVIATIONS.fullmatch(word[1]) is not None

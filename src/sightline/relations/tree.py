@@ -54,6 +54,10 @@ class SentenceTree:
     def id(self) -> str:
         return self.group.id
 
+    @property
+    def source(self) -> str:
+        return self.group.source
+
     def path(self, node: int) -> tuple[Sentence, ...]:
         """From the first sentence to this one."""
         found = []

@@ -24,6 +24,7 @@ from sightline.relations.tree import End, Sentence, SentenceTree
 from sightline.rollouts.hf import HFEngine, compact
 from sightline.types import Group
 
+PUBLISHED = CalibrationSpec()
 Relevance = Callable[[Sequence[SentenceTree]], list[SentenceTree]]
 """Fills ``clip`` of the sentences that lack it."""
 
@@ -83,7 +84,7 @@ class SentenceSearch:
         self,
         engine: HFEngine,
         spec: SearchSpec,
-        score: CalibrationSpec = CalibrationSpec(),
+        score: CalibrationSpec = PUBLISHED,
         relevance: Relevance | None = None,
     ) -> None:
         """
@@ -154,9 +155,7 @@ class SentenceSearch:
         self._decode(branches, rows, since, logits.repeat_interleave(count, 0), place.repeat_interleave(count, -1))
         return [row for row, (*_, real, _) in zip(rows, _repeated(nodes, count), strict=True) if real]
 
-    def _decode(
-        self, branches: Any, rows: Sequence[_Candidate], since: int, logits: Tensor, positions: Tensor
-    ) -> None:
+    def _decode(self, branches: Any, rows: Sequence[_Candidate], since: int, logits: Tensor, positions: Tensor) -> None:
         while True:
             tokens = self._choose(rows, logits.float())
             for index, row in enumerate(rows):
