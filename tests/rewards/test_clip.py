@@ -167,6 +167,9 @@ def test_an_answer_that_is_too_long_is_read_as_far_as_the_model_reads_where_aske
     kept = term.processor.tokenizer(long, truncation=True, max_length=MOST)["input_ids"]
     assert len(kept) == MOST and kept[-1] == term.processor.tokenizer.eos_token_id
     expected = cosine(models[name], term.processor.tokenizer.decode(kept, skip_special_tokens=True), pictures[0])
-    assert found == [pytest.approx(expected, abs=1e-5), pytest.approx(cosine(models[name], "star", pictures[0]), abs=1e-5)]
+    assert found == [
+        pytest.approx(expected, abs=1e-5),
+        pytest.approx(cosine(models[name], "star", pictures[0]), abs=1e-5),
+    ]
     with pytest.raises(ValidationError, match="long: cut is of unit: answer"):
         ClipSpec(path=models[name], long="cut")
