@@ -19,6 +19,7 @@ from sightline.loops.exam import Exam
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.loop import ExamSpec, LoopRecipe
 from sightline.recipes.schema import ModelSpec, Recipe, SamplingSpec
+from sightline.report.run_page import report_run
 from sightline.rollouts.hf import HFEngine, load_engine
 from sightline.train.checkpoint import whole_checkpoints
 from sightline.train.export import export, open_trained
@@ -76,6 +77,7 @@ def train_stage(round: Round, recipe: Recipe, *, quiet: bool) -> Stage:
 
     def run() -> None:
         train(recipe, quiet=quiet)
+        report_run(round.run)
 
     return Stage(name="train", out=round.run, reads=reads, settings=settings, run=run)
 

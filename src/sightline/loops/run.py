@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import logging
+import math
 import os
 import shutil
 import time
@@ -27,10 +28,10 @@ from sightline.loops.common import exam_stage, kl_stage, merge_stage, train_stag
 from sightline.loops.contents import Contents
 from sightline.loops.exam import Exam, open_exam, standing
 from sightline.loops.methods import build_method
-from sightline.loops.plan import plan_lines
 from sightline.loops.prompts import read_prompts, round_prompts
 from sightline.loops.stages import Method, Round, Stage
-from sightline.loops.state import STATE, Entry, State, changes
+from sightline.loops.state import STATE, Entry, State, changes, settled
+from sightline.loops.status import plan_lines
 from sightline.models.locate import located
 from sightline.recipes.load import check_algorithm
 from sightline.recipes.load_loop import dump_loop
@@ -201,7 +202,7 @@ class _Running:
 
     def _clear(self, name: str, stage: Stage, reads: dict[str, str | None]) -> Entry:
         """Removes what an earlier run of a stage left, and notes that it begins."""
-        entry = Entry(status="clearing", settings=dict(stage.settings), reads=reads)
+        entry = Entry(status="clearing", settings=settled(stage.settings), reads=reads)
         self.state.entries[name] = entry
         place = self.contents.place(stage.out)
         for old in [old for old in self.state.released if old == place or old.startswith(f"{place}/")]:
@@ -257,7 +258,8 @@ class _Running:
             best, patience = found.best, self.loop.stop.patience
             if patience is not None and found.since >= patience:
                 ended = f"no gain of exam.best in {found.since} round{'s' if found.since > 1 else ''} (stop.patience)"
-            self.state.best = {"round": best, "figure": self.exam.spec.best, "value": found.value}
+            value = None if math.isnan(found.value) else found.value
+            self.state.best = {"round": best, "figure": self.exam.spec.best, "value": value}
         self.state.ended = ended or None
         self.state.write()
         self._release(number, best)

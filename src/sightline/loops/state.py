@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ class Entry:
     status: Literal["clearing", "running", "done"]
     """``clearing``: what an earlier run of it left is being removed."""
     settings: dict[str, Any]
+    """As :func:`settled` has them."""
     reads: dict[str, str | None]
     """Place of what it reads to its digest."""
     made: str | None = None
@@ -88,7 +89,7 @@ class State:
 
 def changes(entry: Entry, settings: Mapping[str, Any], reads: Mapping[str, str | None]) -> list[str]:
     """What is not as it was when a stage was begun, in words; files count by what they hold, not by where they lie."""
-    old, new = flat(entry.settings), flat(json.loads(json.dumps(settings)))
+    old, new = entry.settings, settled(settings)
     names = [*old, *(name for name in new if name not in old)]
     told = [f"{n}: {_shown(old.get(n))} there, {_shown(new.get(n))} here" for n in names if old.get(n) != new.get(n)]
     before, after = list(entry.reads.values()), list(reads.values())
@@ -100,14 +101,20 @@ def changes(entry: Entry, settings: Mapping[str, Any], reads: Mapping[str, str |
     return [*told, *(f"{place} is not what it was" for (place, now), was in pairs if now != was)]
 
 
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the state keeps them: plain JSON under dotted keys, without what is empty."""
+    values = _flat(json.loads(json.dumps(settings)))
+    return {name: value for name, value in values.items() if value not in (None, [], {})}
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings and lists of mappings as one mapping with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         listed = isinstance(value, list) and any(isinstance(one, dict) for one in value)
         inner = dict(enumerate(value)) if listed else value
         if isinstance(inner, dict) and inner:
-            found |= flat(inner, f"{prefix}{key}.")
+            found |= _flat(inner, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
     return found
@@ -116,8 +123,3 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
 def _shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def sum_of(entries: Sequence[Entry], name: Literal["seconds", "cpu_seconds", "gpu_seconds"]) -> float:
-    """Of all of them."""
-    return sum(vars(entry)[name] for entry in entries)
