@@ -27,7 +27,9 @@ from sightline.files import replace_file
 from sightline.loops.common import exam_stage, kl_stage, merge_stage, train_stage
 from sightline.loops.contents import Contents
 from sightline.loops.exam import Exam, open_exam, standing
+from sightline.loops.figures import FIGURES
 from sightline.loops.methods import build_method
+from sightline.loops.page import write_page
 from sightline.loops.prompts import read_prompts, round_prompts
 from sightline.loops.stages import Method, Round, Stage
 from sightline.loops.state import STATE, Entry, State, changes, settled
@@ -126,9 +128,12 @@ class _Running:
         """All rounds, or as many as the exam allows."""
         ended, values = "", list[float]()
         for number in range(self.loop.rounds + 1):
+            before = self.did
             for stage in self.stages(number):
                 self._do(number, stage)
             ended = self._judge(number, values)
+            if self.did > before or ended:
+                write_page(self.root, self.loop, self.state, number)
             if ended:
                 break
         best = self.state.best or {"round": number, "value": None}
@@ -208,6 +213,7 @@ class _Running:
         for old in [old for old in self.state.released if old == place or old.startswith(f"{place}/")]:
             del self.state.released[old]
         self.state.write()
+        (self.root / name.partition("/")[0] / FIGURES).unlink(missing_ok=True)
         if stage.out.is_dir():
             shutil.rmtree(stage.out)
         stage.out.unlink(missing_ok=True)

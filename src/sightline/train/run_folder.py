@@ -141,11 +141,11 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
         raise CheckpointError(f"output_dir {run.path} is a file. Give the name of a folder; it is made if need be.")
     if overwrite:
         _remove(run)
+    _clear_after_kill(run)
     if not run.recipe.exists():
         if resume:
             raise CheckpointError(f"{run.path} holds no run to resume. Leave out resume, or correct output_dir.")
         return None
-    _clear_after_kill(run)
     if resume is False:
         raise CheckpointError(f"{run.path} already holds a run. Choose another output_dir, or pass --overwrite.")
     if changes := changed_fields(load_recipe(run.recipe), recipe):
