@@ -13,7 +13,16 @@ from sightline.recipes.load_loop import load_loop
 from sightline.recipes.loop import LoopRecipe
 from sightline.scenes.world import Scenes
 
-TIMED = {"environment.json", "metrics.jsonl", "report.html", "state.json", ".lock", "loop.yaml", "recipe.yaml", "first_row.txt"}
+TIMED = {
+    "environment.json",
+    "metrics.jsonl",
+    "report.html",
+    "state.json",
+    ".lock",
+    "loop.yaml",
+    "recipe.yaml",
+    "first_row.txt",
+}
 """Files that hold times or the place of the loop."""
 RECIPE = {
     "name": "small",
