@@ -171,7 +171,9 @@ def test_a_size_that_leaves_mistral_one_patch_is_refused(folder_of: Folders) -> 
         load_processor(ModelSpec(path=str(folder_of("mistral3")), image_size={"longest_edge": 2}))
 
 
-def test_text_models_that_are_not_asked_when_loaded_are_in_the_matrix(folder_of: Folders) -> None:
+def test_text_models_that_are_not_asked_when_loaded_are_in_the_matrix(
+    folder_of: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those that transformers lets look ahead are asked all the same."""
     texts = {AutoConfig.from_pretrained(folder_of(name)).get_text_config().model_type for name in BUILDERS}
     assert (
@@ -179,8 +181,8 @@ def test_text_models_that_are_not_asked_when_loaded_are_in_the_matrix(folder_of:
         and SHOWN - texts == {"qwen2_5_vl_text"} - texts
     )
     policy = policy_of(folder_of("gemma3"))
-    for layer in policy.language.layers:
-        layer.self_attn.is_causal = False
-    policy.config.text_config.use_bidirectional_attention = policy.language.config.use_bidirectional_attention = True
+    monkeypatch.setattr("sightline.models.decoder._states", lambda _, layout: torch.tensor([float(layout == "rows")]))
+    check_decoder(policy, "gemma3")
+    policy.config.get_text_config().use_bidirectional_attention = True
     with pytest.raises(UnsupportedError, match="read each other"):
         check_decoder(policy, "gemma3")

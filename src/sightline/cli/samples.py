@@ -71,21 +71,18 @@ def sample(
         max_new_tokens=max_tokens,
         batch_size=batch_size,
     )
-    from sightline.data.load import Account, load_prompts
     from sightline.models.load import hide_loading_bars
     from sightline.rollouts.hf import load_engine, not_applied
 
     hide_loading_bars()
-    account = Account(cache_dir=out.parent / "images")
-    prompts = load_prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), account)
-    tell(account)
+    prompts = _prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), out)
     spec = asked_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
     engine = load_engine(spec)
     if told := not_applied(engine.policy):
         say(told)
     settings = {"model": spec.path, "adapter": spec.adapter, "dtype": dtype, "data": data, "seed": seed}
-    settings |= asked_beyond(spec)
-    settings |= {name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"}
+    settings |= asked_beyond(spec) | dataclasses.asdict(sampling)
+    del settings["batch_size"]
     stage = StagedGroups(out=out, settings=settings, tell=say)
     made = stage.run(
         prompts,
@@ -144,8 +141,7 @@ def score(
     from sightline.data.schema import read_groups
     from sightline.rewards.build import check_prompts
 
-    asked = list(read_groups(groups))
-    if not asked:
+    if not (asked := list(read_groups(groups))):
         raise DataError("there are no groups", source=str(groups), remedy="Name a Group file that has some")
     scorer, settings = _scorer(reward, batch_tokens, {"missing_facts": missing_facts, "quantization": quantization})
     stage = StagedGroups(out=out, settings={"groups": str(groups), "reward": reward, **settings}, tell=say)
@@ -158,6 +154,15 @@ def score(
         where = error.source if str(groups) in error.source else f"{groups}: {error.source}".removesuffix(": ")
         raise type(error)(error.found, source=where, remedy=error.remedy) from error
     say(f"{done} groups scored{_summary(list(read_groups(out)))}: {out}")
+
+
+def _prompts(data: DataSpec, out: Path) -> list[Group]:
+    from sightline.data.load import Account, load_prompts
+
+    account = Account(cache_dir=out.parent / "images")
+    prompts = load_prompts(data, account)
+    tell(account)
+    return prompts
 
 
 _NO_REWARD = (

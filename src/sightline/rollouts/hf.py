@@ -283,7 +283,7 @@ def unread_settings(policy: Policy) -> dict[str, Any]:
 
 def not_applied(policy: Policy) -> str | None:
     """:func:`unread_settings` for people; None: there are none."""
-    told = ", ".join(f"{name} {value}" for name, value in unread_settings(policy).items())
+    told = ", ".join(f"{name} {value}" for name, value in sorted(unread_settings(policy).items()))
     return f"Not applied of the model's generation_config: {told}." if told else None
 
 

@@ -214,13 +214,11 @@ def open_session(
     checkpoint = runtime.gather_objects(checkpoint)[0]
     runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
     policy = _policy(recipe, algorithm)
-    reads = keep_settings(policy, recipe)
-    reference = place_policy(recipe, runtime, policy)
+    reads, reference = keep_settings(policy, recipe), place_policy(recipe, runtime, policy)
     renderer = _renderer(recipe, policy)
     benchmarks = build_benchmarks(recipe, runtime, policy, renderer)
     rows = load_rows(recipe, runtime, renderer, reads, quiet=quiet)
-    render = build_rendering(recipe, renderer)
-    clock = Clock(runtime.device, on=recipe.online is not None)
+    render, clock = build_rendering(recipe, renderer), Clock(runtime.device, on=recipe.online is not None)
     source = build_source(recipe, runtime, policy, render, rows, clock)
     try:
         complete_cache(reference, recipe, runtime, policy, render, rows, quiet=quiet)
@@ -248,8 +246,7 @@ def open_session(
         )
         with _mixed_in(session, mixed, reference, quiet=quiet) as account:
             if runtime.is_main:
-                facts = facts_of(runtime, policy, rows.account | account)
-                _record(run, recipe, facts, () if checkpoint else rows.train, renderer, algorithm)
+                _record(session, rows.account | account, () if checkpoint else rows.train, renderer)
             runtime.seed(recipe.seed + runtime.rank)
             session.restore(checkpoint)
             runtime.start_trackers(recipe.name, {"algorithm": str(recipe.algorithm), "model": recipe.model.path})
@@ -311,17 +308,10 @@ def _needed(recipe: Recipe, algorithm: Algorithm) -> frozenset[str]:
     return algorithm.needs | ({"old_logprobs"} if algorithm.rounds and several else set())
 
 
-def _record(
-    run: RunDirectory,
-    recipe: Recipe,
-    facts: dict[str, Any],
-    groups: Sequence[Group],
-    renderer: Renderer,
-    algorithm: Algorithm,
-) -> None:
+def _record(s: Session, account: dict[str, str], groups: Sequence[Group], renderer: Renderer) -> None:
     """What a run directory begins with; ``groups``: none where a run goes on."""
-    write_run(run, recipe, facts)
-    tell_first_row(run, groups, renderer, scores="logprobs" not in algorithm.heads)
+    write_run(s.run, s.recipe, facts_of(s.runtime, s.policy, account))
+    tell_first_row(s.run, groups, renderer, scores="logprobs" not in s.algorithm.heads)
 
 
 def _policy(recipe: Recipe, algorithm: Algorithm) -> Policy:
