@@ -17,6 +17,7 @@ from examples.tiny_model import FAMILIES
 from sightline.algorithms.registry import build_algorithm, build_mixed
 from sightline.cli.app import app
 from sightline.recipes.load import check_algorithm, load_recipe
+from sightline.recipes.load_loop import load_loop
 from sightline.recipes.mix import mixed_options
 from sightline.recipes.schema import Recipe
 
@@ -116,7 +117,9 @@ def test_the_command_is_understood(where: str, line: str) -> None:
     else:
         command, context = parsed(arguments)
         words = [context.params.get("recipe"), context.params.get("overrides")]
-        if command.name in ("train", "show", "engine") and str(words[0]).startswith("recipes/"):
+        if command.name == "loop" and str(words[0]).startswith("recipes/"):
+            load_loop(ROOT / str(words[0]), words[1] or ())
+        elif command.name in ("train", "show", "engine") and str(words[0]).startswith("recipes/"):
             check(ROOT / str(words[0]), words[1] or ())
         elif command.name == "check" and words[0] and words[0][0].startswith("recipes/"):
             load_recipe(ROOT / words[0][0], words[0][1:])

@@ -175,7 +175,7 @@ def test_a_league_of_loops_is_not_run_again(finished, tmp_path, monkeypatch):
     size = LoopSize(rounds=2, steps=1, groups=2, prompts=8, held_out=4, questions=1, overrides=short)
     methods = ["csr", "csr_own_score"]
     league = run_league(seeds=[0], methods=methods, out=tmp_path, bases=[base], size=size)
-    assert league.loops and not league.failed and [one.name for one in league.standings][0] == "base"
+    assert league.loops and not league.failed and league.standings[0].name == "base"
     assert "Loops compared" in (tmp_path / "report.html").read_text()
     trees = [tmp_path / f"seed-0/runs/{name}/round-1/trees.jsonl" for name in methods]
     assert trees[0].read_bytes() == trees[1].read_bytes(), "the same trees of the same base, otherwise paired"

@@ -2,15 +2,15 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from recipe_files import TRAININGS
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.load import load_groups
 from sightline.recipes.load import check_algorithm, dump_recipe, load_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = TRAININGS
 HUB = "openbmb/RLAIF-V-Dataset"
 
 

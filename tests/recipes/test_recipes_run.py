@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from recipe_files import FOLDER, TRAININGS
 from sightline.data.schema import write_groups
 from sightline.models.assemble import TinyLlava
 from sightline.recipes.load import load_recipe
@@ -23,9 +24,8 @@ from sightline.train.metrics import read_metrics
 from sightline.types import Edge, Group, Prompt, Response
 from tiny_models import FAMILIES
 
-FOLDER = Path(__file__).parents[2] / "recipes"
 ELSEWHERE = ("real_", "reward_model", "orpo_qlora", "sft_policy_init", "ppo_llava_rlhf")
-RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith(ELSEWHERE))
+RECIPES = sorted(path for path in TRAININGS if not path.stem.startswith(ELSEWHERE))
 """``real_*`` are trained by tests/real, ``orpo_qlora*`` by test_qlora.py, ``reward_model*`` below, the
 stages of Fact-RLHF by test_fact_rlhf.py."""
 REWARD_MODELS = ("reward_model", "reward_model_facts", "reward_model_scenes")

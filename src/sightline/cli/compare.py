@@ -10,6 +10,28 @@ import typer
 from sightline.cli.train import Overrides
 from sightline.errors import RecipeError
 
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Optimizer steps of each method, of loops in each round. Default: 150, online 80, loops 10.",
+        show_default=False,
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for everything. Default: runs/compare, runs/compare_online, runs/compare_loops.",
+        show_default=False,
+    ),
+]
+Bases = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Model to start from in the place of an SFT: once for each seed, in their order.", show_default=False
+    ),
+]
+
 
 def compare(
     overrides: Overrides = None,
@@ -23,27 +45,9 @@ def compare(
     loops: Annotated[
         bool, typer.Option("--loops", help="Compare loops: rounds of answers, pairs and training.")
     ] = False,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Optimizer steps of each method, of loops in each round. Default: 150, online 80, loops 10.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for everything. Default: runs/compare, runs/compare_online, runs/compare_loops.",
-            show_default=False,
-        ),
-    ] = None,
-    base: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Model to start from in the place of an SFT: once for each seed, in their order.", show_default=False
-        ),
-    ] = None,
+    steps: Steps = None,
+    out: Folder = None,
+    base: Bases = None,
     names: Annotated[bool, typer.Option("--names", help="List the methods and end.")] = False,
 ) -> None:
     """Compare methods: one model to start from, one set of answers, one budget.
