@@ -104,7 +104,7 @@ def test_mode_zscore_measures_both_terms_within_the_tree():
     unit = math.sqrt(3 / 2)
     scores = sentence_scores(made, CalibrationSpec(mode="zscore", weight=0.75))
     assert scores == {1: pytest.approx(-0.5 * unit), 2: pytest.approx(0.5 * unit), 3: pytest.approx(0.0)}
-    flat = tree(("A.", 0, -1.0, 20.0, "stop"), ("B.", 0, -1.0, 20.0, "stop"))
+    flat = tree(("A.", 0, -1.0, 20.0, "stop"), ("B.", 0, -1.0 - 1e-8, 20.0, "stop"))  # but for rounding
     assert set(sentence_scores(flat, CalibrationSpec(mode="zscore")).values()) == {0.0}
 
 

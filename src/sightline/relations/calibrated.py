@@ -146,7 +146,8 @@ def _relevance(node: Sentence, spec: CalibrationSpec) -> float:
 def _standardised(values: Mapping[int, float]) -> dict[int, float]:
     mean = statistics.fmean(values.values()) if values else 0.0
     deviation = statistics.pstdev(values.values()) if values else 0.0
-    return {key: (value - mean) / deviation if deviation else 0.0 for key, value in values.items()}
+    differ = deviation > _SAME * abs(mean)
+    return {key: (value - mean) / deviation if differ else 0.0 for key, value in values.items()}
 
 
 def _places(nodes: Sequence[Sentence], values: Mapping[int, float], spec: CalibrationSpec) -> dict[int, float]:
