@@ -1,9 +1,10 @@
-"""The recipes of the repository: those of one training, and those of loops."""
+"""The recipes of the repository: of trainings, and of loops, which have a method."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "recipes"
-LOOPS = sorted(path for path in FOLDER.glob("*.yaml") if "\nmethod:" in path.read_text())
-TRAININGS = sorted(set(FOLDER.glob("*.yaml")) - set(LOOPS))
+_EVERY = sorted(FOLDER.glob("*.yaml"))
+LOOPS = [path for path in _EVERY if "\nmethod:" in path.read_text(encoding="utf-8")]
+TRAININGS = [path for path in _EVERY if path not in LOOPS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.sentence_search import CONTENDERS, same
+
 from sightline.models.load import load_policy
 from sightline.recipes.csr import SearchSpec
 from sightline.recipes.schema import ModelSpec

@@ -10,7 +10,6 @@ from small_loops import held, loop_of, world_of
 
 from sightline.loops.run import run_loop
 
-
 CSR = (
     "method={name: csr, relevance: scenes, search: {max_new_tokens: 5, max_sentences: 2, candidates: 3, batch_size: 2, "
     "junk: keep}}"

@@ -14,14 +14,8 @@ from sightline.recipes.loop import LoopRecipe
 from sightline.scenes.world import Scenes
 
 TIMED = {
-    "environment.json",
-    "metrics.jsonl",
-    "report.html",
-    "state.json",
-    ".lock",
-    "loop.yaml",
-    "recipe.yaml",
-    "first_row.txt",
+    *("environment.json", "metrics.jsonl", "report.html", "state.json", ".lock"),
+    *("loop.yaml", "recipe.yaml", "first_row.txt"),
 }
 """Files that hold times or the place of the loop."""
 RECIPE = {

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_recipes_run import RECIPES, REWARD_MODELS, on_tiny
+from test_recipes_run import FOLDER, RECIPES, REWARD_MODELS, on_tiny
 
-from recipe_files import FOLDER
 from sightline.algorithms.registry import build_algorithm
 from sightline.cli.check_run import Asks, check
 from sightline.data.inspect.checked import as_json

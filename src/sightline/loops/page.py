@@ -247,8 +247,9 @@ def _gallery(rounds: _Rounds) -> list[GalleryItem]:
         for measured in results_of(rounds.root / f"round-{place}/exam"):
             for row in measured.result.graded:
                 rows.setdefault(f"{measured.result.bench}/{row.id}", []).append((names[place], row))
-    whole = [sides for sides in rows.values() if len(sides) == len(shown)]
-    return [graded_item(sides) for sides in sorted(whole, key=_interest, reverse=True)[:_MOST_ITEMS]]
+    whole = sorted((sides for sides in rows.values() if len(sides) == len(shown)), key=_interest, reverse=True)
+    of_pictures = {sides[0][1].cluster: sides for sides in reversed(whole)}  # of each picture the most interesting
+    return [graded_item(sides) for sides in sorted(of_pictures.values(), key=_interest, reverse=True)[:_MOST_ITEMS]]
 
 
 def _interest(sides: Sequence[tuple[str, Graded]]) -> tuple[float, int]:

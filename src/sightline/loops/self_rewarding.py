@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.staged import StagedGroups
-from sightline.errors import DataError, ServiceError
+from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.loops.common import sample_stage
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.schema import Recipe
@@ -53,7 +56,22 @@ class SelfRewarding:
         ]
 
     def training(self, round: Round, plain: Recipe) -> Recipe:
-        """On the pairs, as the loop says."""
+        """On the pairs, as the loop says.
+
+        Raises:
+            RecipeError: The algorithm learns from other things than the relation makes.
+        """
+        name, compares = plain.algorithm["name"], build_algorithm(plain.algorithm).compares
+        if compares and self.spec.relation == "best":
+            raise RecipeError(
+                f"method.relation is best, which makes no comparisons, and {name} learns from nothing else. Set "
+                "algorithm.name: sft, or relation: best_worst."
+            )
+        if not compares and self.spec.relation != "best":
+            raise RecipeError(
+                f"algorithm.name is {name}, which learns from single answers, and would learn the rejected ones too: "
+                f"method.relation is {self.spec.relation}. Set relation: best, or algorithm.name: dpo."
+            )
         return plain
 
     def _pairs(self, round: Round, scored: Path) -> Stage:
@@ -139,7 +157,7 @@ def _asking(term: AnyTerm, round: Round) -> AnyTerm:
 def named_reward(reward: Terms) -> tuple[list[Path], Any]:
     """Files and folders that a reward reads, and what else changes its numbers."""
     if isinstance(reward, str):
-        return ([Path(reward)], None) if Path(reward).is_dir() else ([], reward)
+        return ([Path(reward)], None) if Path(reward).is_dir() else (_sources(reward), reward)
     files: list[Path] = []
     settings: dict[str, Any] = {}
     for name, term in reward.items():
@@ -147,6 +165,7 @@ def named_reward(reward: Terms) -> tuple[list[Path], Any]:
         values = {key: value for key, value in dataclasses.asdict(term).items() if key not in free}
         paths = {key: _path(value) for key, value in values.items()}
         files += [path for path in paths.values() if path is not None]
+        files += [path for value in values.values() for path in _sources(value)]
         settings[name] = {key: value for key, value in values.items() if paths[key] is None}
     return files, settings
 
@@ -155,6 +174,16 @@ def _path(value: Any) -> Path | None:
     """The file or folder that an option names: ``runs/reward``, ``local:models/judge``."""
     words = [value, value.partition(":")[2]] if isinstance(value, str) else []
     return next((Path(word) for word in words if word and Path(word).exists()), None)
+
+
+def _sources(value: Any) -> list[Path]:
+    """The file of a program of one's own (``package.module:Name``): written anew, it gives other rewards."""
+    named = re.fullmatch(r"([A-Za-z_][\w.]*):\w+", value) if isinstance(value, str) else None
+    try:
+        found = importlib.util.find_spec(named[1]) if named else None
+    except (ImportError, ValueError):  # told where the reward is built
+        found = None
+    return [Path(found.origin)] if found is not None and found.origin is not None else []
 
 
 def _scored(scorer: Reward, groups: Sequence[Group], failed: str) -> list[Group]:

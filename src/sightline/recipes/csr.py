@@ -88,5 +88,8 @@ class CsrSpec:
     """What tells how far a sentence goes with its picture: as ``online.reward``. Published: ``{clip: {path:
     openai/clip-vit-large-patch14-336, unit: answer, long: cut, weight: 100}}``, 100 times the cosine."""
     search: SearchSpec = SearchSpec()
+    """How a tree of answers grows, a sentence a level."""
     score: CalibrationSpec = CalibrationSpec()
+    """What a sentence and an answer are worth."""
     pairs: CsrPairSpec = CsrPairSpec()
+    """Which answers of a tree become chosen and rejected."""

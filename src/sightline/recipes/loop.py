@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from sightline.recipes.csr import CsrSpec
 from sightline.recipes.evaluation import BenchSpec
 from sightline.recipes.refusals import nearest
+from sightline.recipes.rewards import carried
 from sightline.recipes.schema import DatasetSpec, DataSpec, ModelSpec, Recipe, TrainSpec
 from sightline.recipes.self_rewarding import SelfRewardingSpec
 
@@ -49,7 +50,11 @@ def _method(value: Any) -> AnyMethod:
         }
         raise ValidationError.from_exception_data("method", [fault])
     # JSON mode, as recipes are read: no "3" for 3, and lists for tuples
-    checked: AnyMethod = TypeAdapter(METHODS[name]).validate_json(json.dumps(value), strict=True)
+    try:
+        checked: AnyMethod = TypeAdapter(METHODS[name]).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        faults = [carried(dict(fault)) for fault in error.errors(include_url=False)]
+        raise ValidationError.from_exception_data("method", faults) from None
     return checked
 
 
