@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from recipe_files import FOLDER
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.trees import read_trees
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.loops.csr import FIGURES, SCORED, TREES, Csr
 from sightline.loops.stages import Round
 from sightline.models.assemble import TinyLlava
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.recipes.csr import CsrSpec
+from sightline.recipes.load_loop import load_loop
+from sightline.recipes.loop import training_recipe
 from sightline.recipes.schema import DatasetSpec, DataSpec, LoraSpec, ModelSpec, PartsSpec, Recipe, TrainSpec
 from sightline.rollouts import sentence_search
 from sightline.rollouts.hf import HFEngine
@@ -148,6 +151,13 @@ def trained(round: Round, out: Path) -> list[dict[str, float]]:
     )
     train(Csr(spec=SPEC).training(round, recipe), quiet=True)
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_an_algorithm_of_single_answers_is_refused(finished):
+    plain = training_recipe(load_loop(FOLDER / "csr_llava.yaml"), 1, finished.spec, "folder")
+    assert Csr(spec=SPEC).training(finished, plain) == plain
+    with pytest.raises(RecipeError, match="algorithm.name is sft, which learns from single answers"):
+        Csr(spec=SPEC).training(finished, replace(plain, algorithm={"name": "sft"}))
 
 
 def test_training_begins_at_log_two_and_the_merged_model_is_the_next_sampler(finished, tmp_path):

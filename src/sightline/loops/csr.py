@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.staged import StagedGroups
 from sightline.data.trees import append_trees, read_trees
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.files import replace_file
 from sightline.loops.common import asked_settings, files_of, log
 from sightline.loops.self_rewarding import check_reward, named_reward, of_round
@@ -47,7 +48,17 @@ class Csr:
         return [self._sample(round), self._score(round), self._pairs(round)]
 
     def training(self, round: Round, plain: Recipe) -> Recipe:
-        """On the pairs, as the loop says."""
+        """On the pairs, as the loop says.
+
+        Raises:
+            RecipeError: The algorithm learns from single answers.
+        """
+        name = plain.algorithm["name"]
+        if not build_algorithm(plain.algorithm).compares:
+            raise RecipeError(
+                f"algorithm.name is {name}, which learns from single answers, and would learn the rejected ones too: "
+                "method csr makes pairs. Set algorithm.name: dpo, or another that compares."
+            )
         return plain
 
     def _sample(self, round: Round) -> Stage:
