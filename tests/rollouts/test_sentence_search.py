@@ -259,12 +259,12 @@ def test_an_answer_ends_at_its_end_of_turn_or_is_cut(policy, groups):
 def test_an_answer_ends_before_the_context_of_the_model(policy, groups):
     search = SentenceSearch(HFEngine(policy), replace(SPEC, max_sentences=None, max_characters=10**6))
     prompt = len(search.engine.read(groups[0]))
-    search.engine.limits = replace(search.engine.limits, context=prompt + 15)
+    search.engine.longest = prompt + 15
     (tree,) = search.grow(groups[:1])
     cut = [node for node in tree.nodes if node.final == "length"]
     lengths = [sum(len(one.tokens) for one in tree.path(node.id)) for node in cut]
     assert cut and all(9 < length <= 15 for length in lengths)
-    search.engine.limits = replace(search.engine.limits, context=prompt + 5)
+    search.engine.longest = prompt + 5
     with pytest.raises(DataError, match=r"with 6 new ones it exceeds .* Lower search\.max_new_tokens"):
         search.grow(groups[:1])
 

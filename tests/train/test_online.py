@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError, DataError, ServiceError
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
-from sightline.train.online import REWARD_TRIES, ROUND_TRIES, OnlineSource
+from sightline.rewards.base import REWARD_TRIES, score_groups
+from sightline.train.online import ROUND_TRIES, OnlineSource
 from sightline.train.source import Rendering
 from sightline.types import Group, Prompt, Response
 
@@ -69,7 +71,7 @@ def source(tmp_path, answers, *, reward=None, size=4, relation="best_worst", ste
     return OnlineSource(
         prompts=prompts,
         engine=Engine(answers),
-        reward=reward or Reward(),
+        score=partial(score_groups, reward or Reward(), tries=REWARD_TRIES),
         render=Rendering(renderer=SimpleNamespace(render=render)),
         spec=spec,
         sampler=Sampler(size=size, batch_size=size, shuffle=False),

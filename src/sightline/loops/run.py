@@ -128,8 +128,9 @@ class _Running:
         """All rounds, or as many as the exam allows."""
         ended, values = "", list[float]()
         for number in range(self.loop.rounds + 1):
-            before = self.did
-            for stage in self.stages(number):
+            before, stages = self.did, self.stages(number)
+            self._forget(number, [stage.name for stage in stages])
+            for stage in stages:
                 self._do(number, stage)
             ended = self._judge(number, values)
             if self.did > before or ended:
@@ -204,6 +205,14 @@ class _Running:
         self._run(entry, stage)
         self.did += 1
         _log.info("%s: done in %.1f s: %s", name, entry.seconds, stage.out)
+
+    def _forget(self, number: int, names: Sequence[str]) -> None:
+        """Drops what the state says of stages that a round no longer has."""
+        assert len(set(names)) == len(names), f"two stages of one name among {', '.join(names)}"
+        mine = [name for name in self.state.entries if name.startswith(f"round-{number}/")]
+        for name in mine:
+            if name.partition("/")[2] not in names:
+                del self.state.entries[name]
 
     def _clear(self, name: str, stage: Stage, reads: dict[str, str | None]) -> Entry:
         """Removes what an earlier run of a stage left, and notes that it begins."""

@@ -17,10 +17,12 @@ from torch import Tensor
 from sightline.errors import DataError
 from sightline.models.branches import decoding
 from sightline.recipes.csr import CalibrationSpec, SearchSpec
+from sightline.recipes.schema import SamplingSpec
 from sightline.relations.calibrated import cumulative_own, kept, sentence_scores
 from sightline.relations.junk import junk
 from sightline.relations.sentence_end import CLOSERS, MARKS, ends, may_end
 from sightline.relations.tree import End, Sentence, SentenceTree
+from sightline.rollouts.engine import check_room
 from sightline.rollouts.hf import HFEngine, compact
 from sightline.types import Group
 
@@ -114,7 +116,9 @@ class SentenceSearch:
         asked = [replace(group, responses=(), edges=()) for group in groups]
         with decoding(self.engine.policy):
             rendered = [self.engine.renderer.render(group) for group in asked]
-            self.engine.check_length(rendered, self.spec.max_new_tokens, "search.max_new_tokens")
+            room = SamplingSpec(max_new_tokens=self.spec.max_new_tokens)
+            for one in rendered:
+                check_room(one, room, self.engine.longest, "search.max_new_tokens")
             root, logits, positions = self.engine.prefill(rendered, 1)
             trees = [
                 _Tree(group=group, prompt=len(one.prompts[0].tokens), open=[_Open(id=0, depth=0, logits=logits[index])])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,14 @@ from sightline.models.policy import Policy
 from sightline.models.score_head import LOADED_WITH, ScoreSettings
 from sightline.negatives.relate import visual_relation
 from sightline.progress import Progress
-from sightline.recipes.schema import ReadsSpec, Recipe
+from sightline.recipes.schema import OnlineSpec, ReadsSpec, Recipe
 from sightline.relations.selection import OVIP, check_references
 from sightline.rendered import RenderedGroup
+from sightline.rewards.base import REWARD_TRIES, score_groups
 from sightline.rewards.build import build_reward, check_prompts
 from sightline.rewards.iris import iris_in_training
+from sightline.rollouts.engine import CheckedEngine
+from sightline.rollouts.ray import RayEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.clock import Clock
 from sightline.train.columns import (
@@ -107,15 +110,12 @@ def build_source(
     masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
     if online.relation == "ovip":
         check_references(groups, online.selection or OVIP)
-    own = partial(iris_in_training, policy=policy, precision=runtime.autocast)
-    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
-    check_prompts(reward, groups)
-    engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
+    engine = build_engine(online.engine, recipe, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
     return OnlineSource(
         prompts=groups,
         engine=engine,
         update=engine.update,
-        reward=reward,
+        score=_scoring(online, runtime, policy, engine, groups),
         render=render,
         spec=online,
         sampler=sampler,
@@ -128,6 +128,20 @@ def build_source(
         sampling=partial(_sampling, runtime, policy),
         replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )
+
+
+def _scoring(
+    online: OnlineSpec, runtime: Runtime, policy: Policy, engine: CheckedEngine, groups: Sequence[Group]
+) -> Callable[[Sequence[Group]], list[Group | str]]:
+    """What computes rewards: this process, or the workers of its engine. Looks first whether the prompts allow it."""
+    if isinstance(engine, RayEngine) and online.engine.rewards == "workers":
+        engine.update(0)
+        engine.check(groups)
+        return engine.score
+    own = partial(iris_in_training, policy=policy, precision=runtime.autocast)
+    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
+    check_prompts(reward, groups)
+    return partial(score_groups, reward, tries=REWARD_TRIES)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from sightline.data.schema import append_groups, group_from_json, group_to_json
 from sightline.errors import DataError, ServiceError
 from sightline.negatives.distorted import Distortion, with_distorted
 from sightline.recipes.schema import OnlineSpec
-from sightline.rewards.base import Reward, score_groups
+from sightline.rewards.base import REWARD_TRIES
 from sightline.rewards.length import soft_overlong
 from sightline.rewards.running import RunningScores
 from sightline.rollouts.engine import CheckedEngine
@@ -32,8 +32,6 @@ from sightline.types import Group, Stat
 
 _log = logging.getLogger(__name__)
 
-REWARD_TRIES = 2
-"""A reward that fails is asked once more; then the group is dropped, counted and logged."""
 ROUND_TRIES = 5
 """A round that leaves no group to train on is sampled again with other random numbers, so many times in all."""
 
@@ -68,8 +66,8 @@ class OnlineSource:
     """One prompt each; their responses are ignored."""
     engine: CheckedEngine
     """Samples from the policy that is trained."""
-    reward: Reward
-    """Scores whole groups."""
+    score: Callable[[Sequence[Group]], list[Group | str]]
+    """Scores whole groups, or tells why the reward of one failed (``rewards.base.score_groups``)."""
     render: Rendering
     """Leaves out, or refuses, prompts whose picture is damaged."""
     spec: OnlineSpec
@@ -201,7 +199,8 @@ class OnlineSource:
             self._scores.restore(state["scores"])
 
     def close(self) -> None:
-        """Nothing is open between rounds."""
+        """Ends what the engine holds elsewhere: workers, and the GPUs that they have."""
+        self.engine.close()
 
     def _sample_round(self, number: int, *, version: int) -> tuple[list[Group], dict[str, Stat]]:
         """The groups of a round, as they are trained, and this rank's part of what is told of it."""
@@ -325,7 +324,7 @@ class OnlineSource:
         answered = [None if group is None else _without_errors(group) for group in groups]
         asked = [group for group in answered if group is not None and not self._has_rewards(group)]
         with self.clock("reward"):
-            made = iter(score_groups(self.reward, asked, tries=REWARD_TRIES))
+            made = iter(self.score(asked))
         return [
             group if group is None or self._has_rewards(group) else self._settled(next(made), group.id)
             for group in answered
