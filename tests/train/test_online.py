@@ -8,6 +8,7 @@ import pytest
 from sightline.data.sampler import Sampler
 from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError, DataError, ServiceError
+from sightline.recipes.preferences import SelectionSpec
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
 from sightline.rewards.base import REWARD_TRIES, score_groups
@@ -129,6 +130,18 @@ def test_rounds_without_a_group_end_with_the_reason(tmp_path):
     assert len(seeds) == len(set(seeds)) == ROUND_TRIES
     with pytest.raises(DataError, match="rewards of each prompt are equal"):
         source(tmp_path, lambda group: ("1", "1")).take(0)
+
+
+@pytest.mark.parametrize("relation", ["best_worst", "length_balanced", "ovip", "none"])
+def test_what_to_do_about_ties_names_options_that_the_relation_reads(tmp_path, relation):
+    online = source(tmp_path, lambda group: ("1", "1"), relation=relation)
+    own = {"best_worst": {"min_gap": 0.5}, "ovip": {"selection": SelectionSpec(fallback="none")}}
+    online.spec = replace(online.spec, **own.get(relation, {"dynamic_sampling": int(relation == "none")}))
+    with pytest.raises(DataError) as refused:
+        online.take(0)
+    read = {"best_worst": {"min_gap"}, "ovip": {"selection"}, "none": {"dynamic_sampling"}}
+    named = [option for option in ("min_gap", "selection", "dynamic_sampling") if option in str(refused.value)]
+    assert set(named) == read.get(relation, set())
 
 
 @pytest.mark.parametrize(("reward", "why"), [(Reward(), "left without one"), (Reward(lambda group: True), "no judge")])

@@ -25,7 +25,7 @@ from sightline.rollouts.replay import Replay
 from sightline.train.buffer import Buffer
 from sightline.train.clock import Clock
 from sightline.train.pictures import Masked
-from sightline.train.related import related
+from sightline.train.related import related, why_unrelated
 from sightline.train.rollout_stats import Sampled, round_stats, sampled_stats
 from sightline.train.source import Rendering, RoundColumns, Taken, check_rows, rows_state
 from sightline.types import Group, Stat
@@ -264,8 +264,7 @@ class OnlineSource:
         elif self._error:
             why, remedy = self._error, "Look at the samples, and mend the reward"
         else:
-            why = "all rewards of each prompt are equal, or too near each other"
-            remedy = "Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap"
+            why, remedy = why_unrelated(self.spec)
         found = f"{rounds} rounds of {wanted} prompts left no group to train on ({why})"
         return DataError(found, source=str(self.samples), remedy=remedy)
 
