@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from sightline.loops.csr import Csr
+from sightline.loops.rlaif_v import RlaifV
 from sightline.loops.self_rewarding import SelfRewarding
 from sightline.loops.stages import Method
 from sightline.recipes.csr import CsrSpec
 from sightline.recipes.loop import AnyMethod
+from sightline.recipes.rlaif_v import RlaifVSpec
 from sightline.recipes.self_rewarding import SelfRewardingSpec
 
 _BUILDERS: Final[Mapping[type[AnyMethod], Callable[[Any], Method]]] = {
+    RlaifVSpec: lambda spec: RlaifV(spec=spec),
     SelfRewardingSpec: lambda spec: SelfRewarding(spec=spec),
     CsrSpec: lambda spec: Csr(spec=spec),
 }

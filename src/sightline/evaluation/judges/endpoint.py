@@ -49,9 +49,10 @@ PATIENCE: Final = 16
 class _Retryable(Exception):
     """A try that may go well next time."""
 
-    def __init__(self, message: str, wait: float | None = None) -> None:
+    def __init__(self, message: str, wait: float | None = None, *, lasting: bool = False) -> None:
+        """``lasting``: it is the request that this answers, and not the state of the server."""
         super().__init__(message)
-        self.wait = wait
+        self.wait, self.lasting = wait, lasting
 
 
 @dataclass(kw_only=True)
@@ -137,18 +138,18 @@ class EndpointBackend:
         if self._stop.is_set():
             return Outcome(reply=JudgeReply(text=None, error="given up"), tries=1)
         body = _body(self.name, request, self.parameters)
-        error = ""
+        error, lasting = "", False
         for number in range(1, self.tries + 1):
             self._pause()
             try:
                 return self._once(body, number, request.choices)
             except _Retryable as failure:
-                error = str(failure)
+                error, lasting = str(failure), failure.lasting
                 if number < self.tries:
                     self._back_off(number, failure.wait)
             if self._stop.is_set():
                 return Outcome(reply=JudgeReply(text=None, error=f"{error} (given up)"), tries=number)
-        reply = JudgeReply(text=None, error=f"{error} ({self.tries} tries)")
+        reply = JudgeReply(text=None, error=f"{error} ({self.tries} tries)", final=lasting)
         return Outcome(reply=reply, tries=self.tries)
 
     def _once(self, body: bytes, number: int, choices: Sequence[str]) -> Outcome:
@@ -183,7 +184,7 @@ class EndpointBackend:
             )
         message = f"HTTP {reply.status}: {said}"
         if reply.status not in _AGAIN:
-            return Outcome(reply=JudgeReply(text=None, error=message), tries=number)
+            return Outcome(reply=JudgeReply(text=None, error=message, final=True), tries=number)
         raise _Retryable(message, _retry_after(reply.headers.get("Retry-After")))
 
     def _hidden(self, text: str) -> str:
@@ -317,6 +318,7 @@ def _body(model: str, request: JudgeRequest, parameters: Mapping[str, Any]) -> b
         "messages": messages,
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
+        **({"top_p": request.top_p} if request.top_p < 1 else {}),
         **({"logprobs": True, "top_logprobs": _MOST_LOGPROBS} if request.choices else {}),
     }
     return json.dumps({name: value for name, value in {**values, **parameters}.items() if value is not None}).encode()
@@ -339,9 +341,9 @@ def _outcome(content: bytes, number: int, choices: Sequence[str] = ()) -> Outcom
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _Retryable(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
     if end == _FILTERED:  # what stands there is a part, or another's words
-        raise _Retryable("the reply was stopped by a filter")
+        raise _Retryable("the reply was stopped by a filter", lasting=True)
     if not text.strip():
-        raise _Retryable("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""))
+        raise _Retryable("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""), lasting=True)
     usage = body.get("usage")
     return Outcome(
         reply=JudgeReply(text=text, cut=end in _CUT, probabilities=told),
