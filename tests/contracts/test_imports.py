@@ -14,7 +14,7 @@ GROUND = {"types", "rendered", "errors", "files", "progress", "addresses"}
 CORE = GROUND | {"ops", "recipes"}
 MIDDLE = CORE | {"models", "data", "relations", "scenes"}
 OUTER = MIDDLE | {"rollouts", "rewards", "negatives", "evaluation"}
-EVERYTHING = OUTER | {"algorithms", "train", "report", "services", "demo", "cli", "__init__"}
+EVERYTHING = OUTER | {"algorithms", "train", "report", "services", "loops", "demo", "cli", "__init__"}
 MAY_IMPORT = {
     "types": set(),
     "rendered": {"types"},
@@ -31,11 +31,12 @@ MAY_IMPORT = {
     "scenes": CORE | {"data", "relations"},
     "rollouts": MIDDLE,
     "rewards": MIDDLE | {"evaluation"},
-    "negatives": MIDDLE,
-    "evaluation": OUTER - {"rewards"},
+    "negatives": MIDDLE | {"evaluation", "rewards"},
+    "evaluation": OUTER - {"rewards", "negatives"},
     "report": OUTER,
     "train": OUTER | {"algorithms"},
     "services": OUTER,
+    "loops": OUTER | {"algorithms", "train", "report", "services"},
     "demo": EVERYTHING - {"cli"},
     "cli": EVERYTHING,
     "__init__": set(),

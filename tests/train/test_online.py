@@ -9,7 +9,8 @@ from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError, DataError, ServiceError
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
-from sightline.train.online import REWARD_TRIES, ROUND_TRIES, OnlineSource
+from sightline.train.online import ROUND_TRIES, OnlineSource
+from sightline.train.rollout import REWARD_TRIES
 from sightline.train.source import Rendering
 from sightline.types import Group, Prompt, Response
 
@@ -171,7 +172,7 @@ def test_ranks_sample_their_share_and_train_equal_shares(tmp_path):
     """Rank 1 of two: the other rank's groups come through the gather; all of its own failed."""
     other = source(tmp_path, lambda group: ("1", "2"))
     one = source(tmp_path, lambda group: ("1", "1"))
-    sampled = other._sample([0, 2], 0, 0, version=0)
+    sampled = other.launch([0, 2], 0, 0, version=0, since=0).own()
 
     class Both(Ranks):
         def gather_objects(self, value):

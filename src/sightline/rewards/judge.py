@@ -69,7 +69,7 @@ class JudgeTerm:
     def _request(self, group: Group, index: int, response: Response) -> JudgeRequest:
         prompt, spec = group.prompts[response.prompt], self.spec
         values = {
-            "question": _conversation(prompt),
+            "question": conversation(prompt),
             "answer": response.text,
             "facts": self._facts(prompt) or "nothing",
             "lowest": f"{spec.lowest:g}",
@@ -130,7 +130,7 @@ def _mean(verdicts: Sequence[Value]) -> Value:
     return failed or sum(one for one in verdicts if not isinstance(one, Failure)) / len(verdicts)
 
 
-def _conversation(prompt: Prompt) -> str:
+def conversation(prompt: Prompt) -> str:
     """The question, and what was said before it."""
     if len(prompt.messages) == 1:
         return _told(prompt.messages[0]["content"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,11 @@ from sightline.errors import DataError
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import LOADED_WITH, ScoreSettings
-from sightline.negatives.relate import visual_relation
+from sightline.negatives.build import build_generated
+from sightline.negatives.generated import Generated
+from sightline.negatives.relate import generated_relation, visual_relation
 from sightline.progress import Progress
-from sightline.recipes.schema import ReadsSpec, Recipe
+from sightline.recipes.schema import OnlineSpec, ReadsSpec, Recipe
 from sightline.relations.selection import OVIP, check_references
 from sightline.rendered import RenderedGroup
 from sightline.rewards.build import build_reward, check_prompts
@@ -100,10 +102,8 @@ def build_source(
     groups = rows.train
     if online is None:
         return OfflineSource(groups, render, sampler, world=runtime, workers=spec.workers)
-    run, visual = RunDirectory(path=Path(recipe.output_dir)), None
-    if online.visual is not None:
-        visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
-        visual.check(groups)
+    run = RunDirectory(path=Path(recipe.output_dir))
+    negatives, visual = _pictures(recipe, online, groups, run.negatives)
     masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
     if online.relation == "ovip":
         check_references(groups, online.selection or OVIP)
@@ -121,6 +121,7 @@ def build_source(
         sampler=sampler,
         ranks=runtime,
         samples=run.samples,
+        negatives=negatives,
         visual=visual,
         masked=masked,
         distortion=distortion,
@@ -128,6 +129,21 @@ def build_source(
         sampling=partial(_sampling, runtime, policy),
         replay=None if online.replay is None else Replay(read_groups(online.replay), source=online.replay),
     )
+
+
+def _pictures(
+    recipe: Recipe, online: OnlineSpec, groups: Sequence[Group], folder: Path
+) -> tuple[Generated | None, Callable[[Group], Group] | None]:
+    """What makes the negative pictures of pairs, and what compares pairs under them."""
+    if online.visual is None:
+        return None, None
+    if online.negatives is None:
+        visual = visual_relation(online.visual, groups, folder=folder, seed=recipe.seed)
+        visual.check(groups)
+        return None, visual
+    negatives = build_generated(online.negatives, folder=folder, seed=recipe.seed)
+    negatives.check(groups)
+    return negatives, generated_relation(online.visual, folder=folder, seed=recipe.seed)
 
 
 @contextmanager

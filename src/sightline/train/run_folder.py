@@ -1,7 +1,8 @@
 """The run directory: what is in it, and whether a run may go on in it.
 
 ``recipe.yaml`` (resolved), ``environment.json``, ``first_row.txt``, ``metrics.jsonl``, ``checkpoints/``,
-``reference/``, ``samples.jsonl`` (online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
+``reference/``, ``samples.jsonl`` (online), ``pairs.jsonl`` and ``dropped_pairs.jsonl`` (with negatives
+made online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _OURS = (
     "first_row.txt",
     "metrics.jsonl",
     "samples.jsonl",
+    "pairs.jsonl",
+    "dropped_pairs.jsonl",
     "bad_rows.jsonl",
     "looking.json",
     "report.html",
@@ -50,13 +53,22 @@ _FREE = frozenset(
     ("workers", "log_every", "eval_every", "save_every", "keep_checkpoints", "trackers", "distribution")
 ) | {"micro_batch_tokens", "looking.every", "looking.groups", "looking.patience"}
 """Fields of ``train`` that change no number beyond rounding: they may differ when a run goes on."""
+_FREE_OPTIONS = ("url", "timeout", "tries", "workers", "batch_size")
 _FREE_TERMS: Mapping[str, tuple[str, ...]] = {
     "service": ("url", "timeout", "patience", "workers"),
-    "judge": ("cache", *(f"options.{name}" for name in ("url", "timeout", "tries", "workers", "batch_size"))),
+    "judge": ("cache", *(f"options.{name}" for name in _FREE_OPTIONS)),
     "model": ("batch_tokens",),
     "clip": ("batch_size",),
 }
 """The same of the terms of a reward, by kind: a service may come back at another address."""
+
+
+_FREE_NEGATIVES = (
+    *("failed", "describe.cache", "paint.cache", "paint.offload"),
+    *(f"paint.{name}" for name in ("urls", "timeout", "tries", "pause", "workers")),
+    *(f"{who}.options.{name}" for who in ("describe", "gate") for name in _FREE_OPTIONS),
+)
+"""The same of ``online.negatives``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +190,9 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     terms = {} if now.online is None or isinstance(now.online.reward, str) else now.online.reward
     for name, term in terms.items():
         free |= {f"online.reward.{name}.{field}" for field in _FREE_TERMS.get(term.kind, ())}
+    free |= {f"online.negatives.{name}" for name in _FREE_NEGATIVES}
     free |= {name for name in {**old, **new} if name.partition(".")[0] == "evaluation"}
+    free |= {name for name in {**old, **new} if name.startswith("online.stages.")} - {"online.stages.chunk"}
     free |= {name for name in {**old, **new} if name.startswith("online.engine.")} - {"online.engine.name"}
     names = [name for name in [*old, *(n for n in new if n not in old)] if name not in free]
     return [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if old.get(n) != new.get(n)]
