@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,16 +16,11 @@ from sightline.services.batching import Batcher, Refused
 from sightline.services.bounds import Bounds
 from sightline.services.guard import OPEN, Guard, error_body, error_headers
 from sightline.services.metrics import Metrics
+from sightline.services.pictures import Pictures
 from sightline.services.wire import Health
 
 _TOLD = 3
 """Faults of a body that a refusal names."""
-
-
-class Running(Protocol):
-    """What works while the service does."""
-
-    def running(self) -> AbstractAsyncContextManager[None]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +33,10 @@ class Service:
     """As clients name it."""
     router: APIRouter
     batcher: Batcher[Any, Any]
+    pictures: Pictures
     bounds: Bounds
     metrics: Metrics
     token: str = field(default="", repr=False)
-    also: Sequence[AbstractAsyncContextManager[Any]] = ()
-    """Entered when the service starts."""
 
 
 def build_app(service: Service) -> Guard:
@@ -51,11 +44,9 @@ def build_app(service: Service) -> Guard:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI):  # type: ignore[no-untyped-def]
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(service.batcher.running())
-            for one in service.also:
-                await stack.enter_async_context(one)
-            yield
+        with service.pictures.kept():
+            async with service.batcher.running():
+                yield
 
     app = FastAPI(
         title=f"Sightline {service.name}", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
@@ -109,9 +100,7 @@ def _error(status: int, message: str) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     """Names what is wrong with a body, without a word of its own: it may be large, or no text."""
     assert isinstance(error, RequestValidationError)
-    faults = [
-        f"{shortened('.'.join(map(str, fault['loc'])), 100)}: {fault['msg']}" for fault in error.errors()[:_TOLD]
-    ]
+    faults = [f"{shortened('.'.join(map(str, fault['loc'])), 100)}: {fault['msg']}" for fault in error.errors()[:_TOLD]]
     return _error(422, "; ".join(faults))
 
 

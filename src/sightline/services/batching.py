@@ -67,6 +67,7 @@ class Batcher(Generic[Item, Made]):
     @contextlib.asynccontextmanager
     async def running(self):  # type: ignore[no-untyped-def]
         """While it runs, what is submitted is worked on."""
+        self._wake = asyncio.Event()  # of the loop that runs now
         thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
         self._task = asyncio.create_task(self._serve(thread))
         try:

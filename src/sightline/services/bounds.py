@@ -56,14 +56,12 @@ def read_bounds(options: Sequence[str]) -> Bounds:
     Raises:
         RecipeError: An unknown name, or a value that cannot be meant.
     """
-    names = [one.name for one in fields(Bounds)]  # type: ignore[arg-type]
+    names = [one.name for one in fields(Bounds)]
     given: dict[str, str] = {}
     for option in options:
         name, _, value = option.partition("=")
         if name not in names:
-            hint = nearest(name, names)
-            likely = f"Did you mean {hint}? " if hint else ""
-            raise RecipeError(f"--limit {option}: there is no limit {name!r}. {likely}There are {', '.join(names)}.")
+            raise RecipeError(f"--limit {option}: there is no limit {name!r}. {nearest(name, names)}")
         given[name] = value
     try:
         return TypeAdapter(Bounds).validate_python(given)

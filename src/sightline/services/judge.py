@@ -111,9 +111,7 @@ class Desk:
     async def read(self, rubric: Rubric, values: dict[str, str], read: Callable[[str], V | None]) -> V | None:
         """What the reply to a rubric holds; asked once more, with other random numbers, where it does not."""
         messages = rubric.messages(values)
-        asked = JudgeRequest(
-            id=_digest(messages), messages=messages, temperature=_TEMPERATURE, max_tokens=_TOKENS
-        )
+        asked = JudgeRequest(id=_digest(messages), messages=messages, temperature=_TEMPERATURE, max_tokens=_TOKENS)
         for attempt in range(_ATTEMPTS):
             made = await self.batcher.submit(replace(asked, id=f"{asked.id}/{attempt}"))
             if (found := read(_whole(made.reply))) is not None:
@@ -173,7 +171,9 @@ def _messages(messages: Sequence[ChatMessage]) -> tuple[list[dict[str, str]], li
         whole = all((part.text is None) == (part.type == "image_url") for part in message.content)
         if not whole or kinds.count("image_url") != len(shown):
             raise Refused(422, f"message {number}: a part of type text holds text, one of type image_url image_url")
-        if shown and (number < len(messages) or kinds != ["image_url"] * len(shown) + ["text"] * (len(kinds) - len(shown))):
+        if shown and (
+            number < len(messages) or kinds != ["image_url"] * len(shown) + ["text"] * (len(kinds) - len(shown))
+        ):
             raise Refused(422, f"message {number}: pictures are read before the text of the last message alone")
         told.append({"role": message.role, "content": "".join(part.text or "" for part in message.content)})
         pictures = shown

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import os
+import shutil
 import stat
 import threading
 import urllib.parse
@@ -44,6 +45,15 @@ class Pictures:
     bounds: Bounds
     _used: dict[Path, int] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """The folder for copies is there while it runs, for this user alone."""
+        self.scratch.mkdir(mode=0o700, parents=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     @contextlib.contextmanager
     def taken(self, named: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -140,12 +150,15 @@ class Pictures:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise Refused(422, f"the path {shortened(repr(name), 80)} cannot be read ({error.strerror})") from error
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise Refused(422, f"the path {shortened(repr(name), 80)} is no file")
             if self.inside(_opened(descriptor, path)) != path:
                 raise Refused(422, f"the path {shortened(repr(name), 80)} changed while it was read")
-            content = file.read(self.bounds.picture + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read(self.bounds.picture + 1)
+        finally:
+            os.close(descriptor)
         if len(content) > self.bounds.picture:
             raise self._too_large()
         return content

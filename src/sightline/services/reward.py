@@ -85,15 +85,19 @@ def _check(number: int, prompt: ScoredPrompt) -> int:
     marked = 0
     for message in prompt.messages:
         content, role = message.get("content"), message.get("role")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        known = role in ("system", "user", "assistant") and isinstance(parts, list)
-        if not known or not all(isinstance(part, dict) and _is_part(part) for part in parts):
-            raise Refused(422, f"prompt {number}: a message has a role, and a text or parts of type text and image")
-        marked += sum(part["type"] == "image" for part in parts)
+        if role not in ("system", "user", "assistant") or not isinstance(content, str | list):
+            raise Refused(422, f"prompt {number}: a message has a role, and a text or parts as content")
+        if isinstance(content, str):
+            continue
+        if not all(map(_is_part, content)):
+            raise Refused(422, f"prompt {number}: a part of a message is of type text or image")
+        marked += sum(part["type"] == "image" for part in content)
     if prompt.messages[-1]["role"] != "user":
         raise Refused(422, f"prompt {number}: the last message is to be one of the user")
     return marked
 
 
-def _is_part(part: dict[str, object]) -> bool:
+def _is_part(part: object) -> bool:
+    if not isinstance(part, dict):
+        return False
     return part == {"type": "image"} or (part.get("type") == "text" and isinstance(part.get("text"), str))

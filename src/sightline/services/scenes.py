@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from PIL import Image
 
+from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import OnReply, Outcome
-from sightline.errors import DataError
 from sightline.evaluation.rubric import load_rubric
 from sightline.scenes.grader import colour, grade_answer, mentions, number, yes_no
 from sightline.scenes.language import phrase, plural
@@ -148,8 +148,8 @@ def _worded(name: str, messages: Sequence[Mapping[str, str]]) -> dict[str, str] 
     if not text.startswith(begin):
         return None
     place = len(begin)
-    for number, (field, behind) in enumerate(fields, start=1):
-        last = number == len(fields)
+    for count, (field, behind) in enumerate(fields, start=1):
+        last = count == len(fields)
         end = len(text) - len(behind) if last and text.endswith(behind) else -1 if last else text.find(behind, place)
         if end < place or values.setdefault(field, text[place:end]) != text[place:end]:
             return None
@@ -242,5 +242,9 @@ def _one(mention: Any) -> str:
     return phrase(mention.colour or "", mention.shape, mention.size or "")
 
 
-_SAYS: Final[Mapping[str, Callable[[Mapping[str, str]], str]]] = {"reward_score": _score, "reward_yes_no": _yes}
+_SAYS: Final[Mapping[str, Callable[[Mapping[str, str]], str]]] = {
+    "reward_score": _score,
+    "reward_yes_no": _yes,
+    "negative_describe": _described,
+}
 """What it answers, by rubric."""

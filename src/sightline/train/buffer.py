@@ -14,7 +14,6 @@ from sightline.recipes.preferences import BufferSpec
 from sightline.relations.scores import only_compared
 from sightline.types import Group, Stat
 
-
 _SPARE = 0.5
 """Rounds that are sampled ahead beside those that are asked for."""
 
