@@ -20,7 +20,7 @@ async def ask(app, path, body=None, *, method=None, headers=(), host=b"127.0.0.1
     told = [(b"host", host), (b"content-type", b"application/json"), *headers]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "query_string": b"",
-        "method": method or ("GET" if body is None else "POST"), "path": path, "raw_path": path.encode("utf-8", "replace"),
+        "method": method or ("GET" if body is None else "POST"), "path": path, "raw_path": path.encode("utf-8", "replace"),  # noqa: E501
         "headers": told, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "root_path": "",
     }  # fmt: skip
     sent, first = [], True
@@ -75,6 +75,7 @@ class Live:
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._bound]}, daemon=True)
         self.thread.start()
         while not self.server.started:
+            assert self.thread.is_alive(), "the service did not start"
             time.sleep(0.005)
         return self
 

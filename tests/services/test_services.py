@@ -119,7 +119,7 @@ def test_without_a_token_another_host_name_is_refused():
 
 def test_beyond_this_machine_there_is_no_service_without_a_token():
     for host in ("0.0.0.0", "::", "192.168.1.1", "example.org"):
-        with pytest.raises(ValueError, match="there is no token. Set SIGHTLINE_TOKEN"):
+        with pytest.raises(ValueError, match=r"there is no token. Set SIGHTLINE_TOKEN"):
             spec(host=host)
     assert [spec(host=host).host for host in ("127.0.0.9", "::1", "localhost")]
 
@@ -228,7 +228,8 @@ def test_base64_of_a_jpeg_begins_like_a_path_and_is_none(root, tmp_path):
         "../root2/c.png", "a.png\0", "\0", "round/x.png", "%2e%2e/outside.png", "..%2foutside.png", "~/a.png",
         "file:///etc/passwd", "file://host/../outside.png", "file:///%2e%2e/outside.png", "http://localhost/a.png",
         "/proc/self/environ", "/dev/zero", "sub", "no.png", "x" * 5000, "\ud800", "data:image/png,x",
-        "data:image/png;base64,!!", "....//outside.png", "//etc/passwd", "..\\outside.png", "/proc/self/root/etc/passwd",
+        "data:image/png;base64,!!", "....//outside.png", "//etc/passwd", "..\\outside.png",
+        "/proc/self/root/etc/passwd",
     ],
 )  # fmt: skip
 def test_no_path_leads_out_of_the_root(root, tmp_path, name):
