@@ -11,7 +11,6 @@ import copy
 import io
 import json
 import random
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ TOGETHER = 25
 JUNK: list[Any] = [
     None, True, False, 0, 1, -1, 2**70, 10**400, 1.5, 1e308, float("nan"), float("inf"), "", " ", "x", "\x00", "\ud83d",
     "ß\u0301", "a" * 3000, "9" * 5000, "../../outside.png", "/etc/passwd", "/dev/zero", "/proc/self/environ",
-    "link.png", "up/outside.png", "pipe", "a.png\x00", "%2e%2e%2foutside.png", "file:///etc/passwd", "file:///../outside.png", "~",
+    "link.png", "up/outside.png", "pipe", "a.png\x00", "%2e%2e%2foutside.png", "file:///etc/passwd",
+    "file:///../outside.png", "~",
     "http://localhost/x.png", "data:image/png;base64,AAAA", "iVBORw0KGgo" + "A" * 2000, "/9j/4AAQ", "a.png", ".", "..",
     [], {}, [[]], [{}], [None], ["x"], {"type": "image"}, {"type": "text", "text": None}, {"role": "user"},
     {"type": "image_url", "image_url": {"url": "../outside.png"}}, [[[[[[[[]]]]]]]], {"scene": {"objects": [{}]}},
@@ -67,6 +67,12 @@ def good(what: str) -> list[tuple[str, dict[str, Any]]]:
         "image": [("/generate", generate), ("/generate", {"prompt": "A star.", "h": 32, "w": 32, "image": "a.png"})],
         "reward": [("/score", score)],
     }[what]
+
+
+def memory() -> int:
+    """Bytes of this process; 0 where the system does not tell."""
+    told = Path("/proc/self/statm")
+    return int(told.read_text().split()[1]) * 4096 if told.exists() else 0
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
@@ -130,28 +136,20 @@ def test_junk_is_refused_and_nothing_else_happens(what: str, tmp_path: Path) -> 
                     assert status < 500, content
                     assert len(content) < 20_000
                 if part in (REQUESTS // 2 // TOGETHER * TOGETHER, REQUESTS - TOGETHER):
-                    grown.append(tracemalloc.get_traced_memory()[0])
+                    grown.append(memory())
             assert not list(app_scratch(app))
             path, body = good(what)[0]
             status, _, content = await ask(app, path, body)
             assert status in (200, 422) and json.loads(content)
         return grown[0], grown[-1]
 
-    tracemalloc.start(1)
-    try:
-        half, whole = asyncio.run(all_of_them())
-    finally:
-        tracemalloc.stop()
-    assert whole - half < 2_000_000, f"{whole - half} bytes more after as many requests"
+    half, whole = asyncio.run(all_of_them())
+    assert whole - half < 30_000_000, f"{whole - half} bytes more after as many requests"
     assert app.held == 0
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.iterdir() if path != root} == before
-    assert {path.name for path in root.iterdir()} <= {"a.png", "link.png", "up", "out"} | made_folders(root)
+    written = {path.name for path in root.iterdir() if path.is_symlink() or not path.is_dir()}
+    assert written <= {"a.png", "link.png", "up"} | ({"data.jsonl"} if what == "image" else set())
     assert seen.get(422, 0) > REQUESTS / 3
-
-
-def made_folders(root: Path) -> set[str]:
-    """Folders that junk named as save_dir may make below the root."""
-    return {path.name for path in root.iterdir() if path.is_dir() and not path.is_symlink()}
 
 
 def app_scratch(app: Any) -> Any:
