@@ -5,6 +5,8 @@ A message to a user has three parts: what was found, what was expected, what to 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def shortened(text: str, most: int) -> str:
     """A text of at most ``most`` characters: what is too much goes out of its middle."""
@@ -15,7 +17,17 @@ def shortened(text: str, most: int) -> str:
 
 
 class SightlineError(Exception):
-    """Base of every error that Sightline raises on purpose."""
+    """Base of every error that Sightline raises on purpose. Goes from process to process as it is: pickle alone would
+    call its class with the finished message."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, vars(self))
+
+
+def _again(kind: type[SightlineError], arguments: tuple[Any, ...], fields: dict[str, Any]) -> SightlineError:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(fields)
+    return error
 
 
 _FOUND, _REMEDY = 900, 500

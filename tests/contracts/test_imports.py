@@ -48,6 +48,7 @@ FENCED = {
     "accelerate": ("train/runtime.py",),
     "deepspeed": ("train/runtime.py",),
     "vllm": ("rollouts/vllm_plugin.py",),
+    "ray": ("rollouts/ray.py",),
     "transformers": ("models/", "data/render.py", "rollouts/hf.py", "rewards/clip.py", "rewards/model.py"),
     "peft": ("models/", "data/render.py", "rollouts/hf.py", "rewards/clip.py", "rewards/model.py"),
     "torchvision": ("models/",),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import sightline.models  # noqa: F401  (makes torchvision importable, so before transformers)
 
@@ -41,12 +43,46 @@ def save_served(family: str, folder: Path, **sizes: int) -> Path:
     return folder
 
 
-def loaded(model: Path, *, lora: bool = False) -> tuple[Policy, Renderer]:
-    """The trainer's side: the whole model, or LoRA on its language part."""
+def save_packed(model: Path, folder: Path, *, group: int = 32) -> Path:
+    """A model with the linear layers of its decoder in 4 bits (W4A16), in the format of compressed-tensors."""
+    shutil.copytree(model, folder)
+    weights, packed = load_file(folder / "model.safetensors"), {}
+    for name, value in weights.items():
+        if not (name.endswith("_proj.weight") and "language_model" in name):
+            packed[name] = value
+            continue
+        grouped = value.reshape(value.shape[0], -1, group)
+        scale = grouped.abs().amax(-1, keepdim=True) / 7
+        whole = (grouped / scale).round().clamp(-8, 7).reshape(value.shape[0], -1, 8).long() + 8
+        ints = (whole << (4 * torch.arange(8))).sum(-1)
+        stem = name.removesuffix("weight")
+        packed |= {
+            f"{stem}weight_packed": torch.where(ints >= 2**31, ints - 2**32, ints).int(),
+            f"{stem}weight_scale": scale[..., 0].contiguous(),
+            f"{stem}weight_shape": torch.tensor(value.shape),
+        }
+    save_file(packed, folder / "model.safetensors", metadata={"format": "pt"})
+    kind = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": group}
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": kind}},
+        "ignore": ["lm_head", "re:.*vision.*", "re:.*projector.*"],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def loaded(
+    model: Path, *, lora: bool = False, parts: PartsSpec | None = None, **options: Any
+) -> tuple[Policy, Renderer]:
+    """The trainer's side: the whole model; LoRA on its language part; or these parts, with options of LoRA."""
     spec = ModelSpec(path=str(model), layout="rows")
-    if lora:
-        parts = PartsSpec(language="lora", projector="frozen")
-        spec = replace(spec, parts=parts, lora=LoraSpec(rank=4))
+    if lora or parts is not None:
+        parts = parts or PartsSpec(language="lora", projector="frozen")
+        spec = replace(spec, parts=parts, lora=LoraSpec(**{"rank": 4} | options))
     policy = load_policy(spec)
     return policy, Renderer(policy.processor, policy.family, limits=Limits.of(policy.config))
 

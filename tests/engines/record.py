@@ -111,8 +111,10 @@ def transferred(url: str, model: Path) -> dict[str, dict]:
     call(url, "/pause?mode=wait", {})
     found["start"] = call(url, "/start_weight_update", {})
     weights = served_weights(policy)
-    thread = beside("update", "/update_weights", {"update_info": asdict(Manifest.of(weights))})
-    group.send(tensor for _, tensor in weights)
+    thread = beside(
+        "update", "/update_weights", {"update_info": asdict(Manifest.of((one.name, one.stored) for one in weights))}
+    )
+    group.send(one.whole() for one in weights)
     thread.join()
     found["finish"] = call(url, "/finish_weight_update", {"weight_version": "run-1"})
     call(url, "/resume", {})

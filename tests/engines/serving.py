@@ -8,6 +8,7 @@ AVX512). Both are put on ``PYTHONPATH``, together with Sightline itself, whose p
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -65,10 +66,10 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def command(model: Path, port: int) -> list[str]:
+def command(model: Path, port: int, dtype: str) -> list[str]:
     return [
         str(ENVIRONMENT / "bin/python"), "-m", "vllm.entrypoints.cli.main", "serve", str(model),
-        "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager",
+        "--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, "--enforce-eager",
         "--max-model-len", "512", "--block-size", "32", "--max-num-seqs", "16",
         "--kv-cache-memory-bytes", str(128 << 20), "--enable-scale-out", "--served-model-name", "tiny",
         "--enable-lora", "--max-lora-rank", "16", "--max-loras", "2",
@@ -93,8 +94,8 @@ def environment(shims: Path) -> dict[str, str]:
 class Server:
     """A server that is started, killed and started again on one port."""
 
-    def __init__(self, model: Path, folder: Path) -> None:
-        self.model, self.folder = model, folder
+    def __init__(self, model: Path, folder: Path, *, dtype: str = "float32") -> None:
+        self.model, self.folder, self.dtype = model, folder, dtype
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,22 +108,38 @@ class Server:
         shims = write_shims(self.folder / "shims")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command(self.model, self.port),
+                command(self.model, self.port, self.dtype),
                 env=environment(shims), stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         if wait:
             self.wait()
 
+    def post(self, path: str, body: object) -> None:
+        """Past the client."""
+        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data=data, headers=headers), timeout=120):
+            pass
+
     def wait(self) -> None:
         deadline = time.monotonic() + STARTUP
         while time.monotonic() < deadline:
-            assert self._process is not None and self._process.poll() is None, self.tail()
+            assert self._process is not None
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the server ended: {self.tail()}")
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=5):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(1)
         raise TimeoutError(self.tail())
+
+    def ended(self, *, within: float) -> bool:
+        """Whether it ends by itself in so many seconds."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(within)
+            return True
+        return False
 
     def stop(self) -> None:
         """Kills the server and its children at once."""
@@ -137,8 +154,8 @@ class Server:
 
 
 @contextmanager
-def serving(model: Path, folder: Path) -> Iterator[Server]:
-    server = Server(model, folder)
+def serving(model: Path, folder: Path, *, dtype: str = "float32") -> Iterator[Server]:
+    server = Server(model, folder, dtype=dtype)
     try:
         server.start()
         yield server

@@ -4,24 +4,29 @@ One server at a time, of a tiny LLaVA and then of a tiny Qwen2.5-VL. Blocks of i
 prompts are longer: what it keeps wrongly shows.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import train_runs
 
-from engines.models import loaded, moved, prompts, save_served
+from engines.models import loaded, moved, prompts, save_packed, save_served
 from engines.serving import ENVIRONMENT, serving
 from sightline.data.schema import read_groups
-from sightline.errors import EngineError, VerificationError
+from sightline.errors import EngineError, RecipeError, VerificationError
 from sightline.models.named_adapters import save_adapter
 from sightline.recipes.engine import EngineSpec
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec, SamplingSpec
 from sightline.rollouts.check import check_engine
 from sightline.rollouts.hf import HFEngine
+from sightline.rollouts.transfer import Group
 from sightline.rollouts.vllm import VLLMEngine
 from sightline.rollouts.vllm_sync import AdapterSync, NoSync, WeightSync
 from sightline.train.engine import score_batch
@@ -57,6 +62,12 @@ def checked(asked, policy, groups):
     return check_engine(
         asked, asked.renderer, groups, SAMPLING, name="vllm", score=lambda some: score_batch(policy, some, "rows")
     )
+
+
+def give_back(server, renderer):
+    """The server's own weights."""
+    policy, _ = loaded(server.model)
+    engine(server, policy, renderer, WeightSync(policy, seconds=60)).update(0)
 
 
 def test_greedy_answers_are_those_of_transformers(server, groups):
@@ -132,7 +143,7 @@ def test_an_adapter_under_an_old_name_is_answered_from_the_cache(server, groups,
     moved(policy, 2.0)
     save_adapter(policy.model, "default", tmp_path / "adapters" / sync.model)
     body = {"lora_name": sync.model, "lora_path": str(tmp_path / "adapters" / sync.model), "load_inplace": True}
-    asked.servers.all[0].post("/v1/load_lora_adapter", body)
+    server.post("/v1/load_lora_adapter", body)
     assert checked(asked, policy, groups).largest > 0.05
 
 
@@ -154,6 +165,75 @@ def test_all_weights_come_over_and_caches_are_cleared(server, groups):
     assert checked(again, moved_back, groups).largest < 3e-4
 
 
+@pytest.mark.parametrize(
+    ("parts", "options"),
+    [
+        (PartsSpec(language="lora", projector="full"), {"rslora": True}),
+        (PartsSpec(language="lora", projector="lora", vision="lora"), {"dora": True}),
+    ],
+)
+def test_an_adapter_comes_over_merged(server, groups, parts, options):
+    policy, renderer = loaded(server.model, parts=parts, **options)
+    asked = engine(server, policy, renderer, WeightSync(policy, seconds=60))
+    for version in range(2):
+        asked.update(version)
+        assert checked(asked, policy, groups).largest < 1e-3
+        moved(policy, 0.5, seed=version)
+    assert checked(asked, policy, groups).largest > 0.01
+    give_back(server, renderer)
+
+
+class Named(NoSync):
+    """An adapter that is at the server already."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+
+def test_what_lies_on_the_tower_is_left_out_without_a_word(server, groups, tmp_path):
+    """Why ``sync: adapter`` refuses it: without ``--enable-tower-connector-lora`` the server takes the adapter, and the
+    answers are those of the language part alone."""
+    policy, renderer = loaded(server.model, parts=PartsSpec(language="lora", projector="frozen", vision="lora"))
+    with pytest.raises(RecipeError, match="leave out what lies on tower"):
+        AdapterSync(policy, tmp_path)
+    moved(policy, 1.0, only="language_model")
+    named = engine(server, policy, renderer, Named("towered"))
+    body = {"lora_name": "towered", "lora_path": str(tmp_path / "towered")}
+    save_adapter(policy.model, "default", tmp_path / "towered")
+    server.post("/v1/load_lora_adapter", body)
+    assert checked(named, policy, groups).largest < 1e-3
+    server.post("/v1/unload_lora_adapter", {"lora_name": "towered"})
+    moved(policy, 1.0, only="vis")
+    save_adapter(policy.model, "default", tmp_path / "towered")
+    named = engine(server, policy, renderer, Named("towered2"))
+    server.post("/v1/load_lora_adapter", body | {"lora_name": "towered2"})
+    assert checked(named, policy, groups).largest > 0.01
+    server.post("/v1/unload_lora_adapter", {"lora_name": "towered2"})
+
+
+def test_a_transfer_that_breaks_off_is_made_again(server, groups, monkeypatch):
+    """In the middle of the weights, with the server paused and half loaded."""
+    policy, renderer = loaded(server.model)
+    policy.requires_grad_(True)
+    asked = engine(server, policy, renderer, WeightSync(policy, seconds=20), patience=60)
+    asked.update(0)
+    moved(policy, 0.3)
+    send, broken = Group.send, []
+
+    def breaks(self, tensors):
+        if broken:
+            return send(self, tensors)
+        broken.append(True)
+        send(self, itertools.islice(tensors, 5))
+        raise RuntimeError("the line is cut")
+
+    monkeypatch.setattr(Group, "send", breaks)
+    asked.update(1)
+    assert broken and checked(asked, policy, groups).largest < 1e-3
+    give_back(server, renderer)
+
+
 def test_without_a_pause_the_caches_stay(server, groups, monkeypatch):
     """What trap 2 is; the day this fails, the pause is not needed."""
     policy, renderer = loaded(server.model)
@@ -171,8 +251,7 @@ def test_without_a_pause_the_caches_stay(server, groups, monkeypatch):
     monkeypatch.undo()
     asked.update(2)
     assert checked(asked, policy, groups).largest < 1e-3
-    fresh, _ = loaded(server.model)
-    engine(server, fresh, renderer, WeightSync(fresh, seconds=60)).update(0)
+    give_back(server, renderer)
 
 
 def test_a_server_of_a_shorter_context_is_refused(server, groups):
@@ -218,6 +297,31 @@ def test_a_killed_server_loses_nothing(server, groups, tmp_path):
     torch.testing.assert_close(batch.rollout_logprobs, batch.old_logprobs, atol=1e-3, rtol=0)
 
 
+def test_weights_that_are_read_again_end_a_server_at_its_next_cached_picture(server, groups):
+    """Trap 3: its workers forget the features of pictures, and its scheduler counts on them: the engine dies at the
+    next question about a picture that it has seen. What was asked is answered when the server is there again."""
+    policy, renderer = loaded(server.model)
+    asked = engine(server, policy, renderer, NoSync(), patience=400)
+    greedy = SamplingSpec(n=1, temperature=0, max_new_tokens=8)
+    asked.generate(groups, greedy, seed=0)
+    server.post("/collective_rpc", {"method": "reload_weights"})
+    others = [other_question(group) for group in groups]
+    with ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(asked.generate, others, greedy, seed=0)
+        assert server.ended(within=120)
+        server.start(wait=False)
+        answered = answering.result()
+    here = HFEngine(policy, renderer).generate(others, greedy, seed=0)
+    assert [g.responses[0].tokens for g in answered] == [g.responses[0].tokens for g in here]
+
+
+def other_question(group):
+    """About the same picture: nothing behind it is in the prefix cache."""
+    content = [{"type": "image"}, {"type": "text", "text": "how many objects can you see? what are they like?"}]
+    prompt = replace(group.prompts[0], id=f"other-{group.id}", messages=({"role": "user", "content": content},))
+    return replace(group, prompts=(prompt,))
+
+
 @pytest.mark.parametrize("sync", ["adapter", "weights"])
 def test_a_whole_run_samples_on_it(server, tmp_path, sync):
     base = train_runs.online(server.model, tmp_path, "train_runs:CountsE", schedule="constant", warmup=0)
@@ -230,9 +334,8 @@ def test_a_whole_run_samples_on_it(server, tmp_path, sync):
     answered = [r for group in read_groups(done.run_dir / "samples.jsonl") for r in group.responses]
     assert done.steps == 6 and {r.weight_versions[0] for r in answered} == {0, 2, 4}
     assert all(r.finish_reason in ("stop", "length") and r.policy_version == r.weight_versions[-1] for r in answered)
-    if sync == "weights":  # the server gets its own back
-        policy, renderer = loaded(server.model)
-        engine(server, policy, renderer, WeightSync(policy, seconds=60)).update(0)
+    if sync == "weights":
+        give_back(server, loaded(server.model)[1])
 
 
 def test_the_check_finds_another_model(server, groups):
@@ -241,6 +344,18 @@ def test_the_check_finds_another_model(server, groups):
     moved(policy, 1.0)
     with pytest.raises(VerificationError, match="disagree"):
         checked(engine(server, policy, renderer, NoSync()), policy, groups).refuse(0.015)
+
+
+def test_weights_of_four_bits_need_a_cpu_that_has_them(tmp_path):
+    """Trap 6: with AVX512 they are served (in bfloat16), and the check says how far they are from the trainer's;
+    without it the server does not start."""
+    model = save_packed(save_served("llava", tmp_path / "model"), tmp_path / "packed")
+    able = "avx512f" in Path("/proc/cpuinfo").read_text()
+    told = contextlib.nullcontext() if able else pytest.raises(RuntimeError, match="the server ended")
+    with told, serving(model, tmp_path, dtype="bfloat16") as server:
+        policy, renderer = loaded(tmp_path / "model")
+        found = checked(engine(server, policy, renderer, NoSync()), policy, prompts(tmp_path))
+        assert 1e-2 < found.largest < 1 and found.answers == 8
 
 
 def test_the_recorded_answers_are_those_of_this_version(server):

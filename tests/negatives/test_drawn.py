@@ -100,8 +100,8 @@ def test_where_there_is_no_room_what_nobody_tells_makes_place():
     full = facts(RED_STAR, grid=1)
     after = told_scene(full, "A red star.", "A blue moon.", random.Random(0))
     assert [(item.colour, item.shape) for item in after.objects] == [("blue", "moon")]
-    lost = DrawnScenes(folder=Path("unused")).make([pair(Prompt(id="a", messages=(), facts=full), "A red star.", r)
-                                                    for r in ("A red star and a moon.", "Nothing.", "A red star.")])  # fmt: skip
+    prompt, answers = Prompt(id="a", messages=(), facts=full), ("A red star and a moon.", "Nothing.", "A red star.")
+    lost = DrawnScenes(folder=Path("unused")).make([pair(prompt, "A red star.", answer) for answer in answers])
     assert [one.outcome for one in lost] == ["failed"] * 3
     assert "no room" in lost[0].reason and "tells no object" in lost[1].reason and "differs" in lost[2].reason
 

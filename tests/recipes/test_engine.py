@@ -56,13 +56,39 @@ def test_a_recipe_with_servers_is_written_and_read_back(tmp_path):
         (VLLM, ("online.sampling.temperature=3.0",), "found 3, and vLLM takes 0 to 2"),
         (VLLM, ("train.distribution=fsdp",), "Set train.distribution to ddp"),
         (VLLM, ("model.parts.projector=full",), "model.parts.projector is trained whole"),
-        (VLLM | {"sync": "weights"}, (), "model.parts.language is lora. Set sync: adapter"),
         (VLLM, ("model.parts.language=full",), "set sync: weights"),
+        (VLLM, ("model.parts.projector=lora",), "model.parts.projector: lora, and servers leave out"),
+        (VLLM | {"sync": "weights"}, ("model.quantization=nf4",), "model.quantization is nf4. Set sync: adapter"),
+        (VLLM | {"workers": 2}, (), "workers is an option of name: ray, found name: vllm"),
+        ({"gpus": 0.5}, (), "gpus is an option of name: ray, found name: hf"),
+        ({"name": "ray", "sync": "weights"}, (), "sync is an option of name: vllm, found name: ray"),
+        ({"name": "ray", "workers": 0}, (), "a value >= 1"),
+        ({"name": "ray", "address": "ray://head:10001"}, (), "found 'ray://head:10001', expected auto, or HOST:PORT"),
+        ({"name": "ray", "address": "head"}, (), "found 'head', expected auto, or HOST:PORT"),
+        ({"name": "ray"}, ("train.distribution=fsdp",), "Set train.distribution to ddp"),
+        ({"name": "ray"}, ("online.replay=samples.jsonl",), "no engine is asked"),
+        (
+            {"name": "ray", "rewards": "workers"},
+            ('online.reward={"iris": {"kind": "iris", "reference": "models/base"}}',),
+            "asks the policy in training, which workers do not have",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, engine, overrides, told):
     with pytest.raises(RecipeError, match=told):
         loaded(tmp_path, engine, *overrides)
+
+
+@pytest.mark.parametrize("projector", ["lora", "full", "frozen"])
+def test_whole_weights_take_what_an_adapter_cannot_hold(tmp_path, projector):
+    recipe = loaded(tmp_path, VLLM | {"sync": "weights"}, f"model.parts.projector={projector}")
+    assert recipe.model.parts.projector == projector
+
+
+def test_workers_of_ray_are_written_and_read_back(tmp_path):
+    recipe = loaded(tmp_path, {"name": "ray", "workers": 8, "gpus": 1, "address": "auto", "rewards": "workers"})
+    (tmp_path / "again.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(tmp_path / "again.yaml") == recipe
 
 
 def test_servers_may_move_while_a_run_goes_on(tmp_path):

@@ -1,6 +1,7 @@
 """Engine against trainer: what agrees passes, what does not is named and refused."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -130,6 +131,13 @@ def test_the_command_prints_what_it_found(recipe):
     assert done.code == 0, done.err
     assert "engine hf, family llava" in done.out and "4 of 4 prompts have them in the same places" in done.out
     assert "8 with" in done.out and "(k3)" in done.out and "(k1)" in done.out
+
+
+def test_the_command_computes_in_the_precision_of_the_run(recipe):
+    """What it finds is what the run finds before its first step."""
+    done = sightline("check", "engine", recipe, "train.mixed_precision=bf16")
+    assert done.code == 0, done.err
+    assert 1e-4 < float(re.search(r"largest difference of a token (\S+) nats", done.out)[1]) < 0.1
 
 
 def test_the_command_checks_a_server_as_it_is_and_exits_with_1(recipe, llava, tmp_path):

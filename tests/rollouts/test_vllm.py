@@ -11,8 +11,11 @@ import torch
 from engines.fake_vllm import FakeServer
 from engines.models import loaded, moved, prompts
 from sightline.errors import EngineError, RecipeError, VerificationError
+from sightline.models.load import load_policy
+from sightline.models.named_adapters import add_adapter
+from sightline.models.serving import served_weights
 from sightline.recipes.engine import EngineSpec
-from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec, SamplingSpec
+from sightline.recipes.schema import ModelSpec, PartsSpec, SamplingSpec
 from sightline.rollouts.check import check_engine
 from sightline.rollouts.hf import HFEngine
 from sightline.rollouts.vllm import VLLMEngine
@@ -108,9 +111,10 @@ def test_adapters_get_new_names_and_are_followed(model, servers, tmp_path):
     assert found.largest > 0.02
 
 
-def test_all_weights_are_followed(model, servers, tmp_path):
-    policy, renderer = loaded(model)
-    policy.requires_grad_(True)
+@pytest.mark.parametrize("parts", [None, PartsSpec(language="lora", projector="full")])
+def test_all_weights_are_followed(model, servers, tmp_path, parts):
+    policy, renderer = loaded(model, parts=parts)
+    policy.requires_grad_(True) if parts is None else None
     groups, running = prompts(tmp_path, 2), servers(model)
     asked = engine(policy, renderer, WeightSync(policy, seconds=20), running)
     for version in range(3):
@@ -232,21 +236,40 @@ def test_an_adapter_that_cannot_be_loaded_ends_the_run(llava, servers, tmp_path)
 
 
 def test_what_servers_cannot_be_given_is_refused(llava, tmp_path):
-    from sightline.models.load import load_policy
-
     whole, _ = loaded(llava)
     with pytest.raises(RecipeError, match="it has none"):
         AdapterSync(whole, tmp_path)
-    lora, _ = loaded(llava, lora=True)
-    with pytest.raises(RecipeError, match="has an adapter"):
-        WeightSync(lora, seconds=1)
-    frozen = PartsSpec(language="lora", projector="frozen")
-    dora = load_policy(ModelSpec(path=str(llava), parts=frozen, lora=LoraSpec(dora=True)))
+    dora, _ = loaded(llava, lora=True, dora=True)
     with pytest.raises(RecipeError, match="without DoRA"):
         AdapterSync(dora, tmp_path)
-    mixed = load_policy(ModelSpec(path=str(llava), parts=PartsSpec(language="lora", projector="full")))
-    with pytest.raises(RecipeError, match=r"multi_modal_projector.* is trained whole"):
+    mixed, _ = loaded(llava, parts=PartsSpec(language="lora", projector="full"))
+    with pytest.raises(RecipeError, match=r"multi_modal_projector is trained whole"):
         AdapterSync(mixed, tmp_path)
+    tower, _ = loaded(llava, parts=PartsSpec(language="lora", projector="frozen", vision="lora"))
+    with pytest.raises(RecipeError, match=r"it lies on model\.vision_tower.*leave out what lies on tower"):
+        AdapterSync(tower, tmp_path)
+    quantised = load_policy(
+        ModelSpec(path=str(llava), quantization="nf4", parts=PartsSpec(language="lora", projector="frozen"))
+    )
+    with pytest.raises(RecipeError, match="its weights are quantised"):
+        WeightSync(quantised, seconds=1)
+
+
+def test_an_adapter_on_a_tied_weight_is_not_merged(llava, tmp_path):
+    """It would change the other place as well, or be left out."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(llava)
+    model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(tmp_path / "tied")
+    AutoProcessor.from_pretrained(llava).save_pretrained(tmp_path / "tied")
+    get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"])).save_pretrained(tmp_path / "head")
+    spec = ModelSpec(path=str(tmp_path / "tied"), layout="rows")
+    WeightSync(load_policy(spec), seconds=1)
+    with pytest.raises(RecipeError, match=r"lies on lm_head\.weight, which the model ties"):
+        WeightSync(load_policy(replace(spec, adapter=str(tmp_path / "head"), parts=None)), seconds=1)
 
 
 def test_text_alone_needs_no_picture(llava, servers, tmp_path):
@@ -260,14 +283,45 @@ def test_text_alone_needs_no_picture(llava, servers, tmp_path):
 
 
 def test_float32_weights_go_as_they_are(llava):
-    from sightline.models.serving import served_weights
-
     policy, _ = loaded(llava)
-    names = dict(served_weights(policy))
-    assert "model.vision_tower.vision_model.embeddings.position_embedding.weight" in names
-    assert "model.multi_modal_projector.linear_1.weight" in names and "lm_head.weight" in names
-    assert all(value.dtype == torch.float32 for value in names.values())
-    assert len(names) == len(list(policy.base.parameters()))
+    served = {one.name: one.whole() for one in served_weights(policy)}
+    assert "model.vision_tower.vision_model.embeddings.position_embedding.weight" in served
+    assert "model.multi_modal_projector.linear_1.weight" in served and "lm_head.weight" in served
+    assert [id(one) for one in served.values()] == [id(one) for one in policy.base.parameters()]
+    assert all(value.dtype == torch.float32 for value in served.values())
+
+
+MERGED = [
+    (PartsSpec(language="lora", projector="full", vision="full"), {}),
+    (PartsSpec(language="lora", projector="lora", vision="lora"), {"rslora": True}),
+    (PartsSpec(language="full", projector="lora"), {}),
+    (PartsSpec(language="lora", projector="frozen"), {"dora": True}),
+]
+
+
+@pytest.mark.parametrize(("parts", "options"), MERGED)
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_an_adapter_is_merged_into_what_is_sent(family, parts, options, tmp_path):
+    """The names are those of the model without an adapter, and its weights give the policy's log-probabilities; the
+    policy stays as it is."""
+    policy, renderer = loaded(save_tiny(family, tmp_path / "model"), parts=parts, **options)
+    add_adapter(policy.model, "value", "default", trained=True)  # a critic's, which is nobody's weight
+    moved(policy, 1.0)
+    plain, _ = loaded(tmp_path / "model")
+    names = {one.name: own for own, one in zip(dict(plain.base.named_parameters()), served_weights(plain), strict=True)}
+    groups = HFEngine(policy, renderer).generate(prompts(tmp_path, 2), SAMPLING, seed=0)
+    rendered = [renderer.render(group) for group in groups]
+    before = score_batch(policy, rendered, "rows").old_logprobs
+    own = dict(plain.base.named_parameters())
+    served = served_weights(policy)
+    assert sorted(one.name for one in served) == sorted(names)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):  # as a run in bf16 samples
+        for one in served:
+            whole = one.whole()
+            assert (whole.shape, whole.dtype) == (one.stored.shape, one.stored.dtype)
+            own[names[one.name]].copy_(whole)
+    torch.testing.assert_close(score_batch(plain, rendered, "rows").old_logprobs, before, atol=1e-4, rtol=0)
+    assert torch.equal(score_batch(policy, rendered, "rows").old_logprobs, before)
 
 
 @pytest.mark.parametrize("sync", ["adapter", "weights"])

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -7,10 +8,11 @@ import pytest
 from sightline.data.sampler import Sampler
 from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError, DataError, ServiceError
+from sightline.recipes.preferences import SelectionSpec
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
+from sightline.rewards.base import REWARD_TRIES, score_groups
 from sightline.train.online import ROUND_TRIES, OnlineSource
-from sightline.train.rollout import REWARD_TRIES
 from sightline.train.source import Rendering
 from sightline.types import Group, Prompt, Response
 
@@ -70,7 +72,7 @@ def source(tmp_path, answers, *, reward=None, size=4, relation="best_worst", ste
     return OnlineSource(
         prompts=prompts,
         engine=Engine(answers),
-        reward=reward or Reward(),
+        score=partial(score_groups, reward or Reward(), tries=REWARD_TRIES),
         render=Rendering(renderer=SimpleNamespace(render=render)),
         spec=spec,
         sampler=Sampler(size=size, batch_size=size, shuffle=False),
@@ -128,6 +130,18 @@ def test_rounds_without_a_group_end_with_the_reason(tmp_path):
     assert len(seeds) == len(set(seeds)) == ROUND_TRIES
     with pytest.raises(DataError, match="rewards of each prompt are equal"):
         source(tmp_path, lambda group: ("1", "1")).take(0)
+
+
+@pytest.mark.parametrize("relation", ["best_worst", "length_balanced", "ovip", "none"])
+def test_what_to_do_about_ties_names_options_that_the_relation_reads(tmp_path, relation):
+    online = source(tmp_path, lambda group: ("1", "1"), relation=relation)
+    own = {"best_worst": {"min_gap": 0.5}, "ovip": {"selection": SelectionSpec(fallback="none")}}
+    online.spec = replace(online.spec, **own.get(relation, {"dynamic_sampling": int(relation == "none")}))
+    with pytest.raises(DataError) as refused:
+        online.take(0)
+    read = {"best_worst": {"min_gap"}, "ovip": {"selection"}, "none": {"dynamic_sampling"}}
+    named = [option for option in ("min_gap", "selection", "dynamic_sampling") if option in str(refused.value)]
+    assert set(named) == read.get(relation, set())
 
 
 @pytest.mark.parametrize(("reward", "why"), [(Reward(), "left without one"), (Reward(lambda group: True), "no judge")])

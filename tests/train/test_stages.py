@@ -30,6 +30,9 @@ class Engine:
     def __init__(self):
         self.calls = []
 
+    def close(self):
+        pass
+
     def generate(self, groups, sampling, *, seed, on_progress=None):
         self.calls.append([group.id for group in groups])
         made = []

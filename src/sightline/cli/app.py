@@ -20,6 +20,7 @@ from sightline.cli import (
     demo,
     eval_group,
     export,
+    loop,
     pairs,
     samples,
     select,
@@ -40,6 +41,7 @@ app.command(name="demo")(demo.demo)
 app.command(name="compare")(compare.compare)
 app.command(name="train")(train.train)
 app.command(name="show")(train.show)
+app.command(name="loop")(loop.loop)
 app.command(name="sample")(samples.sample)
 app.command(name="score")(samples.score)
 app.command(name="pairs")(pairs.pairs)

@@ -71,6 +71,8 @@ def _prompts(recipe: Recipe) -> DataSpec:
 
 
 def _check(recipe: Recipe, spec: EngineSpec, *, served: bool) -> EngineCheck:
+    import torch
+
     from sightline.data.load import Account, load_prompts
     from sightline.data.render import Renderer
     from sightline.models.limits import Limits
@@ -80,24 +82,26 @@ def _check(recipe: Recipe, spec: EngineSpec, *, served: bool) -> EngineCheck:
     from sightline.rollouts.vllm_sync import Alone, NoSync
     from sightline.train.engine import build_engine, score_batch
     from sightline.train.run_folder import RunDirectory
+    from sightline.train.worker import in_precision, placed
 
     hide_loading_bars()
     run = RunDirectory(path=Path(recipe.output_dir))
     prompts = load_prompts(_prompts(recipe), Account(cache_dir=run.path / "images"))
     if not prompts:
         raise RecipeError(f"{recipe.name}: found no prompts, expected one at least. Correct online.prompts.")
-    policy = load_policy(recipe.model)
+    policy = placed(load_policy(recipe.model), recipe, "cuda" if torch.cuda.is_available() else "cpu")
     renderer = Renderer(policy.processor, policy.family, limits=Limits.of(policy.config))
     if served:
         asked: CheckedEngine = VLLMEngine(policy, renderer, spec, NoSync())
     else:
-        asked = build_engine(spec, policy, renderer, folder=run.rollout_adapters, ranks=Alone())
+        asked = build_engine(spec, recipe, policy, renderer, folder=run.rollout_adapters, ranks=Alone())
     asked.update(0)
-    return check_engine(
-        asked,
-        renderer,
-        prompts,
-        SamplingSpec() if recipe.online is None else recipe.online.sampling,
-        name=", ".join(spec.urls) or spec.name,
-        score=lambda groups: score_batch(policy, groups, recipe.model.layout),
-    )
+    with in_precision(recipe, policy):
+        return check_engine(
+            asked,
+            renderer,
+            prompts,
+            SamplingSpec() if recipe.online is None else recipe.online.sampling,
+            name=", ".join(spec.urls) or spec.name,
+            score=lambda groups: score_batch(policy, groups, recipe.model.layout),
+        )

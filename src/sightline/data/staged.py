@@ -50,13 +50,11 @@ class StagedGroups:
             replace_file(self._settings_file, json.dumps(self.settings, indent=2) + "\n")
         if there:
             self.tell(f"{there} of {len(groups)} are in {self.out} already, {len(groups) - there} are left.")
-        missing = len(groups) - there
+        starts = range(0, len(groups), chunk)
+        chunks = [some for some in (groups[start : start + chunk] for start in starts) if not _all_in(done, some)]
         try:
             with Progress(title, len(groups), done=there) as bar:
-                for start in range(0, len(groups), chunk):
-                    some = groups[start : start + chunk]
-                    if all(group.id in done for group in some):
-                        continue
+                for some in chunks:
                     made = [one for group, one in zip(some, work(some), strict=True) if group.id not in done]
                     append_groups(self.out, made)
                     there += len(made)
@@ -64,7 +62,7 @@ class StagedGroups:
         except KeyboardInterrupt:
             self.tell(f"Stopped. The same command goes on after what is in {self.out}.")
             raise
-        return missing
+        return len(groups) - len(done & {group.id for group in groups})
 
     @property
     def _settings_file(self) -> Path:
@@ -93,6 +91,10 @@ class StagedGroups:
         if names:
             changes = "; ".join(f"{name}: {there.get(name)} there, {here.get(name)} here" for name in names)
             raise CheckpointError(f"{self.out} was made with other settings ({changes}). {remedy}")
+
+
+def _all_in(done: set[str], groups: Sequence[Group]) -> bool:
+    return all(group.id in done for group in groups)
 
 
 def _check_ids(groups: Sequence[Group]) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class ImageService:
     together: int = 0
     _busy: dict[str, int] = field(default_factory=dict, repr=False)
     """Requests under way, by address."""
+    _away: dict[str, float] = field(default_factory=dict, repr=False)
+    """Until when an address that failed is asked only where all others fail too."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
@@ -82,6 +85,7 @@ class ImageService:
             try:
                 return self._read(self._asked(url, body), url)
             except _Again as error:
+                self._away[url] = time.monotonic() + _LONGEST_PAUSE
                 last = f"{shown_url(url)}: {error} ({number + 1} tries)"
             finally:
                 with self._lock:
@@ -92,11 +96,13 @@ class ImageService:
         return Unpainted(reason=last)
 
     def _freest(self, *, avoid: int) -> str:
-        """The address with the fewest requests; of equals another one on every try."""
+        """The address with the fewest requests, of those that did not fail lately where there are such; of equals
+        another one on every try."""
         urls = self.spec.urls
         with self._lock:
             turn = [*urls[avoid % len(urls) :], *urls[: avoid % len(urls)]]
-            url = min(turn, key=lambda one: self._busy.get(one, 0))
+            now = time.monotonic()
+            url = min(turn, key=lambda one: (self._away.get(one, now) > now, self._busy.get(one, 0)))
             self._busy[url] = self._busy.get(url, 0) + 1
         return url
 

@@ -49,6 +49,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             found, what was expected and the nearest valid key.
     """
     source = read_source(path, overrides)
+    if "method" in source.values and "prompts" in source.values:
+        raise RecipeError(f"{path} is the recipe of a loop, not of a training. Run it with: sightline loop {path}")
     try:
         # JSON mode is what lets strict types (no "3" for 3) accept lists for tuples.
         recipe = _RECIPE.validate_json(json.dumps(source.values), strict=True)

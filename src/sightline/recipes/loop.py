@@ -15,16 +15,19 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from sightline.recipes.evaluation import BenchSpec
+from sightline.recipes.ovip import OvipSpec
 from sightline.recipes.refusals import nearest
+from sightline.recipes.rewards import carried
 from sightline.recipes.schema import DatasetSpec, DataSpec, ModelSpec, Recipe, TrainSpec
 from sightline.recipes.self_rewarding import SelfRewardingSpec
 
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 
-AnyMethod = SelfRewardingSpec
+AnyMethod = SelfRewardingSpec | OvipSpec
 METHODS: Final[Mapping[str, type[AnyMethod]]] = {
     "self_rewarding": SelfRewardingSpec,
+    "ovip": OvipSpec,
 }
 """Name to the dataclass of its options."""
 
@@ -47,7 +50,11 @@ def _method(value: Any) -> AnyMethod:
         }
         raise ValidationError.from_exception_data("method", [fault])
     # JSON mode, as recipes are read: no "3" for 3, and lists for tuples
-    checked: AnyMethod = TypeAdapter(METHODS[name]).validate_json(json.dumps(value), strict=True)
+    try:
+        checked: AnyMethod = TypeAdapter(METHODS[name]).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        faults = [carried(dict(fault)) for fault in error.errors(include_url=False)]
+        raise ValidationError.from_exception_data("method", faults) from None
     return checked
 
 
@@ -78,6 +85,8 @@ class ExamSpec:
     kl_prompts: int = Field(default=64, ge=0, le=_MOST)
     """Prompts of the round to which each new model answers once more, to estimate its KL divergence to the start. 0:
     it is not estimated."""
+    kl_tokens: int = Field(default=128, ge=1, le=_MOST)
+    """Most tokens of such an answer."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -93,6 +93,8 @@ def _expectation(fault: dict[str, Any]) -> str:
         return "a string that is not empty"
     if fault["type"] == "too_long":
         return f"at most {fault['ctx']['max_length']} values"
+    if fault["type"] == "too_short":
+        return f"at least {fault['ctx']['min_length']} of them"
     if fault["type"] in bounds:
         key, sign = bounds[fault["type"]]
         bound = fault["ctx"][key]

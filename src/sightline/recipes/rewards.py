@@ -36,7 +36,7 @@ def _terms(value: Any) -> str | dict[str, AnyTerm]:
             if one is not None:
                 terms[name] = _term(name, one)
         except ValidationError as error:
-            faults += [_within(str(name), dict(fault)) for fault in error.errors(include_url=False)]
+            faults += [carried(dict(fault), str(name)) for fault in error.errors(include_url=False)]
         except PydanticCustomError as error:
             faults.append({"type": error, "loc": (str(name),), "input": one})
     if not faults and not terms:
@@ -60,11 +60,12 @@ def _term(name: str, values: Any) -> AnyTerm:
     return checked
 
 
-def _within(name: str, fault: dict[str, Any]) -> InitErrorDetails:
+def carried(fault: dict[str, Any], *where: str) -> InitErrorDetails:
+    """A finding of a part, as one of the whole in which the part stands ``where``."""
     if fault["type"] == "value_error":  # of a __post_init__, which knows the whole term
         kind: Any = PydanticCustomError("conflict", "{told}", {"told": str(fault["ctx"]["error"])})
-        return {"type": kind, "loc": (name, *fault["loc"]), "input": fault["input"]}
-    details: InitErrorDetails = {"type": fault["type"], "loc": (name, *fault["loc"]), "input": fault["input"]}
+        return {"type": kind, "loc": (*where, *fault["loc"]), "input": fault["input"]}
+    details: InitErrorDetails = {"type": fault["type"], "loc": (*where, *fault["loc"]), "input": fault["input"]}
     return {**details, "ctx": fault["ctx"]} if "ctx" in fault else details
 
 

@@ -33,3 +33,14 @@ class SelfRewardingSpec:
     """Least difference of reward of a pair; of ``best``, between best and worst. Not read by ``ovip``."""
     selection: SelectionSpec | None = None
     """Of ``relation: ovip``; None: its published values."""
+
+    def __post_init__(self) -> None:
+        """Refuses what would be read by nothing, and answers that cannot be compared."""
+        if self.sampling.n == 1:
+            raise ValueError("found sampling.n: 1, and answers are compared. Sample 2 or more")
+        if self.sampling.temperature == 0:
+            raise ValueError("found sampling.temperature: 0: all answers to a prompt are the same. Set it above 0")
+        if self.relation == "ovip" and self.min_gap:
+            raise ValueError("found min_gap, but relation: ovip has gaps of its own, under selection. Remove min_gap")
+        if self.relation != "ovip" and self.selection is not None:
+            raise ValueError(f"selection is read with relation: ovip alone, found {self.relation}. Remove selection")

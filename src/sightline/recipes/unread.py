@@ -93,6 +93,9 @@ def _of_stages(online: OnlineSpec) -> Iterator[Conflict]:
         return
     if online.replay is not None:
         yield here, "found online.replay too, which gives whole rounds at once. Remove one of the two."
+    if stages.overlap and online.engine.rewards == "workers":
+        text = "the workers of online.engine compute the rewards, and sample meanwhile. Set engine.rewards: trainer."
+        yield (*here, "overlap"), text
     terms = {} if isinstance(online.reward, str) else online.reward
     for name, term in terms.items() if stages.overlap else ():
         if isinstance(term, IrisSpec) and term.path is None:

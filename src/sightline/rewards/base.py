@@ -14,6 +14,8 @@ from sightline.types import Group
 
 BUILT_IN = {"scenes": "sightline.scenes.world:Scenes"}
 """Short names; anything else is ``package.module:Name``."""
+REWARD_TRIES = 2
+"""A reward of a run that fails is asked once more; then the group is dropped, counted and logged."""
 
 
 @runtime_checkable

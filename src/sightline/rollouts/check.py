@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from sightline.data.render import Renderer
 from sightline.errors import DataError, VerificationError
+from sightline.ops.kl import kl_estimate
 from sightline.recipes.schema import SamplingSpec
 from sightline.rendered import RenderedGroup
 from sightline.rollouts.engine import CheckedEngine
@@ -131,8 +132,8 @@ def check_engine(
         found,
         answers=sum(len(group.responses) for group in whole),
         tokens=len(apart),
-        k1=float(apart.mean()),
-        k3=float(((-apart).exp() - 1 + apart).mean()),
+        k1=float(kl_estimate(apart, "k1").mean()),
+        k3=float(kl_estimate(apart, "k3").mean()),
         largest=float(apart.abs().max()),
     )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from sightline.errors import DataError
 from sightline.recipes.schema import SamplingSpec
+from sightline.rendered import RenderedGroup
 from sightline.types import Group
 
 Progress = Callable[[int, int], None]
@@ -51,3 +53,44 @@ class CheckedEngine(RolloutEngine, Protocol):
     def update(self, version: int) -> None:
         """From now on answers come from the policy as it is now, which is called ``version``. Every rank calls."""
         ...
+
+    def close(self) -> None:
+        """Gives back what it holds outside of this process. It is not asked again."""
+        ...
+
+
+def check_one_prompt(group: Group) -> None:
+    """
+    Raises:
+        DataError: a group with more or less than one prompt.
+    """
+    if len(group.prompts) != 1:
+        raise DataError(
+            f"group {group.id!r} has {len(group.prompts)} prompts, and answers are sampled for one",
+            source=group.source,
+            remedy="Make a group of each prompt",
+        )
+
+
+def check_room(rendered: RenderedGroup, sampling: SamplingSpec, limit: int) -> None:
+    """Whether a prompt and its longest answer fit into so many tokens.
+
+    Raises:
+        DataError: they do not.
+    """
+    group, length = rendered.group, len(rendered.prompts[0].tokens)
+    if length + sampling.max_new_tokens > limit:
+        raise DataError(
+            f"prompt {group.id!r} has {length} tokens; with {sampling.max_new_tokens} new ones it exceeds the model's "
+            f"{limit}",
+            source=group.source,
+            remedy="Lower sampling.max_new_tokens or model.image_size, or leave the row out",
+        )
+
+
+def same_pictures_together(groups: Sequence[Group]) -> list[int]:
+    """Indices of the groups, those with the same pictures next to each other: each is computed once in a batch."""
+    first: dict[tuple[str, ...], int] = {}
+    for index, group in enumerate(groups):
+        first.setdefault(group.prompts[0].images, index)
+    return sorted(range(len(groups)), key=lambda index: first[groups[index].prompts[0].images])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sightline.data.render import Renderer
-from sightline.errors import DataError, RecipeError
+from sightline.errors import RecipeError
 from sightline.models.branches import Branches, decoding, prefill, step
 from sightline.models.limits import Limits
 from sightline.models.load import load_policy
@@ -23,7 +23,7 @@ from sightline.models.row_branches import RowBranches, prefill_rows, step_rows
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
-from sightline.rollouts.engine import Progress
+from sightline.rollouts.engine import Progress, check_one_prompt, check_room, same_pictures_together
 from sightline.types import Group, Response
 
 PLACEHOLDER_KEY = re.compile(r"(image|video|audio|vision|vision_start|vision_end|boi|eoi)_token_(id|index)")
@@ -49,8 +49,8 @@ class HFEngine:
             policy: samples with the weights and adapters that it has at each call.
             renderer: to share its cache of pictures; None: one of its own.
         """
-        self.policy, self.limits = policy, Limits.of(policy.config)
-        self.renderer = renderer or Renderer(policy.processor, policy.family, limits=self.limits)
+        self.policy, self.longest = policy, longest_row(policy)
+        self.renderer = renderer or Renderer(policy.processor, policy.family, limits=Limits.of(policy.config))
         self.tokenizer: Any = self.renderer.tokenizer
         self.forbidden = placeholder_ids(policy)
         # what ends the answers of data ends a sample, whatever the generation config says
@@ -61,13 +61,8 @@ class HFEngine:
     ) -> list[Group]:
         """See ``RolloutEngine.generate``. The policy's modes are left as they were."""
         for group in groups:
-            if len(group.prompts) != 1:
-                raise DataError(
-                    f"group {group.id!r} has {len(group.prompts)} prompts, and answers are sampled for one",
-                    source=group.source,
-                    remedy="Make a group of each prompt",
-                )
-        order = _same_pictures_together(groups)
+            check_one_prompt(group)
+        order = same_pictures_together(groups)
         answered: dict[int, Group] = {}
         with decoding(self.policy):
             for start in range(0, len(order), sampling.batch_size):
@@ -99,6 +94,9 @@ class HFEngine:
 
     def update(self, version: int) -> None:
         """It is the policy: there is nothing to bring."""
+
+    def close(self) -> None:
+        """It holds nothing outside."""
 
     def _answer(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Group]:
         rendered = [self.renderer.render(group) for group in groups]
@@ -163,16 +161,8 @@ class HFEngine:
         return step_rows(self.policy, branches, tokens, positions)
 
     def _check_length(self, groups: Sequence[RenderedGroup], sampling: SamplingSpec) -> None:
-        limit = min(self.limits.context, steady_length(self.policy.config) or sys.maxsize)
         for group in groups:
-            length = len(group.prompts[0].tokens)
-            if length + sampling.max_new_tokens > limit:
-                raise DataError(
-                    f"prompt {group.group.id!r} has {length} tokens; with {sampling.max_new_tokens} new ones it "
-                    f"exceeds the model's {limit}",
-                    source=group.group.source,
-                    remedy="Lower sampling.max_new_tokens or model.image_size, or leave the row out",
-                )
+            check_room(group, sampling, self.longest)
 
 
 def load_engine(spec: ModelSpec, device: str | None = None, *, processor_of: str | None = None) -> HFEngine:
@@ -241,6 +231,11 @@ class _Samples:
         return self.lengths[row] <= index + 1
 
 
+def longest_row(policy: Policy) -> int:
+    """Most tokens of a prompt with its answer: the context, and no more than leaves all rows of a call as they are."""
+    return min(Limits.of(policy.config).context, steady_length(policy.config) or sys.maxsize)
+
+
 def placeholder_ids(policy: Policy) -> list[int]:
     """Ids that stand for pictures, videos and their borders: they can never be part of an answer."""
     config = policy.config.to_dict()
@@ -305,14 +300,6 @@ def _compact(branches: Branches | RowBranches, ended: Tensor) -> Tensor | None:
     kept = (prompts[:, None] * branches.n + answers).flatten()
     branches.select(prompts, answers)
     return kept
-
-
-def _same_pictures_together(groups: Sequence[Group]) -> list[int]:
-    """Indices of the groups, those with the same pictures next to each other."""
-    first: dict[tuple[str, ...], int] = {}
-    for index, group in enumerate(groups):
-        first.setdefault(group.prompts[0].images, index)
-    return sorted(range(len(groups)), key=lambda index: first[groups[index].prompts[0].images])
 
 
 def uniform_numbers(groups: Sequence[Group], sampling: SamplingSpec, n: int, seed: int) -> Tensor:

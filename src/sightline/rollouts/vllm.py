@@ -25,14 +25,12 @@ from sightline.data.encode import ChatEncoder
 from sightline.data.picture import read_picture
 from sightline.data.recent import Recent
 from sightline.data.render import Renderer
-from sightline.errors import DataError, EngineError
-from sightline.models.limits import Limits
+from sightline.errors import EngineError
 from sightline.models.policy import Policy
 from sightline.recipes.engine import EngineSpec
 from sightline.recipes.schema import SamplingSpec
-from sightline.rendered import RenderedPrompt
-from sightline.rollouts.engine import Progress
-from sightline.rollouts.hf import end_ids, placeholder_ids
+from sightline.rollouts.engine import Progress, check_one_prompt, check_room
+from sightline.rollouts.hf import end_ids, longest_row, placeholder_ids
 from sightline.rollouts.servers import Lacking, Server, Servers, Unreachable
 from sightline.rollouts.vllm_sync import Sync
 from sightline.types import Group, Response
@@ -61,7 +59,7 @@ class VLLMEngine:
             sync: gives them the policy.
         """
         self.servers = Servers(spec.urls, timeout=spec.timeout, patience=spec.patience)
-        self.renderer, self.sync, self.limits = renderer, sync, Limits.of(policy.config)
+        self.renderer, self.sync, self.longest = renderer, sync, longest_row(policy)
         self.forbidden = placeholder_ids(policy)
         self.ends = sorted({*end_ids(policy), renderer.encoder.end_id})
         # the server's processor writes what stands around a picture, as the trainer's own does
@@ -108,9 +106,14 @@ class VLLMEngine:
         body = self._request(group, SamplingSpec(temperature=0, max_new_tokens=1), 0)
         return tuple(self.servers.ask(lambda server: self._post(server, body, 0))["prompt_token_ids"])
 
+    def close(self) -> None:
+        """Servers go on: others may ask them."""
+
     def _answer(self, group: Group, index: int, sampling: SamplingSpec, seed: int) -> tuple[Response, ...]:
-        (prompt,) = self.renderer.render(_of_one_prompt(group)).prompts
-        self._check_length(group, prompt, sampling)
+        check_one_prompt(group)
+        rendered = self.renderer.render(group)
+        check_room(rendered, sampling, self.longest)
+        (prompt,) = rendered.prompts
         body = self._request(group, sampling, seed)
         most = len(prompt.tokens) + sampling.max_new_tokens
         reply = self.servers.ask(lambda server: self._post(server, body, most), first=index)
@@ -184,15 +187,6 @@ class VLLMEngine:
             weight_versions=(self.sync.version,) * len(tokens),
         )
 
-    def _check_length(self, group: Group, prompt: RenderedPrompt, sampling: SamplingSpec) -> None:
-        if (length := len(prompt.tokens)) + sampling.max_new_tokens > self.limits.context:
-            raise DataError(
-                f"prompt {group.id!r} has {length} tokens; with {sampling.max_new_tokens} new ones it exceeds the "
-                f"model's {self.limits.context}",
-                source=group.source,
-                remedy="Lower sampling.max_new_tokens or model.image_size, or leave the row out",
-            )
-
 
 def data_url(path: str) -> str:
     """A picture as the trainer sees it, without loss."""
@@ -211,13 +205,3 @@ def differing(group: Group, ours: Sequence[int], theirs: Sequence[int], placehol
         found = f"{len(theirs)} tokens that are not the trainer's {len(ours)}"
         remedy = "Serve the same model, with the same files of its processor"
     return f"{group.source or group.id}: the engine reads the prompt as {found}. {remedy}"
-
-
-def _of_one_prompt(group: Group) -> Group:
-    if len(group.prompts) != 1:
-        raise DataError(
-            f"group {group.id!r} has {len(group.prompts)} prompts, and answers are sampled for one",
-            source=group.source,
-            remedy="Make a group of each prompt",
-        )
-    return group

@@ -19,7 +19,7 @@ from sightline.errors import RecipeError
 from sightline.models.adapters import POLICY
 from sightline.models.named_adapters import adapter_parameters, save_adapter
 from sightline.models.policy import Policy
-from sightline.models.serving import adapter_fault, served_weights
+from sightline.models.serving import adapter_fault, served_weights, weights_fault
 from sightline.rollouts.servers import Failed, Server, Unreachable
 from sightline.rollouts.transfer import TRAINER, Group, Manifest, Meeting, listen
 
@@ -166,16 +166,15 @@ class WeightSync:
     def __init__(self, policy: Policy, ranks: Ranks | None = None, *, seconds: float) -> None:
         """
         Args:
-            policy: without an adapter.
+            policy: whatever of it is trained; an adapter is merged into what is sent.
             ranks: this rank, and the way to the others; None: one process.
             seconds: most for one transfer.
 
         Raises:
-            RecipeError: a policy with an adapter, or with quantised weights.
+            RecipeError: quantised weights, or an adapter that cannot be merged.
         """
-        if policy.has_adapter:
-            raise RecipeError("online.engine.sync: weights sends whole models, and this policy has an adapter. Set it "
-                              "to adapter, or merge the adapter into the model first")  # fmt: skip
+        if (fault := weights_fault(policy)) is not None:
+            raise RecipeError(f"online.engine.sync: weights cannot send this policy: {fault}")
         self._policy, self.ranks, self._seconds = policy, ranks or Alone(), seconds
         self._run = self.ranks.gather_objects(secrets.token_hex(4))[0]  # another run's version 0 is not this one's
         self._lines: dict[str, _Line] = {}
@@ -222,10 +221,10 @@ class WeightSync:
         # waits for requests under way, and clears what was computed for prompts and pictures with the old weights
         server.post("/pause?mode=wait")
         server.post("/start_weight_update")
-        tensors = served_weights(self._policy)
-        manifest = Manifest.of(tensors)
+        weights = served_weights(self._policy)
+        manifest = Manifest.of((one.name, one.stored) for one in weights)
         told = _beside(lambda: server.post("/update_weights", {"update_info": asdict(manifest)}))
-        told(lambda: group.send(tensor for _, tensor in tensors))
+        told(lambda: group.send(one.whole() for one in weights))
         server.post("/finish_weight_update", {"weight_version": self._label})
         server.post("/resume")
 

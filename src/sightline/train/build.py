@@ -34,8 +34,12 @@ from sightline.progress import Progress
 from sightline.recipes.schema import OnlineSpec, ReadsSpec, Recipe
 from sightline.relations.selection import OVIP, check_references
 from sightline.rendered import RenderedGroup
+from sightline.rewards.base import REWARD_TRIES, score_groups
 from sightline.rewards.build import build_reward, check_prompts
 from sightline.rewards.iris import iris_in_training
+from sightline.rewards.total import WeightedSum
+from sightline.rollouts.engine import CheckedEngine
+from sightline.rollouts.ray import RayEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.clock import Clock
 from sightline.train.columns import (
@@ -51,6 +55,7 @@ from sightline.train.engine import build_engine
 from sightline.train.lockstep import Lockstep
 from sightline.train.online import OnlineSource
 from sightline.train.pictures import pictures_of_rounds
+from sightline.train.rollout import nothing
 from sightline.train.rows import Rows
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
@@ -107,15 +112,14 @@ def build_source(
     masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
     if online.relation == "ovip":
         check_references(groups, online.selection or OVIP)
-    own = partial(iris_in_training, policy=policy, precision=runtime.autocast)
-    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
-    check_prompts(reward, groups)
-    engine = build_engine(online.engine, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
+    engine = build_engine(online.engine, recipe, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
+    score, give_up = _scoring(online, runtime, policy, engine, groups)
     return OnlineSource(
         prompts=groups,
         engine=engine,
         update=engine.update,
-        reward=reward,
+        score=score,
+        give_up=give_up,
         render=render,
         spec=online,
         sampler=sampler,
@@ -144,6 +148,22 @@ def _pictures(
     negatives = build_generated(online.negatives, folder=folder, seed=recipe.seed)
     negatives.check(groups)
     return negatives, generated_relation(online.visual, folder=folder, seed=recipe.seed)
+
+
+def _scoring(
+    online: OnlineSpec, runtime: Runtime, policy: Policy, engine: CheckedEngine, groups: Sequence[Group]
+) -> tuple[Callable[[Sequence[Group]], list[Group | str]], Callable[[], None]]:
+    """What computes rewards, this process or the workers of its engine, and what ends its waiting. Looks first whether
+    the prompts allow it."""
+    if isinstance(engine, RayEngine) and online.engine.rewards == "workers":
+        engine.update(0)
+        engine.check(groups)
+        return engine.score, nothing
+    own = partial(iris_in_training, policy=policy, precision=runtime.autocast)
+    reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
+    check_prompts(reward, groups)
+    give_up = reward.give_up if isinstance(reward, WeightedSum) else nothing
+    return partial(score_groups, reward, tries=REWARD_TRIES), give_up
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from sightline.errors import DataError
 from sightline.rewards.running import RunningScores
 from sightline.train.buffer import Buffer
 from sightline.train.pictures import Masked
+from sightline.train.related import why_unrelated
 from sightline.train.rollout import Rollout
 from sightline.train.rollout_stats import Sampled, round_stats, sampled_stats
 from sightline.train.source import RoundColumns, Taken, check_rows, rows_state
@@ -247,8 +248,7 @@ class OnlineSource(Rollout):
         elif self._error:
             why, remedy = self._error, "Look at the samples, and mend the reward"
         else:
-            why = "all rewards of each prompt are equal, or too near each other"
-            remedy = "Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap"
+            why, remedy = why_unrelated(self.spec)
         found = f"{rounds} rounds of {wanted} prompts left no group to train on ({why})"
         return DataError(found, source=str(self.samples), remedy=remedy)
 

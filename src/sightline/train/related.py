@@ -29,6 +29,22 @@ def related(scored: Group | None, spec: OnlineSpec) -> Sampled:
     return Sampled(scored=_sampled_alone(found, len(scored.responses)), trained=trained)
 
 
+def why_unrelated(spec: OnlineSpec) -> tuple[str, str]:
+    """Why no prompt of a round left anything to train on though its answers have rewards, and what to do, by options
+    that the relation reads."""
+    alike, wider = "all rewards of each prompt are equal", "raise online.sampling.n or its temperature"
+    if spec.relation == "ovip":
+        told = "no two answers to a prompt are as far apart as online.selection asks"
+        return told, f"Look at the samples; bring online.selection to the scale of the rewards, or {wider}"
+    if spec.relation == "length_balanced":
+        told = f"{alike}, or too near each other, or only longer answers or only shorter ones are better"
+    elif spec.relation == "none":
+        return alike, f"Look at the samples; {wider}, or set online.dynamic_sampling to 0"
+    else:
+        told = f"{alike}, or too near each other"
+    return told, f"Look at the samples; {wider}" + (", or lower online.min_gap" if spec.min_gap else "")
+
+
 def _sampled_alone(found: Group, count: int) -> Group:
     """Without a reference answer that the relation added behind the sampled ones: nobody scored it."""
     edges = tuple(edge for edge in found.edges if max(edge.winner, edge.loser) < count)

@@ -16,9 +16,8 @@ from sightline.errors import ServiceError
 from sightline.negatives.distorted import Distortion, with_distorted
 from sightline.negatives.generated import Generated
 from sightline.recipes.schema import OnlineSpec
-from sightline.rewards.base import Reward, score_groups
+from sightline.rewards.base import REWARD_TRIES
 from sightline.rewards.length import soft_overlong
-from sightline.rewards.total import WeightedSum
 from sightline.rollouts.engine import CheckedEngine
 from sightline.rollouts.replay import Replay
 from sightline.train.clock import Clock
@@ -30,9 +29,6 @@ from sightline.types import Group
 
 _log = logging.getLogger(__name__)
 
-REWARD_TRIES = 2
-"""A reward that fails is asked once more; then the group is dropped, counted and logged."""
-
 
 class Ranks(Protocol):
     """The part of the runtime that a source needs."""
@@ -41,6 +37,10 @@ class Ranks(Protocol):
     size: int
 
     def gather_objects(self, value: Any) -> list[Any]: ...
+
+
+def nothing() -> None:
+    """For a reward that never waits."""
 
 
 def _is_the_policy(version: int) -> None:
@@ -59,8 +59,8 @@ class Rollout:
     """One prompt each; their responses are ignored."""
     engine: CheckedEngine
     """Samples from the policy that is trained."""
-    reward: Reward
-    """Scores whole groups."""
+    score: Callable[[Sequence[Group]], list[Group | str]]
+    """Scores whole groups, or tells why the reward of one failed (``rewards.base.score_groups``)."""
     render: Rendering
     """Leaves out, or refuses, prompts whose picture is damaged."""
     spec: OnlineSpec
@@ -80,6 +80,8 @@ class Rollout:
     """Gives the answers in the place of ``engine``."""
     update: Callable[[int], None] = _is_the_policy
     """Brings the policy to the engine as it is now, called by its version; every rank calls it before a round."""
+    give_up: Callable[[], None] = nothing
+    """Called where the run ends: the reward waits for nothing more."""
     clock: Clock = field(default_factory=lambda: Clock(torch.device("cpu"), on=False))
     """Measures the parts of a step."""
     _error: str = ""
@@ -145,14 +147,13 @@ class Rollout:
         return [one if one.trained is None else replace(one, trained=self.visual(one.trained)) for one in sampled]
 
     def close(self) -> None:
-        """Gives up what is under way."""
-        if self._line is None:
-            return
-        if isinstance(self.reward, WeightedSum):
-            self.reward.give_up()
-        if self.negatives is not None:
-            self.negatives.give_up()
-        self._line.close()
+        """Gives up what is under way, and ends what the engine holds elsewhere: workers and their GPUs."""
+        if self._line is not None:
+            self.give_up()
+            if self.negatives is not None:
+                self.negatives.give_up()
+            self._line.close()
+        self.engine.close()
 
     @property
     def _overlaps(self) -> bool:
@@ -210,7 +211,7 @@ class Rollout:
         """None where there is no answer, or its reward failed. What a replay has rewards of is not scored again."""
         answered = [None if group is None else _without_errors(group) for group in groups]
         asked = [group for group in answered if group is not None and not self._has_rewards(group)]
-        made = iter(score_groups(self.reward, asked, tries=REWARD_TRIES))
+        made = iter(self.score(asked))
         return [
             group if group is None or self._has_rewards(group) else self._settled(next(made), group.id)
             for group in answered
