@@ -48,3 +48,40 @@ def test_a_loop_that_dies_again_and_again(whole, tmp_path):
         draw = random.Random(f"again {number}")
         ways = [{"after": draw.uniform(0, whole[3])}, {"at": draw.randint(1, whole[2] // 4)}]
         break_off(whole, tmp_path / "loop", *ways, {"after": draw.uniform(0, whole[3] / 2)})
+
+
+@pytest.mark.skipif(TIMES == 1, reason="part of make fuzz")
+def test_a_loop_whose_recipe_changed_dies_while_it_does_again_what_changed(whole, tmp_path):
+    """What is left of the first recipe is never taken for a part of the second."""
+    world = whole[0]
+    changed = ("train.learning_rate=0.02", "method.sampling.temperature=0.9", "merge.keep=1", "rounds=3")
+    other = world / "other"
+    changes = killed(lambda: run_loop(loop_of(world, other, *changed), quiet=True), other) - 1
+    expected = held(other)
+    for number in range(TIMES):
+        out = tmp_path / "loop"
+        killed(lambda out=out: run_loop(loop_of(world, out), quiet=True), out)
+        again = lambda out=out: run_loop(loop_of(world, out, *changed), quiet=True)  # noqa: E731
+        at = random.Random(f"changed {number}").randint(1, changes)
+        killed(again, out, at=at)
+        killed(again, out)
+        assert same((world, expected), out) == [], at
+        shutil.rmtree(out)
+
+
+@pytest.mark.skipif(TIMES == 1, reason="part of make fuzz")
+def test_a_loop_with_an_adapter_dies_anywhere(whole, tmp_path):
+    """Also while the adapter is merged and the merged model is read in another process."""
+    world = whole[0]
+    lora = ("model.parts={language: lora, projector: lora, vision: frozen}", "model.lora={rank: 2}", "rounds=1")
+    out = world / "adapter"
+    changes = killed(lambda: run_loop(loop_of(world, out, *lora), quiet=True), out) - 1
+    expected = {name: value for name, value in held(out).items() if not name.endswith("README.md")}  # names its place
+    for number in range(TIMES // 10):
+        one = tmp_path / "loop"
+        again = lambda one=one: run_loop(loop_of(world, one, *lora), quiet=True)  # noqa: E731
+        killed(again, one, at=random.Random(f"adapter {number}").randint(1, changes))
+        killed(again, one)
+        found = held(one)
+        assert [name for name in expected if found.get(name) != expected[name]] == [], number
+        shutil.rmtree(one)

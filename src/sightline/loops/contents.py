@@ -29,10 +29,14 @@ class Contents:
         """
         self._root, self._released = root, released
         self._pictures: dict[Path, str] = {}
+        self._read: dict[str, str] = {}
 
     def add_pictures(self, prompts: Path, groups: Sequence[Group]) -> None:
         """From now on a file of prompts is another one if its pictures are."""
-        self._pictures[prompts] = pictures_digest(groups)
+        for path in dict.fromkeys(path for group in groups for path in pictures_of(group)):
+            if path not in self._read:
+                self._read[path] = _bytes_digest(Path(path))
+        self._pictures[prompts] = digest_of([[self._read[path] for path in pictures_of(group)] for group in groups])
 
     def place(self, path: Path) -> str:
         """A path as the state names it: below the folder of the loop relative to it."""

@@ -17,8 +17,8 @@ from sightline.train.metrics import read_metrics
 from sightline.types import Group, Response
 
 FIGURES = "figures.json"
-_TRAINED = ("loss", "rewards/accuracies", "rewards/margins", "num_tokens")
-"""Of the last line of a training's metrics."""
+_TRAINED = ("loss", "rewards/accuracies", "rewards/margins")
+"""Of a training's metrics, as means over the last fifth of the lines."""
 
 
 def write_figures(folder: Path) -> dict[str, Any]:
@@ -32,7 +32,9 @@ def write_figures(folder: Path) -> dict[str, Any]:
         found["pairs"] = _of_pairs(list(read_groups(folder / "pairs.jsonl")))
     if (folder / "train/metrics.jsonl").is_file():
         records = read_metrics(folder / "train/metrics.jsonl")
-        found["train"] = {name: records[-1][name] for name in _TRAINED if name in records[-1]}
+        late = records[-math.ceil(len(records) / 5) :]
+        found["train"] = {name: _mean(late, name) for name in _TRAINED if name in records[-1]}
+        found["train"]["num_tokens"] = records[-1]["num_tokens"]
     if (folder / "kl" / KL).is_file():
         found["kl"] = read_settings(folder / "kl" / KL)
     replace_file(folder / FIGURES, json.dumps(found, indent=1) + "\n")
@@ -44,6 +46,10 @@ def read_figures(folder: Path) -> dict[str, Any]:
     path = folder / FIGURES
     found: dict[str, Any] = read_settings(path) if path.exists() else write_figures(folder)
     return found
+
+
+def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
+    return statistics.fmean(record[name] for record in records if name in record)
 
 
 def _exam(folder: Path) -> dict[str, Any]:

@@ -204,12 +204,8 @@ def _curves(rounds: _Rounds) -> list[Curve]:
     curves += [
         _curve("Reward of the pairs", "", {side: rounds.values("pairs", f"{side}_reward") for side in sides}),
         _curve("Length of the pairs", "words", {side: rounds.values("pairs", f"{side}_words") for side in sides}),
-        _curve(
-            "Margin at the end of training", "units of reward", {"margin": rounds.values("train", "rewards/margins")}
-        ),
-        _curve(
-            "Pairs ranked right at the end of training", "share", {"r": rounds.values("train", "rewards/accuracies")}
-        ),
+        _curve("Margin late in training", "units of reward", {"margin": rounds.values("train", "rewards/margins")}),
+        _curve("Pairs ranked right late in training", "share", {"right": rounds.values("train", "rewards/accuracies")}),
         _curve("KL divergence to the start", "nats a token", {"kl": rounds.values("kl", "kl")}),
     ]
     shown = [curve for curve in curves if max(map(_points, curve.lines), default=0) > 1]

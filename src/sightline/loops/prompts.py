@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from sightline.data.load import Account, load_prompts
@@ -15,25 +16,29 @@ PROMPTS = "prompts.jsonl"
 
 
 def read_prompts(loop: LoopRecipe, root: Path) -> list[Group]:
-    """The prompts as their source holds them now, kept in ``prompts.jsonl``, and those of every round.
+    """The prompts as their source holds them now, kept in ``prompts.jsonl``.
 
     Raises:
         DataError: A row is wrong, or a picture cannot be read.
         RecipeError: A round asks more prompts than there are.
     """
     prompts = load_prompts(loop.prompts, Account(cache_dir=root / "images"))
-    write_groups(root / PROMPTS, prompts)
-    asked = loop.prompts_per_round
-    if asked is None:
-        return prompts
-    if asked > len(prompts):
+    if loop.prompts_per_round is not None and loop.prompts_per_round > len(prompts):
         raise RecipeError(
-            f"prompts_per_round is {asked}, and {loop.prompts.path} has {len(prompts)}. Lower it, or leave it out."
+            f"prompts_per_round is {loop.prompts_per_round}, and {loop.prompts.path} has {len(prompts)}. Lower it, or "
+            "leave it out."
         )
-    for number in range(1, loop.rounds + 1):
-        places = places_of(len(prompts), asked, number, loop.seed)
-        write_groups(round_prompts(loop, root, number), [prompts[place] for place in places])
+    write_groups(root / PROMPTS, prompts)
     return prompts
+
+
+def asked_in(loop: LoopRecipe, root: Path, number: int, prompts: Sequence[Group]) -> list[Group]:
+    """Those of the prompts that a round asks, kept in its folder where they are not all."""
+    if loop.prompts_per_round is None:
+        return list(prompts)
+    groups = [prompts[place] for place in places_of(len(prompts), loop.prompts_per_round, number, loop.seed)]
+    write_groups(round_prompts(loop, root, number), groups)
+    return groups
 
 
 def round_prompts(loop: LoopRecipe, root: Path, number: int) -> Path:

@@ -30,7 +30,7 @@ from sightline.loops.exam import Exam, open_exam, standing
 from sightline.loops.figures import FIGURES
 from sightline.loops.methods import build_method
 from sightline.loops.page import write_page
-from sightline.loops.prompts import read_prompts, round_prompts
+from sightline.loops.prompts import asked_in, read_prompts, round_prompts
 from sightline.loops.stages import Method, Round, Stage
 from sightline.loops.state import STATE, Entry, State, changes, settled
 from sightline.loops.status import plan_lines
@@ -91,8 +91,8 @@ class _Running:
     state: State
     contents: Contents
     method: Method
-    exam: Exam | None
     prompts: Sequence[Group]
+    exam: Exam | None
     quiet: bool
     did: int = 0
 
@@ -110,11 +110,10 @@ class _Running:
             state=state,
             contents=Contents(root, state.released),
             method=method,
-            exam=None if loop.exam is None else open_exam(loop.exam),
             prompts=prompts,
+            exam=None if loop.exam is None else open_exam(loop.exam),
             quiet=quiet,
         )
-        running.contents.add_pictures(root / "prompts.jsonl", prompts)
         method.check(prompts)
         first = running.round(1)
         recipe = method.training(first, training_recipe(loop, 1, first.spec, str(first.folder)))
@@ -128,8 +127,12 @@ class _Running:
         """All rounds, or as many as the exam allows."""
         ended, values = "", list[float]()
         for number in range(self.loop.rounds + 1):
-            before = self.did
-            for stage in self.stages(number):
+            if number:
+                asked = asked_in(self.loop, self.root, number, self.prompts)
+                self.contents.add_pictures(round_prompts(self.loop, self.root, number), asked)
+            before, stages = self.did, self.stages(number)
+            self._forget(number, [stage.name for stage in stages])
+            for stage in stages:
                 self._do(number, stage)
             ended = self._judge(number, values)
             if self.did > before or ended:
@@ -205,6 +208,14 @@ class _Running:
         self.did += 1
         _log.info("%s: done in %.1f s: %s", name, entry.seconds, stage.out)
 
+    def _forget(self, number: int, names: Sequence[str]) -> None:
+        """Drops what the state says of stages that a round no longer has."""
+        assert len(set(names)) == len(names), f"two stages of one name among {', '.join(names)}"
+        mine = [name for name in self.state.entries if name.startswith(f"round-{number}/")]
+        for name in mine:
+            if name.partition("/")[2] not in names:
+                del self.state.entries[name]
+
     def _clear(self, name: str, stage: Stage, reads: dict[str, str | None]) -> Entry:
         """Removes what an earlier run of a stage left, and notes that it begins."""
         entry = Entry(status="clearing", settings=settled(stage.settings), reads=reads)
@@ -257,6 +268,7 @@ class _Running:
 
     def _judge(self, number: int, values: list[float]) -> str:
         """Notes the best round so far, and removes models that nothing needs; says why the loop ends here, if so."""
+        self.state.best = None
         best, ended = number, "all rounds are done" if number == self.loop.rounds else ""
         if self.exam is not None:
             values.append(self.exam.value(self.root / f"round-{number}/exam"))

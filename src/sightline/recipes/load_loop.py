@@ -14,6 +14,7 @@ from sightline.errors import RecipeError
 from sightline.recipes.load import conflicts
 from sightline.recipes.loop import LoopRecipe, training_recipe
 from sightline.recipes.refusals import refusal
+from sightline.recipes.rlaif_v import CLAIMS_BENCH, held_out_conflict
 from sightline.recipes.schema import DataSpec
 from sightline.recipes.source import Dumper, KeyPath, read_source
 
@@ -99,6 +100,8 @@ def _exam_conflicts(loop: LoopRecipe) -> list[tuple[KeyPath, str]]:
     names = [bench.bench for bench in exam.benches]
     if twice := {name for name in names if names.count(name) > 1}:
         found.append((("exam", "benches"), f"exam.benches: {min(twice)} stands twice. Give each benchmark once."))
+    told = (held_out_conflict(loop.method, Path(bench.data)) for bench in exam.benches if bench.bench == CLAIMS_BENCH)
+    found += [(("exam", "benches"), text) for text in told if text is not None]
     if not exam.best.partition("/")[2]:
         text = f"exam.best: found {exam.best!r}, expected BENCH/METRIC, such as {names[0]}/METRIC."
         found.append((("exam", "best"), text))

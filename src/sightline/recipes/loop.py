@@ -18,14 +18,16 @@ from sightline.recipes.evaluation import BenchSpec
 from sightline.recipes.ovip import OvipSpec
 from sightline.recipes.refusals import nearest
 from sightline.recipes.rewards import carried
+from sightline.recipes.rlaif_v import RlaifVSpec
 from sightline.recipes.schema import DatasetSpec, DataSpec, ModelSpec, Recipe, TrainSpec
 from sightline.recipes.self_rewarding import SelfRewardingSpec
 
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 
-AnyMethod = SelfRewardingSpec | OvipSpec
+AnyMethod = RlaifVSpec | SelfRewardingSpec | OvipSpec
 METHODS: Final[Mapping[str, type[AnyMethod]]] = {
+    "rlaif_v": RlaifVSpec,
     "self_rewarding": SelfRewardingSpec,
     "ovip": OvipSpec,
 }

@@ -284,7 +284,8 @@ class JudgeSpec(TermSpec):
     samples: int = Field(default=1, ge=1, le=1000)
     """Replies whose verdicts are averaged. With ``yes_no`` and a temperature: an estimate of the probability of yes."""
     logprobs: bool = False
-    """Of ``yes_no``: the probability of yes against no as the first token of the reply, as the endpoint reports it."""
+    """Of ``yes_no``: the probability of yes against no as the first token of the reply, as an endpoint reports it, or
+    over all tokens of a local model that spell them."""
     temperature: float = Field(default=0.0, ge=0, le=100)
     """0: the likeliest reply."""
     max_tokens: Count = 512

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,21 +17,12 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from sightline.data.picture import read_picture
 from sightline.errors import CheckpointError, DataError
 from sightline.recipes.terms import ClipSpec
+from sightline.rewards.sentences import sentences
 from sightline.rewards.terms import Failure, Value, within
 from sightline.types import Group, Prompt
 
 _KEPT: Final = 50_000
 """Pictures whose embedding is kept: 100 MB at most with 512 numbers each."""
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences: what stands between a full stop, a question or exclamation mark before a blank, or a line end.
-
-    >>> sentences("A dog. It weighs 3.5 kg!\\nIs it old? Yes")
-    ['A dog.', 'It weighs 3.5 kg!', 'Is it old?', 'Yes']
-    """
-    cut = re.split(r"(?<=[.!?])\s+|\n+", text)
-    return [one.strip() for one in cut if any(map(str.isalnum, one))]
 
 
 @dataclass(kw_only=True)

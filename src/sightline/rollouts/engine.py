@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from sightline.errors import DataError
@@ -12,6 +13,16 @@ from sightline.types import Group
 
 Progress = Callable[[int, int], None]
 """Called with (prompts done, prompts in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstWord:
+    """The next-token distribution at the end of a prompt, as far as it was asked for."""
+
+    text: str
+    """The likeliest token."""
+    probabilities: dict[str, float]
+    """Of each word that was asked for, over all tokens that spell it."""
 
 
 class RolloutEngine(Protocol):
@@ -39,6 +50,19 @@ class RolloutEngine(Protocol):
 
         Raises:
             DataError: a group with more or less than one prompt, or one that cannot be rendered.
+        """
+        ...
+
+
+class AskedEngine(RolloutEngine, Protocol):
+    """An engine that also tells how likely an answer begins with a word: what a local judge is asked with."""
+
+    def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
+        """One for each group: the likeliest first token of the answer to its prompt, and the probabilities of words.
+
+        Raises:
+            RecipeError: a word that no single token spells.
+            DataError: a group that cannot be rendered.
         """
         ...
 

@@ -23,7 +23,8 @@ from sightline.models.row_branches import RowBranches, prefill_rows, step_rows
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
-from sightline.rollouts.engine import Progress, check_one_prompt, check_room, same_pictures_together
+from sightline.rollouts.engine import FirstWord, Progress, check_one_prompt, check_room, same_pictures_together
+from sightline.rollouts.first_words import FirstWords
 from sightline.types import Group, Response
 
 PLACEHOLDER_KEY = re.compile(r"(image|video|audio|vision|vision_start|vision_end|boi|eoi)_token_(id|index)")
@@ -87,6 +88,10 @@ class HFEngine:
             samples = self._sample(rendered, one, 1, uniform_numbers(asked, one, 1, seed), growing.add)
         length = int(samples.lengths[0])
         return self._response(samples.tokens[0].tolist()[:length], samples.logprobs[0].tolist()[:length])
+
+    def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
+        """How likely the answer to each group's prompt begins with each of ``words``; see ``rollouts.first_words``."""
+        return FirstWords(self.policy, self.renderer).of(groups, words)
 
     def read(self, group: Group) -> tuple[int, ...]:
         """See ``CheckedEngine.read``."""

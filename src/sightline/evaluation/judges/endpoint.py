@@ -139,7 +139,7 @@ class EndpointBackend:
             patience = Patience(tries=self.tries, pause=self.backoff, longest=self.longest_wait)
             return self._addresses.ask(once, patience)
         except GivenUp as error:
-            return Outcome(reply=JudgeReply(text=None, error=str(error)), tries=error.tries)
+            return Outcome(reply=JudgeReply(text=None, error=str(error), final=error.last.lasting), tries=error.tries)
 
     def _once(self, url: str, body: bytes, number: int, choices: Sequence[str]) -> Outcome:
         headers = {"Content-Type": "application/json"}
@@ -172,7 +172,7 @@ class EndpointBackend:
             )
         message = f"HTTP {reply.status}: {said}"
         if reply.status not in _AGAIN:
-            return Outcome(reply=JudgeReply(text=None, error=message), tries=number)
+            return Outcome(reply=JudgeReply(text=None, error=message, final=True), tries=number)
         raise Again(message, retry_after(reply.headers))
 
     def _hidden(self, text: str) -> str:
@@ -300,6 +300,7 @@ def _body(model: str, request: JudgeRequest, parameters: Mapping[str, Any]) -> b
         "messages": messages,
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
+        **({"top_p": request.top_p} if request.top_p < 1 else {}),
         **({"logprobs": True, "top_logprobs": _MOST_LOGPROBS} if request.choices else {}),
     }
     return json.dumps({name: value for name, value in {**values, **parameters}.items() if value is not None}).encode()
@@ -322,9 +323,9 @@ def _outcome(content: bytes, number: int, choices: Sequence[str] = ()) -> Outcom
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Again(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
     if end == _FILTERED:  # what stands there is a part, or another's words
-        raise Again("the reply was stopped by a filter")
+        raise Again("the reply was stopped by a filter", lasting=True)
     if not text.strip():
-        raise Again("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""))
+        raise Again("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""), lasting=True)
     usage = body.get("usage")
     return Outcome(
         reply=JudgeReply(text=text, cut=end in _CUT, probabilities=told),
