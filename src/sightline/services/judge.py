@@ -86,6 +86,7 @@ class Desk:
                 images=images,
                 temperature=request.temperature,
                 max_tokens=limits[0] if limits else None,
+                top_p=1.0 if request.top_p is None else request.top_p,
             )
             made = await self.batcher.submit(asked)
         assert made.reply.text is not None

@@ -60,7 +60,7 @@ class ChatRequest(Wire):
     max_completion_tokens: Annotated[Whole, Field(ge=1, le=1 << 20)] | None = None
     seed: Whole | None = None
     """The same request with the same seed has the same answer; without one each is another sample."""
-    top_p: Annotated[Real, Field(ge=1, le=1)] | None = None
+    top_p: Annotated[Real, Field(gt=0, le=1)] | None = None
     n: Annotated[Whole, Field(ge=1, le=1)] | None = None
     stream: Off = None
     logprobs: Off = None
