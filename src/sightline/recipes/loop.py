@@ -25,7 +25,7 @@ from sightline.recipes.self_rewarding import SelfRewardingSpec
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 
-AnyMethod = RlaifVSpec | SelfRewardingSpec | OvipSpec
+AnyMethod = OvipSpec | RlaifVSpec | SelfRewardingSpec
 METHODS: Final[Mapping[str, type[AnyMethod]]] = {
     "rlaif_v": RlaifVSpec,
     "self_rewarding": SelfRewardingSpec,
