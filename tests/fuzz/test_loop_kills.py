@@ -10,15 +10,22 @@ from small_loops import held, loop_of, world_of
 
 from sightline.loops.run import run_loop
 
+CSR = (
+    "method={name: csr, relevance: scenes, search: {max_new_tokens: 5, max_sentences: 2, candidates: 3, batch_size: 2, "
+    "junk: keep}}"
+)
+METHODS = {"self_rewarding": (), "csr": (CSR,)}
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A world, the files of an unbroken loop in it, how many changes it made and how long it took."""
+
+@pytest.fixture(scope="module", params=METHODS)
+def whole(tmp_path_factory, request):
+    """A world, the files of an unbroken loop in it, how many changes it made, how long it took, what its recipe has."""
+    overrides = METHODS[request.param]
     world = world_of(tmp_path_factory.mktemp("world"))
     out = world / "whole"
     began = time.monotonic()
-    changes = killed(lambda: run_loop(loop_of(world, out), quiet=True), out) - 1
-    return world, held(out), changes, time.monotonic() - began
+    changes = killed(lambda: run_loop(loop_of(world, out, *overrides), quiet=True), out) - 1
+    return world, held(out), changes, time.monotonic() - began, overrides
 
 
 def same(whole, out):
@@ -31,7 +38,7 @@ def break_off(whole, out, *ways):
     """Runs a loop that dies in each of these ways, and then to its end."""
     world = whole[0]
     for way in [*ways, {}]:
-        killed(lambda: run_loop(loop_of(world, out), quiet=True), out, **way)
+        killed(lambda: run_loop(loop_of(world, out, *whole[4]), quiet=True), out, **way)
     assert not same(whole, out), ways
     shutil.rmtree(out)
 

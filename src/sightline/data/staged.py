@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sightline.data.schema import append_groups, complete_lines, read_groups
 from sightline.errors import CheckpointError, DataError
 from sightline.files import read_settings, replace_file
 from sightline.progress import Progress
-from sightline.types import Group
 
-Work = Callable[[Sequence[Group]], list[Group]]
+
+class Item(Protocol):
+    """A group, or what is made of one."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+
+Work = Callable[[Any], Sequence[Item]]
 """Some groups in, as many out, in the same order, under the same ids."""
 
 
@@ -29,8 +39,11 @@ class StagedGroups:
     and is refused. None: whoever calls sees to that."""
     tell: Callable[[str], None]
     """Gets what a person should know."""
+    read: Callable[[Path], Iterable[Item]] = read_groups
+    append: Callable[[Path, Any], object] = append_groups
+    """How the file is read and added to, where its lines are no Groups but made of one each (``data.trees``)."""
 
-    def run(self, groups: Sequence[Group], work: Work, *, chunk: int, title: str, overwrite: bool = False) -> int:
+    def run(self, groups: Sequence[Item], work: Work, *, chunk: int, title: str, overwrite: bool = False) -> int:
         """Work on the groups whose id the file does not hold yet, a chunk at a time.
 
         Where a chunk ends does not depend on what is there: one that a kill cut is worked on again as a whole, so that
@@ -56,7 +69,7 @@ class StagedGroups:
             with Progress(title, len(groups), done=there) as bar:
                 for some in chunks:
                     made = [one for group, one in zip(some, work(some), strict=True) if group.id not in done]
-                    append_groups(self.out, made)
+                    self.append(self.out, made)
                     there += len(made)
                     bar.update(there)
         except KeyboardInterrupt:
@@ -79,7 +92,7 @@ class StagedGroups:
         if self.settings is not None:
             self._check_settings(self.settings)
         complete_lines(self.out)
-        return {group.id for group in read_groups(self.out)}
+        return {group.id for group in self.read(self.out)}
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         remedy = "Choose another --out, or pass --overwrite."
@@ -93,11 +106,11 @@ class StagedGroups:
             raise CheckpointError(f"{self.out} was made with other settings ({changes}). {remedy}")
 
 
-def _all_in(done: set[str], groups: Sequence[Group]) -> bool:
+def _all_in(done: set[str], groups: Sequence[Item]) -> bool:
     return all(group.id in done for group in groups)
 
 
-def _check_ids(groups: Sequence[Group]) -> None:
+def _check_ids(groups: Sequence[Item]) -> None:
     seen: set[str] = set()
     for group in groups:
         if group.id in seen:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from sightline.loops.csr import Csr
 from sightline.loops.ovip import Ovip
 from sightline.loops.rlaif_v import RlaifV
 from sightline.loops.self_rewarding import SelfRewarding
 from sightline.loops.stages import Method
+from sightline.recipes.csr import CsrSpec
 from sightline.recipes.loop import AnyMethod
 from sightline.recipes.ovip import OvipSpec
 from sightline.recipes.rlaif_v import RlaifVSpec
@@ -17,6 +19,7 @@ from sightline.recipes.self_rewarding import SelfRewardingSpec
 _BUILDERS: Final[Mapping[type[AnyMethod], Callable[[Any], Method]]] = {
     RlaifVSpec: lambda spec: RlaifV(spec=spec),
     SelfRewardingSpec: lambda spec: SelfRewarding(spec=spec),
+    CsrSpec: lambda spec: Csr(spec=spec),
     OvipSpec: lambda spec: Ovip(spec=spec),
 }
 

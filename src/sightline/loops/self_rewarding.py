@@ -42,12 +42,7 @@ class SelfRewarding:
 
     def check(self, prompts: Sequence[Group]) -> None:
         """Builds the reward, and looks whether every prompt has the facts that it reads."""
-        own = _asks_itself(self.spec.reward)
-        terms = self.spec.reward
-        if own and not isinstance(terms, str):  # there is no model yet that could be asked
-            terms = {name: term for name, term in terms.items() if name not in own}
-        if terms:
-            check_prompts(build_reward(terms), prompts)
+        check_reward(self.spec.reward, prompts)
         if self.spec.relation == "ovip":
             check_references(prompts, self.spec.selection or OVIP)
 
@@ -105,7 +100,7 @@ class SelfRewarding:
 def score_stage(round: Round, spec: SelfRewardingSpec, samples: Path, scored: Path) -> Stage:
     """Every answer gets its reward, and the named parts of it."""
     reward = of_round(spec.reward, round)
-    files, settings = _named(reward)
+    files, settings = named_reward(reward)
 
     def run() -> None:
         scorer = build_reward(reward)
@@ -123,6 +118,15 @@ def score_stage(round: Round, spec: SelfRewardingSpec, samples: Path, scored: Pa
         settings={"reward": settings, "failed_rewards": spec.failed_rewards},
         run=run,
     )
+
+
+def check_reward(reward: Terms, prompts: Sequence[Group]) -> None:
+    """Builds a reward, and looks whether every prompt has the facts that it reads."""
+    own = _asks_itself(reward)
+    if own and not isinstance(reward, str):  # there is no model yet that could be asked
+        reward = {name: term for name, term in reward.items() if name not in own}
+    if reward:
+        check_prompts(build_reward(reward), prompts)
 
 
 def of_round(reward: Terms, round: Round) -> str | dict[str, AnyTerm]:
@@ -150,7 +154,7 @@ def _asking(term: AnyTerm, round: Round) -> AnyTerm:
     return replace(term, path=round.spec.path)
 
 
-def _named(reward: Terms) -> tuple[list[Path], Any]:
+def named_reward(reward: Terms) -> tuple[list[Path], Any]:
     """Files and folders that a reward reads, and what else changes its numbers."""
     if isinstance(reward, str):
         return ([Path(reward)], None) if Path(reward).is_dir() else (_sources(reward), reward)

@@ -31,11 +31,19 @@ BRANCHES = "sightline_branches"
 FIRST_CAPACITY = 32
 
 
+Piece = Sequence[tuple[Tensor, Tensor]]
+"""Keys and values [H,t,d] of some tokens of one branch, by layer."""
+
+
 class Branches:
     """Keys and values of P prompts, and of the n answers that grow from each, in every layer.
 
     Rows are prompt-major: row ``p * n + i`` is answer i of prompt p.
     """
+
+    blank: Tensor | None = None
+    """[P,n]: places before each branch that hold nothing, where branches began with answers of different lengths;
+    None: none has any."""
 
     def __init__(self, trunk: Sequence[tuple[Tensor, Tensor]], lengths: Tensor, n: int) -> None:
         """
@@ -74,6 +82,9 @@ class Branches:
         if window := scoring.window:
             seen = seen.masked_fill(self._left_behind(window), -torch.inf)
             grown[..., : max(0, self.length + 1 - window)] = -torch.inf
+        if self.blank is not None:
+            places = torch.arange(self.length + 1, device=query.device)
+            grown = grown.masked_fill((places < self.blank[..., None])[:, None, :, None], -torch.inf)
         if self.mask is not None:
             seen = seen + self.mask
         scores = torch.cat([seen, grown], dim=-1)
@@ -94,9 +105,64 @@ class Branches:
             tuple(part[prompts[:, None], :, answers].transpose(1, 2).contiguous() for part in layer)  # type: ignore[misc]
             for layer in self.grown
         ]
+        if self.blank is not None:
+            self.blank = self.blank[prompts[:, None], answers]
         self.prompts, self.n = answers.shape
         self.lengths = self.lengths[prompts]
         self.mask = self._mask()
+
+    def widen(self, copies: int) -> None:
+        """So many copies of every branch, next to each other, which then grow apart."""
+        self.grown = [
+            tuple(part.repeat_interleave(copies, 2) for part in layer)  # type: ignore[misc]
+            for layer in self.grown
+        ]
+        self.blank = None if self.blank is None else self.blank.repeat_interleave(copies, 1)
+        self.n *= copies
+
+    def piece(self, row: int, since: int) -> Piece:
+        """A copy of what a branch holds from its place ``since`` on."""
+        prompt, answer = divmod(row, self.n)
+        return [
+            (
+                keys[prompt, :, answer, since : self.length].clone(),
+                values[prompt, :, answer, since : self.length].clone(),
+            )
+            for keys, values in self.grown
+        ]
+
+    def regrown(self, prompts: Tensor, paths: Sequence[Sequence[Piece]]) -> Branches:
+        """Branches from the same prompts that begin with answers computed before.
+
+        Args:
+            prompts: [P'], by their present indices.
+            paths: for each row, prompt-major and as many for each prompt, the pieces of its answer in their order.
+        """
+        whole = prompts.tolist() == list(range(self.prompts))
+        trunk = self.trunk if whole else [(keys[prompts], values[prompts]) for keys, values in self.trunk]
+        made = Branches(trunk, self.lengths[prompts], len(paths) // len(prompts))
+        sizes = [sum(piece[0][0].shape[1] for piece in path) for path in paths]
+        made.length = max(sizes)
+        for index, layer in enumerate(self.trunk):
+            made.grown[index] = tuple(  # type: ignore[assignment]
+                made._filled(part, [[piece[index][side] for piece in path] for path in paths])
+                for side, part in enumerate(layer)
+            )
+        if min(sizes) < made.length:
+            blank = torch.tensor([made.length - size for size in sizes], device=self.lengths.device)
+            made.blank = blank.view(made.prompts, made.n)
+        return made
+
+    def _filled(self, like: Tensor, paths: Sequence[Sequence[Tensor]]) -> Tensor:
+        """[P,H,n,capacity,d] that holds each row's tensors [H,t,d] behind each other, right-aligned."""
+        heads, size = like.shape[1], like.shape[3]
+        room = like.new_zeros(self.prompts, heads, self.n, self.length + FIRST_CAPACITY, size)
+        for row, path in enumerate(paths):
+            end = self.length
+            for part in reversed(path):
+                room[row // self.n, :, row % self.n, end - part.shape[1] : end] = part
+                end -= part.shape[1]
+        return room
 
     def _note(self, layer: int, part: int, new: Tensor) -> Tensor:
         """Writes the new token [R,H,1,d] behind its branch; the branches so far [P,H,n,t,d]."""
@@ -112,9 +178,11 @@ class Branches:
         return room[:, :, :, : self.length + 1]
 
     def _left_behind(self, window: int) -> Tensor:
-        """[P,1,1,1,L] bool: trunk tokens that the next token of a branch is too far from."""
+        """[P,1,1 or n,1,L] bool: trunk tokens that the next token of a branch is too far from."""
         places = torch.arange(self.trunk[0][0].shape[2], device=self.lengths.device)
-        return (self.lengths[:, None] + self.length - places >= window)[:, None, None, None]
+        own = self.length if self.blank is None else self.length - self.blank
+        here = self.lengths[:, None] + own
+        return (here[..., None] - places >= window)[:, None, :, None]
 
     def _mask(self) -> Tensor | None:
         """[P,1,1,1,L] additive: hides the padding of shorter prompts."""

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+from sightline.recipes.csr import CsrSpec
 from sightline.recipes.evaluation import BenchSpec
 from sightline.recipes.ovip import OvipSpec
 from sightline.recipes.refusals import nearest
@@ -25,10 +26,11 @@ from sightline.recipes.self_rewarding import SelfRewardingSpec
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 
-AnyMethod = OvipSpec | RlaifVSpec | SelfRewardingSpec
+AnyMethod = CsrSpec | OvipSpec | RlaifVSpec | SelfRewardingSpec
 METHODS: Final[Mapping[str, type[AnyMethod]]] = {
     "rlaif_v": RlaifVSpec,
     "self_rewarding": SelfRewardingSpec,
+    "csr": CsrSpec,
     "ovip": OvipSpec,
 }
 """Name to the dataclass of its options."""

@@ -173,8 +173,11 @@ class RlaifVSpec:
     """The same for all answers to a prompt ("deconfounded"): they differ in what they say, not in how they were
     made."""
     claims: ClaimsSpec = ClaimsSpec()
+    """How answers are split into claims."""
     questions: QuestionsSpec = QuestionsSpec()
+    """How claims become questions that are answered by yes or no."""
     labeller: LabellerSpec = LabellerSpec()
+    """Who answers them with the picture before its eyes."""
     score: Literal["rejected", "share", "mean", "least"] = "rejected"
     """What an answer is worth. ``rejected``: minus the number of claims that do not stand; ``share``: minus their
     share; ``mean`` and ``least``: of the probabilities of yes against no."""
@@ -183,6 +186,7 @@ class RlaifVSpec:
     score and are in no comparison, and are counted and told; above it the round stops. Answers that claim nothing have
     no score either, and are no failures."""
     pairs: PairsSpec = PairsSpec()
+    """Which answers to a prompt are compared."""
     held_out: float | None = Field(default=None, gt=0, lt=1)
     """Share of the prompts that no round asks, by a hash of their pictures, so that none is on both sides: the round is
     chosen by them (``exam`` with the benchmark ``claims``). The published checkpoints were chosen on benchmarks that

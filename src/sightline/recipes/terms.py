@@ -260,11 +260,19 @@ class ClipSpec(TermSpec):
     """Folder or hub name of a CLIP or SigLIP model with its processor."""
     unit: Literal["sentence", "answer"] = "sentence"
     """``sentence``: mean over sentences; one that is too long for the model is cut between words into the fewest
-    pieces that fit, each of which counts. ``answer``: as a whole; one that is too long for the model gets no reward."""
+    pieces that fit, each of which counts. ``answer``: as a whole."""
+    long: Literal["fail", "cut"] = "fail"
+    """Of ``answer``: one that is too long for the model gets no reward, or is read as far as the model reads."""
     batch_size: Count = 64
     """Pictures or texts of one forward pass. Changes no score."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that the model is loaded and computed in."""
+
+    def __post_init__(self) -> None:
+        if self.long == "cut" and self.unit == "sentence":
+            raise ValueError(
+                "long: cut is of unit: answer, and sentences are cut into pieces that all count. Remove one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -70,7 +70,7 @@ class ClipTerm:
             return Failure(reason="the answer is empty")
         if self.spec.unit == "answer":
             size = self._size(text)
-            if size > self.most:
+            if size > self.most and self.spec.long == "fail":
                 return Failure(reason=f"the answer has {size} tokens, and the text tower reads {self.most}")
             return [text.strip()]
         found = []
@@ -117,7 +117,9 @@ class ClipTerm:
         # SigLIP was trained on texts of its full length, and pools the last place; CLIP pools the end of the text
         full = self.model.config.model_type.startswith("siglip")
         padding = {"padding": "max_length", "max_length": self.most} if full else {"padding": True}
-        made = self.processor.tokenizer(texts, return_tensors="pt", **padding).to(self.model.device)
+        # explicitly: only what long: cut allows is longer, and the end-of-text token stays
+        cut = {"truncation": True, "max_length": self.most}
+        made = self.processor.tokenizer(texts, return_tensors="pt", **(padding | cut)).to(self.model.device)
         mask = {} if full else {"attention_mask": made["attention_mask"]}  # SigLIP reads its padding
         return self.model.get_text_features(input_ids=made["input_ids"], **mask).pooler_output
 

@@ -96,8 +96,10 @@ def check_one_prompt(group: Group) -> None:
         )
 
 
-def check_room(rendered: RenderedGroup, sampling: SamplingSpec, limit: int) -> None:
-    """Whether a prompt and its longest answer fit into so many tokens.
+def check_room(
+    rendered: RenderedGroup, sampling: SamplingSpec, limit: int, key: str = "sampling.max_new_tokens"
+) -> None:
+    """Whether a prompt and its longest answer, as ``key`` of the recipe says, fit into so many tokens.
 
     Raises:
         DataError: they do not.
@@ -108,7 +110,7 @@ def check_room(rendered: RenderedGroup, sampling: SamplingSpec, limit: int) -> N
             f"prompt {group.id!r} has {length} tokens; with {sampling.max_new_tokens} new ones it exceeds the model's "
             f"{limit}",
             source=group.source,
-            remedy="Lower sampling.max_new_tokens or model.image_size, or leave the row out",
+            remedy=f"Lower {key} or model.image_size, or leave the row out",
         )
 
 

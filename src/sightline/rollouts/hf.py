@@ -140,7 +140,7 @@ class HFEngine:
         forbidden, ends = (torch.tensor(ids, dtype=torch.long, device=device) for ids in (self.forbidden, self.ends))
         uniform = uniform.to(device)
         samples = _Samples.empty(uniform.shape[0], sampling.max_new_tokens, device)
-        branches, logits, positions = self._prefill(groups, n)
+        branches, logits, positions = self.prefill(groups, n)
         logits, positions = logits.repeat_interleave(n, 0), positions.repeat_interleave(n, -1)
         row = torch.arange(uniform.shape[0], device=device)
         for index in range(sampling.max_new_tokens):
@@ -150,17 +150,19 @@ class HFEngine:
                 on_tokens(tokens)
             if index + 1 == sampling.max_new_tokens or bool(ended.all()):
                 break
-            kept = _compact(branches, ended)
+            kept = compact(branches, ended)
             if kept is not None:
                 row, tokens, positions = row[kept], tokens[kept], positions[..., kept]
-            logits = self._step(branches, tokens, positions)
+            logits = self.step(branches, tokens, positions)
             positions = positions + 1
         return samples
 
-    def _prefill(self, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches | RowBranches, Tensor, Tensor]:
+    def prefill(self, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches | RowBranches, Tensor, Tensor]:
+        """The prompts, each computed once, inside ``decoding``; see ``models.branches.prefill``."""
         return (prefill if self.policy.family.branches else prefill_rows)(self.policy, groups, n)
 
-    def _step(self, branches: Branches | RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
+    def step(self, branches: Branches | RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
+        """One more token for every branch; see ``models.branches.step``."""
         if isinstance(branches, Branches):
             return step(self.policy, branches, tokens, positions)
         return step_rows(self.policy, branches, tokens, positions)
@@ -290,7 +292,7 @@ def _next(logits: Tensor, uniform: Tensor, sampling: SamplingSpec, forbidden: Te
     return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def _compact(branches: Branches | RowBranches, ended: Tensor) -> Tensor | None:
+def compact(branches: Branches | RowBranches, ended: Tensor) -> Tensor | None:
     """Lets answers [R] that have ended leave the branches; the rows that stay, None if all do.
 
     Every prompt keeps as many answers as the one with the most has left, ended ones filling up.
