@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src/sightline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"types", "rendered", "errors", "files", "progress"}
+GROUND = {"types", "rendered", "errors", "files", "progress", "addresses"}
 CORE = GROUND | {"ops", "recipes"}
 MIDDLE = CORE | {"models", "data", "relations", "scenes"}
 OUTER = MIDDLE | {"rollouts", "rewards", "negatives", "evaluation"}
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "progress": set(),
+    "addresses": set(),
     "ops": GROUND,
     "recipes": GROUND,
     "algorithms": GROUND | {"ops"},

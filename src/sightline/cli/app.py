@@ -24,6 +24,7 @@ from sightline.cli import (
     pairs,
     samples,
     select,
+    serve,
     train,
 )
 from sightline.errors import SightlineError
@@ -53,6 +54,7 @@ app.command(name="export")(export.export)
 data.app.command(name="check")(check.check)
 app.add_typer(check_engine.app, name="check")
 app.add_typer(data.app, name="data")
+app.add_typer(serve.app, name="serve")
 app.add_typer(eval_group.app, name="eval")
 app.command(name="report")(eval_group.report)
 

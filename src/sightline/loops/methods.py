@@ -17,10 +17,10 @@ from sightline.recipes.rlaif_v import RlaifVSpec
 from sightline.recipes.self_rewarding import SelfRewardingSpec
 
 _BUILDERS: Final[Mapping[type[AnyMethod], Callable[[Any], Method]]] = {
+    CsrSpec: lambda spec: Csr(spec=spec),
+    OvipSpec: lambda spec: Ovip(spec=spec),
     RlaifVSpec: lambda spec: RlaifV(spec=spec),
     SelfRewardingSpec: lambda spec: SelfRewarding(spec=spec),
-    OvipSpec: lambda spec: Ovip(spec=spec),
-    CsrSpec: lambda spec: Csr(spec=spec),
 }
 
 

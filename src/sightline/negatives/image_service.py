@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import random
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -17,20 +15,27 @@ from typing import Any, Final
 
 from PIL import Image, ImageDraw
 
+from sightline.addresses import Addresses, Again, GivenUp, Patience, shown_url
 from sightline.data.picture import read_picture
 from sightline.errors import DataError
-from sightline.evaluation.judges.endpoint import shown_url
-from sightline.evaluation.judges.http import HttpReply, TooLarge, post
+from sightline.evaluation.judges.http import (
+    TOKEN_NAME,
+    HttpReply,
+    TooLarge,
+    hidden,
+    post,
+    retry_after,
+    service_headers,
+    service_token,
+)
 from sightline.negatives.painting import Order, Painted, Unpainted
 from sightline.recipes.negatives import PaintSpec
 
 _REFUSED: Final = (401, 402, 403, 404, 405)
 """Wrong address, or no right to ask: every request would fail."""
+_AGAIN: Final = (408, 409, 425, 429)
+"""And all from 500 on."""
 _LONGEST_PAUSE: Final = 60.0
-
-
-class _Again(Exception):
-    """A try that may go well next time."""
 
 
 @dataclass(kw_only=True)
@@ -44,12 +49,12 @@ class ImageService:
     folder: Path
     """Where a service on the same file system may write."""
     together: int = 0
-    _busy: dict[str, int] = field(default_factory=dict, repr=False)
-    """Requests under way, by address."""
-    _away: dict[str, float] = field(default_factory=dict, repr=False)
-    """Until when an address that failed is asked only where all others fail too."""
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    token: str = field(default_factory=service_token, repr=False)
+    """Sent with every request; empty: none is."""
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def __post_init__(self) -> None:
+        self._addresses = Addresses(urls=self.spec.urls, stop=self._stop)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -77,50 +82,31 @@ class ImageService:
             body = json.dumps(self._body(order)).encode()
         except (OSError, SyntaxError, ValueError) as error:
             return Unpainted(reason=f"the picture to change cannot be read ({error})")
-        pause, last = self.spec.pause, ""
-        for number in range(self.spec.tries):
-            if self._stop.is_set():
-                return Unpainted(reason=last or "given up")
-            url = self._freest(avoid=number)
-            try:
-                return self._read(self._asked(url, body), url)
-            except _Again as error:
-                self._away[url] = time.monotonic() + _LONGEST_PAUSE
-                last = f"{shown_url(url)}: {error} ({number + 1} tries)"
-            finally:
-                with self._lock:
-                    self._busy[url] -= 1
-            if number + 1 < self.spec.tries:
-                self._stop.wait(pause * random.uniform(0.5, 1))
-                pause = min(2 * pause, _LONGEST_PAUSE)
-        return Unpainted(reason=last)
-
-    def _freest(self, *, avoid: int) -> str:
-        """The address with the fewest requests, of those that did not fail lately where there are such; of equals
-        another one on every try."""
-        urls = self.spec.urls
-        with self._lock:
-            turn = [*urls[avoid % len(urls) :], *urls[: avoid % len(urls)]]
-            now = time.monotonic()
-            url = min(turn, key=lambda one: (self._away.get(one, now) > now, self._busy.get(one, 0)))
-            self._busy[url] = self._busy.get(url, 0) + 1
-        return url
-
-    def _asked(self, url: str, body: bytes) -> HttpReply:
+        if self._stop.is_set():
+            return Unpainted(reason="given up")
         try:
-            reply = post(url, body, {"Content-Type": "application/json"}, seconds=self.spec.timeout)
+            patience = Patience(tries=self.spec.tries, pause=self.spec.pause, longest=_LONGEST_PAUSE)
+            return self._addresses.ask(lambda url: self._asked(url, body), patience)
+        except GivenUp as error:
+            return Unpainted(reason=str(error))
+
+    def _asked(self, url: str, body: bytes) -> Image.Image | Unpainted:
+        try:
+            reply = post(url, body, service_headers(self.token), seconds=self.spec.timeout)
         except (HTTPException, OSError, TooLarge) as error:
-            raise _Again(f"{type(error).__name__}: {error}") from error
-        said = f"HTTP {reply.status}: {reply.body[:200].decode('utf-8', 'replace')}"
+            raise Again(f"{type(error).__name__}: {error}") from error
+        said = f"HTTP {reply.status}: {hidden(reply.body[:200].decode('utf-8', 'replace'), self.token)}"
         if 300 <= reply.status < 400 or reply.status in _REFUSED:
             raise DataError(
                 f"the image service answered {said}",
                 source=shown_url(url),
-                remedy="Correct online.negatives.paint.urls",
+                remedy=f"Correct online.negatives.paint.urls, or set {TOKEN_NAME} to the token of the service",
             )
+        if reply.status >= 500 or reply.status in _AGAIN:
+            raise Again(said, retry_after(reply.headers))
         if reply.status >= 400:
-            raise _Again(said)
-        return reply
+            return Unpainted(reason=f"{shown_url(url)}: {said}")
+        return self._read(reply, url)
 
     def _read(self, reply: HttpReply, url: str) -> Image.Image:
         try:
@@ -133,7 +119,7 @@ class ImageService:
                 return picture.convert("RGB")
         except (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             told = f"{type(error).__name__}: {error}"
-            raise _Again(f"the reply holds no picture ({told:.200}): {reply.body[:80]!r}") from error
+            raise Again(f"the reply holds no picture ({told:.200}): {reply.body[:80]!r}") from error
 
     def _inside(self, path: str) -> Path:
         """A file that a service may name: below the folder that it was given."""

@@ -17,6 +17,7 @@ Value = Annotated[float, Field(ge=-_LONGEST, le=_LONGEST)]
 Count = Annotated[int, Field(ge=1, le=_MOST)]
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST)]
 Text = Annotated[str, Field(min_length=1)]
+Url = Annotated[str, Field(pattern="^https?://")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -339,8 +340,9 @@ class ServiceSpec(TermSpec):
     """A service of one's own: POST of JSON, one group a request; see ``rewards.md`` for both bodies."""
 
     kind: Literal["service"] = "service"
-    url: str = Field(pattern="^https?://")
-    """Where requests are sent."""
+    url: Url | Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Where requests are sent; several addresses of the same service share them. ``SIGHTLINE_TOKEN`` of the environment
+    goes with them."""
     timeout: Seconds = 60.0
     """Of one request, its reply included."""
     patience: Seconds = 600.0
