@@ -79,14 +79,14 @@ def contenders(folder: Path, prompts: int, n: int, length: int) -> dict[str, Cal
     return {"engine": ours, "generate": generate}
 
 
-def tokens_per_second(both: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
-    """Median over ``rounds`` of tokens per CPU second, sampling in turn after one round to warm up."""
+def tokens_per_second(both: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+    """Tokens per CPU second in each of ``rounds``, sampling in turn after one round to warm up."""
     speeds: dict[str, list[float]] = {kind: [] for kind in both}
     for kind, sample in [*both.items()] * (rounds + 1):
         began = time.process_time()
         tokens = sample()
         speeds[kind].append(tokens / (time.process_time() - began))
-    return {kind: statistics.median(values[1:]) for kind, values in speeds.items()}
+    return {kind: values[1:] for kind, values in speeds.items()}
 
 
 def refilled(folder: Path, n: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -141,13 +141,15 @@ def main() -> None:
         folder = build(Path(name), SHAPES["small"])
         for prompts in () if arguments.refill else (1, 2, 4):
             both = contenders(folder, prompts, arguments.n, arguments.length)
-            speeds = tokens_per_second(both, arguments.rounds)
+            samples = tokens_per_second(both, arguments.rounds)
+            speeds = {kind: statistics.median(values) for kind, values in samples.items()}
             ratio = speeds["engine"] / speeds["generate"]
             print(f"{prompts:8}{speeds['engine']:10.0f}{speeds['generate']:10.0f}   {ratio:.1f}x")
-            report[str(prompts)] = {**speeds, "ratio": ratio}
+            report[str(prompts)] = {**speeds, "ratio": ratio, "samples": samples}
         for n in (1, arguments.n):
             report[f"refill_{n}"] = figures = refilled(folder, n, arguments.rounds)
             print(f"refilled, n = {n}: {figures}")
+    report["load_after"] = [round(load, 2) for load in os.getloadavg()]
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.step                      # pair step, full and LoRA, and a group of 8
     python -m benchmarks.step --shape deep         # a model whose decoder outweighs its head (20 GB of memory)
+    python -m benchmarks.step --shape deep --only group --against TRL      # fewer at a time, in less memory
     python -m benchmarks.step --shape quick        # to see that it runs
     python -m benchmarks.step --json out.json      # also write every figure
 
@@ -13,6 +14,8 @@ less what it held before the model was loaded: weights, reference, gradients, op
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -97,7 +100,7 @@ Contenders = dict[str, tuple[str, str]]
 
 
 def compare(folder: Path, shape: Shape, mode: str, contenders: Contenders, rounds: int, answers: int) -> dict[str, Any]:
-    """Figures of each contender, stepping in turn; the median of each and of the ratios to the first."""
+    """Figures of each contender, stepping in turn: medians over the rounds."""
     context = get_context("spawn")
     (row,) = records(folder, shape, answers=answers, count=1)
     ends, processes = {}, []
@@ -151,7 +154,10 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="small", help="sizes of the model")
     parser.add_argument("--only", choices=("pair", "group"), help="leave the other out")
     parser.add_argument("--answers", type=int, default=8, help="responses of the group")
-    parser.add_argument("--without-trl", action="store_true", help="leave TRL out (needs no bench extra)")
+    rivals = ("rows", "plain", "TRL")
+    parser.add_argument(
+        "--against", nargs="+", choices=rivals, default=rivals, help="who steps beside tree (TRL: the bench extra)"
+    )
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
     shape, n = SHAPES[arguments.shape], arguments.answers
@@ -161,8 +167,9 @@ def main() -> None:
     group: Contenders = {
         "tree": ("group", "tree"), "rows": ("group", "rows"), "plain": ("plain group", ""), "TRL": ("trl group", ""),
     }  # fmt: skip
-    if arguments.without_trl:
-        del pair["TRL"], group["TRL"]
+    pair, group = (
+        {name: one for name, one in some.items() if name in ("tree", *arguments.against)} for some in (pair, group)
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = build(Path(name), shape)
         for mode in MODES if arguments.only != "group" else ():
@@ -184,6 +191,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "trl": importlib.metadata.version("trl") if importlib.util.find_spec("trl") else None,
         "cores": str(os.cpu_count()),
         "threads": os.environ.get("BENCH_THREADS", "1"),
         "load_before": [round(load, 2) for load in os.getloadavg()],

@@ -97,6 +97,8 @@ def test_relations_by_name(run, scored, tmp_path):
         (["--best", "--relation", "ranked"], "--best makes no pairs"),
         (["--best", "--keep-all"], "the best answer alone, or all of them"),
         (["--best", "--min-gap", "6"], "no answer among 3 groups"),
+        (["--best", "--min-gap", "6"], "Lower --min-gap"),
+        (["--relation", "ovip", "--selection", "bad=-1,good=99"], "Bring --selection to the scale"),
         (["--relation", "ovip", "--min-gap", "1"], "--min-gap is not read with --relation ovip"),
         (["--selection", "good=1"], "--selection is for --relation ovip, found best_worst"),
         (["--relation", "ranked", "--fallback", "none"], "--fallback is for --relation ovip, found ranked"),

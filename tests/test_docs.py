@@ -14,15 +14,17 @@ import typer.main
 import yaml
 from examples.tiny_model import FAMILIES
 
+from recipe_files import LOOPS, TRAININGS
 from sightline.algorithms.registry import build_algorithm, build_mixed
 from sightline.cli.app import app
 from sightline.recipes.load import check_algorithm, load_recipe
+from sightline.recipes.load_loop import load_loop
+from sightline.recipes.loop import LoopRecipe
 from sightline.recipes.mix import mixed_options
 from sightline.recipes.schema import Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 CLI = typer.main.get_command(app)
 
 
@@ -65,7 +67,7 @@ def commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
             yield from ((name_of(page), line) for line in lines_of(block))
-    for recipe in RECIPES:
+    for recipe in (*TRAININGS, *LOOPS):
         comments = "\n".join(line for line in recipe.read_text().splitlines() if line.startswith("#   "))
         yield from ((name_of(recipe), line) for line in lines_of(comments))
     for path, command in every_command(CLI, ()):
@@ -91,6 +93,9 @@ def parsed(arguments: list[str]) -> tuple[Any, Any]:
 
 def check(recipe: Path, overrides: Sequence[str] = ()) -> None:
     """All that can be said of a recipe without its model and its rows."""
+    if recipe in LOOPS:
+        load_loop(recipe, overrides)
+        return
     found = load_recipe(recipe, overrides)
     check_algorithm(found, build_algorithm(found.algorithm), build_mixed(mixed_options(found)))
 
@@ -118,6 +123,8 @@ def test_the_command_is_understood(where: str, line: str) -> None:
         words = [context.params.get("recipe"), context.params.get("overrides")]
         if command.name in ("train", "show", "engine") and str(words[0]).startswith("recipes/"):
             check(ROOT / str(words[0]), words[1] or ())
+        elif command.name == "loop" and str(words[0]).startswith("recipes/"):
+            load_loop(ROOT / str(words[0]), words[1] or ())
         elif command.name == "check" and words[0] and words[0][0].startswith("recipes/"):
             load_recipe(ROOT / words[0][0], words[0][1:])
 
@@ -140,11 +147,21 @@ SECTIONS = [
 ]
 
 
+OF_LOOPS = {field.name for field in dataclasses.fields(LoopRecipe)} - {f.name for f in dataclasses.fields(Recipe)}
+"""What the recipe of a loop has, and that of a training has not."""
+
+
 @pytest.mark.parametrize(
     ("page", "section"), SECTIONS, ids=lambda part: name_of(part) if isinstance(part, Path) else ""
 )
 def test_the_section_of_a_recipe_is_understood(page: Path, section: dict[str, Any], tmp_path: Path) -> None:
     """What a page leaves out is filled in."""
+    if set(section) & OF_LOOPS:
+        method = {"name": "self_rewarding", "reward": "scenes"}
+        whole = {"name": "x", "output_dir": "x", "model": {"path": "x"}, "prompts": {"path": "x"}, "method": method}
+        (tmp_path / "loop.yaml").write_text(yaml.safe_dump({**whole, **section}))
+        load_loop(tmp_path / "loop.yaml")
+        return
     if not set(section) <= {field.name for field in dataclasses.fields(Recipe)}:  # terms of a reward by themselves
         section = {"online": {"reward": section.get("reward", section)}}
     learner = {"name": "reward_model" if "reads" in section.get("data", {}) else "dpo"}

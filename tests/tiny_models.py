@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import sightline.models  # noqa: F401  (makes torchvision importable, so before transformers)
 
@@ -62,8 +64,8 @@ QWEN_TEMPLATE = (
 )
 
 
-def byte_level_tokenizer(special: list[str], vocabulary: int = 600) -> Tokenizer:
-    """A byte-level BPE: any text can be written."""
+def byte_level_tokenizer(special: list[str], vocabulary: int = 600, corpus: Sequence[str] = CORPUS) -> Tokenizer:
+    """A byte-level BPE: any text can be written, words of the corpus in few tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -73,11 +75,11 @@ def byte_level_tokenizer(special: list[str], vocabulary: int = 600) -> Tokenizer
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer
 
 
-def save_tiny(family: str, folder: Path, *, seed: int = 0, tied: bool = False, **sizes: int) -> Path:
+def save_tiny(family: str, folder: Path, *, seed: int = 0, tied: bool = False, **sizes: Any) -> Path:
     """Builds one tiny random model of ``family`` and saves model and processor to ``folder``. ``tied``: its LM head is
     its input embedding."""
     torch.manual_seed(seed)
@@ -90,8 +92,8 @@ def save_tiny(family: str, folder: Path, *, seed: int = 0, tied: bool = False, *
     return folder
 
 
-def _llava_tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = byte_level_tokenizer(["<pad>", "<s>", "</s>", "<image>"])
+def _llava_tokenizer(vocabulary: int = 600, corpus: Sequence[str] = CORPUS) -> PreTrainedTokenizerFast:
+    tokenizer = byte_level_tokenizer(["<pad>", "<s>", "</s>", "<image>"], vocabulary, corpus)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -128,8 +130,8 @@ def _vision_config(image: int, patch: int, hidden: int) -> CLIPVisionConfig:
     )
 
 
-def _llava(image: int = 32, patch: int = 8, hidden: int = 32, layers: int = 2):
-    tokenizer = _llava_tokenizer()
+def _llava(image: int = 32, patch: int = 8, hidden: int = 32, layers: int = 2, *, vocabulary: int = 600, corpus=CORPUS):
+    tokenizer = _llava_tokenizer(vocabulary, corpus)
     config = LlavaConfig(
         vision_config=_vision_config(image, patch, hidden),
         text_config=_text_config(tokenizer, hidden, layers),

@@ -10,17 +10,18 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src/sightline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"types", "rendered", "errors", "files", "progress"}
+GROUND = {"types", "rendered", "errors", "files", "progress", "addresses"}
 CORE = GROUND | {"ops", "recipes"}
 MIDDLE = CORE | {"models", "data", "relations", "scenes"}
 OUTER = MIDDLE | {"rollouts", "rewards", "negatives", "evaluation"}
-EVERYTHING = OUTER | {"algorithms", "train", "report", "services", "demo", "cli", "__init__"}
+EVERYTHING = OUTER | {"algorithms", "train", "report", "services", "loops", "demo", "cli", "__init__"}
 MAY_IMPORT = {
     "types": set(),
     "rendered": {"types"},
     "errors": set(),
     "files": {"errors"},
     "progress": set(),
+    "addresses": set(),
     "ops": GROUND,
     "recipes": GROUND,
     "algorithms": GROUND | {"ops"},
@@ -30,11 +31,12 @@ MAY_IMPORT = {
     "scenes": CORE | {"data", "relations"},
     "rollouts": MIDDLE,
     "rewards": MIDDLE | {"evaluation"},
-    "negatives": MIDDLE,
-    "evaluation": OUTER - {"rewards"},
+    "negatives": MIDDLE | {"evaluation", "rewards"},
+    "evaluation": OUTER - {"rewards", "negatives"},
     "report": OUTER,
     "train": OUTER | {"algorithms"},
     "services": OUTER,
+    "loops": OUTER | {"algorithms", "train", "report", "services"},
     "demo": EVERYTHING - {"cli"},
     "cli": EVERYTHING,
     "__init__": set(),

@@ -10,7 +10,9 @@ from command_line import sightline
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups
 from sightline.demo import league as league_module
-from sightline.demo.league import LeagueSize, OnlineSize, all_methods, chosen_methods, recipe_of, run_league
+from sightline.demo.league import all_methods, chosen_methods, recipe_of, run_league
+from sightline.demo.loops import loop_of
+from sightline.demo.sizes import LeagueSize, LoopSize, OnlineSize
 from sightline.demo.standings import Outcome, standings
 from sightline.errors import CheckpointError, RecipeError
 from sightline.recipes.load import check_algorithm
@@ -157,6 +159,34 @@ def test_an_online_league_tells_what_was_sampled_and_is_not_run_again(finished, 
         run_league(seeds=[0], methods=["dpo"], out=tmp_path, bases=[base], size=TINY)
 
 
+@pytest.mark.parametrize("name", all_methods(loops=True))
+def test_every_loop_asks_and_trains_as_much(name):
+    size = LoopSize(rounds=2, steps=7, groups=5, prompts=9, samples=3, overrides=("algorithm.beta=0.5",))
+    loop = loop_of(name, all_methods(loops=True)[name], Path("m"), Path("f"), 3, size)
+    assert (loop.rounds, loop.prompts_per_round, loop.train.max_steps, loop.train.batch_size) == (2, 4, 7, 5)
+    assert loop.model.path == "m" and loop.output_dir == f"f/runs/{name}" and loop.algorithm["beta"] == 0.5
+    weight = {"csr_own_score": 0.0, "csr_relevance": 1.0}.get(name, 0.9)
+    assert loop.method.score.weight == weight if loop.method.name == "csr" else loop.method.sampling.n == 3
+
+
+def test_a_league_of_loops_is_not_run_again(finished, tmp_path, monkeypatch):
+    base = finished[0] / "seed-0/sft/model"
+    short = ("method.search.max_new_tokens=6", "method.search.max_sentences=2", "method.search.junk=keep")
+    size = LoopSize(rounds=2, steps=1, groups=2, prompts=8, held_out=4, questions=1, overrides=short)
+    methods = ["csr", "csr_own_score"]
+    league = run_league(seeds=[0], methods=methods, out=tmp_path, bases=[base], size=size)
+    assert league.loops and not league.failed and league.standings[0].name == "base"
+    assert "Loops compared" in (tmp_path / "report.html").read_text()
+    trees = [tmp_path / f"seed-0/runs/{name}/round-1/trees.jsonl" for name in methods]
+    assert trees[0].read_bytes() == trees[1].read_bytes(), "the same trees of the same base, otherwise paired"
+    assert all((tmp_path / f"seed-0/runs/{name}/round-2/model").is_dir() for name in methods)
+    monkeypatch.setattr("sightline.rollouts.sentence_search.SentenceSearch.grow", None)
+    again = run_league(seeds=[0], methods=methods, out=tmp_path, bases=[base], size=size)
+    assert repr(again) == repr(league)
+    with pytest.raises(CheckpointError, match="loops: True there, None here"):
+        run_league(seeds=[0], methods=["dpo"], out=tmp_path, bases=[base], size=TINY)
+
+
 def test_each_seed_needs_its_base(tmp_path):
     with pytest.raises(RecipeError, match="found 1 bases for 2 seeds"):
         run_league(seeds=[0, 1], out=tmp_path, bases=[Path("m")])
@@ -188,6 +218,8 @@ def test_a_seed_keeps_to_its_base(finished, tmp_path):
 def test_the_command_names_its_methods():
     assert sightline("compare", "--names").out.split() == list(all_methods())
     assert sightline("compare", "--online", "--names").out.split() == list(all_methods(online=True))
+    assert sightline("compare", "--loops", "--names").out.split() == list(all_methods(loops=True))
+    assert "two comparisons" in sightline("compare", "--loops", "--online").err
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_body_that_echoes_the_key_does_not_show_it(content):
 def test_a_wrong_request_is_not_tried_again():
     with FakeJudge(lambda number, asked: (400, {}, b"too long", 0)) as fake:
         (reply,) = client(fake).ask([request()])
-    assert reply == JudgeReply(text=None, error="HTTP 400: too long") and len(fake.requests) == 1
+    assert reply == JudgeReply(text=None, error="HTTP 400: too long", final=True) and len(fake.requests) == 1
 
 
 def test_a_403_for_one_request_is_one_failure():
@@ -330,7 +330,7 @@ def test_a_local_model_judges_in_batches_of_like_requests(pictures):
     ]
     replies = judge.ask(asked)
     assert replies[2] == JudgeReply(text="1 pictures: rate answer 2", cut=True)
-    assert replies[4] == JudgeReply(text=None, error="the reply is empty")
+    assert replies[4] == JudgeReply(text=None, error="the reply is empty", final=True)
     assert engine.calls == [(0.0, 1024, 0, 2), (0.0, 1024, 0, 2), (0.2, 1024, 0, 1), (0.0, 1024, 2, 1)]
     assert (judge.usage.failed, judge.usage.completion_tokens) == (1, 12)
 

@@ -234,21 +234,24 @@ def test_answers_depend_neither_on_batch_nor_on_when_others_end_or_join(
         lambda module, inputs, output: output.index_add(-1, end, output.new_full((*output.shape[:-1], 1), 6.0))
     )
     engine, sampling = HFEngine(policy), SamplingSpec(n=4, max_new_tokens=8)
-    again = [replace(group.prompts[0], id=f"{group.prompts[0].id} again") for group in questions(pictures)]
-    asked = [*questions(pictures), *(Group(prompts=(prompt,)) for prompt in again)]
+    asked = [
+        replace(group, prompts=(replace(group.prompts[0], id=f"{group.prompts[0].id} {time}"),))
+        for time in range(3)
+        for group in questions(pictures)
+    ]
     together = engine.generate(asked, sampling, seed=1)
     assert len({len(response.tokens) for group in together for response in group.responses}) > 2  # some leave early
     joined: list[int] = []
     start = refill.admitted
     monkeypatch.setattr(refill, "admitted", lambda *args: joined.append(args[2] * start(*args)) or start(*args))
-    refilled = engine.generate(asked, replace(sampling, batch_size=3), seed=1)
+    refilled = engine.generate(asked, replace(sampling, n=2, batch_size=3), seed=1)
     assert any(joined)  # some join others that are not finished
-    for group, *found in zip(asked, together, refilled, strict=True):
+    for group, whole, part in zip(asked, together, refilled, strict=True):
         (alone,) = engine.generate([group], sampling, seed=1)
-        for response, *others in zip(alone.responses, *(one.responses for one in found), strict=True):
-            for other in others:
-                assert other.tokens == response.tokens
-                assert other.rollout_logprobs == pytest.approx(response.rollout_logprobs, abs=1e-5)
+        expected = (*alone.responses, *alone.responses[:2])
+        for response, other in zip(expected, (*whole.responses, *part.responses), strict=True):
+            assert other.tokens == response.tokens
+            assert other.rollout_logprobs == pytest.approx(response.rollout_logprobs, abs=1e-5)
 
 
 @pytest.mark.parametrize("parts", [FULL, LORA], ids=["full", "lora"])

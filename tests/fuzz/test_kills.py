@@ -17,7 +17,7 @@ from sightline.errors import CheckpointError
 from sightline.models.assemble import TinyLlava
 from sightline.recipes.evaluation import EvaluationSpec
 from sightline.train.loop import train
-from sightline.train.run_folder import model_step
+from sightline.train.run_folder import model_step, open_run
 
 OPTIONS = {"size": 4, "batch_size": 2, "max_steps": 2, "schedule": "constant", "warmup": 0, "save_every": 1}
 SMALL = demo.DemoSize(
@@ -113,6 +113,14 @@ def test_a_whole_model_is_left_alone(runs, tmp_path):
     (tmp_path / "run/model/chat_template.jinja").write_text("edited by hand")
     train(replace(longer, output_dir=str(tmp_path / "run")), quiet=True)
     assert (tmp_path / "run/model/chat_template.jinja").read_text() == "edited by hand"
+
+
+def test_a_run_that_dies_at_its_very_start_leaves_nothing_aside(runs, tmp_path):
+    run = replace(runs[0], output_dir=str(tmp_path / "run"))
+    killed(lambda: train(run, quiet=True), tmp_path / "run/environment.json", at=2)
+    assert not (tmp_path / "run/recipe.yaml").exists() and list((tmp_path / "run").glob("*.tmp"))
+    assert open_run(run, resume=None, overwrite=False) is None
+    assert not list((tmp_path / "run").glob("*.tmp"))
 
 
 def test_a_run_that_dies_while_it_takes_the_place_of_another(runs, tmp_path):

@@ -3,17 +3,16 @@
 import dataclasses
 import random
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 from killing import TIMES
 
+from recipe_files import TRAININGS
 from sightline.algorithms.registry import BUILT_IN, build_algorithm
 from sightline.errors import RecipeError
 from sightline.recipes.load import check_algorithm, dump_recipe, load_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 WHOLE = """\
 name: whole
 output_dir: runs/whole
@@ -90,7 +89,7 @@ def outcome(path, *overrides):
 def test_damaged_recipes_are_read_or_refused(tmp_path, part):
     rng, path, read = random.Random(part), tmp_path / "r.yaml", 0
     for _ in range(40 * TIMES):
-        text = rng.choice([*(recipe.read_text() for recipe in RECIPES), WHOLE])
+        text = rng.choice([*(recipe.read_text() for recipe in TRAININGS), WHOLE])
         for _ in range(rng.randrange(1, 4)):
             text = junk_line(rng, text)
         content = text.encode("utf-8", "surrogatepass")
@@ -210,5 +209,5 @@ def test_the_command_says_what_is_wrong_and_where(tmp_path, run, content, told):
 
 def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_bytes(b"\xef\xbb\xbf" + RECIPES[0].read_bytes().replace(b"\n", b"\r\n"))
-    assert load_recipe(path) == load_recipe(RECIPES[0])
+    path.write_bytes(b"\xef\xbb\xbf" + TRAININGS[0].read_bytes().replace(b"\n", b"\r\n"))
+    assert load_recipe(path) == load_recipe(TRAININGS[0])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from recipe_files import FOLDER, TRAININGS
 from sightline.data.schema import write_groups
 from sightline.models.assemble import TinyLlava
 from sightline.recipes.load import load_recipe
@@ -23,11 +24,10 @@ from sightline.train.metrics import read_metrics
 from sightline.types import Edge, Group, Prompt, Response
 from tiny_models import FAMILIES
 
-FOLDER = Path(__file__).parents[2] / "recipes"
-ELSEWHERE = ("real_", "reward_model", "orpo_qlora", "sft_policy_init", "ppo_llava_rlhf")
-RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith(ELSEWHERE))
+ELSEWHERE = ("real_", "reward_model", "orpo_qlora", "sft_policy_init", "ppo_llava_rlhf", "ovip_online_llava")
+RECIPES = sorted(path for path in TRAININGS if not path.stem.startswith(ELSEWHERE))
 """``real_*`` are trained by tests/real, ``orpo_qlora*`` by test_qlora.py, ``reward_model*`` below, the
-stages of Fact-RLHF by test_fact_rlhf.py."""
+stages of Fact-RLHF by test_fact_rlhf.py, ``ovip_online_llava`` by test_ovip.py."""
 REWARD_MODELS = ("reward_model", "reward_model_facts", "reward_model_scenes")
 STAGES = ("reward_model_text", "reward_model_caption", "reward_model_image")
 
@@ -36,6 +36,7 @@ GROUPS = {"dpo_llava_full", "dpo_listwise", "reward_model_scenes"}
 ONLINE = {
     "dpo_online_scenes",
     "dpo_ovip_scenes",
+    "ovip_online_scenes",
     "raft_scenes",
     "grpo_scenes",
     "gspo_scenes",
@@ -112,9 +113,10 @@ def test_recipe(tiny: dict[str, Path], pictures: list[str], tmp_path: Path, path
     recipe = on_tiny(path, model, tmp_path, pictures)
     if path.stem in ONLINE:  # all answers of an untrained model are equally wrong
         recipe = replace(recipe, online=replace(recipe.online, reward="train_runs:CountsE", min_gap=0.0))
-    if path.stem == "dpo_ovip_scenes":
+    if "ovip" in path.stem and recipe.online is not None:
         selection = replace(recipe.online.selection, relaxed_gap=0.0, bad=9.0)
-        recipe = replace(recipe, online=replace(recipe.online, selection=selection))
+        sampling = replace(recipe.online.sampling, max_new_tokens=24)  # long enough to tell something of a picture
+        recipe = replace(recipe, online=replace(recipe.online, selection=selection, sampling=sampling))
     check(recipe)
 
 

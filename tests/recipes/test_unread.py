@@ -64,7 +64,16 @@ def load(tmp_path, text, *overrides):
             "reference is read with fallback: reference, found none",
         ),
         (ONLINE, ["online.relation=none", "online.buffer={}"], "old ones are no samples for. Remove buffer"),
-        (ONLINE, ["online.buffer={}", "online.max_staleness=1"], "max_staleness has no meaning"),
+        (
+            ONLINE,
+            ["online.max_staleness=1", "online.buffer.fresh=0.5"],
+            "with which no round samples what it trains. Remove fresh",
+        ),
+        (
+            ONLINE,
+            ["online.max_staleness=2", "online.buffer.max_staleness=1"],
+            "samples farther ahead: all would leave. Raise it",
+        ),
         (ONLINE, ["online.buffer={}", "online.replay=samples.jsonl"], "replay has no meaning"),
         (ONLINE, ["online.relation=best", "online.buffer.unit=pair"], "relation: best makes none"),
         (ONLINE, ["online.reward={iris: {reference: m}}"], "the same in the first round, and every score is 0"),

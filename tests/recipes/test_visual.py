@@ -50,7 +50,7 @@ def test_a_visual_section_is_read_and_written(tmp_path):
         ("relation: none\n      visual: {relation: mdpo}", "relation is none"),
         ("relation: mismatched\n      visual: {relation: mdpo}", "relation is mismatched"),
         ("visual: {relation: mpdo}", "Did you mean 'mdpo'?"),
-        ("visual: {relation: mdpo, negatives: {}}", "Did you mean 'negative'?"),
+        ("visual: {relation: mdpo, negativ: {}}", "Did you mean 'negative'?"),
     ],
 )
 def test_what_nothing_would_read_is_refused(tmp_path, source, message):

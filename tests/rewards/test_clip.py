@@ -13,6 +13,7 @@ import pytest
 import torch
 from answers import asked
 from PIL import Image
+from pydantic import ValidationError
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -156,3 +157,19 @@ def test_what_cannot_be_compared_is_refused(models, tmp_path, tiny):
         build_term(ClipSpec(path=str(tmp_path)))
     with pytest.raises(CheckpointError, match="a model of type llava, expected clip or siglip"):
         build_term(ClipSpec(path=str(tiny["llava"])))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_an_answer_that_is_too_long_is_read_as_far_as_the_model_reads_where_asked(models, pictures, name):
+    term = build_term(ClipSpec(path=models[name], unit="answer", long="cut"))
+    long = "the picture shows a small red circle and a large blue square next to a green star"
+    (found,) = term.values([asked(long, "star", images=[pictures[0]])])
+    kept = term.processor.tokenizer(long, truncation=True, max_length=MOST)["input_ids"]
+    assert len(kept) == MOST and kept[-1] == term.processor.tokenizer.eos_token_id
+    expected = cosine(models[name], term.processor.tokenizer.decode(kept, skip_special_tokens=True), pictures[0])
+    assert found == [
+        pytest.approx(expected, abs=1e-5),
+        pytest.approx(cosine(models[name], "star", pictures[0]), abs=1e-5),
+    ]
+    with pytest.raises(ValidationError, match="long: cut is of unit: answer"):
+        ClipSpec(path=models[name], long="cut")

@@ -8,7 +8,7 @@ import pytest
 from answers import asked
 from fake_judge import FakeJudge, body
 
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError
 from sightline.recipes.terms import JudgeSpec
 from sightline.rewards.build import build_reward, build_term
 from sightline.rewards.judge import read_score, read_yes_no
@@ -121,6 +121,21 @@ def test_probabilities_that_are_not_told_are_failures(reply, words):
     assert isinstance(failed, Failure) and words in failed.reason
 
 
+def test_a_local_model_and_a_record_tell_probabilities_as_well(tiny, pictures, tmp_path):
+    """p(yes) / (p(yes) + p(no)) of the model itself (``rollouts.first_words``), and the same number read back."""
+    group = asked("A dog.", images=[pictures[0]])
+    spec = JudgeSpec(judge=f"local:{tiny['llava']}", asks="yes_no", logprobs=True)
+    term = build_term(spec)
+    ((found,),) = term.values([group])
+    assert 0 < found < 1
+    (request,) = [term._request(group, 0, group.responses[0])]
+    (reply,) = term.judge.ask([request])
+    assert found == reply.probabilities["yes"] / sum(reply.probabilities.values())
+    record = tmp_path / "record.jsonl"
+    record.write_text(json.dumps({"id": request.id, "text": reply.text, "probabilities": reply.probabilities}) + "\n")
+    assert build_term(replace(spec, judge=f"replay:{record}")).values([group]) == [[found]]
+
+
 def test_a_judge_that_is_away_fails_answers_and_does_not_end_the_run():
     with FakeJudge(lambda *_: (503, {}, b"busy", 0)) as server:
         reward = build_reward({"judge": judged(server)})
@@ -135,8 +150,6 @@ def test_a_judge_that_refuses_its_key_ends_the_run():
 
 
 def test_what_cannot_be_asked_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match="log-probabilities, which endpoints alone tell"):
-        build_term(JudgeSpec(judge="local:model", asks="yes_no", logprobs=True))
     with pytest.raises(DataError, match="there is no judge 'oracle'"):
         build_term(JudgeSpec(judge="oracle"))
     template = tmp_path / "rubric.txt"

@@ -128,7 +128,7 @@ def test_the_buffer_is_in_the_checkpoint(tmp_path):
     assert [ids(again.take(step)) for step in range(2, 5)] == [ids(one) for one in rounds[2:]]
     assert again.state() == whole.state()
     again.restore(None)
-    assert again.state()["waiting"] == {"asked": 0, "left": 0, "entries": []}
+    assert again.state()["waiting"] == {"asked": 0, "found": 0, "settled": 0, "left": 0, "entries": []}
 
 
 def test_both_ranks_hold_the_same_and_train_their_shares(tmp_path):
@@ -138,18 +138,18 @@ def test_both_ranks_hold_the_same_and_train_their_shares(tmp_path):
     for folder in ("0", "1", "alone"):
         (tmp_path / folder).mkdir()
 
+    launches = [one.launch for one in online]
+
     class Both(Ranks):
         def gather_objects(self, value):
-            other = online[1 - self.rank]
-            indices = self.asked[1 - self.rank :: 2]
-            rest = other._sample(indices, other._round + 1, 0, version=0)
+            asked, options = self.asked
+            rest = launches[1 - self.rank](*asked, **options).own()
             return [value, rest] if self.rank == 0 else [rest, value]
 
     for rank, one in enumerate(online):
         one.ranks = Both(rank=rank, size=2)
-        sample = one._sample_all
-        one._sample_all = lambda asked, *rest, ranks=one.ranks, sample=sample: (
-            setattr(ranks, "asked", asked) or sample(asked, *rest)
+        one.launch = lambda *asked, ranks=one.ranks, launch=one.launch, **options: (
+            setattr(ranks, "asked", (asked, options)) or launch(*asked, **options)
         )
     shares = [ids(one.take(0)) for one in online]
     assert shares == [["p0", "p4"], ["p2", "p6"]] and ids(alone.take(0)) == ["p0", "p2", "p4", "p6"]

@@ -8,6 +8,7 @@ import pytest
 from sightline.data.sampler import Sampler
 from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError, DataError, ServiceError
+from sightline.recipes.preferences import SelectionSpec
 from sightline.recipes.schema import DataSpec, OnlineSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
 from sightline.rewards.base import REWARD_TRIES, score_groups
@@ -131,6 +132,18 @@ def test_rounds_without_a_group_end_with_the_reason(tmp_path):
         source(tmp_path, lambda group: ("1", "1")).take(0)
 
 
+@pytest.mark.parametrize("relation", ["best_worst", "length_balanced", "ovip", "none"])
+def test_what_to_do_about_ties_names_options_that_the_relation_reads(tmp_path, relation):
+    online = source(tmp_path, lambda group: ("1", "1"), relation=relation)
+    own = {"best_worst": {"min_gap": 0.5}, "ovip": {"selection": SelectionSpec(fallback="none")}}
+    online.spec = replace(online.spec, **own.get(relation, {"dynamic_sampling": int(relation == "none")}))
+    with pytest.raises(DataError) as refused:
+        online.take(0)
+    read = {"best_worst": {"min_gap"}, "ovip": {"selection"}, "none": {"dynamic_sampling"}}
+    named = [option for option in ("min_gap", "selection", "dynamic_sampling") if option in str(refused.value)]
+    assert set(named) == read.get(relation, set())
+
+
 @pytest.mark.parametrize(("reward", "why"), [(Reward(), "left without one"), (Reward(lambda group: True), "no judge")])
 def test_a_run_may_stop_at_the_first_reward_that_fails(tmp_path, reward, why):
     online = source(tmp_path, lambda group: ("1", "?", "2"), reward=reward)
@@ -173,7 +186,7 @@ def test_ranks_sample_their_share_and_train_equal_shares(tmp_path):
     """Rank 1 of two: the other rank's groups come through the gather; all of its own failed."""
     other = source(tmp_path, lambda group: ("1", "2"))
     one = source(tmp_path, lambda group: ("1", "1"))
-    sampled = other._sample([0, 2], 0, 0, version=0)
+    sampled = other.launch([0, 2], 0, 0, version=0, since=0).own()
 
     class Both(Ranks):
         def gather_objects(self, value):

@@ -20,9 +20,11 @@ from sightline.cli import (
     demo,
     eval_group,
     export,
+    loop,
     pairs,
     samples,
     select,
+    serve,
     train,
 )
 from sightline.errors import SightlineError
@@ -39,6 +41,7 @@ app.command(name="demo")(demo.demo)
 app.command(name="compare")(compare.compare)
 app.command(name="train")(train.train)
 app.command(name="show")(train.show)
+app.command(name="loop")(loop.loop)
 app.command(name="sample")(samples.sample)
 app.command(name="score")(samples.score)
 app.command(name="pairs")(pairs.pairs)
@@ -51,6 +54,7 @@ app.command(name="export")(export.export)
 data.app.command(name="check")(check.check)
 app.add_typer(check_engine.app, name="check")
 app.add_typer(data.app, name="data")
+app.add_typer(serve.app, name="serve")
 app.add_typer(eval_group.app, name="eval")
 app.command(name="report")(eval_group.report)
 

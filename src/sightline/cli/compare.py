@@ -10,6 +10,28 @@ import typer
 from sightline.cli.train import Overrides
 from sightline.errors import RecipeError
 
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Optimizer steps of each method, of loops in each round. Default: 150, online 80, loops 10.",
+        show_default=False,
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for everything. Default: runs/compare, runs/compare_online, runs/compare_loops.",
+        show_default=False,
+    ),
+]
+Bases = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Model to start from in the place of an SFT: once for each seed, in their order.", show_default=False
+    ),
+]
+
 
 def compare(
     overrides: Overrides = None,
@@ -20,47 +42,43 @@ def compare(
     online: Annotated[
         bool, typer.Option("--online", help="Compare methods that learn from answers they sample themselves.")
     ] = False,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Optimizer steps of each method. Default: 150, online 80.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for everything. Default: runs/compare, online runs/compare_online.", show_default=False
-        ),
-    ] = None,
-    base: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Model to start from in the place of an SFT: once for each seed, in their order.", show_default=False
-        ),
-    ] = None,
+    loops: Annotated[
+        bool, typer.Option("--loops", help="Compare loops: rounds of answers, pairs and training.")
+    ] = False,
+    steps: Steps = None,
+    out: Folder = None,
+    base: Bases = None,
     names: Annotated[bool, typer.Option("--names", help="List the methods and end.")] = False,
 ) -> None:
     """Compare methods: one model to start from, one set of answers, one budget.
 
     For each seed a tiny LLaVA learns to describe drawn scenes, and to hallucinate. It answers prompts, its answers
     are scored, and every method learns from them; with --online every method samples answers of its own to the same
-    prompts. Prints the league table and writes report.html. What is finished is not done again.
+    prompts; with --loops every method is a loop of several rounds. Prints the league table and writes report.html.
+    What is finished is not done again.
 
     Overrides are laid over every method's recipe.
 
     Example: `sightline compare --methods dpo,orpo,kto --seeds 0,1 --out runs/compare`
 
     Example: `sightline compare --online --methods ppo,grpo --seeds 0`
+
+    Example: `sightline compare --loops --methods csr,csr_own_score,csr_relevance`
     """
     from sightline.cli.console import out as console
     from sightline.cli.console import say
-    from sightline.demo.league import LeagueSize, OnlineSize, all_methods, run_league
+    from sightline.demo.league import all_methods, run_league
+    from sightline.demo.sizes import LeagueSize, LoopSize, OnlineSize
     from sightline.report.league import terminal_table
 
+    if online and loops:
+        raise RecipeError("found --online and --loops, which are two comparisons. Leave out one.")
     if names:
-        console.print("\n".join(all_methods(online=online)))
+        console.print("\n".join(all_methods(online=online, loops=loops)))
         return
-    kind = OnlineSize if online else LeagueSize
+    kind = LoopSize if loops else OnlineSize if online else LeagueSize
     size = kind(steps=kind.steps if steps is None else steps, overrides=tuple(overrides or ()))
-    out = out or Path("runs/compare_online" if online else "runs/compare")
+    out = out or Path("runs/compare_loops" if loops else "runs/compare_online" if online else "runs/compare")
     try:
         league = run_league(seeds=_numbers(seeds), methods=_listed(methods), out=out, bases=base or (), size=size)
     except KeyboardInterrupt:

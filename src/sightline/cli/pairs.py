@@ -71,13 +71,20 @@ def pairs(
     kept = [group for group in rows if (group.responses if best else group.edges)]
     if not kept:
         found = f"no {'answer' if best else 'pair'} among {len(rows)} groups"
-        raise DataError(found, source=groups, remedy="Lower --min-gap, or sample more")
+        raise DataError(found, source=groups, remedy=_remedy(name, min_gap))
     write_groups(out, [group if keep_all or best else only_compared(group) for group in kept])
     left = f"{len(rows) - len(kept)} groups without a pair"
     if best:
         say(f"the best answer of {len(kept)} groups, {len(rows) - len(kept)} groups left out: {out}")
     else:
         say(f"{sum(len(group.edges) for group in kept)} pairs in {len(kept)} groups, {left}: {out}")
+
+
+def _remedy(name: str, min_gap: float) -> str:
+    """What to do where nothing is left, by the options that the relation reads."""
+    if name == "ovip":
+        return "Bring --selection to the scale of the rewards, or sample more answers"
+    return "Lower --min-gap, or sample more answers" if min_gap else "Sample more answers"
 
 
 def _rows(path: str, out: Path, name: str, *, image_dir: str | None, limit: int | None) -> list[Group]:

@@ -17,10 +17,10 @@ from sightline.cli.console import say
 from sightline.cli.eval_options import changes_table, show_result
 from sightline.cli.eval_run import default_out
 from sightline.cli.named_model import NamedModel
-from sightline.cli.stage import Stage
 from sightline.data.load import Account, load_groups
 from sightline.data.picture_files import content_digest, stamp
 from sightline.data.schema import read_groups
+from sightline.data.staged import StagedGroups
 from sightline.data.validate import Checks
 from sightline.errors import DataError, RecipeError
 from sightline.evaluation import preferences, reward_figures
@@ -175,7 +175,7 @@ class _Ask:
     def scores(self, model: NamedModel, name: str) -> list[Group]:
         """The rows as a model scores them; what ``NAME.jsonl`` holds is not scored again."""
         settings = {**model.settings(), "rows": rows_digest(self.groups), "looked": len(self.looked)}
-        stage = Stage(out=self.folder / f"{name}.jsonl", settings=settings)
+        stage = StagedGroups(out=self.folder / f"{name}.jsonl", settings=settings, tell=say)
 
         @functools.cache
         def scorer() -> Any:
@@ -207,7 +207,7 @@ class _Ask:
         for title, model in sides.items():
             if model is not None:
                 settings = {**model.settings(), "rows": rows_digest(self.groups), "max_tokens": max_tokens}
-                stage = Stage(out=self.folder / f"generated.{title}.jsonl", settings=settings)
+                stage = StagedGroups(out=self.folder / f"generated.{title}.jsonl", settings=settings, tell=say)
                 engine = functools.cache(lambda model=model: self._engine(model))
                 work = lambda some, engine=engine: engine().generate(some, sampling, seed=0)  # noqa: E731
                 stage.run(alone, work, chunk=CHUNK, title=f"answers {title}", overwrite=self.asked.overwrite)
@@ -242,7 +242,7 @@ def evaluate_reward(asked: Asked, model: str, against: str | None, loaded: Mappi
 
     def measured_of(name: str, file: str) -> Measured:
         settings = {"reward": name, "rows": rows_digest(groups), **_weights(name), "missing_facts": None, **given}
-        stage = Stage(out=folder / f"{file}.jsonl", settings=settings)
+        stage = StagedGroups(out=folder / f"{file}.jsonl", settings=settings, tell=say)
         scorer = functools.cache(lambda: _reward(name, asked.batch_tokens, given))
         stage.run(groups, lambda some: scorer()(some), chunk=CHUNK, title=file, overwrite=asked.overwrite)
         result = reward_figures.reward_result(groups, in_order(stage.out, groups))

@@ -11,7 +11,8 @@ import typer
 
 from sightline.cli.console import say
 from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, asked_beyond, asked_model
-from sightline.cli.stage import Stage, check_apart
+from sightline.cli.stage import check_apart
+from sightline.data.staged import StagedGroups
 from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.recipes.load import check_spec, terms_of
 from sightline.recipes.schema import DataSpec, SamplingSpec
@@ -82,7 +83,7 @@ def sample(
     settings = {"model": spec.path, "adapter": spec.adapter, "dtype": dtype, "data": data, "seed": seed}
     settings |= asked_beyond(spec) | dataclasses.asdict(sampling)
     del settings["batch_size"]
-    stage = Stage(out=out, settings=settings)
+    stage = StagedGroups(out=out, settings=settings, tell=say)
     made = stage.run(
         prompts,
         lambda some: engine.generate(some, sampling, seed=seed),
@@ -143,7 +144,7 @@ def score(
     if not (asked := list(read_groups(groups))):
         raise DataError("there are no groups", source=str(groups), remedy="Name a Group file that has some")
     scorer, settings = _scorer(reward, batch_tokens, {"missing_facts": missing_facts, "quantization": quantization})
-    stage = Stage(out=out, settings={"groups": str(groups), "reward": reward, **settings})
+    stage = StagedGroups(out=out, settings={"groups": str(groups), "reward": reward, **settings}, tell=say)
     try:
         check_prompts(scorer, asked)
         done = stage.run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from sightline.cli.console import out, say, show_messages
 from sightline.errors import EngineError
 from sightline.recipes.describe import describe_recipe, field_docs
 from sightline.recipes.load import dump_recipe, load_recipe, with_reference
+from sightline.recipes.load_loop import dump_loop, is_loop, load_loop
 from sightline.recipes.mix import mixed_options
 from sightline.recipes.schema import Recipe
 
@@ -83,21 +84,36 @@ def show(
     overrides: Overrides = None,
     explain: Annotated[bool, typer.Option("--explain", help="Put what each key means above it.")] = False,
 ) -> None:
-    """Print a recipe as it will run: checked, overrides applied, every default filled in.
+    """Print a recipe, of a training or of a loop, as it will run: checked, overrides applied, every default filled in.
 
     Example: `sightline show recipes/sft_llava.yaml train.epochs=2 --explain`
     """
-    from sightline.algorithms.registry import build_algorithm, build_mixed
-
-    resolved = load_recipe(recipe, overrides or ())
-    algorithm = build_algorithm(resolved.algorithm)
-    resolved = with_reference(resolved, algorithm, build_mixed(mixed_options(resolved)))
-    fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
-    complete = dataclasses.replace(resolved, algorithm={"name": resolved.algorithm["name"], **fields})
-    text = describe_recipe(complete, field_docs(type(algorithm))) if explain else dump_recipe(complete)
+    resolved = _resolved_loop if is_loop(recipe) else _resolved
+    text = resolved(recipe, overrides or (), explain)
     if not out.is_terminal:
         typer.echo(text, nl=False)
         return
     from rich.syntax import Syntax
 
     out.print(Syntax(text, "yaml", background_color="default"))
+
+
+def _resolved(path: Path, overrides: Sequence[str], explain: bool) -> str:
+    from sightline.algorithms.registry import build_algorithm, build_mixed
+
+    resolved = load_recipe(path, overrides)
+    algorithm = build_algorithm(resolved.algorithm)
+    resolved = with_reference(resolved, algorithm, build_mixed(mixed_options(resolved)))
+    fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
+    complete = dataclasses.replace(resolved, algorithm={"name": resolved.algorithm["name"], **fields})
+    return describe_recipe(complete, field_docs(type(algorithm))) if explain else dump_recipe(complete)
+
+
+def _resolved_loop(path: Path, overrides: Sequence[str], explain: bool) -> str:
+    from sightline.algorithms.registry import build_algorithm
+
+    loop = load_loop(path, overrides)
+    algorithm = build_algorithm(loop.algorithm)
+    fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
+    complete = dataclasses.replace(loop, algorithm={"name": loop.algorithm["name"], **fields})
+    return describe_recipe(complete, field_docs(type(algorithm))) if explain else dump_loop(complete)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,8 +74,20 @@ def append_groups(path: str | Path, groups: Iterable[Group]) -> int:
         DataError: The file ends in half a line.
     """
     path = Path(path)
+    return append_lines(path, [_line_of_group(group, path.parent) for group in groups])
+
+
+def append_lines(path: str | Path, lines: Sequence[str]) -> int:
+    """Add whole lines to the end of a file of lines, as :func:`append_groups` does.
+
+    Returns:
+        How many were added; they are on the disk when the call returns.
+
+    Raises:
+        DataError: The file ends in half a line.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [_line_of_group(group, path.parent) for group in groups]
     with path.open("a+b") as out:
         if out.tell() and not _ends_in_newline(out):
             raise DataError(

@@ -19,6 +19,8 @@ from sightline.algorithms.registry import build_algorithm, build_mixed
 from sightline.data.schema import read_groups, write_groups
 from sightline.demo.demo import FULL, answers, draw
 from sightline.demo.demo import recipe_of as demo_recipe
+from sightline.demo.loops import loop_of, run_method
+from sightline.demo.sizes import LeagueSize, LoopSize, OnlineSize, Overrides
 from sightline.demo.standings import BASE, Outcome, outcome_of, standings
 from sightline.errors import CheckpointError, RecipeError, SightlineError
 from sightline.evaluation.benches.scenes import held_out_prompts
@@ -39,69 +41,30 @@ from sightline.train.run_folder import changed_fields
 from sightline.train.runtime import Runtime
 from sightline.types import Group
 
-Overrides = Mapping[str, Any]
-"""Dotted key of a recipe to its value."""
-
 MIN_GAP = 0.4
 """Least difference of reward between the answers of a comparison: that of the demo."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LeagueSize:
-    """How much of everything, the same for every method."""
-
-    steps: int = 150
-    """Optimizer steps."""
-    groups: int = 24
-    """Groups of each step."""
-    prompts: int = 1_200
-    """Drawings that answers are sampled about: one caption of each, and presence questions."""
-    presence: int = 3
-    """Presence questions about each."""
-    samples: int = 6
-    """Answers to each prompt."""
-    held_out: int = 300
-    """Drawings to evaluate on."""
-    questions: int = 2
-    """Presence questions about each of these."""
-    sft_steps: int | None = None
-    """Steps of the SFT that makes the base; None: as long as that of the demo."""
-    overrides: tuple[str, ...] = ()
-    """Dotted, laid over the recipe of every method: ``("algorithm.beta=1.0",)``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnlineSize(LeagueSize):
-    """How much of everything where methods sample their own answers, ``samples`` to each prompt.
-
-    All sample ``steps * groups * samples`` answers; a method with ``online.inner_epochs`` takes so many times the
-    ``steps``.
-    """
-
-    steps: int = 80
-    groups: int = 32
-    prompts: int = 900
-    presence: int = 2
-
-
-def all_methods(*, online: bool = False) -> dict[str, Overrides]:
+def all_methods(*, online: bool = False, loops: bool = False) -> dict[str, Overrides]:
     """Name of each method, and what it changes in ``offline.yaml``; from ``methods.yaml`` beside this file.
 
     Args:
         online: those of ``methods_online.yaml``, which change ``online.yaml``.
+        loops: those of ``methods_loops.yaml``, which change ``loop.yaml``.
     """
-    source = files("sightline.demo") / ("methods_online.yaml" if online else "methods.yaml")
+    name = "methods_loops.yaml" if loops else "methods_online.yaml" if online else "methods.yaml"
+    source = files("sightline.demo") / name
     values: dict[str, Overrides] = read_source(Path(str(source))).values
     return values
 
 
-def chosen_methods(names: Sequence[str], *, online: bool = False) -> dict[str, Overrides]:
+def chosen_methods(names: Sequence[str], *, online: bool = False, loops: bool = False) -> dict[str, Overrides]:
     """The methods of these names; all if there is none.
 
     Raises:
         RecipeError: a name that is no method.
     """
-    known = all_methods(online=online)
+    known = all_methods(online=online, loops=loops)
     for name in names:
         if name not in known:
             raise RecipeError(f"found method {name!r}. {nearest(name, list(known))}")
@@ -136,10 +99,11 @@ def run_league(
 
     Args:
         seeds: of world, base and runs.
-        methods: names in ``methods.yaml``, or in ``methods_online.yaml``; empty: all.
+        methods: names in ``methods.yaml``, ``methods_online.yaml`` or ``methods_loops.yaml``; empty: all.
         out: folder for everything.
         bases: for each seed a model to start from, in the place of an SFT as in the demo.
-        size: the budget, an ``OnlineSize`` for the online methods; None: the default of the offline ones.
+        size: the budget, an ``OnlineSize`` for the online methods, a ``LoopSize`` for loops; None: the default of the
+            offline ones.
 
     Raises:
         RecipeError: an unknown method, a seed that stands twice, not as many bases as seeds, or overrides that no
@@ -147,8 +111,8 @@ def run_league(
         CheckpointError: the folder holds a league with another budget, or of another base.
     """
     size = size or LeagueSize()
-    online = isinstance(size, OnlineSize)
-    chosen = chosen_methods(methods, online=online)
+    online, loops = isinstance(size, OnlineSize), isinstance(size, LoopSize)
+    chosen = chosen_methods(methods, online=online, loops=loops)
     _check_seeds(seeds, bases)
     unfit = _unfit(chosen, size)
     if len(unfit) == len(chosen):
@@ -171,6 +135,7 @@ def run_league(
         failed=failed,
         settings=_settings(size, bool(bases)),
         online=online,
+        loops=loops,
     )
     write_league(league, out)
     return league
@@ -221,6 +186,9 @@ def _unfit(chosen: Mapping[str, Overrides], size: LeagueSize) -> dict[str, str]:
     found = {}
     for name, overrides in chosen.items():
         try:
+            if isinstance(size, LoopSize):
+                loop_of(name, overrides, Path("base"), Path("folder"), 0, size)
+                continue
             recipe = recipe_of(name, overrides, Path("base"), Path("folder"), 0, size)
             check_algorithm(recipe, build_algorithm(recipe.algorithm), build_mixed(mixed_options(recipe)))
         except RecipeError as error:
@@ -233,6 +201,8 @@ def _claim(out: Path, size: LeagueSize) -> None:
     file, budget = out / "budget.json", json.loads(json.dumps(dataclasses.asdict(size)))
     if isinstance(size, OnlineSize):
         budget["online"] = True
+    if isinstance(size, LoopSize):
+        budget["loops"] = True
     if file.exists() and (found := read_settings(file)) != budget:
         differing = [key for key in found | budget if found.get(key) != budget.get(key)]
         changes = [f"{key}: {found.get(key)} there, {budget.get(key)} here" for key in differing]
@@ -248,7 +218,7 @@ def _open_seed(seed: int, folder: Path, base: Path | None, size: LeagueSize) -> 
     _claim_base(folder, "SFT of the demo" if base is None else str(base.absolute()))
     exam = held_out_prompts(world, size.held_out, data / "images", questions=size.questions)
     model = base or _base(world, folder, size)
-    if isinstance(size, OnlineSize):
+    if isinstance(size, OnlineSize | LoopSize):
         if not (data / "prompts.jsonl").exists():
             write_groups(data / "prompts.jsonl", _asked(world, data, size))
     elif not (data / "ranked.jsonl").exists():
@@ -282,10 +252,11 @@ def _base(world: Scenes, folder: Path, size: LeagueSize) -> Path:
 def _asked(world: Scenes, data: Path, size: LeagueSize) -> list[Group]:
     """Prompts about drawings behind those that the base learnt from: captions, then presence questions."""
     pictures, start = data / "images", FULL.scenes
-    return [
-        *world.prompts("train", size.prompts, pictures, kind="caption", start=start),
-        *world.prompts("train", size.prompts, pictures, kind="presence", per_scene=size.presence, start=start),
-    ]
+    captions = list(world.prompts("train", size.prompts, pictures, kind="caption", start=start))
+    if not size.presence:
+        return captions
+    each = size.presence
+    return [*captions, *world.prompts("train", size.prompts, pictures, kind="presence", per_scene=each, start=start)]
 
 
 def _offline_data(world: Scenes, model: Path, data: Path, size: LeagueSize) -> None:
@@ -324,6 +295,11 @@ def _outcomes(
 def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) -> Outcome:
     """Trains and examines one method, or reads what an earlier call found."""
     folder = start.folder / "answers" / name
+    if isinstance(size, LoopSize):
+        loop = loop_of(name, overrides, start.model, start.folder, start.seed, size)
+        ran = run_method(loop)
+        answered = answers(ran.model, start.exam, folder, f"exam {name}", Runtime())
+        return outcome_of(name, start.seed, answered, learning_rate=loop.train.learning_rate, spent=ran.spent)
     recipe = recipe_of(name, overrides, start.model, start.folder, start.seed, size)
     run = Path(recipe.output_dir)
     if (folder / "time.json").exists():

@@ -109,7 +109,9 @@ class JudgeRequest:
     attempt: int = 0
     """Raise it to be answered anew: part of the cache key."""
     choices: Sequence[str] = ()
-    """Words in lower case whose probability as the first token of the reply is asked for. Endpoints alone tell it."""
+    """Words in lower case whose probability as the first token of the reply is asked for."""
+    top_p: float = 1.0
+    """Least share of probability that is sampled from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,8 @@ class JudgeReply:
     text: str | None
     """None: the judge failed; ``error`` says how."""
     error: str = ""
+    final: bool = False
+    """It failed for what it asks, which would fail again: too long, refused, no picture that can be read."""
     cut: bool = False
     """It reached ``max_tokens``: what a grader looks for may be missing."""
     probabilities: Mapping[str, float] | None = None

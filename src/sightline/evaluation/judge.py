@@ -199,6 +199,7 @@ def cache_key(name: str, request: JudgeRequest, identity: str = "") -> str:
         "max_tokens": request.max_tokens,
         "attempt": request.attempt,
         **({"choices": list(request.choices)} if request.choices else {}),
+        **({"top_p": request.top_p} if request.top_p < 1 else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

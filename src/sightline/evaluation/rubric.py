@@ -16,7 +16,7 @@ from pathlib import Path
 from sightline.errors import DataError
 
 _PART = re.compile(r"^--- (system|user)[ \t]*\n", re.MULTILINE)
-_JUDGED = ("answer", "premise", "hypothesis", "original")
+_JUDGED = ("answer", "premise", "hypothesis", "original", "claims")
 """How the fields begin that a template must name."""
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 

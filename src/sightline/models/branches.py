@@ -32,13 +32,16 @@ FIRST_CAPACITY = 32
 COMPACT_BELOW = 0.75
 """Places of answers that ended are given up once the others need no more than this share of all."""
 
+Piece = Sequence[tuple[Tensor, Tensor]]
+"""Keys and values [H,t,d] of some tokens of one branch, by layer."""
+
 
 class Branches:
     """Keys and values of P prompts, and of the answers that grow from each, in every layer.
 
-    Prompts may have come at different steps: each has its own age. Answers stand in a rectangle of n places a prompt;
-    those that ended leave their places empty, until it pays to make the rectangle smaller. Rows are the answers that
-    are left, prompt by prompt.
+    Branches may be of different ages: prompts come at different steps. Answers stand in a rectangle of n places a
+    prompt; those that ended leave their places empty, until it pays to make the rectangle smaller. Rows are the answers
+    that are left, prompt by prompt.
     """
 
     def __init__(self, trunk: Sequence[tuple[Tensor, Tensor]], lengths: Tensor, n: int) -> None:
@@ -50,8 +53,8 @@ class Branches:
         """
         self.trunk = list(trunk)
         self.lengths, self.n = lengths, n
-        self.ages = torch.zeros_like(lengths)
-        """[P]: tokens that each branch of a prompt holds."""
+        self.ages = lengths.new_zeros(lengths.shape[0], n)
+        """[P,n]: tokens that each branch holds; 0 where the answer has ended."""
         self.rows = torch.arange(lengths.shape[0] * n, device=lengths.device)
         """[R]: places of the answers that are left, ascending."""
         self.grown: list[tuple[Tensor, Tensor]] = [
@@ -93,14 +96,17 @@ class Branches:
 
     def advance(self) -> None:
         """To be called after each step: every layer has noted its token."""
-        self.ages = self.ages + 1
+        self.ages.view(-1)[self.rows] += 1
         self.length += 1
         self._hidden.clear()
 
     def keep(self, rows: Tensor) -> None:
         """Keeps these rows, by their present numbers, ascending; at least one."""
         self.rows = self.rows[rows]
+        ages = torch.zeros_like(self.ages).view(-1)
+        self.ages = ages.index_copy_(0, self.rows, self.ages.view(-1)[self.rows]).view(self.ages.shape)
         self._pack(COMPACT_BELOW)
+        self._measure()
 
     def join(self, other: Branches) -> None:
         """Takes in other branches of the same model, whose rows come behind its own; they are of no use afterwards."""
@@ -111,9 +117,58 @@ class Branches:
             for mine, its in ((self.trunk, other.trunk), (self.grown, other.grown)):
                 (keys, values), (more_keys, more_values) = mine[layer], its[layer]
                 mine[layer] = (_stacked(keys, more_keys), _stacked(values, more_values))
-        self.lengths, self.ages = torch.cat([self.lengths, other.lengths]), torch.cat([self.ages, other.ages])
+        self.lengths, self.ages = torch.cat([self.lengths, other.lengths]), _stacked(self.ages, other.ages)
         self.n = n
         self._measure()
+
+    def widen(self, copies: int) -> None:
+        """So many copies of every branch, next to each other, which then grow apart."""
+        for layer, (keys, values) in enumerate(self.grown):
+            self.grown[layer] = (keys.repeat_interleave(copies, 2), values.repeat_interleave(copies, 2))
+        self.ages = self.ages.repeat_interleave(copies, 1)
+        self.rows = (self.rows[:, None] * copies + torch.arange(copies, device=self.rows.device)).flatten()
+        self.n *= copies
+        self._measure()
+
+    def piece(self, row: int, since: int) -> Piece:
+        """A copy of what a branch holds from its place ``since`` on."""
+        prompt, answer = divmod(int(self.rows[row]), self.n)
+        own = slice(since, int(self.ages[prompt, answer]))
+        return [
+            (keys[prompt, :, answer, own].clone(), values[prompt, :, answer, own].clone())
+            for keys, values in self.grown
+        ]
+
+    def regrown(self, prompts: Tensor, paths: Sequence[Sequence[Piece]]) -> Branches:
+        """Branches from the same prompts that begin with answers computed before.
+
+        Args:
+            prompts: [P'], by their present indices.
+            paths: for each row, prompt-major and as many for each prompt, the pieces of its answer in their order.
+        """
+        whole = prompts.tolist() == list(range(self.prompts))
+        trunk = self.trunk if whole else [(keys[prompts], values[prompts]) for keys, values in self.trunk]
+        made = Branches(trunk, self.lengths[prompts], len(paths) // len(prompts))
+        sizes = [sum(piece[0][0].shape[1] for piece in path) for path in paths]
+        made.ages = torch.tensor(sizes, device=self.ages.device).view(made.ages.shape)
+        made._measure()
+        for index, layer in enumerate(self.trunk):
+            keys, values = (
+                made._filled(part, [[piece[index][side] for piece in path] for path in paths])
+                for side, part in enumerate(layer)
+            )
+            made.grown[index] = (keys, values)
+        return made
+
+    def _filled(self, like: Tensor, paths: Sequence[Sequence[Tensor]]) -> Tensor:
+        """[P,H,n,capacity,d] that holds each row's tensors [H,t,d] behind each other."""
+        room = self._room(like.new_empty(self.prompts, *like.shape[1:]), self.length + FIRST_CAPACITY)
+        for row, path in enumerate(paths):
+            begin = 0
+            for part in path:
+                room[row // self.n, :, row % self.n, begin : begin + part.shape[1]] = part
+                begin += part.shape[1]
+        return room
 
     def _pack(self, below: float = 1.0) -> None:
         """Leaves out prompts without answers, and as many places of the others as all can spare; no copy is made
@@ -124,25 +179,24 @@ class Branches:
         prompts, most = left.nonzero()[:, 0], int(left.max())
         size = prompts.shape[0] * most
         if size > below * going.numel() or size == going.numel():
-            self._full = self.rows.shape[0] == going.numel()
             return
         answers = going[prompts].to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
         self.rows = going[prompts].gather(1, answers).flatten().nonzero()[:, 0]
-        self.lengths, self.ages, self.n = self.lengths[prompts], self.ages[prompts], most
+        self.lengths, self.ages = self.lengths[prompts], self.ages[prompts[:, None], answers]
+        self.n = most
         longest = int(self.lengths.max())
         for layer, (trunk, grown) in enumerate(zip(self.trunk, self.grown, strict=True)):
             keys, values = (part[prompts, :, :longest] for part in trunk)
             self.trunk[layer] = (keys, values)
             keys, values = (part[prompts[:, None], :, answers].transpose(1, 2).contiguous() for part in grown)
             self.grown[layer] = (keys, values)
-        self._measure()
 
     def _measure(self) -> None:
-        """What is asked of lengths and ages at every step, after each change of the prompts."""
+        """What is asked of lengths and ages at every step, after each change of the rows."""
         self.length = int(self.ages.max())
         """Most tokens that a branch holds."""
         self._full = self.rows.shape[0] == self.prompts * self.n
-        self._apart = bool((self.ages < self.length).any())
+        self._apart = bool((self.ages.view(-1)[self.rows] < self.length).any())
         self._padded = bool((self.lengths < self.trunk[0][0].shape[2]).any())
         self._hidden.clear()
 
@@ -168,13 +222,16 @@ class Branches:
         heads, size = new.shape[1], new.shape[3]
         placed = self._placed(new).view(self.prompts, self.n, heads, size).transpose(1, 2)
         if self._apart:
-            room[torch.arange(self.prompts, device=room.device), :, :, self.ages] = placed.to(room.dtype)
+            each = torch.arange(self.prompts * self.n, device=room.device)
+            room[each // self.n, :, each % self.n, self.ages.view(-1)] = (
+                placed.transpose(1, 2).flatten(0, 1).to(room.dtype)
+            )
         else:
             room[:, :, :, self.length] = placed
         return room[:, :, :, : self.length + 1]
 
     def _unseen(self, window: int) -> Tensor | None:
-        """[P,1,1,1,L+t] bool: what the new tokens do not see of trunk and branch, as it is padding or behind their
+        """[P,1,n,1,L+t] bool: what the new tokens do not see of trunk and branch, as it is padding or behind their
         window; None: they see all. It is the same for every layer of a step."""
         if window not in self._hidden:
             self._hidden[window] = self._find_unseen(window)
@@ -185,11 +242,11 @@ class Branches:
         if not (self._apart or self._padded or 0 < window <= longest + self.length):
             return None
         trunk, grown = (torch.arange(count, device=self.ages.device) for count in (longest, self.length + 1))
-        lengths, ages = self.lengths[:, None], self.ages[:, None]
-        hidden = torch.cat([(trunk >= lengths), (grown > ages)], dim=1)
+        lengths, ages = self.lengths[:, None, None], self.ages[:, :, None]
+        hidden = torch.cat([(trunk >= lengths).expand(-1, self.n, -1), grown > ages], dim=-1)
         if window:
-            hidden |= torch.cat([lengths + ages - trunk, ages - grown], dim=1) >= window
-        return hidden[:, None, None, None]
+            hidden |= torch.cat([lengths + ages - trunk, ages - grown], dim=-1) >= window
+        return hidden[:, None, :, None]
 
     def _room(self, like: Tensor, capacity: int) -> Tensor:
         """[P,H,n,capacity,d] for keys or values like [P,H,*,d]: zeros, as what is not seen is multiplied by 0."""

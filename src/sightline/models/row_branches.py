@@ -6,6 +6,7 @@ answers; nothing else is shared.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -48,6 +49,37 @@ class RowBranches:
         self.caches += other.caches
         self.inputs += other.inputs
         self.counts += other.counts
+
+    def widen(self, copies: int) -> None:
+        """So many copies of every branch, next to each other, which then grow apart."""
+        for cache, count in zip(self.caches, self.counts, strict=True):
+            self._take(cache, [row for row in range(count) for _ in range(copies)])
+        self.counts = [count * copies for count in self.counts]
+
+    def piece(self, row: int, since: int) -> DynamicCache:
+        """A copy of all that a branch holds, its prompt included: recurrent layers cannot be cut at ``since``."""
+        prompt = 0
+        while row >= self.counts[prompt]:
+            row -= self.counts[prompt]
+            prompt += 1
+        cache = copy.deepcopy(self.caches[prompt])
+        self._take(cache, [row])
+        return cache
+
+    def regrown(self, prompts: Tensor, paths: Sequence[Sequence[DynamicCache]]) -> RowBranches:
+        """Branches from the same prompts that begin with answers computed before; every row becomes a prompt of its
+        own, since the rows of a cache are equally long.
+
+        Args:
+            prompts: [P'], by their present indices; only these have a row.
+            paths: for each row, prompt-major and as many for each prompt, the pieces of its answer in their order.
+        """
+        each = len(paths) // len(prompts)
+        owners = [prompt for prompt in prompts.tolist() for _ in range(each)]
+        caches = [
+            copy.deepcopy(path[-1] if path else self.caches[owner]) for owner, path in zip(owners, paths, strict=True)
+        ]
+        return RowBranches(caches, [self.inputs[owner] for owner in owners], 1)
 
     @staticmethod
     def _take(cache: DynamicCache, rows: Sequence[int]) -> None:

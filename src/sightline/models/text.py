@@ -26,6 +26,15 @@ def sees_pictures(path: str) -> bool:
     return config.get_text_config() is not config
 
 
+def tokenizer_of(path: str) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        RecipeError: there is no model.
+    """
+    return read_pretrained(AutoTokenizer, path)
+
+
 def context_length(path: str) -> int:
     """Most tokens of a prompt with its answer; a large number where the model states none.
 

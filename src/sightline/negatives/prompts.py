@@ -64,7 +64,7 @@ class Negatives:
         chosen = _chosen(len(prompt.images), self.spec.replace)
         if self.spec.kind == "none":
             kept = tuple(path for place, path in enumerate(prompt.images) if place not in chosen)
-            messages = _without(prompt.messages, chosen)
+            messages = without_pictures(prompt.messages, chosen)
             return replace(prompt, id=f"{prompt.id}/none", messages=messages, images=kept)
         images = tuple(
             self._picture(path, f"{self.seed}:{prompt.id}:{place}") if place in chosen else path
@@ -166,7 +166,7 @@ def _chosen(count: int, which: str) -> range:
     return {"all": range(count), "first": range(1), "last": range(count - 1, count)}[which]
 
 
-def _without(messages: Sequence[Message], places: range) -> tuple[Message, ...]:
+def without_pictures(messages: Sequence[Message], places: range) -> tuple[Message, ...]:
     """The messages without their picture parts at ``places``, counted over all messages."""
     seen = 0
     kept: list[Message] = []

@@ -11,10 +11,35 @@ from pathlib import Path
 
 from sightline.data.readers.rows import RowError
 from sightline.errors import DataError, RecipeError
+from sightline.negatives.generated import negative_of
 from sightline.negatives.prompts import Negatives, counterparts
 from sightline.recipes.schema import NegativeSpec, VisualSpec
 from sightline.relations.visual import Contrast, compare_pictures, needs_between
 from sightline.types import Edge, Group, Prompt, Response
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedRelation:
+    """As :class:`VisualRelation`, of groups whose comparisons have negatives of their own (``Generated``)."""
+
+    spec: VisualSpec
+    between: Negatives | None
+
+    def __call__(self, group: Group) -> Group:
+        """
+        Raises:
+            DataError: a comparison without its negative.
+        """
+        negatives = [negative_of(group, edge) for edge in group.edges]
+        asked = [group.prompts[group.responses[edge.winner].prompt] for edge in group.edges]
+        middle = {prompt.id: None if self.between is None else self.between.prompt(prompt) for prompt in asked}
+        contrasts = [
+            Contrast(negative=negative, between=middle[prompt.id])
+            for negative, prompt in zip(negatives, asked, strict=True)
+        ]
+        answered = max(response.prompt for response in group.responses) + 1
+        # the negatives of comparisons that are not here stay behind: nobody would look at their pictures
+        return compare_pictures(replace(group, prompts=group.prompts[:answered]), contrasts, self.spec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +117,14 @@ def visual_relation(spec: VisualSpec, groups: Sequence[Group], *, folder: Path, 
     return VisualRelation(
         spec=spec, negatives=Negatives(spec=negative, folder=folder, seed=seed, others=others), between=between
     )
+
+
+def generated_relation(spec: VisualSpec, *, folder: Path, seed: int) -> GeneratedRelation:
+    """The relation of a run that makes its negatives; ``folder`` and ``seed`` are of the pictures in between."""
+    if not needs_between(spec):
+        return GeneratedRelation(spec=spec, between=None)
+    middle = replace(spec.negative, kind=spec.between)
+    return GeneratedRelation(spec=spec, between=Negatives(spec=middle, folder=folder, seed=seed))
 
 
 def negative_prompts(kind: str, groups: Sequence[Group], *, folder: Path, seed: int) -> Negatives:

@@ -11,15 +11,14 @@ from typing import Any
 
 import yaml
 
-from sightline.recipes.schema import Recipe
 from sightline.recipes.source import Dumper
 
 
-def describe_recipe(recipe: Recipe, algorithm_docs: Mapping[str, str]) -> str:
+def describe_recipe(recipe: Any, algorithm_docs: Mapping[str, str]) -> str:
     """YAML that :func:`~sightline.recipes.load.load_recipe` reads back, with comments.
 
     Args:
-        recipe: A resolved recipe.
+        recipe: A resolved recipe, of a training or of a loop.
         algorithm_docs: What each field of its algorithm means, from :func:`field_docs`.
     """
     return "\n".join(_described(recipe, field_docs(type(recipe)), 0, {"algorithm": algorithm_docs})) + "\n"

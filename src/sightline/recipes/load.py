@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sightline.errors import RecipeError
-from sightline.recipes.describe import field_docs
 from sightline.recipes.engine_conflicts import engine_conflicts
 from sightline.recipes.low_memory import low_memory_conflicts
 from sightline.recipes.mix import check_mix, mix_conflicts, mixed_recipe
 from sightline.recipes.mixture import mixture_conflicts
 from sightline.recipes.preferences import UNCOMPARED
-from sightline.recipes.rewards import RewardSpec, kind_of, pairs_of
+from sightline.recipes.refusals import nearest as nearest
+from sightline.recipes.refusals import refusal
+from sightline.recipes.rewards import RewardSpec, pairs_of
 from sightline.recipes.rounds import check_rounds
 from sightline.recipes.schema import DataSpec, LoraSpec, Mode, PartsSpec, Recipe
-from sightline.recipes.source import Dumper, KeyPath, Source, describe, read_source, shortened
-from sightline.recipes.terms import TERMS, AnyTerm
+from sightline.recipes.source import Dumper, KeyPath, Source, read_source, shortened
+from sightline.recipes.terms import AnyTerm
 from sightline.recipes.unread import unread_options
 from sightline.recipes.visual import visual_conflicts
 from sightline.types import Algorithm
@@ -31,8 +31,6 @@ from sightline.types import Algorithm
 Spec = TypeVar("Spec")
 _RECIPE = TypeAdapter(Recipe)
 _TERMS: TypeAdapter[Any] = TypeAdapter(RewardSpec)
-_MOST_FAULTS = 20
-"""Findings that are told at once."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -51,12 +49,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             found, what was expected and the nearest valid key.
     """
     source = read_source(path, overrides)
+    if "method" in source.values and "prompts" in source.values:
+        raise RecipeError(f"{path} is the recipe of a loop, not of a training. Run it with: sightline loop {path}")
     try:
         # JSON mode is what lets strict types (no "3" for 3) accept lists for tuples.
         recipe = _RECIPE.validate_json(json.dumps(source.values), strict=True)
     except ValidationError as error:
-        raise _refusal(source, error) from None
-    faults = [f"{source.origin(where)}: {text}" for where, text in _conflicts(recipe)]
+        raise refusal(source, error) from None
+    faults = [f"{source.origin(where)}: {text}" for where, text in conflicts(recipe)]
     if faults:
         raise RecipeError("\n".join(faults))
     return recipe
@@ -81,7 +81,7 @@ def check_spec(kind: type[Spec], where: str, **values: Any) -> Spec:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise _refusal(Source(values, {(): where}), error, kind) from None
+        raise refusal(Source(values, {(): where}), error, kind) from None
 
 
 def terms_of(text: str) -> dict[str, AnyTerm] | None:
@@ -102,7 +102,7 @@ def terms_of(text: str) -> dict[str, AnyTerm] | None:
         terms: dict[str, AnyTerm] = _TERMS.validate_json(json.dumps(source.values), strict=True)
     except ValidationError as error:
         origins = {(*inside, *path): place for path, place in source.origins.items()}
-        told = _refusal(Source({"online": {"reward": source.values}}, origins), error, under=inside)
+        told = refusal(Source({"online": {"reward": source.values}}, origins), error, under=inside)
         raise RecipeError(str(told).replace("online.reward.", "")) from None
     return terms
 
@@ -191,125 +191,7 @@ def with_reference(recipe: Recipe, algorithm: Algorithm, mixed: Algorithm | None
     return dataclasses.replace(recipe, reference="adapter" if _has_adapter(recipe) else "copy")
 
 
-def nearest(word: str, valid: Sequence[str]) -> str:
-    """``Did you mean 'x'?`` followed by the valid words."""
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    guess = f"Did you mean '{close[0]}'? " if close else ""
-    return f"{guess}Valid: {', '.join(valid)}."
-
-
-def _refusal(source: Source, error: ValidationError, root: Any = Recipe, under: KeyPath = ()) -> RecipeError:
-    """
-    Args:
-        source: that was validated.
-        error: what pydantic found.
-        root: dataclass of the whole.
-        under: where in it the part stands that was validated.
-    """
-    faults = error.errors(include_url=False)
-    told = [_fault(source, {**fault, "loc": (*under, *fault["loc"])}, root) for fault in faults[:_MOST_FAULTS]]
-    more = [f"... and {len(faults) - _MOST_FAULTS} more."] if len(faults) > _MOST_FAULTS else []
-    return RecipeError("\n".join(told + more))
-
-
-def _fault(source: Source, fault: dict[str, Any], root: Any) -> str:
-    """One finding of pydantic in the words of a recipe."""
-    path: KeyPath = tuple(fault["loc"])
-    where, dotted = source.origin(path), shortened(".".join(map(str, path)))
-    if fault["type"] == "unexpected_keyword_argument":
-        inside = ".".join(map(str, path[:-1]))
-        scope = f" in {inside}" if inside else ""
-        key = shortened(str(path[-1]))
-        elsewhere = _elsewhere(key) if root is Recipe else ""
-        remedy = elsewhere or nearest(key, _keys(path[:-1], root, source.values))
-        return f"{where}: unknown key '{key}'{scope}. {remedy}"
-    found = describe(fault["input"])
-    if fault["type"] == "missing" and isinstance(path[-1], int):
-        whole = ".".join(map(str, path[:-1]))
-        return f"{where}: {whole}: found {found}, expected one of at least {path[-1] + 1}."
-    if fault["type"] == "missing":
-        meaning = field_docs(_schema_at(path[:-1], root, source.values)).get(str(path[-1]), "")
-        return f"{where}: missing key '{dotted}'. Add it{': ' + meaning if meaning else '.'}"
-    if fault["type"] == "literal_error":
-        words = [str(value) for value in _choices(fault["ctx"]["expected"])]
-        close = nearest(shortened(str(fault["input"])), words)
-        return f"{where}: {dotted}: found {found}, expected one of the words. {close}"
-    if fault["type"] == "term_kind":
-        kind = shortened(fault["ctx"]["kind"])
-        return f"{where}: {dotted}: found no kind of reward '{kind}'. {nearest(kind, list(TERMS))}"
-    if fault["type"] == "conflict":
-        return f"{where}: {dotted}: {fault['msg']}."
-    return f"{where}: {dotted}: found {found}, expected {_expectation(fault)}."
-
-
-_EXPECTED = {
-    "string_type": "a string (quote it if it looks like a number)",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "dataclass_type": "a mapping",
-}
-
-
-def _expectation(fault: dict[str, Any]) -> str:
-    bounds = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<")}
-    bounds["less_than_equal"] = ("le", "<=")
-    if fault["type"] == "string_too_short":
-        return "a string that is not empty"
-    if fault["type"] == "too_long":
-        return f"at most {fault['ctx']['max_length']} values"
-    if fault["type"] in bounds:
-        key, sign = bounds[fault["type"]]
-        bound = fault["ctx"][key]
-        return f"a value {sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
-    return _EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be ").lower())
-
-
-def _choices(expected: str) -> list[str]:
-    """Words of pydantic's ``'a', 'b' or 'c'``."""
-    return [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
-
-
-def _keys(path: KeyPath, root: Any = Recipe, values: Any = None) -> list[str]:
-    """Valid keys of the mapping at ``path`` of a recipe, or of a part of one."""
-    return [field.name for field in dataclasses.fields(_schema_at(path, root, values))]
-
-
-def _elsewhere(name: str) -> str:
-    """Where else a recipe has a key of this name, if it has one (``seed`` written under ``train``)."""
-    sections = {"the top level": (), **{section: (section,) for section in ("model", "data", "train", "online")}}
-    found = [title for title, path in sections.items() if name in _keys(path)]
-    return f"'{name}' is a key of {' and of '.join(found)}: move it there." if found else ""
-
-
-def _schema_at(path: KeyPath, schema: Any, values: Any = None) -> Any:
-    """The dataclass of the mapping at ``path`` of a recipe, or of a part of one; that of a term depends on the
-    values."""
-    if schema is Recipe and path[:2] == ("online", "reward") and len(path) > 2:
-        name = str(path[2])
-        schema, path = TERMS[kind_of(name, values["online"]["reward"][name])], path[3:]
-    for key in path:
-        schema = _dataclasses_in(get_args(schema))[0] if isinstance(key, int) else _annotation(schema, key)
-    return schema
-
-
-def _annotation(schema: Any, key: str) -> Any:
-    """Type of a field: the dataclass in ``X | None``, the tuple type of a list, or as it stands."""
-    annotation = schema.__pydantic_fields__[key].annotation
-    inside = _dataclasses_in(get_args(annotation))
-    is_list = any(argument is Ellipsis for argument in get_args(annotation))
-    return inside[0] if inside and not is_list else annotation
-
-
-def _dataclasses_in(types: Sequence[Any]) -> list[Any]:
-    return [kind for kind in types if dataclasses.is_dataclass(kind)]
-
-
-def _conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
+def conflicts(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     """What is wrong between fields that are each valid: the place, and the message."""
     return [
         *_data_conflicts(recipe),

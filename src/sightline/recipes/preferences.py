@@ -35,6 +35,8 @@ class SelectionSpec:
     deviations of the group's rewards ..."""
     least_deviation: Gap = 1.5
     """... each counted as this much at least."""
+    most: int | None = Field(default=None, ge=1, le=_MOST)
+    """Most pairs of a prompt, the widest first; None: no limit. OViP's trainer without a buffer has 3."""
     bad: Number = 5.0
     """Where no pair is found: most reward of the worst answer for which ``fallback`` makes one."""
     fallback: Literal["reference", "relaxed", "none"] = "reference"

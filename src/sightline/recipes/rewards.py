@@ -16,6 +16,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from sightline.recipes.terms import TERMS, AnyTerm
 
+_OWN = ("conflict", "reward_type", "term_kind", "term_name")
+"""Types of findings that are not pydantic's."""
+
 
 def kind_of(name: str, values: object) -> str:
     """The kind of a term that is written under ``name``."""
@@ -36,7 +39,7 @@ def _terms(value: Any) -> str | dict[str, AnyTerm]:
             if one is not None:
                 terms[name] = _term(name, one)
         except ValidationError as error:
-            faults += [_within(str(name), dict(fault)) for fault in error.errors(include_url=False)]
+            faults += [carried(dict(fault), str(name)) for fault in error.errors(include_url=False)]
         except PydanticCustomError as error:
             faults.append({"type": error, "loc": (str(name),), "input": one})
     if not faults and not terms:
@@ -60,11 +63,15 @@ def _term(name: str, values: Any) -> AnyTerm:
     return checked
 
 
-def _within(name: str, fault: dict[str, Any]) -> InitErrorDetails:
+def carried(fault: dict[str, Any], *where: str) -> InitErrorDetails:
+    """A finding of a part, as one of the whole in which the part stands ``where``."""
     if fault["type"] == "value_error":  # of a __post_init__, which knows the whole term
         kind: Any = PydanticCustomError("conflict", "{told}", {"told": str(fault["ctx"]["error"])})
-        return {"type": kind, "loc": (name, *fault["loc"]), "input": fault["input"]}
-    details: InitErrorDetails = {"type": fault["type"], "loc": (name, *fault["loc"]), "input": fault["input"]}
+        return {"type": kind, "loc": (*where, *fault["loc"]), "input": fault["input"]}
+    if fault["type"] in _OWN:
+        kind = PydanticCustomError(fault["type"], fault["msg"], fault.get("ctx"))
+        return {"type": kind, "loc": (*where, *fault["loc"]), "input": fault["input"]}
+    details: InitErrorDetails = {"type": fault["type"], "loc": (*where, *fault["loc"]), "input": fault["input"]}
     return {**details, "ctx": fault["ctx"]} if "ctx" in fault else details
 
 

@@ -17,9 +17,11 @@ from sightline.recipes.distorted import DistortedSpec
 from sightline.recipes.engine import EngineSpec
 from sightline.recipes.evaluation import EvaluationSpec
 from sightline.recipes.looking import LookingSpec
+from sightline.recipes.negatives import GeneratedSpec, StagesSpec
 from sightline.recipes.pictures import PictureSpec
 from sightline.recipes.preferences import BufferSpec, OnlineRelation, SelectionSpec
 from sightline.recipes.rewards import RewardSpec
+from sightline.recipes.sampling import SamplingSpec
 from sightline.recipes.segments import SegmentSpec
 from sightline.recipes.standardise import StandardiseSpec
 
@@ -280,22 +282,6 @@ class TrainSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class SamplingSpec:
-    """How answers are sampled."""
-
-    n: int = Field(default=1, ge=1, le=_MOST)
-    """Answers per prompt."""
-    temperature: float = Field(default=1.0, ge=0, le=100)
-    """0: greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0, le=_MOST)
-    """0: all tokens."""
-    max_new_tokens: int = Field(default=256, ge=1, le=_MOST)
-    batch_size: int = Field(default=8, ge=1, le=_MOST)
-    """Prompts generated together; others take the places of those that are finished."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class OnlineSpec:
     """Fresh groups from the policy itself: prompts, samples, rewards, relations."""
 
@@ -321,6 +307,10 @@ class OnlineSpec:
     """Comparisons wait between their sampling and their training; None: a round trains what it sampled."""
     visual: VisualSpec | None = None
     """Comparisons of pictures made from each comparison of answers; None: none."""
+    negatives: GeneratedSpec | None = None
+    """Pictures that show what the rejected answer says, in the place of ``visual.negative``; None: none is made."""
+    stages: StagesSpec | None = None
+    """How sampling, scoring and picture making overlap; None: a round goes through each as a whole, in turn."""
     masked: NegativeSpec | None = None
     """The picture under which every answer is read a second time, for algorithms that ask whether the picture mattered
     (``papo``, ``vppo``, ``ves_rft``); drawn once for each prompt. None: none."""
@@ -333,7 +323,8 @@ class OnlineSpec:
     steps (TRL's ``num_iterations``)."""
     max_staleness: int = Field(default=0, ge=0, le=1000)
     """Rounds between the sampling of an answer and its training. 0: on-policy. Above it rounds are sampled so far
-    ahead, each with the policy as it then is, and a policy gradient needs ``algorithm.mismatch``."""
+    ahead, each with the policy as it then is, and a policy gradient needs ``algorithm.mismatch``. With ``buffer`` as
+    many prompts are sampled ahead as the pairs found so far say are needed."""
     truncated: Literal["train", "mask"] = "train"
     """Answers cut at the limit. ``mask``: their rewards count in the group, their tokens are not trained (DAPO's
     overlong filtering). Needs ``relation: none``."""

@@ -17,6 +17,7 @@ Value = Annotated[float, Field(ge=-_LONGEST, le=_LONGEST)]
 Count = Annotated[int, Field(ge=1, le=_MOST)]
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST)]
 Text = Annotated[str, Field(min_length=1)]
+Url = Annotated[str, Field(pattern="^https?://")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -259,11 +260,19 @@ class ClipSpec(TermSpec):
     """Folder or hub name of a CLIP or SigLIP model with its processor."""
     unit: Literal["sentence", "answer"] = "sentence"
     """``sentence``: mean over sentences; one that is too long for the model is cut between words into the fewest
-    pieces that fit, each of which counts. ``answer``: as a whole; one that is too long for the model gets no reward."""
+    pieces that fit, each of which counts. ``answer``: as a whole."""
+    long: Literal["fail", "cut"] = "fail"
+    """Of ``answer``: one that is too long for the model gets no reward, or is read as far as the model reads."""
     batch_size: Count = 64
     """Pictures or texts of one forward pass. Changes no score."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that the model is loaded and computed in."""
+
+    def __post_init__(self) -> None:
+        if self.long == "cut" and self.unit == "sentence":
+            raise ValueError(
+                "long: cut is of unit: answer, and sentences are cut into pieces that all count. Remove one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -283,7 +292,8 @@ class JudgeSpec(TermSpec):
     samples: int = Field(default=1, ge=1, le=1000)
     """Replies whose verdicts are averaged. With ``yes_no`` and a temperature: an estimate of the probability of yes."""
     logprobs: bool = False
-    """Of ``yes_no``: the probability of yes against no as the first token of the reply, as the endpoint reports it."""
+    """Of ``yes_no``: the probability of yes against no as the first token of the reply, as an endpoint reports it, or
+    over all tokens of a local model that spell them."""
     temperature: float = Field(default=0.0, ge=0, le=100)
     """0: the likeliest reply."""
     max_tokens: Count = 512
@@ -330,8 +340,9 @@ class ServiceSpec(TermSpec):
     """A service of one's own: POST of JSON, one group a request; see ``rewards.md`` for both bodies."""
 
     kind: Literal["service"] = "service"
-    url: str = Field(pattern="^https?://")
-    """Where requests are sent."""
+    url: Url | Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Where requests are sent; several addresses of the same service share them. ``SIGHTLINE_TOKEN`` of the environment
+    goes with them."""
     timeout: Seconds = 60.0
     """Of one request, its reply included."""
     patience: Seconds = 600.0

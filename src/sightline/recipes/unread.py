@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sightline.recipes.critic import critic_conflicts
+from sightline.recipes.negatives import StagesSpec
 from sightline.recipes.preferences import UNCOMPARED, SelectionSpec
 from sightline.recipes.schema import DataSpec, OnlineSpec, PartsSpec, ReadsSpec, Recipe
 from sightline.recipes.source import KeyPath
@@ -29,6 +30,7 @@ def unread_options(recipe: Recipe) -> list[Conflict]:
     if recipe.online is not None:
         found += _of_online(recipe.online)
         found += _of_own_account(recipe, recipe.online)
+        found += _of_stages(recipe.online)
     if recipe.critic is not None:
         adapter = recipe.model.adapter is not None or "lora" in vars(recipe.model.parts or PartsSpec()).values()
         found += [(("critic", key), text) for key, text in critic_conflicts(recipe.critic, adapter=adapter)]
@@ -85,6 +87,27 @@ def _of_online(online: OnlineSpec) -> Iterator[Conflict]:
             yield ("online", "prompts", name), f"answers of prompts are not read, so {name} says nothing. Remove it."
 
 
+def _of_stages(online: OnlineSpec) -> Iterator[Conflict]:
+    stages, here = online.stages, ("online", "stages")
+    if stages is None:
+        return
+    if online.replay is not None:
+        yield here, "found online.replay too, which gives whole rounds at once. Remove one of the two."
+    if stages.overlap and online.engine.rewards == "workers":
+        text = "the workers of online.engine compute the rewards, and sample meanwhile. Set engine.rewards: trainer."
+        yield (*here, "overlap"), text
+    terms = {} if isinstance(online.reward, str) else online.reward
+    for name, term in terms.items() if stages.overlap else ():
+        if isinstance(term, IrisSpec) and term.path is None:
+            text = f"{name} asks the policy, which trains meanwhile. Set overlap: false, or path of that term."
+            yield (*here, "overlap"), text
+    for name in ("scorers", "painters", "queue"):
+        if not stages.overlap and vars(stages)[name] != vars(StagesSpec())[name]:
+            yield (*here, name), f"{name} is read with overlap: true alone. Remove it."
+    if online.negatives is None and stages.painters != 1:
+        yield (*here, "painters"), "no pictures are made (online.negatives). Remove painters."
+
+
 def _of_own_account(recipe: Recipe, online: OnlineSpec) -> Iterator[Conflict]:
     """Terms that ask the policy in training."""
     terms = {} if isinstance(online.reward, str) else online.reward
@@ -115,10 +138,16 @@ def _of_relation(online: OnlineSpec) -> Iterator[Conflict]:
     if online.relation == "none":
         text = "relation: none trains answers by their rewards, which old ones are no samples for. Remove buffer."
         yield here, text
-    for name, default in (("max_staleness", 0), ("replay", None)):
-        if vars(online)[name] != default:
-            text = f"online.buffer samples as many prompts as it lacks, so {name} has no meaning. Remove one of them."
-            yield ("online", name), text
+    if online.replay is not None:
+        text = "online.buffer samples as many prompts as it lacks, so replay has no meaning. Remove one of them."
+        yield ("online", "replay"), text
+    ahead, bound = online.max_staleness, online.buffer.max_staleness
+    if ahead and online.buffer.fresh:
+        text = f"found online.max_staleness: {ahead} too, with which no round samples what it trains. Remove fresh."
+        yield (*here, "fresh"), text
+    if bound is not None and bound < ahead:
+        text = f"found {bound}, and online.max_staleness: {ahead} samples farther ahead: all would leave. Raise it."
+        yield (*here, "max_staleness"), text
     if online.buffer.unit == "pair" and online.relation in UNCOMPARED:
         yield (*here, "unit"), f"found pair, but relation: {online.relation} makes none. Remove unit."
     if online.buffer.uses > 1 and online.buffer.fresh == 1:

@@ -31,9 +31,25 @@ def visual_conflicts(recipe: Recipe) -> list[Conflict]:
             if negative.kind == "column":
                 text = "found kind: column, but the rows of online bring prompts alone. Choose another kind."
                 found.append(((*place, "kind"), text))
+        found += _of_generated(online)
         if online.masked is not None:
             found += _of_negative(("online", "masked"), online.masked, {online.masked.kind})
     return found
+
+
+def _of_generated(online: OnlineSpec) -> Iterator[Conflict]:
+    if online.negatives is None:
+        return
+    here: KeyPath = ("online", "negatives")
+    if online.visual is None:
+        text = "pictures are made, and nothing compares them. Add online.visual: {relation: ovip}, or remove negatives."
+        yield here, text
+    elif online.visual.negative != _DEFAULT:
+        text = "found online.negatives too, which takes its place. Remove one of the two."
+        yield ("online", "visual", "negative"), text
+    if online.negatives.kind == "scenes" and online.prompts.format not in ("auto", "groups"):
+        text = f"scenes are drawn from the facts of Groups, found format: {online.prompts.format}. Give a Group file."
+        yield ("online", "prompts", "format"), text
 
 
 def _online_negatives(online: OnlineSpec) -> Iterator[tuple[KeyPath, NegativeSpec]]:

@@ -82,7 +82,7 @@ def _pairs(scores: Sequence[float], spec: SelectionSpec) -> list[tuple[int, int]
         if scores[k] - scores[count - 1 - k] <= least or scores[k] < spec.good:
             break
         pairs.append((k, count - 1 - k))
-    return pairs
+    return pairs[: spec.most]
 
 
 def _unique(group: Group, members: Iterable[int]) -> list[int]:

@@ -6,7 +6,7 @@ edge by edge, the loss of whichever algorithm scores them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -82,7 +82,7 @@ def needs_between(spec: VisualSpec) -> bool:
     return any("between" in (c.winner.picture, c.loser.picture) for c in table)
 
 
-def compare_pictures(group: Group, contrasts: Mapping[int, Contrast], spec: VisualSpec) -> Group:
+def compare_pictures(group: Group, contrasts: Mapping[int, Contrast] | Sequence[Contrast], spec: VisualSpec) -> Group:
     """The group with the comparisons of ``spec`` in the place of each of its comparisons of answers.
 
     The weight of an edge is that of the comparison of answers it comes from, times that of the relation, times
@@ -93,7 +93,7 @@ def compare_pictures(group: Group, contrasts: Mapping[int, Contrast], spec: Visu
 
     Args:
         group: with edges between answers to the same prompt.
-        contrasts: for each prompt that a winner hangs on, by its index.
+        contrasts: for each prompt that a winner hangs on, by its index; or one for each edge, in their order.
         spec: which comparisons.
 
     Raises:
@@ -109,12 +109,13 @@ def compare_pictures(group: Group, contrasts: Mapping[int, Contrast], spec: Visu
     """
     _check(group, spec)
     builder = _Builder(group=group, prompts=list(group.prompts))
-    for edge in group.edges:
+    for place, edge in enumerate(group.edges):
         prompt = group.responses[edge.winner].prompt
+        contrast = contrasts[prompt if isinstance(contrasts, Mapping) else place]
         answers = {"chosen": edge.winner, "rejected": edge.loser}
         for comparison in TABLE[spec.relation, spec.symmetric]:
             winner, loser = (
-                builder.response(answers[side.answer], builder.place(prompt, side.picture, contrasts[prompt]))
+                builder.response(answers[side.answer], builder.place(prompt, side.picture, contrast))
                 for side in (comparison.winner, comparison.loser)
             )
             factor = spec.image_weight if comparison.kind == "image" else 1.0
@@ -126,8 +127,6 @@ def compare_pictures(group: Group, contrasts: Mapping[int, Contrast], spec: Visu
 class _Builder:
     group: Group
     prompts: list[Prompt]
-    places: dict[tuple[int, Picture], int] = field(default_factory=dict)
-    """Index of each prompt under another picture."""
     responses: dict[tuple[int, int], int] = field(default_factory=dict)
     """(response of the group, prompt) to index."""
     weights: dict[tuple[int, int, EdgeKind], float] = field(default_factory=dict)
@@ -135,13 +134,11 @@ class _Builder:
     def place(self, prompt: int, picture: Picture, contrast: Contrast) -> int:
         if picture == "true":
             return prompt
-        if (prompt, picture) not in self.places:
-            other = contrast.negative if picture == "negative" else contrast.between
-            assert other is not None, "the relation compares with a picture in between"
-            if other not in self.prompts:
-                self.prompts.append(other)
-            self.places[prompt, picture] = self.prompts.index(other)
-        return self.places[prompt, picture]
+        other = contrast.negative if picture == "negative" else contrast.between
+        assert other is not None, "the relation compares with a picture in between"
+        if other not in self.prompts:
+            self.prompts.append(other)
+        return self.prompts.index(other)
 
     def response(self, answer: int, prompt: int) -> int:
         return self.responses.setdefault((answer, prompt), len(self.responses))

@@ -151,7 +151,10 @@ def worst_answers(measured: Measured, before: Measured | None = None, *, number:
         for index, row in enumerate(measured.result.graded)
     ]
     worst = sorted((item for item in ranked if item[0] > 0), reverse=True, key=lambda item: item[:2])[:number]
-    return [_item(row, old.get(row.id)) for _, _, row in worst]
+    sides = [
+        [("answer", row)] if row.id not in old else [("before", old[row.id]), ("after", row)] for _, _, row in worst
+    ]
+    return [graded_item(side) for side in sides]
 
 
 def category_panels(measured: Measured, before: Measured | None = None) -> list[Panel]:
@@ -264,8 +267,9 @@ def _error(row: Graded) -> float:
     return float(row.details.get("error", 0.0))
 
 
-def _item(row: Graded, old: Graded | None) -> GalleryItem:
-    sides = [("answer", row)] if old is None else [("before", old), ("after", row)]
+def graded_item(sides: Sequence[tuple[str, Graded]]) -> GalleryItem:
+    """Graded answers to one question, each under its title, beside its picture."""
+    row = sides[-1][1]
     details = row.details
     truth = _text(details.get("truth", ""))
     images = details.get("images", ())

@@ -89,6 +89,8 @@ class League:
     """The budget, for the page."""
     online: bool = False
     """Whether methods sampled their own answers."""
+    loops: bool = False
+    """Whether every method is a loop: rounds of answers, pairs and training."""
 
 
 def write_league(league: League, folder: Path) -> Path:

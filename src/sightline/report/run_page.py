@@ -92,6 +92,7 @@ _PARTS: tuple[tuple[str, str, str], ...] = (
     ("rewards/", "/mean", "Terms of the reward, mean"),
     ("rewards/", "/std", "Terms of the reward, deviation"),
     ("groups/", "", "Groups taken, by source"),
+    ("negatives/", "", "Pairs by what became of their negative picture"),
 )
 """Metrics that are parts of another one, by start and end of their names: one chart, if there are two or more."""
 _TIME = "time/"

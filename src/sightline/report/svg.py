@@ -43,6 +43,8 @@ class Curve:
     """False: the values are exact, and no running mean is drawn."""
     stacked: bool = False
     """Bands of the lines' own heights, the first at the bottom: parts of a whole. Lines have the same ``x``."""
+    counted: bool = False
+    """``x`` are whole numbers, such as rounds: so are the marks of its axis."""
 
     def band(self, index: int) -> str:
         """Classes of a band: four strong colours, then the same pale."""
@@ -77,7 +79,7 @@ def chart(curve: Curve) -> str:
     everything = [point for _, points in lines for point in points]
     y = _scale([p[1] for p in everything], HEIGHT - _BOTTOM, _TOP, tight=False)
     left = max(_LEFT, 7 + _CHARACTER * max(map(len, _labels(y.ticks))))
-    x = _scale([p[0] for p in everything], left, WIDTH - _RIGHT, tight=True)
+    x = _scale([p[0] for p in everything], left, WIDTH - _RIGHT, tight=True, least=1.0 if curve.counted else 0.0)
     parts = [*_axes(curve, x, y)]
     for index, (_, points) in enumerate(lines if curve.stacked else ()):
         parts.append(_path(points, x, y, curve.band(index), shape="polygon"))
@@ -118,13 +120,13 @@ def _finite(line: Line) -> list[Point]:
     return [(float(a), float(b)) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
 
 
-def _scale(values: Sequence[float], start: float, end: float, *, tight: bool) -> _Scale:
-    """Scale over the values: to the data (``tight``), or out to round ticks."""
+def _scale(values: Sequence[float], start: float, end: float, *, tight: bool, least: float = 0.0) -> _Scale:
+    """Scale over the values: to the data (``tight``), or out to round ticks, ``least`` apart or more."""
     low, high = min(values), max(values)
     if low == high:
         margin = abs(low) * 0.1 or 0.5
         low, high, tight = low - margin, high + margin, False
-    step = _round_step((high - low) / 5)
+    step = max(_round_step((high - low) / 5), least)
     # The slack lets 0.3 / 0.1 = 2.9999999999999996 count as 3.
     slack = 1e-9
     if tight:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,21 +17,12 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from sightline.data.picture import read_picture
 from sightline.errors import CheckpointError, DataError
 from sightline.recipes.terms import ClipSpec
+from sightline.rewards.sentences import sentences
 from sightline.rewards.terms import Failure, Value, within
 from sightline.types import Group, Prompt
 
 _KEPT: Final = 50_000
 """Pictures whose embedding is kept: 100 MB at most with 512 numbers each."""
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences: what stands between a full stop, a question or exclamation mark before a blank, or a line end.
-
-    >>> sentences("A dog. It weighs 3.5 kg!\\nIs it old? Yes")
-    ['A dog.', 'It weighs 3.5 kg!', 'Is it old?', 'Yes']
-    """
-    cut = re.split(r"(?<=[.!?])\s+|\n+", text)
-    return [one.strip() for one in cut if any(map(str.isalnum, one))]
 
 
 @dataclass(kw_only=True)
@@ -80,7 +70,7 @@ class ClipTerm:
             return Failure(reason="the answer is empty")
         if self.spec.unit == "answer":
             size = self._size(text)
-            if size > self.most:
+            if size > self.most and self.spec.long == "fail":
                 return Failure(reason=f"the answer has {size} tokens, and the text tower reads {self.most}")
             return [text.strip()]
         found = []
@@ -127,7 +117,9 @@ class ClipTerm:
         # SigLIP was trained on texts of its full length, and pools the last place; CLIP pools the end of the text
         full = self.model.config.model_type.startswith("siglip")
         padding = {"padding": "max_length", "max_length": self.most} if full else {"padding": True}
-        made = self.processor.tokenizer(texts, return_tensors="pt", **padding).to(self.model.device)
+        # explicitly: only what long: cut allows is longer, and the end-of-text token stays
+        cut = {"truncation": True, "max_length": self.most}
+        made = self.processor.tokenizer(texts, return_tensors="pt", **(padding | cut)).to(self.model.device)
         mask = {} if full else {"attention_mask": made["attention_mask"]}  # SigLIP reads its padding
         return self.model.get_text_features(input_ids=made["input_ids"], **mask).pooler_output
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judge import JudgeClient, load_judge
 from sightline.evaluation.rubric import Rubric, load_rubric
@@ -69,7 +69,7 @@ class JudgeTerm:
     def _request(self, group: Group, index: int, response: Response) -> JudgeRequest:
         prompt, spec = group.prompts[response.prompt], self.spec
         values = {
-            "question": _conversation(prompt),
+            "question": conversation(prompt),
             "answer": response.text,
             "facts": self._facts(prompt) or "nothing",
             "lowest": f"{spec.lowest:g}",
@@ -130,7 +130,7 @@ def _mean(verdicts: Sequence[Value]) -> Value:
     return failed or sum(one for one in verdicts if not isinstance(one, Failure)) / len(verdicts)
 
 
-def _conversation(prompt: Prompt) -> str:
+def conversation(prompt: Prompt) -> str:
     """The question, and what was said before it."""
     if len(prompt.messages) == 1:
         return _told(prompt.messages[0]["content"])
@@ -149,13 +149,7 @@ def judge(spec: JudgeSpec) -> JudgeTerm:
 
     Raises:
         DataError: The judge, one of its options or the template cannot be used.
-        RecipeError: Options that do not go together.
     """
-    if spec.logprobs and spec.judge.startswith(("local:", "replay:")):
-        raise RecipeError(
-            f"the reward asks {spec.judge} for log-probabilities, which endpoints alone tell. Use openai:MODEL or "
-            "http://ADDRESS, or samples with a temperature in place of logprobs."
-        )
     rubric = load_rubric(f"reward_{spec.asks}", spec.template)
     if spec.facts and "facts" not in rubric.fields:
         raise DataError(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import random
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,9 +12,17 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.addresses import Addresses, Again, GivenUp, Patience, shown_url
 from sightline.errors import DataError
-from sightline.evaluation.judges.endpoint import shown_url
-from sightline.evaluation.judges.http import TooLarge, post
+from sightline.evaluation.judges.http import (
+    TOKEN_NAME,
+    TooLarge,
+    hidden,
+    post,
+    retry_after,
+    service_headers,
+    service_token,
+)
 from sightline.recipes.terms import ServiceSpec
 from sightline.rewards.terms import Failure, Value
 from sightline.types import Group, Prompt
@@ -36,8 +42,14 @@ class ServiceTerm:
 
     spec: ServiceSpec
     remote: bool = True
+    token: str = field(default_factory=service_token, repr=False)
+    """Sent with every request; empty: none is."""
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
     """Set where the work is given up: nobody waits to try again."""
+
+    def __post_init__(self) -> None:
+        urls = (self.spec.url,) if isinstance(self.spec.url, str) else self.spec.url
+        self._addresses = Addresses(urls=urls, stop=self._stop)
 
     def check(self, groups: Sequence[Group]) -> None:
         """What a service reads is its own affair."""
@@ -57,42 +69,37 @@ class ServiceTerm:
     def _group(self, group: Group) -> list[Value]:
         if not group.responses:
             return []
-        body, given_up = self._body(group), time.monotonic() + self.spec.patience
-        pause, tries = _FIRST_PAUSE, 0
-        while True:
-            tries += 1
-            found = self._once(body, len(group.responses))
-            if not isinstance(found, _Again):
-                return found
-            left = given_up - time.monotonic()
-            if left <= 0 or self._stop.is_set():
-                return [Failure(reason=f"{found.reason} ({tries} tries)")] * len(group.responses)
-            self._stop.wait(min(pause * random.uniform(0.5, 1), left))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _once(self, body: bytes, size: int) -> list[Value] | _Again:
+        body = self._body(group)
         try:
-            reply = post(self.spec.url, body, {"Content-Type": "application/json"}, seconds=self.spec.timeout)
-        except (HTTPException, OSError, TooLarge) as error:
-            return _Again(reason=f"{type(error).__name__}: {error}")
-        said = f"HTTP {reply.status}: {reply.body[:200].decode('utf-8', 'replace')}"
-        if 300 <= reply.status < 400 or reply.status in _REFUSED:
-            raise DataError(
-                f"the reward service answered {said}", source=shown_url(self.spec.url), remedy="Correct its address"
+            return self._addresses.ask(
+                lambda url: self._once(url, body, len(group.responses)),
+                Patience(seconds=self.spec.patience, pause=_FIRST_PAUSE, longest=_LONGEST_PAUSE),
             )
-        if reply.status in _AGAIN or reply.status >= 500:
-            return _Again(reason=said)
-        return [Failure(reason=said)] * size if reply.status >= 300 else self._read(reply.body, size)
+        except GivenUp as error:
+            return [Failure(reason=str(error))] * len(group.responses)
 
-    def _read(self, body: bytes, size: int) -> list[Value] | _Again:
+    def _once(self, url: str, body: bytes, size: int) -> list[Value]:
+        try:
+            reply = post(url, body, service_headers(self.token), seconds=self.spec.timeout)
+        except (HTTPException, OSError, TooLarge) as error:
+            raise Again(f"{type(error).__name__}: {error}") from error
+        said = f"HTTP {reply.status}: {hidden(reply.body[:200].decode('utf-8', 'replace'), self.token)}"
+        if 300 <= reply.status < 400 or reply.status in _REFUSED:
+            remedy = f"Correct its address, or set {TOKEN_NAME} to its token"
+            raise DataError(f"the reward service answered {said}", source=shown_url(url), remedy=remedy)
+        if reply.status in _AGAIN or reply.status >= 500:
+            raise Again(said, retry_after(reply.headers))
+        return [Failure(reason=said)] * size if reply.status >= 300 else self._read(url, reply.body, size)
+
+    def _read(self, url: str, body: bytes, size: int) -> list[Value]:
         try:
             rewards = json.loads(body)["rewards"]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            return _Again(reason=f"the body cannot be read ({type(error).__name__}): {body[:100]!r}")
+            raise Again(f"the body cannot be read ({type(error).__name__}): {body[:100]!r}") from error
         if not isinstance(rewards, list) or len(rewards) != size or not all(map(_is_reward, rewards)):
             raise DataError(
                 f"the reward service answered {json.dumps(rewards)[:100]} for {size} answers",
-                source=shown_url(self.spec.url),
+                source=shown_url(url),
                 remedy='It is to answer {"rewards": [...]} with a number or null for each answer',
             )
         return [Failure(reason="the service gave null") if one is None else float(one) for one in rewards]
@@ -123,13 +130,6 @@ class ServiceTerm:
             return base64.b64encode(Path(path).read_bytes()).decode("ascii")
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", source=path, remedy="Correct the path") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Again:
-    """A try that may go well next time."""
-
-    reason: str
 
 
 def _is_reward(value: object) -> bool:

@@ -107,6 +107,11 @@ class WeightedSum:
         _tell(made)
         return made
 
+    def give_up(self) -> None:
+        """Called from another thread: no term waits for anything more."""
+        for part in self.parts:
+            part.term.give_up()
+
     def _total(self, response: Response, values: Mapping[str, Value | None]) -> Response:
         if response.finish_reason == "error":
             return replace(response, reward=None, rewards={}, reward_error="there is no answer")

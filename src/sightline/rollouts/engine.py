@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from sightline.errors import DataError
@@ -12,6 +13,16 @@ from sightline.types import Group
 
 Progress = Callable[[int, int], None]
 """Called with (prompts done, prompts in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstWord:
+    """The next-token distribution at the end of a prompt, as far as it was asked for."""
+
+    text: str
+    """The likeliest token."""
+    probabilities: dict[str, float]
+    """Of each word that was asked for, over all tokens that spell it."""
 
 
 class RolloutEngine(Protocol):
@@ -39,6 +50,19 @@ class RolloutEngine(Protocol):
 
         Raises:
             DataError: a group with more or less than one prompt, or one that cannot be rendered.
+        """
+        ...
+
+
+class AskedEngine(RolloutEngine, Protocol):
+    """An engine that also tells how likely an answer begins with a word: what a local judge is asked with."""
+
+    def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
+        """One for each group: the likeliest first token of the answer to its prompt, and the probabilities of words.
+
+        Raises:
+            RecipeError: a word that no single token spells.
+            DataError: a group that cannot be rendered.
         """
         ...
 
@@ -72,8 +96,10 @@ def check_one_prompt(group: Group) -> None:
         )
 
 
-def check_room(rendered: RenderedGroup, sampling: SamplingSpec, limit: int) -> None:
-    """Whether a prompt and its longest answer fit into so many tokens.
+def check_room(
+    rendered: RenderedGroup, sampling: SamplingSpec, limit: int, key: str = "sampling.max_new_tokens"
+) -> None:
+    """Whether a prompt and its longest answer, as ``key`` of the recipe says, fit into so many tokens.
 
     Raises:
         DataError: they do not.
@@ -84,7 +110,7 @@ def check_room(rendered: RenderedGroup, sampling: SamplingSpec, limit: int) -> N
             f"prompt {group.id!r} has {length} tokens; with {sampling.max_new_tokens} new ones it exceeds the model's "
             f"{limit}",
             source=group.source,
-            remedy="Lower sampling.max_new_tokens or model.image_size, or leave the row out",
+            remedy=f"Lower {key} or model.image_size, or leave the row out",
         )
 
 

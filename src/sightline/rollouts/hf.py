@@ -20,7 +20,8 @@ from sightline.models.policy import Policy
 from sightline.models.rope import steady_length
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
-from sightline.rollouts.engine import Progress, check_one_prompt, check_room, same_pictures_together
+from sightline.rollouts.engine import FirstWord, Progress, check_one_prompt, check_room, same_pictures_together
+from sightline.rollouts.first_words import FirstWords
 from sightline.rollouts.refill import Sample, Sampler
 from sightline.types import Group, Response
 
@@ -79,6 +80,10 @@ class HFEngine:
         with decoding(self.policy):
             (finished,) = self._sampler(one).run(asked, self._reader(one), seed, growing.add)
         return self._response(*finished[0][0])
+
+    def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
+        """How likely the answer to each group's prompt begins with each of ``words``; see ``rollouts.first_words``."""
+        return FirstWords(self.policy, self.renderer).of(groups, words)
 
     def read(self, group: Group) -> tuple[int, ...]:
         """See ``CheckedEngine.read``."""

@@ -22,6 +22,18 @@ FREE, HALF = 0.25, 0.5
 the same pictures are parted."""
 
 
+def begin(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches | RowBranches, Tensor, Tensor]:
+    """The prompts, each computed once, inside ``decoding``; see ``models.branches.prefill``."""
+    return (prefill if policy.family.branches else prefill_rows)(policy, groups, n)
+
+
+def go_on(policy: Policy, branches: Branches | RowBranches, tokens: Tensor, positions: Tensor) -> Tensor:
+    """One more token for every branch; see ``models.branches.step``."""
+    if isinstance(branches, Branches):
+        return step(policy, branches, tokens, positions)
+    return step_rows(policy, branches, tokens, positions)
+
+
 class Sample(NamedTuple):
     """An answer that has ended."""
 
@@ -99,8 +111,7 @@ class Sampler:
         self, chunk: range, groups: Sequence[Group], render: Callable[[Group], RenderedGroup], seed: int
     ) -> _Running:
         """Computes prompts, whose answers all begin."""
-        start = prefill if self.policy.family.branches else prefill_rows
-        branches, logits, positions = start(self.policy, [render(group) for group in groups], self.n)
+        branches, logits, positions = begin(self.policy, [render(group) for group in groups], self.n)
         uniform = uniform_numbers(groups, self.sampling, self.n, seed).to(logits.device)
         rows = _Rows(
             number=torch.arange(chunk.start * self.n, chunk.stop * self.n, device=logits.device),
@@ -139,11 +150,7 @@ class Sampler:
             branches.keep(kept)
             rows, tokens = rows.kept(kept), tokens[kept]
         positions = rows.begin.movedim(0, -1) + rows.age - 1
-        if isinstance(branches, Branches):
-            logits = step(self.policy, branches, tokens, positions)
-        else:
-            logits = step_rows(self.policy, branches, tokens, positions)
-        return _Running(branches, rows, logits)
+        return _Running(branches, rows, go_on(self.policy, branches, tokens, positions))
 
 
 class _Rows(NamedTuple):

@@ -12,7 +12,8 @@ from sightline.models.control import control_tokens
 from sightline.models.text import TextModel, load_text_model
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
-from sightline.rollouts.engine import Progress
+from sightline.rollouts.engine import FirstWord, Progress
+from sightline.rollouts.first_words import spellings
 from sightline.rollouts.refill import uniform_numbers
 from sightline.types import Group, Prompt, Response
 
@@ -43,6 +44,23 @@ class TextEngine:
             if on_progress is not None:
                 on_progress(len(answered), len(groups))
         return answered
+
+    def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
+        """See ``HFEngine.first_words``.
+
+        Raises:
+            DataError: As ``generate``.
+            RecipeError: A word takes more than one token.
+        """
+        one = SamplingSpec(max_new_tokens=1)
+        found = list[FirstWord]()
+        for group in groups:
+            logprobs = self.model.start([self._encoded(group, one)]).logits().log_softmax(-1)[0]
+            ids = [spellings(self.model.tokenizer, word, logprobs.shape[0], name=self.name) for word in words]
+            told = {word: float(logprobs[list(some)].exp().sum()) for word, some in zip(words, ids, strict=True)}
+            text = self.model.tokenizer.decode([int(logprobs.argmax())]).strip()
+            found.append(FirstWord(text=text, probabilities=told))
+        return found
 
     def _encoded(self, group: Group, sampling: SamplingSpec) -> list[int]:
         prompt = group.prompts[0]

@@ -188,7 +188,8 @@ def number(text: str) -> int | None:
 
 
 def _amount(word: str) -> int | None:
-    return int(word) if word.isdecimal() else _NUMBER_WORDS.get(word)
+    # beyond its first digits a number is wrong in any case, and Python turns no more than 4300 into one
+    return int(word[:18]) if word.isdecimal() else _NUMBER_WORDS.get(word)
 
 
 def colour(text: str) -> str | None:

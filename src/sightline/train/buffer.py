@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,9 @@ from sightline.data.schema import group_from_json, group_to_json
 from sightline.recipes.preferences import BufferSpec
 from sightline.relations.scores import only_compared
 from sightline.types import Group, Stat
+
+_SPARE = 0.5
+"""Rounds that are sampled ahead beside those that are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,10 @@ class Buffer:
     """The oldest first."""
     asked: int = 0
     """Prompts that were sampled so far: where the order of the data set goes on."""
+    found: int = 0
+    """Entries that came of the prompts that are settled."""
+    settled: int = 0
+    """Prompts of which is known what came."""
     _left: int = 0
     """Entries that left without being trained as often as they may, since it was told."""
 
@@ -45,10 +53,24 @@ class Buffer:
         least = -int(-wanted * self.spec.fresh // 1)  # rounded up
         return wanted - min(stored, wanted - least) - (len(self.entries) - stored)
 
-    def add(self, groups: Sequence[Group], number: int) -> None:
-        """Sampled and compared in this round."""
+    def prompts_for(self, wanted: int, rounds: int, under_way: int) -> int:
+        """How many more prompts to sample ahead, by what came of prompts so far; a few more than that, so that chance
+        seldom lets a round wait.
+
+        Args:
+            wanted: entries of a round.
+            rounds: that are to be filled by what waits, what is under way, and these.
+            under_way: prompts of which is not known yet what comes.
+        """
+        each = max(self.found / self.settled if self.settled else 1.0, 1 / self.spec.tries)
+        lacking = wanted * (rounds + _SPARE) - len(self.entries) - under_way * each
+        return min(max(0, math.ceil(lacking / each)), wanted * self.spec.tries)
+
+    def add(self, groups: Sequence[Group], number: int, *, of: int = 0) -> None:
+        """Sampled in this round and compared; what came of so many prompts."""
         parts = [part for group in groups for part in (_pairs(group) if self.spec.unit == "pair" else [group])]
         self.entries += [Entry(group=part, round=number) for part in parts]
+        self.found, self.settled = self.found + len(parts), self.settled + of
 
     def take(self, wanted: int, number: int) -> tuple[list[Group], dict[str, Stat]]:
         """The groups of a round, and what is told of it."""
@@ -79,12 +101,15 @@ class Buffer:
     def state(self) -> dict[str, Any]:
         """Plain JSON, for a checkpoint."""
         rows = [{"group": group_to_json(one.group), "round": one.round, "used": one.used} for one in self.entries]
-        return {"asked": self.asked, "left": self._left, "entries": rows}
+        counts = {"asked": self.asked, "found": self.found, "settled": self.settled, "left": self._left}
+        return {**counts, "entries": rows}
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Goes back to a state; None: to the very beginning."""
-        state = state or {"asked": 0, "left": 0, "entries": []}
-        self.asked, self._left = state["asked"], state["left"]
+        state = state or {"asked": 0, "found": 0, "settled": 0, "left": 0, "entries": []}
+        self.asked, self.found, self.settled, self._left = (
+            state[name] for name in ("asked", "found", "settled", "left")
+        )
         self.entries = [
             Entry(group=group_from_json(row["group"]), round=row["round"], used=row["used"]) for row in state["entries"]
         ]

@@ -27,7 +27,9 @@ from sightline.errors import DataError
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.models.score_head import LOADED_WITH, ScoreSettings
-from sightline.negatives.relate import visual_relation
+from sightline.negatives.build import build_generated
+from sightline.negatives.generated import Generated
+from sightline.negatives.relate import generated_relation, visual_relation
 from sightline.progress import Progress
 from sightline.recipes.schema import OnlineSpec, ReadsSpec, Recipe
 from sightline.relations.selection import OVIP, check_references
@@ -35,6 +37,7 @@ from sightline.rendered import RenderedGroup
 from sightline.rewards.base import REWARD_TRIES, score_groups
 from sightline.rewards.build import build_reward, check_prompts
 from sightline.rewards.iris import iris_in_training
+from sightline.rewards.total import WeightedSum
 from sightline.rollouts.engine import CheckedEngine
 from sightline.rollouts.ray import RayEngine
 from sightline.rollouts.replay import Replay
@@ -52,6 +55,7 @@ from sightline.train.engine import build_engine
 from sightline.train.lockstep import Lockstep
 from sightline.train.online import OnlineSource
 from sightline.train.pictures import pictures_of_rounds
+from sightline.train.rollout import nothing
 from sightline.train.rows import Rows
 from sightline.train.run_folder import RunDirectory
 from sightline.train.runtime import Runtime
@@ -103,24 +107,25 @@ def build_source(
     groups = rows.train
     if online is None:
         return OfflineSource(groups, render, sampler, world=runtime, workers=spec.workers)
-    run, visual = RunDirectory(path=Path(recipe.output_dir)), None
-    if online.visual is not None:
-        visual = visual_relation(online.visual, groups, folder=run.negatives, seed=recipe.seed)
-        visual.check(groups)
+    run = RunDirectory(path=Path(recipe.output_dir))
+    negatives, visual = _pictures(recipe, online, groups, run.negatives)
     masked, distortion = pictures_of_rounds(recipe, online, groups, sampler)
     if online.relation == "ovip":
         check_references(groups, online.selection or OVIP)
     engine = build_engine(online.engine, recipe, policy, render.renderer, folder=run.rollout_adapters, ranks=runtime)
+    score, give_up = _scoring(online, runtime, policy, engine, groups)
     return OnlineSource(
         prompts=groups,
         engine=engine,
         update=engine.update,
-        score=_scoring(online, runtime, policy, engine, groups),
+        score=score,
+        give_up=give_up,
         render=render,
         spec=online,
         sampler=sampler,
         ranks=runtime,
         samples=run.samples,
+        negatives=negatives,
         visual=visual,
         masked=masked,
         distortion=distortion,
@@ -130,18 +135,35 @@ def build_source(
     )
 
 
+def _pictures(
+    recipe: Recipe, online: OnlineSpec, groups: Sequence[Group], folder: Path
+) -> tuple[Generated | None, Callable[[Group], Group] | None]:
+    """What makes the negative pictures of pairs, and what compares pairs under them."""
+    if online.visual is None:
+        return None, None
+    if online.negatives is None:
+        visual = visual_relation(online.visual, groups, folder=folder, seed=recipe.seed)
+        visual.check(groups)
+        return None, visual
+    negatives = build_generated(online.negatives, folder=folder, seed=recipe.seed)
+    negatives.check(groups)
+    return negatives, generated_relation(online.visual, folder=folder, seed=recipe.seed)
+
+
 def _scoring(
     online: OnlineSpec, runtime: Runtime, policy: Policy, engine: CheckedEngine, groups: Sequence[Group]
-) -> Callable[[Sequence[Group]], list[Group | str]]:
-    """What computes rewards: this process, or the workers of its engine. Looks first whether the prompts allow it."""
+) -> tuple[Callable[[Sequence[Group]], list[Group | str]], Callable[[], None]]:
+    """What computes rewards, this process or the workers of its engine, and what ends its waiting. Looks first whether
+    the prompts allow it."""
     if isinstance(engine, RayEngine) and online.engine.rewards == "workers":
         engine.update(0)
         engine.check(groups)
-        return engine.score
+        return engine.score, nothing
     own = partial(iris_in_training, policy=policy, precision=runtime.autocast)
     reward = build_reward(online.reward, max_new_tokens=online.sampling.max_new_tokens, of_policy=own)
     check_prompts(reward, groups)
-    return partial(score_groups, reward, tries=REWARD_TRIES)
+    give_up = reward.give_up if isinstance(reward, WeightedSum) else nothing
+    return partial(score_groups, reward, tries=REWARD_TRIES), give_up
 
 
 @contextmanager

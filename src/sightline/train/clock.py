@@ -11,9 +11,10 @@ import torch
 
 from sightline.types import Stat
 
-Part = Literal["sync", "sampling", "reward", "old_logprobs", "reference", "update"]
+Part = Literal["sync", "sampling", "reward", "pictures", "waiting", "old_logprobs", "reference", "update"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
-"""The policy is brought to the engine, answers are sampled, scored; the policy reads them before the round (its critic
+"""The policy is brought to the engine, answers are sampled, scored, given their negative pictures; what goes on
+meanwhile, here and on other processes, is waited for; the policy reads them before the round (its critic
 too), and the reference; forward, backward and optimizer. What is left of a step is ``rest``."""
 
 

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from sightline.data.sampler import Sampler, share
+from sightline.data.sampler import share
 from sightline.data.schema import append_groups, group_from_json, group_to_json
-from sightline.errors import DataError, ServiceError
-from sightline.negatives.distorted import Distortion, with_distorted
-from sightline.recipes.schema import OnlineSpec
-from sightline.rewards.base import REWARD_TRIES
-from sightline.rewards.length import soft_overlong
+from sightline.errors import DataError
 from sightline.rewards.running import RunningScores
-from sightline.rollouts.engine import CheckedEngine
-from sightline.rollouts.replay import Replay
 from sightline.train.buffer import Buffer
-from sightline.train.clock import Clock
 from sightline.train.pictures import Masked
-from sightline.train.related import related
+from sightline.train.related import why_unrelated
+from sightline.train.rollout import Rollout
 from sightline.train.rollout_stats import Sampled, round_stats, sampled_stats
-from sightline.train.source import Rendering, RoundColumns, Taken, check_rows, rows_state
+from sightline.train.source import RoundColumns, Taken, check_rows, rows_state
+from sightline.train.stages import Launched, launched_from_json, launched_to_json
 from sightline.types import Group, Stat
-
-_log = logging.getLogger(__name__)
 
 ROUND_TRIES = 5
 """A round that leaves no group to train on is sampled again with other random numbers, so many times in all."""
-
-
-class Ranks(Protocol):
-    """The part of the runtime that this source needs."""
-
-    rank: int
-    size: int
-
-    def gather_objects(self, value: Any) -> list[Any]: ...
-
-
-def _is_the_policy(version: int) -> None:
-    """For an engine that samples with the policy's own weights."""
 
 
 def _as_it_is(group: Group) -> Group:
@@ -54,51 +32,25 @@ def _as_it_is(group: Group) -> Group:
 
 
 @dataclass(kw_only=True)
-class OnlineSource:
+class OnlineSource(Rollout):
     """A round of sampling gives the groups of ``steps_per_round`` optimizer steps, taken ``inner_epochs`` times.
 
     In a round every rank samples its share of the prompts and scores them; the groups are gathered and dealt
     out anew, so that ranks have equal shares although groups drop out (failed rewards, ties). Groups as scored
-    go to ``samples.jsonl``. With ``max_staleness`` m the round after the next m is sampled when a round begins.
+    go to ``samples.jsonl``, pairs with their negative pictures to ``pairs.jsonl``, those without to
+    ``dropped_pairs.jsonl``. With ``max_staleness`` m the round after the next m is sampled when a round begins.
     """
 
-    prompts: Sequence[Group]
-    """One prompt each; their responses are ignored."""
-    engine: CheckedEngine
-    """Samples from the policy that is trained."""
-    score: Callable[[Sequence[Group]], list[Group | str]]
-    """Scores whole groups, or tells why the reward of one failed (``rewards.base.score_groups``)."""
-    render: Rendering
-    """Leaves out, or refuses, prompts whose picture is damaged."""
-    spec: OnlineSpec
-    sampler: Sampler
-    """Order of the prompts; its batch is a whole round. Its seed, with the number of the round, seeds the sampling."""
-    ranks: Ranks
-    """This rank, and the way to the others."""
     samples: Path
-    """Group file that the main process appends to."""
+    """Group file that the main process appends to; the files of pairs stand beside it."""
     masked: Masked | None = None
     """Puts every answer under a masked picture too, where it is laid out; None: nobody asks for it."""
-    distortion: Distortion | None = None
-    """Distorts the pictures that some answers are sampled under; None: none."""
-    visual: Callable[[Group], Group] | None = None
-    """Turns a group with its comparison of answers into comparisons of pictures; None: left as it is."""
-    sampling: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Around the sampling of a round; every rank enters and leaves it."""
-    replay: Replay | None = None
-    """Gives the answers in the place of ``engine``."""
-    update: Callable[[int], None] = _is_the_policy
-    """Brings the policy to the engine as it is now, called by its version; every rank calls it before a round."""
-    clock: Clock = field(default_factory=lambda: Clock(torch.device("cpu"), on=False))
-    """Measures the parts of a step."""
     _round: int = -1
     _buffer: list[Group] = field(default_factory=list)
-    _ahead: list[list[Group]] = field(default_factory=list)
-    """The rounds after this one that are sampled already."""
+    _ahead: list[Launched] = field(default_factory=list)
+    """What is sampled for the rounds after this one."""
     _stats: dict[str, Stat] = field(default_factory=dict)
     """Of the sampling that no step has told of yet."""
-    _error: str = ""
-    """Why a reward failed, of the round that is sampled."""
     _rows: dict[str, Any] = field(init=False)
     _waiting: Buffer | None = field(init=False)
     _scores: RunningScores = field(init=False)
@@ -121,13 +73,11 @@ class OnlineSource:
         if number == self._round:
             return False
         self._error = ""
-        while len(self._ahead) <= self.spec.max_staleness:
-            if self._waiting is None:
-                groups, self._stats = self._sample_round(number + len(self._ahead), version=step)
-            else:
-                groups, self._stats = self._fill_round(self._waiting, number, version=step)
-            self._ahead.append(groups)
-        self._buffer, self._round = self._ahead.pop(0), number
+        if self._waiting is None:
+            self._buffer, self._stats = self._sample_round(number, version=step)
+        else:
+            self._buffer, self._stats = self._fill_round(self._waiting, number, version=step)
+        self._round = number
         return True
 
     def round(self) -> Taken:
@@ -169,47 +119,58 @@ class OnlineSource:
         return {}
 
     def state(self) -> dict[str, Any]:
+        """What is under way is waited for: it is paid for, and not asked for again. Every rank calls."""
+        for launched in self._ahead:
+            self.settle(launched)
         waiting = {} if self._waiting is None else {"waiting": self._waiting.state()}
         own = {
             "round": self._round,
             "buffer": [group_to_json(group) for group in self._buffer],
-            "ahead": [[group_to_json(group) for group in groups] for groups in self._ahead],
+            "ahead": [launched_to_json(launched) for launched in self._ahead],
             "scores": self._scores.state(),
-            "samples": self.samples.stat().st_size if self.samples.exists() else 0,
+            "files": {path.name: path.stat().st_size if path.exists() else 0 for path in self._files},
         }
         return self._rows | waiting | own
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Takes up a round where it was left; samples written after the checkpoint are cut off their file.
+        """Takes up a round where it was left; what was written after the checkpoint is cut off its file.
 
         Raises:
             CheckpointError: the prompts changed.
         """
         check_rows(state or {}, self._rows)
-        kept = 0 if state is None else state["samples"]
-        if self.ranks.rank == 0 and self.samples.exists():
-            with self.samples.open("r+b") as file:
-                file.truncate(kept)
+        kept = {} if state is None else state["files"]
+        for path in self._files if self.ranks.rank == 0 else ():
+            if path.exists():
+                os.truncate(path, kept.get(path.name, 0))
         if self._waiting is not None:
             self._waiting.restore(None if state is None else state["waiting"])
         if state is not None:
             self._round = state["round"]
             self._buffer = [group_from_json(row) for row in state["buffer"]]
-            self._ahead = [[group_from_json(row) for row in rows] for rows in state["ahead"]]
+            self._ahead = [launched_from_json(row) for row in state["ahead"]]
             self._scores.restore(state["scores"])
 
-    def close(self) -> None:
-        """Ends what the engine holds elsewhere: workers, and the GPUs that they have."""
-        self.engine.close()
+    @property
+    def _files(self) -> tuple[Path, Path, Path]:
+        """Samples, pairs with their negatives, pairs without."""
+        return self.samples, self.samples.with_name("pairs.jsonl"), self.samples.with_name("dropped_pairs.jsonl")
 
     def _sample_round(self, number: int, *, version: int) -> tuple[list[Group], dict[str, Stat]]:
-        """The groups of a round, as they are trained, and this rank's part of what is told of it."""
-        asked, kept = list(self.sampler.indices(number)), list[Group]()
-        mine, everything = list[Sampled](), list[Sampled]()
-        wanted, refills = len(asked), self.spec.dynamic_sampling
+        """The groups of a round, as they are trained, and this rank's part of what is told of it. Rounds ahead are
+        launched first."""
+        while len(self._ahead) <= self.spec.max_staleness:
+            soon = number + len(self._ahead)
+            some = list(self.sampler.indices(soon))
+            self._ahead.append(self.launch(some, soon, 0, version=version, since=number))
+        launched, asked = self._ahead.pop(0), list(self.sampler.indices(number))
+        kept, everything = list[Group](), list[Sampled]()
+        wanted, refills = launched.asked, self.spec.dynamic_sampling
         for attempt in range(max(ROUND_TRIES, 1 + refills)):
-            own, dealt = self._sample_all(asked, number, attempt, version)
-            mine, everything = [*mine, *own], [*everything, *dealt]
+            if attempt:
+                launched = self.launch(asked, number, attempt, version=version, since=number)
+            dealt = self._told(launched)
+            everything += dealt
             kept += [one.trained for one in dealt if one.trained is not None]
             if len(kept) == wanted or (kept and attempt >= refills):
                 break
@@ -217,42 +178,61 @@ class OnlineSource:
                 asked = self._others(number, attempt, wanted - len(kept), {group.id for group in kept})
         if not kept:
             raise self._nothing_left(attempt + 1, wanted, everything)
-        stats = sampled_stats(mine)
-        if self.ranks.rank == 0:
-            stats |= round_stats(everything, attempt + 1)
-        return self._scores.measured(kept, [one.scored for one in everything]), stats
+        groups = self._scores.measured(kept, [one.scored for one in everything])
+        return groups, self._stats_of(everything, attempt + 1)
 
     def _fill_round(self, waiting: Buffer, number: int, *, version: int) -> tuple[list[Group], dict[str, Stat]]:
         """As ``_sample_round``, from what waits and as many prompts as it takes beside. Prompts are asked in the order
         of the data set, wherever the round before stopped."""
-        wanted, mine, everything, attempt = self.sampler.batch_size, list[Sampled](), list[Sampled](), 0
-        one_by_one = replace(self.sampler, batch_size=1)
+        wanted, everything, attempt, ahead = self.sampler.batch_size, list[Sampled](), 0, self.spec.max_staleness
+        if self._ahead:
+            everything += self._stored(waiting, self._ahead.pop(0))
         while (missing := waiting.missing(wanted, number)) > 0 and attempt < waiting.spec.tries:
-            places = range(waiting.asked, waiting.asked + min(missing, self.sampler.size))
-            asked = list(dict.fromkeys(index for place in places for index in one_by_one.indices(place)))
-            own, dealt = self._sample_all(asked, number, attempt, version)
-            waiting.asked = places.stop
-            waiting.add([one.trained for one in dealt if one.trained is not None], number)
-            mine, everything, attempt = [*mine, *own], [*everything, *dealt], attempt + 1
+            asked = self._next(waiting, missing)
+            # what is launched ahead is attempt 0 of its round
+            launched = self.launch(asked, number, attempt + (ahead > 0), version=version, since=number)
+            everything += self._stored(waiting, launched)
+            attempt += 1
         taken, told = waiting.take(wanted, number)
         if not taken:
             raise self._nothing_left(attempt, wanted, everything)
-        stats = sampled_stats(mine)
-        if self.ranks.rank == 0:
-            stats |= round_stats(everything, attempt) | told
+        while len(self._ahead) < ahead:
+            soon = len(self._ahead) + 1
+            under_way = sum(launched.asked for launched in self._ahead)
+            asked = self._next(waiting, waiting.prompts_for(wanted, soon, under_way))
+            self._ahead.append(self.launch(asked, number + soon, 0, version=version, since=number))
+        stats = self._stats_of(everything, attempt) | (told if self.ranks.rank == 0 else {})
         return [group if self.visual is None else self.visual(group) for group in taken], stats
 
-    def _sample_all(
-        self, asked: Sequence[int], number: int, attempt: int, version: int
-    ) -> tuple[list[Sampled], list[Sampled]]:
-        """This rank's samples, and those of all ranks in the order of the prompts; the latter are on disk."""
-        own = self._sample(share(asked, self.ranks.rank, self.ranks.size), number, attempt, version)
-        # rank r holds every size-th prompt from r on: dealing them back restores the order of the round
-        parts = self.ranks.gather_objects(own)
-        dealt = [part[row] for row in range(max(map(len, parts))) for part in parts if row < len(part)]
+    def _next(self, waiting: Buffer, count: int) -> list[int]:
+        """So many prompts, from where the order of the data set was left."""
+        one_by_one = replace(self.sampler, batch_size=1)
+        places = range(waiting.asked, waiting.asked + min(count, self.sampler.size))
+        waiting.asked = places.stop
+        return list(dict.fromkeys(index for place in places for index in one_by_one.indices(place)))
+
+    def _stored(self, waiting: Buffer, launched: Launched) -> list[Sampled]:
+        """What became of a launch, its comparisons put with those that wait."""
+        dealt = self._told(launched)
+        trained = [one.trained for one in dealt if one.trained is not None]
+        waiting.add(trained, launched.since, of=launched.asked)
+        return dealt
+
+    def _told(self, launched: Launched) -> list[Sampled]:
+        """What became of a launch, on disk. A picture is there before the line that names it."""
+        dealt = self.settle(launched)
         if self.ranks.rank == 0:
-            append_groups(self.samples, [one.scored for one in dealt if one.scored is not None])
-        return own, dealt
+            samples, pairs, dropped = self._files
+            append_groups(samples, [one.scored for one in dealt if one.scored is not None])
+            if found := [pair for one in dealt for pair in one.pairs]:
+                append_groups(pairs, [pair.group for pair in found if pair.outcome == "made"])
+                append_groups(dropped, [pair.group for pair in found if pair.outcome != "made"])
+        return dealt
+
+    def _stats_of(self, everything: Sequence[Sampled], attempts: int) -> dict[str, Stat]:
+        """This rank's part of what is told of a round."""
+        stats = sampled_stats(share(everything, self.ranks.rank, self.ranks.size))
+        return stats | (round_stats(everything, attempts) if self.ranks.rank == 0 else {})
 
     def _nothing_left(self, rounds: int, wanted: int, everything: Sequence[Sampled]) -> DataError:
         """What became of all that was sampled for a round."""
@@ -261,11 +241,14 @@ class OnlineSource:
         if self.spec.truncated == "mask" and answers and all(r.finish_reason == "length" for r in answers):
             why = f"all answers were cut at {limit} tokens, and truncated: mask leaves these out"
             remedy = "Raise online.sampling.max_new_tokens, or set online.truncated: train"
+        elif lost := [pair.group for one in everything for pair in one.pairs]:
+            reasons = [group.prompts[1].facts.get("reason") for group in lost]
+            why = f"none of {len(lost)} pairs has its negative picture; first: {reasons[0]}"
+            remedy = f"Look at {self._files[2].name}, and mend online.negatives"
         elif self._error:
             why, remedy = self._error, "Look at the samples, and mend the reward"
         else:
-            why = "all rewards of each prompt are equal, or too near each other"
-            remedy = "Look at the samples; raise online.sampling.n or its temperature, or lower online.min_gap"
+            why, remedy = why_unrelated(self.spec)
         found = f"{rounds} rounds of {wanted} prompts left no group to train on ({why})"
         return DataError(found, source=str(self.samples), remedy=remedy)
 
@@ -274,93 +257,6 @@ class OnlineSource:
         left = [index for index, prompt in enumerate(self.prompts) if prompt.id not in kept]
         drawn = np.random.default_rng([self.sampler.seed, number, attempt, 1]).permutation(len(left))
         return [left[place] for place in drawn[:missing]]
-
-    def _sample(self, indices: Sequence[int], number: int, attempt: int, version: int) -> list[Sampled]:
-        """Samples, scores and relates the answers to this rank's prompts."""
-        mine = [replace(self.prompts[index], responses=(), edges=()) for index in indices]
-        mine = [prompt for prompt in mine if self.render(prompt) is not None]
-        with self.sampling():
-            if self.replay is None:
-                with self.clock("sync"):
-                    self.update(version)
-            with self.clock("sampling"):
-                generated = self._answered(mine, number, attempt, version)
-        # what waits is compared under its pictures when its turn comes
-        visual = self.visual if self._waiting is None else None
-        return [related(group, self.spec, visual) for group in self._score(generated)]
-
-    def _answered(self, prompts: Sequence[Group], number: int, attempt: int, version: int) -> list[Group | None]:
-        if self.replay is None:
-            return list(self._generate(prompts, number, attempt, version))
-        epoch = int(self.sampler.epochs(number))
-        return self.replay.answers(prompts, version=version, attempt=attempt, epoch=epoch)
-
-    def _generate(self, prompts: Sequence[Group], number: int, attempt: int, version: int) -> list[Group]:
-        if not prompts:
-            return []
-        # the engine adds the id of the prompt: answers do not depend on the rank that samples them
-        seed = int(np.random.default_rng([self.sampler.seed, number, attempt]).integers(2**31))
-        groups = self._sampled(prompts, number, seed)
-        if self.spec.greedy:
-            alone = replace(self.spec.sampling, n=1, temperature=0.0)
-            beside = self.engine.generate(prompts, alone, seed=seed)
-            groups = [_with_greedy(group, one) for group, one in zip(groups, beside, strict=True)]
-        return [_of_version(group, version) for group in groups]
-
-    def _sampled(self, prompts: Sequence[Group], number: int, seed: int) -> list[Group]:
-        """All answers to be compared with each other, those under a distorted picture last."""
-        sampling, distortion = self.spec.sampling, self.distortion
-        if distortion is None or not distortion.step(number):
-            return self.engine.generate(prompts, sampling, seed=seed)
-        few = distortion.spec.answers
-        groups = self.engine.generate(prompts, replace(sampling, n=sampling.n - few), seed=seed)
-        with distortion.pictures(prompts, number) as asked:
-            beside = self.engine.generate(asked, replace(sampling, n=few), seed=seed)
-        step = distortion.step(number)
-        return [with_distorted(group, one, step) for group, one in zip(groups, beside, strict=True)]
-
-    def _score(self, groups: Sequence[Group | None]) -> list[Group | None]:
-        """None where there is no answer, or its reward failed. What a replay has rewards of is not scored again."""
-        answered = [None if group is None else _without_errors(group) for group in groups]
-        asked = [group for group in answered if group is not None and not self._has_rewards(group)]
-        with self.clock("reward"):
-            made = iter(self.score(asked))
-        return [
-            group if group is None or self._has_rewards(group) else self._settled(next(made), group.id)
-            for group in answered
-        ]
-
-    def _has_rewards(self, group: Group) -> bool:
-        return self.replay is not None and any(response.reward is not None for response in group.responses)
-
-    def _settled(self, scored: Group | str, id: str) -> Group | None:
-        """A group whose reward failed is dropped, or ends the run."""
-        if isinstance(scored, Group):
-            bare = [response for response in scored.responses if response.reward is None]
-            failed = [response.reward_error or "an answer was left without one" for response in bare]
-            self._error = failed[0] if failed else self._error
-            if not failed or self.spec.failed_rewards == "drop":
-                longest, buffer = self.spec.sampling.max_new_tokens, self.spec.overlong_buffer
-                return soft_overlong(scored, longest, buffer) if buffer else scored
-        else:
-            self._error = scored
-            _log.warning("Reward of %s failed %d times, dropped: %s", id, REWARD_TRIES, self._error)
-        if self.spec.failed_rewards == "stop":
-            remedy = "Mend it and run again: the run goes on from its last checkpoint. Or set failed_rewards: drop"
-            raise ServiceError(f"the reward of {id} failed ({self._error})", remedy=remedy)
-        return None
-
-
-def _without_errors(group: Group) -> Group:
-    return replace(group, responses=tuple(r for r in group.responses if r.finish_reason != "error"))
-
-
-def _of_version(group: Group, version: int) -> Group:
-    return replace(group, responses=tuple(replace(response, policy_version=version) for response in group.responses))
-
-
-def _with_greedy(group: Group, beside: Group) -> Group:
-    return replace(group, responses=(*group.responses, *(replace(one, greedy=True) for one in beside.responses)))
 
 
 def _with_columns(group: Group, found: RoundColumns) -> Group:

@@ -99,7 +99,7 @@ class Benchmarks:
         figures: dict[str, float] = {}
         for task in self.tasks:
             answers = self._answers(task, step)
-            result = self.grade(task, answers)
+            result = grade_task(task, answers)
             wanted = task.spec.metrics or tuple(result.metrics)
             figures |= {f"bench/{task.name}/{name}": result.metrics[name] for name in wanted}
             if self.ranks.is_main:
@@ -163,12 +163,34 @@ class Benchmarks:
         every = {one.answer.id: one for part in self.ranks.gather_objects(own) for one in part}
         return [every[question.id] for question in task.questions]
 
-    def grade(self, task: Task, stored: Sequence[StoredAnswer]) -> Result:
-        """The figures of a whole set of answers."""
-        answers = [one.answer for one in stored]
-        failed = failed_answers(stored)
-        spec = GradeSpec(protocol=task.spec.protocol, options=task.spec.options, unanswered=failed)
-        return illustrate(grade_answers(task.bench, Path(task.spec.data), answers, spec), task.questions, answers)
+
+def grade_task(task: Task, stored: Sequence[StoredAnswer]) -> Result:
+    """The figures of a whole set of answers."""
+    answers = [one.answer for one in stored]
+    failed = failed_answers(stored)
+    spec = GradeSpec(protocol=task.spec.protocol, options=task.spec.options, unanswered=failed)
+    return illustrate(grade_answers(task.bench, Path(task.spec.data), answers, spec), task.questions, answers)
+
+
+def grade_empty(task: Task, where: str) -> Result:
+    """Grades empty answers, so that what is missing is said before anything is answered.
+
+    Args:
+        task: the benchmark.
+        where: place in the recipe, for errors.
+
+    Raises:
+        DataError: An option is unknown, or a judge is needed.
+        RecipeError: A figure that is none of the benchmark.
+    """
+    result = grade_task(task, [StoredAnswer(answer=Answer(id=one.id, text="")) for one in task.questions])
+    unknown = [name for name in task.spec.metrics if name not in result.metrics]
+    if unknown:
+        raise RecipeError(
+            f"{where}: {task.name} has no figure {unknown[0]!r} under protocol {result.protocol}. "
+            f"It has {', '.join(result.metrics)}."
+        )
+    return result
 
 
 def build_benchmarks(recipe: Recipe, ranks: Ranks, policy: Policy, renderer: Renderer) -> Benchmarks | None:
@@ -186,7 +208,7 @@ def build_benchmarks(recipe: Recipe, ranks: Ranks, policy: Policy, renderer: Ren
         return None
     if not ranks.is_main:  # the main process reads first: pictures that a benchmark draws or unpacks are written once
         ranks.barrier()
-    tasks = [_task(bench) for bench in spec.benches]
+    tasks = [open_task(bench) for bench in spec.benches]
     if ranks.is_main:
         ranks.barrier()
     names = [task.name for task in tasks]
@@ -207,7 +229,12 @@ def build_benchmarks(recipe: Recipe, ranks: Ranks, policy: Policy, renderer: Ren
     return built
 
 
-def _task(spec: BenchSpec) -> Task:
+def open_task(spec: BenchSpec) -> Task:
+    """A benchmark with the questions that a recipe asks of it.
+
+    Raises:
+        DataError: Data are missing, or a benchmark, protocol or category is unknown.
+    """
     bench = load_bench(spec.bench)
     protocol = spec.protocol
     if protocol is not None:
@@ -218,13 +245,7 @@ def _task(spec: BenchSpec) -> Task:
 
 
 def _check(task: Task, built: Benchmarks) -> None:
-    result = built.grade(task, [StoredAnswer(answer=Answer(id=one.id, text="")) for one in task.questions])
-    unknown = [name for name in task.spec.metrics if name not in result.metrics]
-    if unknown:
-        raise RecipeError(
-            f"evaluation.benches: {task.name} has no figure {unknown[0]!r} under protocol {result.protocol}. "
-            f"It has {', '.join(result.metrics)}."
-        )
+    result = grade_empty(task, "evaluation.benches")
     built.better |= {f"bench/{task.name}/{name}": way for name, way in result.better.items()}
     logged = task.spec.metrics or tuple(result.metrics)
     if built.best is not None and built.best.startswith(f"bench/{task.name}/"):

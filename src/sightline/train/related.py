@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from sightline.recipes.schema import OnlineSpec
@@ -12,13 +11,12 @@ from sightline.train.rollout_stats import Sampled, all_equal
 from sightline.types import Group, Response
 
 
-def related(scored: Group | None, spec: OnlineSpec, visual: Callable[[Group], Group] | None = None) -> Sampled:
+def related(scored: Group | None, spec: OnlineSpec) -> Sampled:
     """A group as ``online.relation`` relates its answers.
 
     Args:
         scored: with the rewards of its answers; None: its reward failed.
         spec: of the recipe.
-        visual: turns comparisons of answers into comparisons of pictures; None: they stay as they are.
     """
     if scored is None:
         return Sampled(scored=None, trained=None)
@@ -27,9 +25,24 @@ def related(scored: Group | None, spec: OnlineSpec, visual: Callable[[Group], Gr
         return Sampled(scored=replace(scored, edges=()), trained=found if found.responses else None)
     if spec.relation == "none":
         return Sampled(scored=found, trained=_rewarded(found, spec))
-    compared = only_compared(found) if found.edges else None
-    trained = compared if compared is None or visual is None else visual(compared)
+    trained = only_compared(found) if found.edges else None
     return Sampled(scored=_sampled_alone(found, len(scored.responses)), trained=trained)
+
+
+def why_unrelated(spec: OnlineSpec) -> tuple[str, str]:
+    """Why no prompt of a round left anything to train on though its answers have rewards, and what to do, by options
+    that the relation reads."""
+    alike, wider = "all rewards of each prompt are equal", "raise online.sampling.n or its temperature"
+    if spec.relation == "ovip":
+        told = "no two answers to a prompt are as far apart as online.selection asks"
+        return told, f"Look at the samples; bring online.selection to the scale of the rewards, or {wider}"
+    if spec.relation == "length_balanced":
+        told = f"{alike}, or too near each other, or only longer answers or only shorter ones are better"
+    elif spec.relation == "none":
+        return alike, f"Look at the samples; {wider}, or set online.dynamic_sampling to 0"
+    else:
+        told = f"{alike}, or too near each other"
+    return told, f"Look at the samples; {wider}" + (", or lower online.min_gap" if spec.min_gap else "")
 
 
 def _sampled_alone(found: Group, count: int) -> Group:

@@ -6,10 +6,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
+from sightline.negatives.generated import Pairing
+from sightline.negatives.pairs import Outcome
 from sightline.types import Group, Response, Stat
 
 
@@ -20,7 +22,9 @@ class Sampled:
     scored: Group | None
     """With all responses and the edges between them; None: its reward failed."""
     trained: Group | None
-    """None: no response left, no edge (a tie), or equal rewards that dynamic sampling leaves out."""
+    """None: no response left, no edge (a tie), no picture, or equal rewards that dynamic sampling leaves out."""
+    pairs: tuple[Pairing, ...] = ()
+    """Its comparisons and what became of their negative pictures, where such are made."""
 
 
 def sampled_stats(sampled: Sequence[Sampled]) -> dict[str, Stat]:
@@ -40,6 +44,9 @@ def sampled_stats(sampled: Sequence[Sampled]) -> dict[str, Stat]:
         "rollout/failed_answers": _stat([float(response.reward is None) for response in responses]),
         "rollout/without_edge": _stat([float(one.trained is None) for one in sampled if one.scored is not None]),
     }
+    pairs = [pair.outcome for one in sampled for pair in one.pairs]
+    if pairs:
+        stats |= {f"negatives/{name}": _stat([float(one == name) for one in pairs]) for name in get_args(Outcome)}
     for name in sorted({name for response in responses for name in response.rewards}):
         values = [response.rewards[name] for response in responses if name in response.rewards]
         stats[f"rewards/{name}/mean"] = _stat(values)

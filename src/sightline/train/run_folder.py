@@ -1,7 +1,8 @@
 """The run directory: what is in it, and whether a run may go on in it.
 
 ``recipe.yaml`` (resolved), ``environment.json``, ``first_row.txt``, ``metrics.jsonl``, ``checkpoints/``,
-``reference/``, ``samples.jsonl`` (online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
+``reference/``, ``samples.jsonl`` (online), ``pairs.jsonl`` and ``dropped_pairs.jsonl`` (with negatives
+made online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ _OURS = (
     "first_row.txt",
     "metrics.jsonl",
     "samples.jsonl",
+    "pairs.jsonl",
+    "dropped_pairs.jsonl",
     "bad_rows.jsonl",
     "looking.json",
     "report.html",
@@ -50,13 +53,22 @@ _FREE = frozenset(
     ("workers", "log_every", "eval_every", "save_every", "keep_checkpoints", "trackers", "distribution")
 ) | {"micro_batch_tokens", "looking.every", "looking.groups", "looking.patience"}
 """Fields of ``train`` that change no number beyond rounding: they may differ when a run goes on."""
-_FREE_TERMS: Mapping[str, tuple[str, ...]] = {
+_FREE_OPTIONS = ("url", "timeout", "tries", "workers", "batch_size")
+FREE_TERMS: Mapping[str, tuple[str, ...]] = {
     "service": ("url", "timeout", "patience", "workers"),
-    "judge": ("cache", *(f"options.{name}" for name in ("url", "timeout", "tries", "workers", "batch_size"))),
+    "judge": ("cache", *(f"options.{name}" for name in _FREE_OPTIONS)),
     "model": ("batch_tokens",),
     "clip": ("batch_size",),
 }
 """The same of the terms of a reward, by kind: a service may come back at another address."""
+
+
+_FREE_NEGATIVES = (
+    *("failed", "describe.cache", "paint.cache", "paint.offload"),
+    *(f"paint.{name}" for name in ("urls", "timeout", "tries", "pause", "workers")),
+    *(f"{who}.options.{name}" for who in ("describe", "gate") for name in _FREE_OPTIONS),
+)
+"""The same of ``online.negatives``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +153,11 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
         raise CheckpointError(f"output_dir {run.path} is a file. Give the name of a folder; it is made if need be.")
     if overwrite:
         _remove(run)
+    _clear_after_kill(run)
     if not run.recipe.exists():
         if resume:
             raise CheckpointError(f"{run.path} holds no run to resume. Leave out resume, or correct output_dir.")
         return None
-    _clear_after_kill(run)
     if resume is False:
         raise CheckpointError(f"{run.path} already holds a run. Choose another output_dir, or pass --overwrite.")
     if changes := changed_fields(load_recipe(run.recipe), recipe):
@@ -171,17 +183,31 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
     """
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
-    free = {"name", "output_dir", "data.on_bad_row", "data.cache_dir", "online.failed_rewards"}
-    free |= {f"train.{name}" for name in _FREE}
+    free = _free(now, {**old, **new})
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
-    terms = {} if now.online is None or isinstance(now.online.reward, str) else now.online.reward
-    for name, term in terms.items():
-        free |= {f"online.reward.{name}.{field}" for field in _FREE_TERMS.get(term.kind, ())}
-    free |= {name for name in {**old, **new} if name.partition(".")[0] == "evaluation"}
-    free |= {name for name in {**old, **new} if name.startswith("online.engine.")} - {"online.engine.name"}
     names = [name for name in [*old, *(n for n in new if n not in old)] if name not in free]
     return [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if old.get(n) != new.get(n)]
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Dotted settings of a run that change its numbers: all but those that :func:`changed_fields` passes over."""
+    values = _flat(dataclasses.asdict(recipe))
+    free = _free(recipe, values)
+    return {name: value for name, value in values.items() if name not in free}
+
+
+def _free(recipe: Recipe, names: Iterable[str]) -> set[str]:
+    """Of the dotted ``names`` those that change no number beyond rounding, whatever the length of the run."""
+    free = {"name", "output_dir", "data.on_bad_row", "data.cache_dir", "online.failed_rewards"}
+    free |= {f"train.{name}" for name in _FREE}
+    terms = {} if recipe.online is None or isinstance(recipe.online.reward, str) else recipe.online.reward
+    for name, term in terms.items():
+        free |= {f"online.reward.{name}.{field}" for field in FREE_TERMS.get(term.kind, ())}
+    free |= {f"online.negatives.{name}" for name in _FREE_NEGATIVES}
+    free |= {name for name in names if name.partition(".")[0] == "evaluation"}
+    free |= {name for name in names if name.startswith("online.stages.")} - {"online.stages.chunk"}
+    return free | ({name for name in names if name.startswith("online.engine.")} - {"online.engine.name"})
 
 
 def write_run(run: RunDirectory, recipe: Recipe, facts: dict[str, Any]) -> None:
@@ -254,7 +280,8 @@ def _clear_after_kill(run: RunDirectory) -> None:
     """What was being replaced has its name again, and what was written aside is gone."""
     for folder in (run.model, run.best):
         restore_folder(folder)
-    for aside in [path for name in _OURS for path in run.path.glob(f"{name}.*.tmp")]:
+    made = run.negatives.glob("*.png.*.tmp")
+    for aside in [*(path for name in _OURS for path in run.path.glob(f"{name}.*.tmp")), *made]:
         aside.unlink()
 
 

@@ -129,6 +129,7 @@ class Session:
         ranks = self.runtime.gather_objects({"rng": self.runtime.rng_state(), "meter": self.meter.state()})
         weights = self.runtime.gather_state(self.policy.trainable_state())
         optimizer = self.runtime.gather_state(self.optimizer.state_dict())
+        source, mixed = self.source.state(), None if self.mixed is None else self.mixed.source.state()
         if self.runtime.is_main:
             checkpoint = Checkpoint(
                 step=self.step,
@@ -136,8 +137,8 @@ class Session:
                 optimizer=optimizer,
                 ranks=ranks,
                 progress={
-                    "source": self.source.state(),
-                    "mixed": None if self.mixed is None else self.mixed.source.state(),
+                    "source": source,
+                    "mixed": mixed,
                     "base": self._base,
                     "adapter": self.policy.start_adapter,
                     "tokens_of_rows": self.tokens_of_rows,

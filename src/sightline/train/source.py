@@ -114,7 +114,7 @@ class Source(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON, for a checkpoint."""
+        """Plain JSON, for a checkpoint. The same on every rank."""
         ...
 
     def restore(self, state: Mapping[str, Any] | None) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import email.utils
 import json
 import math
 import mimetypes
-import random
+import re
 import threading
-import time
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,10 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.addresses import Addresses, Again, GivenUp, Patience, shown_url
 from sightline.errors import DataError, ServiceError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import OnReply, Outcome
-from sightline.evaluation.judges.http import HttpReply, TooLarge, post
+from sightline.evaluation.judges.http import HttpReply, TooLarge, hidden, post, retry_after
 
 URL_NAMES: Final = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_API_URL")
 """Environment names for the address that users of the SDK, VLMEvalKit and lmms-eval know, in this order."""
@@ -46,14 +45,6 @@ PATIENCE: Final = 16
 """Failed requests, none having been answered before, after which the judge counts as away."""
 
 
-class _Retryable(Exception):
-    """A try that may go well next time."""
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
-
-
 @dataclass(kw_only=True)
 class EndpointBackend:
     """Sends requests to ``<url>/chat/completions``, a few at a time, and tries again what may go well."""
@@ -61,7 +52,7 @@ class EndpointBackend:
     name: str
     """The model asked for."""
     url: str
-    """Base address, or the full one of chat completions."""
+    """Base address, or the full one of chat completions; several of the same model with commas between them."""
     key: str = field(default="", repr=False)
     timeout: float = 120.0
     """Seconds until a try counts as failed: connection, headers and body together."""
@@ -76,16 +67,16 @@ class EndpointBackend:
     cached: bool = True
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Laid over the body of each request (``seed``, ``max_completion_tokens``); None takes a key out."""
-    _resume: float = field(default=0.0, repr=False)
-    """Time before which nothing is sent: a rate limit holds for all workers."""
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
     """Set where the work is given up: nobody waits to try again."""
+
+    def __post_init__(self) -> None:
+        self._addresses = Addresses(urls=[_full(url) for url in addresses(self.url)], stop=self._stop)
 
     @property
     def identity(self) -> str:
         """See ``judges.base.Backend``."""
-        return json.dumps([self.url.removesuffix(_PATH).rstrip("/"), dict(self.parameters)], sort_keys=True)
+        return json.dumps([_bare(self.url), dict(self.parameters)], sort_keys=True)
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
         """See ``judges.base.Backend``.
@@ -129,7 +120,7 @@ class EndpointBackend:
             if not answered and failed >= PATIENCE:
                 raise ServiceError(
                     f"the judge answered none of {failed} requests ({outcome.reply.error})",
-                    source=shown_url(self.url),
+                    source=", ".join(map(shown_url, addresses(self.url))),
                     remedy="Check that it runs, and its address, model and parameters; replies that are there are kept",
                 )
 
@@ -137,72 +128,73 @@ class EndpointBackend:
         if self._stop.is_set():
             return Outcome(reply=JudgeReply(text=None, error="given up"), tries=1)
         body = _body(self.name, request, self.parameters)
-        error = ""
-        for number in range(1, self.tries + 1):
-            self._pause()
-            try:
-                return self._once(body, number, request.choices)
-            except _Retryable as failure:
-                error = str(failure)
-                if number < self.tries:
-                    self._back_off(number, failure.wait)
-            if self._stop.is_set():
-                return Outcome(reply=JudgeReply(text=None, error=f"{error} (given up)"), tries=number)
-        reply = JudgeReply(text=None, error=f"{error} ({self.tries} tries)")
-        return Outcome(reply=reply, tries=self.tries)
+        tried = 0
 
-    def _once(self, body: bytes, number: int, choices: Sequence[str]) -> Outcome:
+        def once(url: str) -> Outcome:
+            nonlocal tried
+            tried += 1
+            return self._once(url, body, tried, request.choices)
+
+        try:
+            patience = Patience(tries=self.tries, pause=self.backoff, longest=self.longest_wait)
+            return self._addresses.ask(once, patience)
+        except GivenUp as error:
+            return Outcome(reply=JudgeReply(text=None, error=str(error), final=error.last.lasting), tries=error.tries)
+
+    def _once(self, url: str, body: bytes, number: int, choices: Sequence[str]) -> Outcome:
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        address = self.url if self.url.endswith(_PATH) else self.url.rstrip("/") + _PATH
         try:
-            reply = post(address, body, headers, seconds=self.timeout)
+            reply = post(url, body, headers, seconds=self.timeout)
         except (HTTPException, OSError, TooLarge) as error:
-            raise _Retryable(self._hidden(f"{type(error).__name__}: {error}")) from error
+            raise Again(self._hidden(f"{type(error).__name__}: {error}")) from error
         if reply.status >= 300:
-            return self._refused(reply, number)
+            return self._refused(reply, number, url)
         # before a message cuts it: a part of the key would not be recognised
         content = reply.body.replace(self.key.encode(), b"***") if self.key else reply.body
         return _outcome(content, number, choices)
 
-    def _refused(self, reply: HttpReply, number: int) -> Outcome:
+    def _refused(self, reply: HttpReply, number: int, url: str) -> Outcome:
         said = self._hidden(reply.body.decode("utf-8", "replace"))
         if reply.status in _REDIRECTS:
             place = urllib.parse.urlsplit(reply.headers.get("Location", "")).netloc.rpartition("@")[2]
             raise DataError(
                 f"the judge answered {reply.status}, a redirect to {place or 'another path'}",
-                source=shown_url(self.url),
+                source=shown_url(url.removesuffix(_PATH)),
                 remedy="It is not followed, for the key would go with it: give the judge its own address",
             )
         if reply.status in _REFUSED:
             raise DataError(
                 f"the judge answered {reply.status}: {said}",
-                source=shown_url(self.url),
+                source=shown_url(url.removesuffix(_PATH)),
                 remedy="Correct the key, the address or the model of the judge",
             )
         message = f"HTTP {reply.status}: {said}"
         if reply.status not in _AGAIN:
-            return Outcome(reply=JudgeReply(text=None, error=message), tries=number)
-        raise _Retryable(message, _retry_after(reply.headers.get("Retry-After")))
+            return Outcome(reply=JudgeReply(text=None, error=message, final=True), tries=number)
+        raise Again(message, retry_after(reply.headers))
 
     def _hidden(self, text: str) -> str:
         """Without the key: a server may say what it was sent."""
-        return text.replace(self.key, "***") if self.key else text
+        return hidden(text, self.key)
 
-    def _pause(self) -> None:
-        with self._lock:
-            left = self._resume - time.monotonic()
-        if left > 0:
-            self._stop.wait(left)
 
-    def _back_off(self, number: int, asked: float | None) -> None:
-        """Waits; what the server asked for holds for every worker."""
-        if asked is not None:
-            with self._lock:
-                self._resume = max(self._resume, time.monotonic() + min(asked, self.longest_wait))
-            return
-        self._stop.wait(min(self.backoff * 2 ** (number - 1), self.longest_wait) * random.uniform(0.5, 1))
+def addresses(text: str) -> list[str]:
+    """The addresses in a text, with commas between them.
+
+    >>> addresses("http://a/v1, http://b/v1")
+    ['http://a/v1', 'http://b/v1']
+    """
+    return [one.strip() for one in re.split(r",\s*(?=https?://)", text)]
+
+
+def _bare(url: str) -> str:
+    return url.removesuffix(_PATH).rstrip("/")
+
+
+def _full(url: str) -> str:
+    return url if url.endswith(_PATH) else url.rstrip("/") + _PATH
 
 
 def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) -> EndpointBackend:
@@ -220,8 +212,9 @@ def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) ->
         raise DataError("the judge has no model", remedy=f"Write --judge openai:MODEL, or set {MODEL_NAMES[1]}")
     if not key and url == DEFAULT_URL:
         raise DataError("the judge has no key", source=url, remedy=f"Set {KEY_NAME}, or give the judge an address")
-    if not urllib.parse.urlsplit(url).hostname or not url.startswith(("http://", "https://")):
-        raise DataError("is no address of a judge", source=shown_url(url), remedy="Write http://HOST:PORT/v1")
+    for one in addresses(url):
+        if not urllib.parse.urlsplit(one).hostname or not one.startswith(("http://", "https://")):
+            raise DataError("is no address of a judge", source=shown_url(one), remedy="Write http://HOST:PORT/v1")
     parameters = options["parameters"] or {}
     if not isinstance(parameters, Mapping) or not _is_json(parameters):
         remedy = "Write --judge-option 'parameters={seed: 1}'"
@@ -251,16 +244,6 @@ def _key(given: Any) -> str:
             f"the judge's key {where}", remedy=f"Correct {KEY_NAME} or the judge option key (not shown here)"
         )
     return key
-
-
-def shown_url(url: str) -> str:
-    """An address without what may be secret in it: user, password and query.
-
-    >>> shown_url("https://me:secret@host/v1?key=secret")
-    'https://host/v1'
-    """
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _positive(options: Mapping[str, Any], name: str) -> float:
@@ -317,6 +300,7 @@ def _body(model: str, request: JudgeRequest, parameters: Mapping[str, Any]) -> b
         "messages": messages,
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
+        **({"top_p": request.top_p} if request.top_p < 1 else {}),
         **({"logprobs": True, "top_logprobs": _MOST_LOGPROBS} if request.choices else {}),
     }
     return json.dumps({name: value for name, value in {**values, **parameters}.items() if value is not None}).encode()
@@ -332,16 +316,16 @@ def _outcome(content: bytes, number: int, choices: Sequence[str] = ()) -> Outcom
     try:
         body = json.loads(content)
         if body.get("error"):  # gateways answer 200, and put what went wrong where the reply would stand
-            raise _Retryable(f"the body holds an error: {str(body['error'])[:100]}")
+            raise Again(f"the body holds an error: {str(body['error'])[:100]}")
         choice = min(body["choices"], key=lambda one: one.get("index") or 0)
         text, end = _text(choice["message"]["content"]), choice.get("finish_reason")
         told = _probabilities(choice.get("logprobs"), choices) if choices else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _Retryable(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
+        raise Again(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
     if end == _FILTERED:  # what stands there is a part, or another's words
-        raise _Retryable("the reply was stopped by a filter")
+        raise Again("the reply was stopped by a filter", lasting=True)
     if not text.strip():
-        raise _Retryable("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""))
+        raise Again("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""), lasting=True)
     usage = body.get("usage")
     return Outcome(
         reply=JudgeReply(text=text, cut=end in _CUT, probabilities=told),
@@ -373,17 +357,3 @@ def _tokens(usage: Any, name: str) -> int:
     """0 where a server does not count, or counts in another way."""
     value = usage.get(name) if isinstance(usage, dict) else None
     return value if isinstance(value, int) else 0
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds from a header that holds seconds or a date."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

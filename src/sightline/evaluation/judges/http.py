@@ -7,7 +7,10 @@ Here the connection is shut at the deadline, whatever it is at. Redirects are no
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import http.client
+import math
+import os
 import socket
 import threading
 import time
@@ -17,8 +20,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sightline.errors import DataError
+
 LARGEST: Final = 16 << 20
 """Most bytes of a reply."""
+TOKEN_NAME: Final = "SIGHTLINE_TOKEN"
+"""Environment name for the token of Sightline's services: what they demand, and what their clients send."""
 _LARGEST_REFUSAL: Final = 300
 """Bytes of a refusal that are read: the reason stands in front."""
 
@@ -73,6 +80,48 @@ def _beginning(error: urllib.error.HTTPError) -> bytes:
     with contextlib.suppress(OSError, http.client.HTTPException):  # the connection may end before the reason does
         return error.read(_LARGEST_REFUSAL)
     return b""
+
+
+def service_token() -> str:
+    """The token that the environment holds; empty where it holds none.
+
+    Raises:
+        DataError: It cannot be sent in a header; does not show it.
+    """
+    token = os.environ.get(TOKEN_NAME, "").strip()
+    if not all("!" <= sign <= "~" for sign in token):
+        raise DataError(
+            f"{TOKEN_NAME} has a line end, a blank or a letter beyond ASCII in it",
+            remedy="Correct it (it is not shown here)",
+        )
+    return token
+
+
+def service_headers(token: str) -> dict[str, str]:
+    """Of a request with a JSON body."""
+    return {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+
+
+def hidden(text: str, secret: str) -> str:
+    """A text without the secret: a server may say what it was sent."""
+    return text.replace(secret, "***") if secret else text
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to be left alone, from a header that holds seconds or a date; None: it does not."""
+    value = next((value for name, value in headers.items() if name.lower() == "retry-after"), None)
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        pass
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 class _Watch:

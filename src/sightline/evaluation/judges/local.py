@@ -7,12 +7,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import OnReply, Outcome
 from sightline.evaluation.weights import fingerprint_files
 from sightline.recipes.schema import ModelSpec, SamplingSpec
-from sightline.rollouts.engine import RolloutEngine
+from sightline.rollouts.engine import AskedEngine
 from sightline.types import Group, Prompt
 
 MOST_TOKENS: Final = 2048
@@ -20,13 +20,13 @@ MOST_TOKENS: Final = 2048
 
 
 class LocalBackend:
-    """Judges with a ``RolloutEngine``. A request with pictures shows them before the last message's text."""
+    """Judges with an ``AskedEngine``. A request with pictures shows them before the last message's text."""
 
     cached = True
 
     def __init__(
         self,
-        load: Callable[[], RolloutEngine],
+        load: Callable[[], AskedEngine],
         *,
         name: str,
         batch_size: int = 8,
@@ -35,7 +35,7 @@ class LocalBackend:
     ) -> None:
         """
         Args:
-            load: Gives what generates; called when the first request comes.
+            load: Gives what is asked; called when the first request comes.
             name: Model, as written into results and part of the cache key.
             batch_size: Requests generated together.
             identity: See ``judges.base.Backend``.
@@ -46,12 +46,22 @@ class LocalBackend:
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
         """See ``base.Backend``. Another attempt draws other random numbers; at temperature 0 it changes nothing."""
-        kinds: dict[tuple[float, int, int], list[int]] = {}
+        kinds: dict[tuple[float, float, int, int], list[int]] = {}
+        chosen: dict[tuple[str, ...], list[int]] = {}
         for index, request in enumerate(requests):
+            if request.choices:
+                chosen.setdefault(tuple(request.choices), []).append(index)
+                continue
             limit = request.max_tokens or self.longest
-            kinds.setdefault((request.temperature, limit, request.attempt), []).append(index)
-        for (temperature, max_tokens, attempt), indices in kinds.items():
-            sampling = SamplingSpec(n=1, temperature=temperature, max_new_tokens=max_tokens, batch_size=self.batch_size)
+            kinds.setdefault((request.temperature, request.top_p, limit, request.attempt), []).append(index)
+        for words, indices in chosen.items():  # all at once: questions about the same pictures share them
+            groups = [Group(prompts=(_prompt(requests[index]),)) for index in indices]
+            for index, outcome in zip(indices, self._first_words(groups, words), strict=True):
+                on_reply(index, outcome)
+        for (temperature, top_p, max_tokens, attempt), indices in kinds.items():
+            sampling = SamplingSpec(
+                n=1, temperature=temperature, top_p=top_p, max_new_tokens=max_tokens, batch_size=self.batch_size
+            )
             for start in range(0, len(indices), self.batch_size):
                 some = indices[start : start + self.batch_size]
                 groups = [Group(prompts=(_prompt(requests[index]),)) for index in some]
@@ -68,7 +78,17 @@ class LocalBackend:
         except DataError as error:
             if len(groups) > 1:
                 return [outcome for group in groups for outcome in self._generate([group], sampling, seed)]
-            return [Outcome(reply=JudgeReply(text=None, error=str(error)))]
+            return [Outcome(reply=JudgeReply(text=None, error=str(error), final=True))]
+
+    def _first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[Outcome]:
+        """As ``_generate``; halves are tried first, for what is asked alone shares nothing."""
+        try:
+            told = self.load().first_words(groups, words)
+        except DataError as error:
+            if half := len(groups) // 2:
+                return [*self._first_words(groups[:half], words), *self._first_words(groups[half:], words)]
+            return [Outcome(reply=JudgeReply(text=None, error=str(error), final=True))]
+        return [Outcome(reply=JudgeReply(text=one.text, probabilities=one.probabilities)) for one in told]
 
 
 def local_judge(path: str, *, dtype: str, batch_size: int) -> LocalBackend:
@@ -94,8 +114,42 @@ def local_judge(path: str, *, dtype: str, batch_size: int) -> LocalBackend:
     )
 
 
+def own_judge(spec: ModelSpec) -> LocalBackend:
+    """A vision-language model as judge, loaded as it is trained: with its adapter, type, pictures and template."""
+
+    def load() -> AskedEngine:
+        from sightline.rollouts.hf import load_engine
+
+        return load_engine(spec)
+
+    return LocalBackend(functools.cache(load), name=spec.path)
+
+
+def check_words(path: str, words: Sequence[str]) -> None:
+    """Looks, before it is loaded, whether a model can be asked for the probabilities of words, with a picture.
+
+    Raises:
+        RecipeError: There is no such model, it sees no pictures, or no single token spells a word.
+    """
+    from sightline.models.locate import located
+    from sightline.models.text import sees_pictures, tokenizer_of
+    from sightline.rollouts.first_words import spellings
+
+    spec = located(ModelSpec(path=path))
+    if not sees_pictures(spec.path):
+        raise RecipeError(f"{path} sees no pictures, expected a vision-language model. Name another one.")
+    tokenizer = tokenizer_of(spec.path)
+    for word in words:
+        spellings(tokenizer, word, len(tokenizer), name=path)
+
+
+def forget_local_judges() -> None:
+    """Gives back the memory of the model that was asked last; the next request loads it again."""
+    _engine.cache_clear()
+
+
 @functools.lru_cache(maxsize=1)
-def _engine(spec: ModelSpec) -> RolloutEngine:
+def _engine(spec: ModelSpec) -> AskedEngine:
     """Loaded once for all benchmarks of a command."""
     from sightline.models.text import sees_pictures
     from sightline.rollouts.hf import load_engine
@@ -117,6 +171,6 @@ def _outcome(group: Group) -> Outcome:
     response = group.responses[0]
     tokens = len(response.tokens or ())
     if not response.text.strip():
-        return Outcome(reply=JudgeReply(text=None, error="the reply is empty"), completion_tokens=tokens)
+        return Outcome(reply=JudgeReply(text=None, error="the reply is empty", final=True), completion_tokens=tokens)
     reply = JudgeReply(text=response.text, cut=response.finish_reason == "length")
     return Outcome(reply=reply, completion_tokens=tokens)

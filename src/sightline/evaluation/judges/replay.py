@@ -69,8 +69,18 @@ def _reply(row: Mapping[str, Any], source: str) -> tuple[tuple[str, int], JudgeR
         raise DataError(f"the text is {text!r:.100}", source=source, remedy="A reply is a text; null where it failed")
     if isinstance(attempt, bool) or not isinstance(attempt, int):
         raise DataError(f"the attempt is {attempt!r:.100}", source=source, remedy="Attempts are counted from 0")
-    error, cut = row.get("error") or "", row.get("cut", False)
-    return (str(id), attempt), JudgeReply(text=text, error=str(error), cut=cut is True)
+    error, cut, told = row.get("error") or "", row.get("cut", False), row.get("probabilities")
+    if told is not None and not _probabilities(told):
+        remedy = "They are numbers from 0 to 1 by word"
+        raise DataError(f"the probabilities are {told!r:.100}", source=source, remedy=remedy)
+    return (str(id), attempt), JudgeReply(text=text, error=str(error), cut=cut is True, probabilities=told)
+
+
+def _probabilities(told: Any) -> bool:
+    """Whether it is what ``JudgeReply.probabilities`` holds."""
+    return isinstance(told, dict) and all(
+        isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= 1.0001 for one in told.values()
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:

@@ -1,0 +1,1 @@
+"""Rounds in which a model learns from what it said itself: ``sightline loop``."""

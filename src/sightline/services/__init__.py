@@ -1,0 +1,1 @@
+"""Judges, describers, image makers and reward models over HTTP."""

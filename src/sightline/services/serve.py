@@ -1,0 +1,69 @@
+"""A service in this process, until it is told to stop; what was asked before that is answered."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from sightline.errors import RecipeError
+from sightline.services.build import build_service
+from sightline.services.spec import ServeSpec
+
+_GRACE = 5
+"""Seconds beyond the longest request that a stop waits for answers."""
+
+
+def serve(spec: ServeSpec, *, on_start: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM: then nothing new is taken, requests under way are answered, and it ends.
+
+    Args:
+        spec: What is served.
+        on_start: Told the address once the model is there and connections are taken.
+
+    Raises:
+        RecipeError: The address cannot be bound, or what is served is not there.
+    """
+    with _bound(spec) as bound:  # before the model is loaded: a port that is taken is said at once
+        app = build_service(spec)
+        bound.listen(2048)
+        on_start(_url(bound))
+        server_of(spec, app).run(sockets=[bound])
+
+
+def server_of(spec: ServeSpec, app: object) -> uvicorn.Server:
+    """The web server, with the limits of the service."""
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http="h11",  # the same everywhere, whatever else is installed
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=spec.bounds.connections,
+        timeout_graceful_shutdown=math.ceil(spec.bounds.seconds) + _GRACE,
+    )
+    return uvicorn.Server(config)
+
+
+def _bound(spec: ServeSpec) -> socket.socket:
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            spec.host.strip("[]"), spec.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(place)
+    except (OSError, OverflowError) as error:
+        raise RecipeError(
+            f"{spec.host}:{spec.port} cannot be bound ({error}). Stop what serves there, or take another --port"
+        ) from error
+    return bound
+
+
+def _url(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
