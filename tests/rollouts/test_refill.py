@@ -101,6 +101,18 @@ def replace_id(group, copy):
     return replace(group, prompts=(replace(prompt, id=f"{prompt.id}-{copy}"),))
 
 
+def test_what_has_ended_grows_no_older():
+    ages, rows = torch.tensor([[5, 0], [2, 2]]), torch.tensor([0, 2, 3])
+    trunk = [(torch.zeros(2, 1, 4, 8), torch.zeros(2, 1, 4, 8))]
+    own = Branches(trunk, torch.tensor([4, 4]), 2)
+    own.ages = ages
+    own.keep(rows)
+    own.advance()
+    assert own.ages.tolist() == [[6, 0], [3, 3]] and own.length == 6
+    own.keep(torch.tensor([1, 2]))
+    assert own.ages.tolist() == [[3, 3]] and own.length == 3
+
+
 def test_trunks_shrink_when_a_long_prompt_is_finished(tiny, pictures, monkeypatch):
     engine = ending_engine(tiny["llava"], by=8.0)
     long = prompt_group("long", "how many objects? " * 40, [])
