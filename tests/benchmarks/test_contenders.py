@@ -50,5 +50,5 @@ def test_a_process_of_its_own_steps_and_is_measured(folder, capsys):
     results = compare(folder, SHAPES["quick"], "full", {"tree": ("group", "tree")}, rounds=2, answers=2)
     (tree,) = show("title", results, "tree")["figures"].values()
     assert len(tree["cpu_samples"]) == 2 and min(tree["cpu_samples"]) <= tree["cpu"] <= max(tree["cpu_samples"])
-    assert tree["gflops"] > 1 and 20 < tree["memory"] < 2000
+    assert tree["gflops"] > 1 and 20 < tree["memory"] < 4000, tree["memory"]
     assert f"{tree['gradient']:.5f}" in capsys.readouterr().out

@@ -150,7 +150,7 @@ def test_a_round_killed_at_any_piece_of_work_ends_as_an_unbroken_one(tiny, pictu
                 file.truncate(out.stat().st_size - 7)
         raise Killed
 
-    monkeypatch.setattr(staged, "append_groups", append)
+    monkeypatch.setitem(staged.StagedGroups.__init__.__kwdefaults__, "append", append)
     for number in range(30):
         left = min(number, 1)
         try:
