@@ -89,7 +89,7 @@ def test_a_finished_loop_does_nothing(again):
 
 
 def test_a_changed_setting_repeats_its_stage_and_what_follows(again, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="sightline")
     folder, run = again
     did, _ = run("train.learning_rate=0.02")
     first = ["round-1/train", "round-1/merge", "round-1/kl", "round-1/exam"]
@@ -107,7 +107,7 @@ def test_what_changes_no_number_repeats_nothing(again):
 
 
 def test_pairs_edited_by_hand_are_trained_on(again, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="sightline")
     folder, run = again
     kept = list(read_groups(folder / "round-2/pairs.jsonl"))[1:]
     write_groups(folder / "round-2/pairs.jsonl", kept)

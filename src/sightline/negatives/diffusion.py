@@ -153,7 +153,8 @@ def diffusion(spec: PaintSpec, kind: str) -> Diffusion:
         raise MissingExtra("diffusers", "diffusion") from error
     try:
         loader = attrgetter(spec.pipeline or _loader(diffusers, spec, kind))(diffusers)
-        pipeline = loader.from_pretrained(spec.path, torch_dtype=attrgetter(spec.dtype)(torch))
+        dtype = attrgetter(spec.dtype)(torch)
+        pipeline = loader.from_pretrained(spec.path, torch_dtype=dtype, trust_remote_code=False)
     except AttributeError as error:
         if spec.pipeline is None:
             raise

@@ -27,6 +27,7 @@ class OvipSpec:
     """As ``online.failed_rewards``."""
     sampling: SamplingSpec = SamplingSpec(n=16, temperature=1.2, top_p=0.8, max_new_tokens=256)
     selection: SelectionSpec = SelectionSpec()
+    """Which answers to a prompt are compared, by their scores."""
     visual: VisualSpec = VisualSpec(relation="ovip")
     """Comparisons of pictures; without ``negatives`` its ``negative`` says which pictures they are."""
     negatives: GeneratedSpec | None = None
