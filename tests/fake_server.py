@@ -43,7 +43,11 @@ class FakeServer:
             self.now += 1
             self.most = max(self.most, self.now)
         try:
-            status, headers, content = self.answer(number, request)
+            try:
+                status, headers, content = self.answer(number, request)
+            finally:  # before the client can know, and ask again
+                with self._lock:
+                    self.now -= 1
             content = content if isinstance(content, bytes) else json.dumps(content).encode()
             handler.send_response(status)
             for name, value in ({"Content-Length": len(content)} | headers).items():
@@ -52,9 +56,6 @@ class FakeServer:
             handler.wfile.write(content)
         except OSError:
             pass  # the client gave up waiting
-        finally:
-            with self._lock:
-                self.now -= 1
 
     def note(self, handler, request):
         """Called before a request counts, one at a time: the number that ``answer`` is given."""
