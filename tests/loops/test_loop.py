@@ -236,6 +236,7 @@ def test_errors_come_before_the_first_stage(done, tmp_path):
     refused(RecipeError, "neither good nor bad", "exam.better=auto")
     refused(RecipeError, "makes no comparisons", "method.relation=best")
     refused(RecipeError, "would learn the rejected ones too", "algorithm={name: sft}")
+    refused(RecipeError, "kto, which learns from labels, and a round gives comparisons", "algorithm={name: kto}")
     refused(RecipeError, "prompts_per_round is 6, and .* has 5", "prompts_per_round=6")
     refused(DataError, "has no fact .answer.", "method.reward={numeric: {}}")
     out.mkdir(exist_ok=True)

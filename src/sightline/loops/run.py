@@ -117,7 +117,13 @@ class _Running:
         method.check(prompts)
         first = running.round(1)
         recipe = method.training(first, training_recipe(loop, 1, first.spec, str(first.folder)))
-        check_algorithm(recipe, build_algorithm(recipe.algorithm))
+        algorithm = build_algorithm(recipe.algorithm)
+        check_algorithm(recipe, algorithm)
+        if "labels" in algorithm.needs:
+            raise RecipeError(
+                f"algorithm.name is {loop.algorithm['name']}, which learns from labels, and a round gives comparisons "
+                "without. Set algorithm.name: dpo, or another that compares."
+            )
         names = [stage.name for stage in running.stages(1)]
         for line in plan_lines(loop, state, names, len(prompts)):
             _log.info(line)
