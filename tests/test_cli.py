@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import shutil
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sightline import __version__, cli
 from sightline.data.schema import read_groups, write_groups
@@ -172,6 +174,18 @@ def test_sampling_goes_on_where_it_was_stopped(run, tiny, prompts, tmp_path):
     assert cut.read_text() == before
     assert run(*sample, "-o", cut, "--temperature", 0.5, "--limit", 1, "--overwrite")[0] == 0
     assert len(list(read_groups(cut))) == 1
+
+
+def test_another_model_in_the_same_folder_is_another_model(run, tiny, prompts, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny["llava"], model)
+    sample = ["sample", model, prompts, "--max-tokens", 2, "-o", tmp_path / "samples.jsonl"]
+    assert run(*sample, "--limit", 1)[0] == 0
+    (weights,) = model.glob("*.safetensors")
+    tensors = load_file(weights)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, weights, {"format": "pt"})
+    code, _, err = run(*sample, "--limit", 2)
+    assert code == 2 and "made with other settings (weights: " in err
 
 
 def test_an_id_that_stands_twice_is_refused(run, prompts, tmp_path):

@@ -1,7 +1,11 @@
 """Work on groups goes on where it was killed, with the same groups computed together."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
+from sightline.data.identity import made_from
 from sightline.data.schema import append_groups, read_groups
 from sightline.data.staged import StagedGroups
 from sightline.errors import CheckpointError, DataError
@@ -23,9 +27,9 @@ class Work:
         return [Group(prompts=group.prompts, responses=(Response(text=f"{len(groups)}"),)) for group in groups]
 
 
-def run(out, work, settings=None, groups=ASKED):
+def run(out, work, settings=None, groups=ASKED, **more):
     told = []
-    made = StagedGroups(out=out, settings=settings, tell=told.append).run(groups, work, chunk=3, title="work")
+    made = StagedGroups(out=out, settings=settings, tell=told.append, **more).run(groups, work, chunk=3, title="work")
     return made, told
 
 
@@ -58,6 +62,36 @@ def test_settings_guard_the_file_where_there_are_some(tmp_path):
         run(tmp_path / "out.jsonl", Work(), {"seed": 2})
     run(tmp_path / "free.jsonl", Work())
     assert not (tmp_path / "free.jsonl.settings.json").exists()
+
+
+def test_what_was_made_from_another_group_of_the_same_id_is_refused(tmp_path):
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"one")
+    prompt = replace(ASKED[0].prompts[0], images=(str(picture),), facts={"count": (1, 2)})
+    group = replace(ASKED[0], prompts=(prompt,), responses=(Response(text="a", tokens=(1, 2)),))
+    asks = partial(made_from, answers=False)
+    reads = partial(made_from, answers=True)
+
+    def echo(groups):
+        return [replace(one, responses=(replace(one.responses[0], reward=1.0),)) for one in groups]
+
+    out = tmp_path / "out.jsonl"
+    run(out, echo, groups=[group], made_from=reads)
+    assert run(out, echo, groups=[group], made_from=reads)[0] == 0
+    said = replace(group, responses=(Response(text="a", tokens=(1, 3)),))
+    assert run(out, echo, groups=[said], made_from=asks)[0] == 0
+    known = replace(group, prompts=(replace(prompt, facts={"count": [1, 3]}),))
+    words = replace(group, prompts=(replace(prompt, messages=({"role": "user", "content": "!"},)),))
+    for other, made in ((said, reads), (known, asks), (words, asks)):
+        with pytest.raises(CheckpointError, match="holds '0' made from other texts"):
+            run(out, echo, groups=[other], made_from=made)
+    moved, other = tmp_path / "moved.png", tmp_path / "other.png"
+    moved.write_bytes(b"one")
+    other.write_bytes(b"two")
+    shown = [replace(group, prompts=(replace(prompt, images=(str(path),)),)) for path in (moved, other)]
+    assert run(out, echo, groups=shown[:1], made_from=asks)[0] == 0
+    with pytest.raises(CheckpointError, match="holds '0' made from other texts"):
+        run(out, echo, groups=shown[1:], made_from=asks)
 
 
 def test_two_groups_of_one_id_are_refused(tmp_path):

@@ -47,6 +47,18 @@ def test_score_takes_terms_by_pairs(captions, tmp_path, run):
     assert code != 0 and "made with other settings" in err
 
 
+def test_score_goes_on_with_the_same_answers(captions, tmp_path, run):
+    write_groups(tmp_path / "a.jsonl", captions[:1])
+    score = ("score", tmp_path / "a.jsonl", "--reward", "scenes=1", "-o", tmp_path / "b.jsonl")
+    assert run(*score)[0] == 0
+    write_groups(tmp_path / "a.jsonl", captions)
+    assert "1 of 4 are in" in run(*score)[2]
+    changed = replace(captions[0], responses=tuple(replace(r, text="Another.") for r in captions[0].responses))
+    write_groups(tmp_path / "a.jsonl", [changed, *captions[1:]])
+    code, _, err = run(*score)
+    assert code == 2 and f"holds '{changed.id}' made from other texts, pictures, facts or answers" in err
+
+
 def test_score_stops_at_a_dead_service_and_goes_on_when_it_is_back(captions, tmp_path, run):
     write_groups(tmp_path / "a.jsonl", captions)
     with RewardServer(lambda *_: (503, {})) as server:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ from sightline.cli.console import say
 from sightline.cli.eval_options import changes_table, show_result
 from sightline.cli.eval_run import default_out
 from sightline.cli.named_model import NamedModel
+from sightline.data.identity import made_from
 from sightline.data.load import Account, load_groups
-from sightline.data.picture_files import content_digest, stamp
 from sightline.data.schema import read_groups
 from sightline.data.staged import StagedGroups
 from sightline.data.validate import Checks
@@ -336,13 +335,5 @@ def rows_digest(groups: Sequence[Group]) -> str:
     """What was asked: scores of other rows must not be mixed with these."""
     digest = hashlib.sha256()
     for group in groups:
-        asked = [[p.id, [dict(m) for m in p.messages], list(map(_content, p.images))] for p in group.prompts]
-        said = [[r.prompt, r.text, r.tokens, r.trained] for r in group.responses]
-        edges = [[edge.winner, edge.loser] for edge in group.edges]
-        digest.update(json.dumps([asked, said, edges]).encode())
+        digest.update(made_from(group, answers=True).encode())
     return digest.hexdigest()[:16]
-
-
-def _content(picture: str) -> str:
-    """What a picture file holds, wherever it lies."""
-    return content_digest(picture, stamp(picture)[0]).hex()

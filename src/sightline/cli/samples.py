@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import say
-from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, asked_beyond, asked_model
+from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained
+from sightline.cli.named_model import named_model
 from sightline.cli.stage import check_apart
+from sightline.data.identity import made_from
 from sightline.data.staged import StagedGroups
 from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.recipes.load import check_spec, terms_of
@@ -76,14 +79,13 @@ def sample(
 
     hide_loading_bars()
     prompts = _prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), out)
-    spec = asked_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
-    engine = load_engine(spec)
+    asked = named_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
+    engine = load_engine(asked.spec, processor_of=asked.processor)
     if told := not_applied(engine.policy):
         say(told)
-    settings = {"model": spec.path, "adapter": spec.adapter, "dtype": dtype, "data": data, "seed": seed}
-    settings |= asked_beyond(spec) | dataclasses.asdict(sampling)
+    settings = asked.settings() | {"data": data, "seed": seed} | dataclasses.asdict(sampling)
     del settings["batch_size"]
-    stage = StagedGroups(out=out, settings=settings, tell=say)
+    stage = StagedGroups(out=out, settings=settings, tell=say, made_from=functools.partial(made_from, answers=False))
     made = stage.run(
         prompts,
         lambda some: engine.generate(some, sampling, seed=seed),
@@ -144,7 +146,8 @@ def score(
     if not (asked := list(read_groups(groups))):
         raise DataError("there are no groups", source=str(groups), remedy="Name a Group file that has some")
     scorer, settings = _scorer(reward, batch_tokens, {"missing_facts": missing_facts, "quantization": quantization})
-    stage = StagedGroups(out=out, settings={"groups": str(groups), "reward": reward, **settings}, tell=say)
+    settings = {"groups": str(groups), "reward": reward, **settings}
+    stage = StagedGroups(out=out, settings=settings, tell=say, made_from=functools.partial(made_from, answers=True))
     try:
         check_prompts(scorer, asked)
         done = stage.run(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
+from sightline.data.picture_files import content_digest, stamp
 from sightline.types import Group
 
 
@@ -26,3 +28,16 @@ def question_digest(group: Group) -> bytes:
 def pictures_of(group: Group) -> tuple[str, ...]:
     """The distinct pictures of a group, in their order."""
     return tuple(dict.fromkeys(path for prompt in group.prompts for path in prompt.images))
+
+
+def made_from(group: Group, *, answers: bool) -> str:
+    """Digest of what a stage reads of a group: prompts, their facts, what their picture files hold, wherever they lie;
+    with ``answers`` also these and how they are compared, without their rewards."""
+    asked = [[p.id, [dict(m) for m in p.messages], list(map(_held, p.images)), p.facts] for p in group.prompts]
+    said = [[r.prompt, r.text, r.tokens, r.trained, r.finish_reason] for r in group.responses if answers]
+    compared = [[edge.winner, edge.loser] for edge in group.edges if answers]
+    return hashlib.sha256(json.dumps([asked, said, compared], sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _held(picture: str) -> str:
+    return content_digest(picture, stamp(picture)[0]).hex()

@@ -26,6 +26,11 @@ class Item(Protocol):
 
 Work = Callable[[Any], Sequence[Item]]
 """Some groups in, as many out, in the same order, under the same ids."""
+_REMEDY = "Choose another --out, or pass --overwrite."
+
+
+def _nothing(item: Any) -> str:
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,9 @@ class StagedGroups:
     read: Callable[[Path], Iterable[Item]] = read_groups
     append: Callable[[Path, Any], object] = append_groups
     """How the file is read and added to, where its lines are no Groups but made of one each (``data.trees``)."""
+    made_from: Callable[[Any], str] = _nothing
+    """Digest of what an item was made from, told of those in the file and of those to work on: where it differs the
+    file holds the work on another one, and going on is refused."""
 
     def run(self, groups: Sequence[Item], work: Work, *, chunk: int, title: str, overwrite: bool = False) -> int:
         """Work on the groups whose id the file does not hold yet, a chunk at a time.
@@ -53,11 +61,12 @@ class StagedGroups:
             How many groups were missing.
 
         Raises:
-            CheckpointError: The file was made with other settings.
+            CheckpointError: The file was made with other settings, or from other groups under the same ids.
             DataError: Two groups have the same id, so that what is done could not be told from what is left.
         """
         _check_ids(groups)
         done = self._done(overwrite)
+        self._check_same(groups, done)
         there = sum(group.id in done for group in groups)
         if self.settings is not None:
             replace_file(self._settings_file, json.dumps(self.settings, indent=2) + "\n")
@@ -75,38 +84,45 @@ class StagedGroups:
         except KeyboardInterrupt:
             self.tell(f"Stopped. The same command goes on after what is in {self.out}.")
             raise
-        return len(groups) - len(done & {group.id for group in groups})
+        return len(groups) - len(done.keys() & {group.id for group in groups})
 
     @property
     def _settings_file(self) -> Path:
         return self.out.with_name(f"{self.out.name}.settings.json")
 
-    def _done(self, overwrite: bool) -> set[str]:
-        """Ids that the file holds; a half-written last line is removed."""
+    def _done(self, overwrite: bool) -> dict[str, str]:
+        """Ids that the file holds, with what each was made from; a half-written last line is removed."""
         if self.out.is_dir():
             raise CheckpointError(f"{self.out} is a folder. Give --out the name of a file, such as groups.jsonl.")
         if overwrite:
             self.out.unlink(missing_ok=True)
         if not self.out.exists():
-            return set()
+            return {}
         if self.settings is not None:
             self._check_settings(self.settings)
         complete_lines(self.out)
-        return {group.id for group in self.read(self.out)}
+        return {group.id: self.made_from(group) for group in self.read(self.out)}
+
+    def _check_same(self, groups: Sequence[Item], done: Mapping[str, str]) -> None:
+        for group in groups:
+            if group.id in done and self.made_from(group) != done[group.id]:
+                raise CheckpointError(
+                    f"{self.out} holds {group.id!r} made from other texts, pictures, facts or answers than it has now. "
+                    f"{_REMEDY}"
+                )
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        remedy = "Choose another --out, or pass --overwrite."
         if not self._settings_file.exists():
-            raise CheckpointError(f"{self.out} exists, and {self._settings_file.name} beside it does not. {remedy}")
+            raise CheckpointError(f"{self.out} exists, and {self._settings_file.name} beside it does not. {_REMEDY}")
         there = read_settings(self._settings_file)
         here = json.loads(json.dumps(settings))
         names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         if names:
             changes = "; ".join(f"{name}: {there.get(name)} there, {here.get(name)} here" for name in names)
-            raise CheckpointError(f"{self.out} was made with other settings ({changes}). {remedy}")
+            raise CheckpointError(f"{self.out} was made with other settings ({changes}). {_REMEDY}")
 
 
-def _all_in(done: set[str], groups: Sequence[Item]) -> bool:
+def _all_in(done: Mapping[str, str], groups: Sequence[Item]) -> bool:
     return all(group.id in done for group in groups)
 
 
