@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,7 @@ from sightline.data.schema import read_groups, write_groups
 from sightline.errors import RecipeError
 from sightline.recipes.load import load_recipe
 from sightline.scenes.world import Scenes
+from sightline.types import Response
 
 COMMANDS = [
     "demo",
@@ -192,7 +194,12 @@ def test_an_id_that_stands_twice_is_refused(run, prompts, tmp_path):
     twice = tmp_path / "twice.jsonl"
     group = next(read_groups(prompts))
     write_groups(twice, [group, group])
-    code, _, err = run("score", twice, "--reward", "scenes", "-o", tmp_path / "scored.jsonl")
+    score = ["score", twice, "--reward", "scenes", "-o", tmp_path / "scored.jsonl"]
+    code, _, err = run(*score)
+    assert code == 2 and f"{twice}: none of 2 groups has an answer. Run `sightline sample` first" in err
+    answered = replace(group, responses=(Response(text="There is a moon."),))
+    write_groups(twice, [answered, answered])
+    code, _, err = run(*score)
     assert code == 2 and f"the id '{group.id}' stands twice" in err
 
 

@@ -119,3 +119,8 @@ def test_answers_without_a_reward_are_named(run, scored, tmp_path):
     scored.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, _, err = run("pairs", scored, "--best", "-o", tmp_path / "out.jsonl")
     assert code == 2 and "row-1 has answers without a reward (number 2" in err
+    rows[1]["responses"][2]["reward_error"] = "own: HTTP 503"  # as `score --failed drop` leaves it
+    scored.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = run("pairs", scored, "-o", tmp_path / "out.jsonl")
+    assert code == 0 and "1 answers got no reward and are left out (first: own: HTTP 503)" in err
+    assert all(r.reward is not None for group in read_groups(tmp_path / "out.jsonl") for r in group.responses)

@@ -71,6 +71,9 @@ def test_score_stops_at_a_dead_service_and_goes_on_when_it_is_back(captions, tmp
         assert code == 0 and "8 answers without a reward (first: own: HTTP 503" in out + err
         dropped = [r for group in read_groups(tmp_path / "dropped.jsonl") for r in group.responses]
         assert len(dropped) == 8 and all(r.reward is None and r.reward_error for r in dropped)
+        code, _, err = run("pairs", tmp_path / "dropped.jsonl", "-o", tmp_path / "pairs.jsonl")
+        assert code == 2 and "8 answers got no reward and are left out (first: own: HTTP 503" in err
+        assert "no pair among 4 groups" in err
     with RewardServer(lambda number, request: (200, {"rewards": [1, 2.5]}), server.port):
         code, out, err = run(*asked_for)
     assert code == 0, err

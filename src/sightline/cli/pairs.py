@@ -127,12 +127,18 @@ def _pair_options(
 
 
 def _check_scored(groups: Sequence[Group], source: str) -> None:
-    """Every answer that takes part in a comparison needs a reward."""
+    """Every answer needs a reward, or the reason why there is none (`score --failed drop`): then it is in no pair."""
+    failed = list[str]()
     for group in groups:
-        bare = [index for index, response in enumerate(group.responses) if response.reward is None]
-        if bare:
-            raise DataError(
-                f"group {group.id} has answers without a reward (number {bare[0]}, counted from 0)",
-                source=source,
-                remedy="Run `sightline score` first",
-            )
+        for index, response in enumerate(group.responses):
+            if response.reward is not None:
+                continue
+            if response.reward_error is None and response.finish_reason != "error":
+                raise DataError(
+                    f"group {group.id} has answers without a reward (number {index}, counted from 0)",
+                    source=source,
+                    remedy="Run `sightline score` first",
+                )
+            failed.append(response.reward_error or "it was never given")
+    if failed:
+        say(f"{len(failed)} answers got no reward and are left out (first: {failed[0]})")

@@ -145,6 +145,9 @@ def score(
 
     if not (asked := list(read_groups(groups))):
         raise DataError("there are no groups", source=str(groups), remedy="Name a Group file that has some")
+    if not any(group.responses for group in asked):
+        found = f"none of {len(asked)} groups has an answer"
+        raise DataError(found, source=str(groups), remedy="Run `sightline sample` first, and score what it writes")
     scorer, settings = _scorer(reward, batch_tokens, {"missing_facts": missing_facts, "quantization": quantization})
     settings = {"groups": str(groups), "reward": reward, **settings}
     stage = StagedGroups(out=out, settings=settings, tell=say, made_from=functools.partial(made_from, answers=True))
