@@ -227,6 +227,7 @@ def test_the_command_names_its_methods():
     [
         (("--methods", "dppo"), "found method 'dppo'. Did you mean 'dpo'?"),
         (("--seeds", "0;1"), "--seeds is '0;1', expected whole numbers separated by commas"),
+        (("--methods", " ,"), "--methods is ' ,', expected names, separated by commas"),
     ],
 )
 def test_the_command_refuses_what_it_does_not_know(arguments, found, tmp_path):

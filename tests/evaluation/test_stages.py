@@ -175,7 +175,7 @@ def test_unknown_benchmarks_and_protocols_are_named():
     ):
         with pytest.raises(DataError, match=message):
             load_bench(name)
-    with pytest.raises(DataError, match=r"protocol 'x' is not one of scenes. Choose one of official"):
+    with pytest.raises(DataError, match=r"there is no protocol 'x'. Choose one of official"):
         grade_answers(BENCH, Path(), [Answer(id="a", text="")], GradeSpec(protocol="x"))
 
 
@@ -430,7 +430,7 @@ def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_p
 def test_what_is_wrong_is_said_before_the_model_is_loaded(run, world, tmp_path):
     start = ["eval", "run", "scenes", "--model", "nowhere", "-o", tmp_path / "o"]
     assert "the data folder does not exist" in run(*start, "--data", tmp_path / "none")[2]
-    assert "protocol 'x' is not one of scenes" in run(*start, "--data", world, "--protocol", "x")[2]
+    assert "there is no protocol 'x'" in run(*start, "--data", world, "--protocol", "x")[2]
     assert "there is no judge 'gpt'" in run(*start, "--judge", "gpt")[2]
     assert "unknown options trys" in run(*start, "--judge", "http://x", "--judge-option", "trys=1")[2]
     assert (

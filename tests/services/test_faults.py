@@ -153,6 +153,7 @@ def test_the_command_says_what_is_wrong(run, monkeypatch):
         (("image", "scenes", "--makes", "edit"), "--makes edit is of a pipeline"),
         (("judge", "scenes", "--limit", "quee=1"), "Did you mean 'queue'"),
         (("judge", "scenes", "--limit", "queue=0"), "--limit queue=0"),
+        (("judge", "scenes", "--limit", "queue"), "Write --limit queue=NUMBER"),
     ]:
         code, _, errors = run("serve", *arguments)
         assert code == 2 and words in " ".join(errors.split()), errors

@@ -222,7 +222,7 @@ def test_what_is_reported_does_not_choose(tiny, tmp_path, world):
 def test_what_is_missing_is_said_before_the_first_step(tiny, tmp_path, world):
     base = recipe(tiny["llava"], tmp_path, size=2)
     for bench, message in (
-        (scenes(world, protocol="x"), "protocol 'x' is not one of scenes"),
+        (scenes(world, protocol="x"), "there is no protocol 'x'"),
         (scenes(world, options={"y": 1}), "unknown options y"),
         (scenes(world, bench="scens"), "Did you mean scenes"),
     ):

@@ -36,8 +36,9 @@ Bases = Annotated[
 def compare(
     overrides: Overrides = None,
     methods: Annotated[
-        str, typer.Option(help="Names, separated by commas, as --names shows them. Default: all.", show_default=False)
-    ] = "",
+        str | None,
+        typer.Option(help="Names, separated by commas, as --names shows them.", show_default="all"),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     online: Annotated[
         bool, typer.Option("--online", help="Compare methods that learn from answers they sample themselves.")
@@ -79,8 +80,11 @@ def compare(
     kind = LoopSize if loops else OnlineSize if online else LeagueSize
     size = kind(steps=kind.steps if steps is None else steps, overrides=tuple(overrides or ()))
     out = out or Path("runs/compare_loops" if loops else "runs/compare_online" if online else "runs/compare")
+    chosen = [] if methods is None else _listed(methods)
+    if methods is not None and not chosen:
+        raise RecipeError(f"--methods is {methods!r}, expected names, separated by commas. Leave it out for all.")
     try:
-        league = run_league(seeds=_numbers(seeds), methods=_listed(methods), out=out, bases=base or (), size=size)
+        league = run_league(seeds=_numbers(seeds), methods=chosen, out=out, bases=base or (), size=size)
     except KeyboardInterrupt:
         say(f"Stopped. The same command does again what was not finished in {out}.")
         raise

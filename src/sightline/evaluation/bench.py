@@ -229,7 +229,7 @@ def check_protocol(bench: Benchmark, protocol: str) -> None:
     """
     if protocol not in bench.protocols:
         raise DataError(
-            f"protocol {protocol!r} is not one of {bench.name}",
+            f"there is no protocol {protocol!r}",
             source=bench.name,
             remedy=f"Choose one of {', '.join(bench.protocols)}",
         )

@@ -67,7 +67,7 @@ def _fault(source: Source, fault: dict[str, Any], root: Any) -> str:
         kind = shortened(fault["ctx"]["kind"])
         return f"{where}: {dotted}: found no kind of reward '{kind}'. {nearest(kind, list(TERMS))}"
     if fault["type"] == "value_error":  # of a __post_init__, which knows the whole section
-        return f"{where}: {dotted}: {fault['ctx']['error']}."
+        return ": ".join(filter(None, (where, dotted, f"{fault['ctx']['error']}.")))
     if fault["type"] == "conflict":
         return f"{where}: {dotted}: {fault['msg']}."
     return f"{where}: {dotted}: found {found}, expected {_expectation(fault)}."

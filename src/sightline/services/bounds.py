@@ -59,9 +59,11 @@ def read_bounds(options: Sequence[str]) -> Bounds:
     names = [one.name for one in fields(Bounds)]
     given: dict[str, str] = {}
     for option in options:
-        name, _, value = option.partition("=")
+        name, equals, value = option.partition("=")
         if name not in names:
             raise RecipeError(f"--limit {option}: there is no limit {name!r}. {nearest(name, names)}")
+        if not equals:
+            raise RecipeError(f"--limit {option}: there is no '='. Write --limit {name}=NUMBER.")
         given[name] = value
     try:
         return TypeAdapter(Bounds).validate_python(given)
