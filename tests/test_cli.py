@@ -228,6 +228,8 @@ def test_from_samples_to_a_trained_model_and_its_report(run, tiny, prompts, reci
     assert code == 0 and "2 steps done" in err
     report = tmp_path / "run" / "report.html"
     assert "2 optimizer steps. Last logged: loss 0." in report.read_text()
+    code, _, err = run("train", recipe, *settings, "--overwrite", "--resume")
+    assert code == 2 and "found overwrite and resume" in err
     assert "has all its 2 steps" in run("train", recipe, *settings, "--quiet")[2]
     assert run("report", tmp_path / "run", "-o", tmp_path / "again.html")[0] == 0
     assert (tmp_path / "again.html").read_text() == report.read_text()
