@@ -8,6 +8,7 @@ from sightline.data.schema import write_groups
 from sightline.errors import CheckpointError
 from sightline.report.run_page import gallery_of, report_run, training_curves, unchanged
 from sightline.report.svg import chart
+from sightline.train.clock import PARTS
 from sightline.types import Edge, Group, Prompt, Response
 
 
@@ -96,6 +97,18 @@ def test_parts_of_a_step_stand_on_each_other_in_its_order(tmp_path):
     assert corners[0][1] == corners[0][-2]  # nothing was sampled in the second step
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in spent))
     assert '<rect class="band c2" width="26" height="8"/>' in report_run(tmp_path).read_text()
+
+
+def test_every_part_of_a_step_has_a_look_of_its_own():
+    every = {f"time/{part}": 1.0 for part in (*PARTS, "rest")}
+    (curve,) = training_curves([{"step": step, **every} for step in (1, 2)])
+    assert len({curve.band(index) for index in range(len(curve.lines))}) == len(curve.lines) == len(PARTS) + 1
+
+
+def test_optimizer_steps_are_whole_numbers():
+    (curve,) = training_curves([{"step": step, "val/error": 1.0 * step} for step in (1, 2)])
+    assert curve.title == "Error of the critic"
+    assert re.findall(r'text-anchor="middle">([\d.]+)<', chart(curve)) == ["1", "2"]
 
 
 def test_readings_of_the_meter_share_a_chart():

@@ -101,13 +101,16 @@ def likely(*pairs):
 
 
 def test_the_probability_of_yes_against_no_as_the_first_token(tmp_path):
-    """(0.5 + 0.1) / (0.5 + 0.1 + 0.2): every way to spell the words counts."""
-    reply = likely(("Yes", 0.5), (" yes", 0.1), ("No", 0.2), ("Maybe", 0.1))
+    """(0.5 + 0.1) / (0.5 + 0.1 + 0.2): every way to spell the words counts, a tokenizer's own blanks too."""
+    blanks = ((" yes", 0.05), ("\u0120Yes", 0.03), ("\u2581yes", 0.02))
+    reply = likely(("Yes", 0.5), *blanks, ("No", 0.1), ("\u0120No", 0.1), ("Maybe", 0.1))
     with FakeJudge(lambda *_: (200, {}, reply, 0)) as server:
         spec = judged(server, asks="yes_no", logprobs=True, cache=str(tmp_path))
         assert build_term(spec).values([asked("a")]) == [[pytest.approx(0.75)]]
         assert build_term(spec).values([asked("a")]) == [[pytest.approx(0.75)]]
     (request,) = server.requests  # the second answer came from the cache
+    with FakeJudge(lambda *_: (200, {}, likely(("Yes", 1.0)), 0)) as server:  # log-probability 0
+        assert build_term(judged(server, asks="yes_no", logprobs=True)).values([asked("a")]) == [[1.0]]
     assert (request["logprobs"], request["top_logprobs"], request["max_tokens"]) == (True, 20, 1)
 
 

@@ -41,6 +41,7 @@ _CHARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
         },
     ),
     ("Values and returns", "units of reward", {"val/mean": "value", "returns/mean": "return"}),
+    ("Error of the critic", "units of reward, squared", {"val/error": "error"}),
     ("KL divergence", "nats", {"kl": "kl"}),
     ("KL divergence of an answer", "nats", {"objective/kl": "kl"}),
     ("Entropy", "nats", {"entropy": "entropy"}),
@@ -165,7 +166,8 @@ def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
             unit = first.y_label or curve.y_label
             shown[twin] = replace(first, title=f"{first.title} = {curve.title}", y_label=unit)
     if spent := _time(records):
-        shown.append(Curve(title=f"{prefix}Time of a step by part", lines=spent, y_label="seconds", stacked=True))
+        title = f"{prefix}Time of a step by part"
+        shown.append(Curve(title=title, lines=spent, y_label="seconds", stacked=True, counted=True))
     return shown
 
 
@@ -191,7 +193,7 @@ def _charts(records: Records) -> Iterator[tuple[Curve, Sequence[str]]]:
             if lines:
                 drawn = [_line(records, metric, label) for metric, label in lines.items()]
                 noisy = "learning_rate" not in lines
-                yield Curve(title=heading, lines=drawn, y_label=unit, noisy=noisy), list(lines)
+                yield Curve(title=heading, lines=drawn, y_label=unit, noisy=noisy, counted=True), list(lines)
 
 
 def _layout(names: set[str]) -> Iterator[tuple[str, str, dict[str, str]]]:

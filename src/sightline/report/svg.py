@@ -33,7 +33,7 @@ class Curve:
 
     title: str
     lines: Sequence[Line]
-    """At most four: there are four colours and dash patterns; each colour twice where ``stacked``."""
+    """At most four: there are four colours and dash patterns; where ``stacked`` nine: each colour twice, and grey."""
     x_label: str = "optimizer step"
     y_label: str = ""
     """Unit, written above the axis."""
@@ -47,8 +47,8 @@ class Curve:
     """``x`` are whole numbers, such as rounds: so are the marks of its axis."""
 
     def band(self, index: int) -> str:
-        """Classes of a band: four strong colours, then the same pale."""
-        return f"band c{index % 4 + 1}" + (" pale" if index % 8 > 3 else "")
+        """Classes of a band: four strong colours, then the same pale, then grey."""
+        return "band c0" if index > 7 else f"band c{index % 4 + 1}" + (" pale" if index > 3 else "")
 
 
 @dataclass(frozen=True)

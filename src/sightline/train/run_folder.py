@@ -152,7 +152,9 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
     if run.path.exists() and not run.path.is_dir():
         raise CheckpointError(f"output_dir {run.path} is a file. Give the name of a folder; it is made if need be.")
     if overwrite and resume:
-        raise CheckpointError(f"found overwrite and resume for {run.path}: start anew, or go on. Leave one of them out.")
+        raise CheckpointError(
+            f"found overwrite and resume for {run.path}: start anew, or go on. Leave one of them out."
+        )
     if overwrite:
         _remove(run)
     _clear_after_kill(run)

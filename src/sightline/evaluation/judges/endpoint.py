@@ -339,11 +339,13 @@ def _probabilities(logprobs: Any, choices: Sequence[str]) -> dict[str, float] | 
     """Of each choice, over all tokens that spell it (``Yes``, `` yes``); None where the endpoint tells none."""
     if not logprobs or not logprobs.get("content"):
         return None
-    likeliest = logprobs["content"][0]["top_logprobs"]
-    return {
-        choice: sum(math.exp(one["logprob"]) for one in likeliest if one["token"].strip().lower() == choice)
-        for choice in choices
-    }
+    likeliest = [(_spelt(one["token"]), math.exp(one["logprob"])) for one in logprobs["content"][0]["top_logprobs"]]
+    return {choice: sum(share for word, share in likeliest if word == choice) for choice in choices}
+
+
+def _spelt(token: str) -> str:
+    """The word of a token; some servers (LMDeploy) write the blank before it as their tokenizer does."""
+    return token.lstrip("\u0120\u2581").strip().lower()
 
 
 def _text(content: Any) -> str:
