@@ -54,6 +54,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_the_design_says_what_every_package_holds() -> None:
+    package = ROOT / "src/sightline"
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    files = {path.name for path in package.glob("*.py")} - {"__init__.py", "__main__.py"}
+    table = (ROOT / "docs/design.md").read_text(encoding="utf-8").partition("## Where each thing lives")[2]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert sorted(re.findall(r"`([^`]+)`", " ".join(rows))) == sorted(folders | files)
+
+
 def lines_of(text: str) -> Iterator[str]:
     """Command lines, continued ones joined, without prompts."""
     for line in re.sub(r"\s*\\\n\s*#?", " ", text).splitlines():

@@ -10,6 +10,7 @@ import yaml
 from command_line import sightline
 from engines.fake_vllm import FakeServer
 from engines.models import loaded, moved, prompts
+from sightline.cli import check_engine as check_engine_command
 from sightline.data.schema import write_groups
 from sightline.errors import DataError, VerificationError
 from sightline.recipes.schema import SamplingSpec
@@ -140,7 +141,7 @@ def test_the_command_computes_in_the_precision_of_the_run(recipe):
     assert 1e-4 < float(re.search(r"largest difference of a token (\S+) nats", done.out)[1]) < 0.1
 
 
-def test_the_command_checks_a_server_as_it_is_and_exits_with_1(recipe, llava, tmp_path):
+def test_the_command_checks_a_server_as_it_is_and_exits_with_1(recipe, llava, tmp_path, monkeypatch):
     good, bad = FakeServer(llava), FakeServer(save_tiny("llava", tmp_path / "other", seed=3))
     try:
         done = sightline("check", "engine", recipe, "--url", good.url)
@@ -153,6 +154,11 @@ def test_the_command_checks_a_server_as_it_is_and_exits_with_1(recipe, llava, tm
         assert done.code == 1 and "trainer 64, engine 68" in done.out
     finally:
         good.stop(), bad.stop()
+    monkeypatch.setattr(check_engine_command, "PATIENCE", 0.1)
+    done = sightline("check", "engine", recipe, "--url", good.url)
+    assert done.code == 2 and "no engine answered for 0.1 s" in done.err
+    done = sightline("check", "engine", recipe, "--url", "localhost:8000")
+    assert done.code == 2 and "--url: found 'localhost:8000', expected http://HOST:PORT" in done.err
 
 
 def test_the_command_takes_the_rows_of_a_recipe_without_online(recipe, tmp_path):

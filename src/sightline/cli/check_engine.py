@@ -12,12 +12,16 @@ from sightline.cli.console import out, say
 from sightline.cli.train import Overrides, RecipeFile
 from sightline.errors import RecipeError, VerificationError
 from sightline.recipes.engine import EngineSpec
+from sightline.recipes.engine_conflicts import url_faults
 from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import DataSpec, Recipe, SamplingSpec
 
 if TYPE_CHECKING:
     from sightline.rollouts.check import EngineCheck
     from sightline.rollouts.engine import CheckedEngine
+
+PATIENCE = 10.0
+"""Most seconds that a person waits for a server with ``--url``."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,7 +53,10 @@ def engine(
     online = resolved.online
     spec = EngineSpec() if online is None else online.engine
     if url:
-        spec = dataclasses.replace(spec, name="vllm", urls=tuple(url))
+        for _, fault in url_faults(url):
+            raise RecipeError(f"--url: {fault}")
+        patience = min(spec.patience, PATIENCE)
+        spec = dataclasses.replace(spec, name="vllm", urls=tuple(url), patience=patience)
     found = _check(resolved, spec, served=bool(url))
     for line in found.lines():
         out.print(line, markup=False, highlight=False, soft_wrap=True)

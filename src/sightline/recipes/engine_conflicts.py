@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from sightline.recipes.engine import EngineSpec
@@ -51,17 +51,25 @@ def engine_conflicts(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
         yield from _of_rewards(recipe.online)
 
 
+def url_faults(urls: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """What cannot be the address of a server, or stands twice, by its place."""
+    for index, url in enumerate(urls):
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+            yield index, f"found {url!r}, expected http://HOST:PORT and nothing behind it. Correct the address."
+        elif url.rstrip("/") in (other.rstrip("/") for other in urls[:index]):
+            yield index, f"found {url!r} twice. Name each server once."
+
+
 def _of_servers(recipe: Recipe, online: OnlineSpec) -> Iterator[tuple[KeyPath, str]]:
     urls = online.engine.urls
     if not urls:
         yield _HERE, "found no online.engine.urls, expected the servers' addresses. Add urls: [http://127.0.0.1:8000]."
-    for index, url in enumerate(urls):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-            text = f"found {url!r}, expected http://HOST:PORT and nothing behind it. Correct the address."
-            yield (*_HERE, "urls", index), text
-        elif url.rstrip("/") in (other.rstrip("/") for other in urls[:index]):
-            yield (*_HERE, "urls", index), f"found {url!r} twice. Name each server once."
+    for index, text in url_faults(urls):
+        yield (*_HERE, "urls", index), text
     if (heat := online.sampling.temperature) > 2:
         yield (
             ("online", "sampling", "temperature"),
