@@ -1,4 +1,8 @@
-"""CSR's scores: the model's own and the picture's, mixed sentence by sentence, and the pair that they choose."""
+"""CSR's scores: the model's own and the picture's, mixed sentence by sentence, and the pair that they choose.
+
+Source: Zhou et al. 2024, arXiv 2405.14622, and its code; ``docs/guides/csr.md`` has the formulas, and where the two
+differ.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs by OViP's rule, and any relation by its name."""
+"""Pairs by OViP's rule (arXiv 2505.15963, as its code has it), and any relation by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From verdicts on claims to the score of an answer, and to figures of many answers."""
+"""From verdicts on claims to the score of an answer, and to figures of many answers (RLAIF-V, arXiv 2405.17220)."""
 
 from __future__ import annotations
 
