@@ -244,6 +244,15 @@ def test_errors_come_before_the_first_stage(done, tmp_path):
     refused(CheckpointError, "holds a training run")
 
 
+def test_length_is_measured_by_the_limit_of_the_answers(done, tmp_path):
+    """n / max_new_tokens, as in an online run: the reward has no limit of its own."""
+    out = tmp_path / "loop"
+    reward = "method.reward={length: {weight: -1}, scenes: {weight: 1}}"
+    run_loop(loop_of(done[0], out, reward, "rounds=1", "exam=null", "train.max_steps=1"), quiet=True)
+    answers = [response for group in read_groups(out / "round-1/scored.jsonl") for response in group.responses]
+    assert [one.rewards["length"] for one in answers] == [len(one.tokens) / 8 for one in answers]
+
+
 def test_one_process_at_a_time(done, tmp_path):
     (tmp_path / "loop").mkdir()
     with (tmp_path / "loop/.lock").open("a") as lock:

@@ -42,7 +42,7 @@ class SelfRewarding:
 
     def check(self, prompts: Sequence[Group]) -> None:
         """Builds the reward, and looks whether every prompt has the facts that it reads."""
-        check_reward(self.spec.reward, prompts)
+        check_reward(self.spec.reward, prompts, self.spec.sampling.max_new_tokens)
         if self.spec.relation == "ovip":
             check_references(prompts, self.spec.selection or OVIP)
 
@@ -103,7 +103,7 @@ def score_stage(round: Round, spec: SelfRewardingSpec, samples: Path, scored: Pa
     files, settings = named_reward(reward)
 
     def run() -> None:
-        scorer = build_reward(reward)
+        scorer = build_reward(reward, max_new_tokens=spec.sampling.max_new_tokens)
         StagedGroups(out=scored, settings=None, tell=_log.info).run(
             list(read_groups(samples)),
             lambda some: _scored(scorer, some, spec.failed_rewards),
@@ -115,18 +115,22 @@ def score_stage(round: Round, spec: SelfRewardingSpec, samples: Path, scored: Pa
         name="score",
         out=scored,
         reads=[samples, *files],
-        settings={"reward": settings, "failed_rewards": spec.failed_rewards},
+        settings={
+            "reward": settings,
+            "failed_rewards": spec.failed_rewards,
+            "max_new_tokens": spec.sampling.max_new_tokens,
+        },
         run=run,
     )
 
 
-def check_reward(reward: Terms, prompts: Sequence[Group]) -> None:
-    """Builds a reward, and looks whether every prompt has the facts that it reads."""
+def check_reward(reward: Terms, prompts: Sequence[Group], max_new_tokens: int | None = None) -> None:
+    """Builds a reward, and looks whether every prompt has the facts that it reads. ``max_new_tokens``: of an answer."""
     own = _asks_itself(reward)
     if own and not isinstance(reward, str):  # there is no model yet that could be asked
         reward = {name: term for name, term in reward.items() if name not in own}
     if reward:
-        check_prompts(build_reward(reward), prompts)
+        check_prompts(build_reward(reward, max_new_tokens=max_new_tokens), prompts)
 
 
 def of_round(reward: Terms, round: Round) -> str | dict[str, AnyTerm]:
