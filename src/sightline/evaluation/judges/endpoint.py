@@ -324,7 +324,7 @@ def _outcome(content: bytes, number: int, choices: Sequence[str] = ()) -> Outcom
         raise Again(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
     if end == _FILTERED:  # what stands there is a part, or another's words
         raise Again("the reply was stopped by a filter", lasting=True)
-    if not text.strip():
+    if not text.strip() and told is None:  # where probabilities are told, they are the reply
         raise Again("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""), lasting=True)
     usage = body.get("usage")
     return Outcome(
