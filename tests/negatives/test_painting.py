@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import struct
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -72,7 +75,9 @@ def kite(tmp_path) -> Group:
 
 
 def generated(folder, judge, images, *, kind="text_to_image", gate=None, failed="drop", **paint):
-    paint = {"tries": 3, "pause": 0.01, "timeout": 5.0, "width": 8, "height": 8} | paint
+    paint = {"tries": 3, "pause": 0.01, "timeout": 5.0} | paint
+    if kind == "text_to_image":
+        paint = {"width": 8, "height": 8} | paint
     spec = GeneratedSpec(
         kind=kind,
         describe=DescribeSpec(judge=f"http://127.0.0.1:{judge.port}/v1", options={"model": "m", "tries": 1}),
@@ -257,6 +262,21 @@ def service(images, folder, **fields):
     return ImageService(spec=spec, kind="text_to_image", folder=folder)
 
 
+def ppm() -> bytes:
+    """A picture that Pillow reads, in none of the formats that are read of strangers (as EPS, which runs a program)."""
+    held = io.BytesIO()
+    Image.effect_noise((8, 8), 9).save(held, format="PPM")
+    return held.getvalue()
+
+
+def huge() -> bytes:
+    """A few hundred bytes that say that they are 100,000 pixels wide and high."""
+    content = bytearray(png())
+    content[16:24] = struct.pack(">II", 100_000, 100_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
 JUNK = [
     (200, b"not json"),
     (200, {"image": "%%%"}),
@@ -269,11 +289,18 @@ JUNK = [
     (200, {"image": base64.b64encode(png()[:40]).decode()}),
     (500, {"detail": "out of memory"}),
     (422, {"detail": "no such field"}),
+    (200, sent(ppm())),
+    (200, sent(huge())),
+    (200, {"path": "pipe"}),
 ]
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=repr)
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk)[:60])
 def test_a_service_that_returns_junk_loses_its_picture_alone(junk, tmp_path):
+    (tmp_path / "s").mkdir()
+    os.mkfifo(tmp_path / "s/pipe")
+    if junk[1] == {"path": "pipe"}:
+        junk = (200, {"path": str(tmp_path / "s/pipe")})
     with Images(lambda n, request: junk if request["seed"] == 1 else (200, sent(png()))) as images:
         painter = Gallery(painter=service([images], tmp_path / "s"), folder=tmp_path)
         bad, good = painter.paint([order(), Order(text="a star", seed=2)])
@@ -282,6 +309,22 @@ def test_a_service_that_returns_junk_loses_its_picture_alone(junk, tmp_path):
     assert ("HTTP 422" if refused else "3 tries") in bad.reason
     assert [request["seed"] for request in images.requests].count(1) == (1 if refused else 3)
     assert len(list(tmp_path.glob("*.png"))) == 1
+
+
+@pytest.mark.parametrize("status", [200, 401, 422, 500])
+@pytest.mark.parametrize("before", [40, 290])
+def test_a_service_that_says_its_token_again_has_it_in_no_message(status, before, tmp_path, monkeypatch):
+    """Not even the part of it that stands where a message is cut."""
+    token = "s3cret" + "x" * 30
+    monkeypatch.setenv("SIGHTLINE_TOKEN", token)
+    with Images(lambda *_: (status, b"a" * before + token.encode())) as images:
+        painter = service([images], tmp_path, tries=1)
+        try:
+            told = dict(painter.paint([order()]))[0].reason
+        except DataError as error:
+            told = str(error)
+    assert "aaaa" in told and "s3c" not in told
+    assert token not in repr(painter)
 
 
 def test_a_path_below_the_shared_folder_is_read(tmp_path):

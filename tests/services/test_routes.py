@@ -187,6 +187,7 @@ def test_a_served_judge_labels_claims_as_the_same_model_does_in_this_process(lab
         ({"messages": [{"role": "assistant", "content": "x"}]}, 422, "expected one of the user"),
         (said([{"type": "text", "text": "x"}, *SHOWN]), 422, "before the text"),
         (said([{"type": "image_url", "text": "x"}]), 422, "holds text"),
+        (said([{"type": "image_url", "image_url": {"url": "a", "detail": "low"}}]), 422, "detail"),
     ],
 )  # fmt: skip
 def test_what_would_not_be_honoured_is_refused(changed, status, words):
@@ -302,6 +303,14 @@ def test_pictures_come_back_as_bytes_or_below_the_root_picture_first_and_once(tm
     (tmp_path / "run/data.jsonl").write_text(line[:10])  # died between picture and line
     assert generated(app, seed=3, save_dir="run", info={"step": 1}) == first
     assert json.loads((tmp_path / "run/data.jsonl").read_text()) == told
+
+
+def test_a_picture_of_another_maker_is_not_taken_for_ones_own(tmp_path, monkeypatch):
+    """The folder outlives the service; what another pipeline made of the same request is another picture."""
+    first = generated(build_service(spec("image", root=tmp_path)), seed=3, save_dir="run")[1]["path"]
+    monkeypatch.setattr("sightline.services.scenes.ScenesMaker.name", "another")
+    again = generated(build_service(spec("image", root=tmp_path)), seed=3, save_dir="run")[1]["path"]
+    assert first != again and Path(again).exists()
 
 
 def test_pairs_without_a_seed_have_one_of_their_own():

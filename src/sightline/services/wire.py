@@ -24,7 +24,8 @@ class ImageUrl(Wire):
     """A picture: ``data:image/png;base64,...``, or ``file:///path`` below the service's root."""
 
     url: Text
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto"] | None = None
+    """The model's own size alone."""
 
 
 class Part(Wire):
