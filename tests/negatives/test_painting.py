@@ -291,7 +291,10 @@ JUNK = [
     (422, {"detail": "no such field"}),
     (200, sent(ppm())),
     (200, sent(huge())),
-    (200, {"path": "pipe"}),
+    (200, {"path": "s/pipe"}),
+    (200, {"path": "outside.png"}),
+    (200, {"path": "s/../outside.png"}),
+    (200, {"path": "s/link.png"}),
 ]
 
 
@@ -299,8 +302,10 @@ JUNK = [
 def test_a_service_that_returns_junk_loses_its_picture_alone(junk, tmp_path):
     (tmp_path / "s").mkdir()
     os.mkfifo(tmp_path / "s/pipe")
-    if junk[1] == {"path": "pipe"}:
-        junk = (200, {"path": str(tmp_path / "s/pipe")})
+    (tmp_path / "outside.png").write_bytes(png())
+    (tmp_path / "s/link.png").symlink_to(tmp_path / "outside.png")
+    if isinstance(junk[1], dict) and isinstance(junk[1].get("path"), str):
+        junk = (200, {"path": str(tmp_path / junk[1]["path"])})
     with Images(lambda n, request: junk if request["seed"] == 1 else (200, sent(png()))) as images:
         painter = Gallery(painter=service([images], tmp_path / "s"), folder=tmp_path)
         bad, good = painter.paint([order(), Order(text="a star", seed=2)])
@@ -308,7 +313,7 @@ def test_a_service_that_returns_junk_loses_its_picture_alone(junk, tmp_path):
     assert isinstance(bad, Unpainted) and Path(good).is_file()
     assert ("HTTP 422" if refused else "3 tries") in bad.reason
     assert [request["seed"] for request in images.requests].count(1) == (1 if refused else 3)
-    assert len(list(tmp_path.glob("*.png"))) == 1
+    assert len(list(tmp_path.glob("painted-*.png"))) == 1
 
 
 @pytest.mark.parametrize("status", [200, 401, 422, 500])

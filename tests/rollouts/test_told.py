@@ -1,14 +1,19 @@
 """Answers whose tokens are told of: the numbers are those of transformers' own forward."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from sightline.evaluation.bench import JudgeRequest
+from sightline.evaluation.judges.local import LocalBackend
 from sightline.recipes.schema import ModelSpec, SamplingSpec
+from sightline.rollouts.engine import ToldToken
 from sightline.rollouts.hf import load_engine
 from sightline.rollouts.text import load_text_engine
-from sightline.types import Group, Prompt
+from sightline.types import Group, Prompt, Response
 from tiny_models import FAMILIES, save_text_model
 
 
@@ -53,6 +58,25 @@ def test_tokens_are_told_of_as_a_plain_forward_rates_them(family, tiny, pictures
         with torch.no_grad():
             logits = model(**inputs).logits[0, -1 - len(response.tokens) : -1]
         check(tokens, logits.log_softmax(-1), processor.tokenizer.decode)
+
+
+def test_a_judge_that_tells_of_its_tokens_may_say_nothing():
+    """Where the answer ends at once, its end is told of; else an empty reply is none."""
+
+    class Ends:
+        def told(self, groups, sampling, *, seed, likeliest):
+            return [(self.answer, (ToldToken(text="</s>", logprob=-0.5, likeliest=(("yes", -1.0),)),)) for _ in groups]
+
+        def generate(self, groups, sampling, *, seed):
+            return [replace(group, responses=(self.answer,)) for group in groups]
+
+        answer = Response(text="", tokens=(2,), finish_reason="stop")
+
+    found = {}
+    requests = [JudgeRequest(id="a", messages=[{"role": "user", "content": "x"}], likeliest=n) for n in (1, None)]
+    LocalBackend(Ends, name="m").answer(requests, found.__setitem__)
+    assert found[0].reply.text == "" and found[0].tokens[0].likeliest == (("yes", -1.0),)
+    assert found[1].reply.text is None and not found[1].tokens
 
 
 def test_a_language_model_tells_of_its_tokens(tmp_path):
