@@ -26,7 +26,9 @@ from sightline.negatives.generated import negative_of
 from sightline.negatives.image_service import ImageService
 from sightline.negatives.painting import Gallery, Order, Unpainted
 from sightline.negatives.pairs import Lost, Made, pair_of
+from sightline.negatives.relate import generated_relation
 from sightline.recipes.negatives import DescribeSpec, GateSpec, GeneratedSpec, PaintSpec
+from sightline.recipes.schema import VisualSpec
 from sightline.rewards.terms import Failure
 from sightline.types import Edge, Group, Prompt, Response
 
@@ -369,6 +371,24 @@ def test_wrong_addresses_end_the_run_and_dead_ones_lose_the_pictures(kite, tmp_p
         assert "refused" in pairings[0].group.prompts[1].facts["reason"]
         with pytest.raises(ServiceError, match=r"the negative picture of kite failed .*Connection refused"):
             generated(tmp_path / "b", judge, [gone], failed="stop")([kite])
+
+
+def test_a_pair_without_its_picture_may_be_trained_by_its_answers_alone(kite, tmp_path):
+    """One has its picture, the other does not; the comparison of its answers stays, as it is without pictures."""
+    script = lambda _, request: (200, sent(png())) if "dog" in str(request["info"]) else (422, {})  # noqa: E731
+    with describing() as judge, Images(script) as images:
+        group, pairings = generated(tmp_path / "n", judge, [images], failed="text")([kite])[0]
+    assert [one.outcome for one in pairings] == ["failed", "made"] and group.edges == kite.edges
+    relate = {
+        bare: generated_relation(VisualSpec(relation="ovip"), folder=tmp_path, seed=0, bare=bare)
+        for bare in (True, False)
+    }
+    made = relate[True](group)
+    texts = [(edge.kind, made.responses[edge.loser].text) for edge in made.edges]
+    assert [kind for kind, _ in texts] == ["text", "text", "image", "image"]
+    assert texts[0] == ("text", "A blue umbrella.") and texts[1] == ("text", "A dog.")
+    with pytest.raises(DataError, match="has no negative picture"):
+        relate[False](group)
 
 
 def test_a_describer_that_is_away_loses_pairs_and_no_picture_is_asked_for(kite, tmp_path):

@@ -106,6 +106,10 @@ DESCRIBE, PAINT = "describe: {judge: openai:m}", "paint: {path: f}"
             "paint.strength is not read with kind text_to_image",
         ),
         (
+            "visual: {relation: svco}, negatives: {kind: scenes, failed: text}",
+            "failed: text compares the answers, and relation svco never does",
+        ),
+        (
             f"visual: {{relation: ovip}}, negatives: {{kind: edit, {DESCRIBE}, paint: {{path: f, width: 64}}}}",
             "paint.width is not read with kind edit",
         ),

@@ -141,7 +141,7 @@ class GateSpec:
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class GeneratedSpec:
     """Negative pictures that show what the rejected answer of each pair says, made when the pair is found (OViP). They
-    stand in the place of ``visual.negative``. A pair without its picture is dropped and counted."""
+    stand in the place of ``visual.negative``. What becomes of a pair without its picture says ``failed``."""
 
     kind: Literal["text_to_image", "edit", "inpaint", "scenes"]
     """``text_to_image``: painted from a description alone (OViP); ``edit``: the picture itself, changed by an
@@ -157,9 +157,10 @@ class GeneratedSpec:
     """Of ``inpaint``: least and most share of the picture's area; each pair's box is drawn by its seed."""
     box_fact: Text | None = None
     """Of ``inpaint``: key of ``Prompt.facts`` with the box, four pixels: left, top, right, bottom. None: drawn."""
-    failed: Literal["drop", "stop"] = "drop"
-    """What becomes of a pair whose description or picture fails for good. ``drop``: it is left out, counted and told;
-    ``stop``: the run ends with an error, and goes on from its last checkpoint."""
+    failed: Literal["drop", "text", "stop"] = "drop"
+    """What becomes of a pair without its picture; it is counted and told. ``drop``: it is left out; ``text``: its
+    answers are compared under the true picture alone; ``stop``: the run ends with an error where a description or a
+    picture fails for good, and goes on from its last checkpoint, and what the gate refuses is left out."""
 
     def __post_init__(self) -> None:
         painted = self.kind != "scenes"
