@@ -19,6 +19,7 @@ from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaNextConfig,
@@ -89,6 +90,16 @@ def save_tiny(family: str, folder: Path, *, seed: int = 0, tied: bool = False, *
         model = type(model)(model.config)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+def save_text_model(folder: Path) -> Path:
+    """A tiny language model with a chat template; returns the folder."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level_tokenizer(["<s>", "</s>"]), eos_token="</s>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}assistant:"
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=1, **sizes)).save_pretrained(folder)
     return folder
 
 

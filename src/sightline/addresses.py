@@ -31,6 +31,20 @@ def shown_url(url: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def check_url(url: str) -> str:
+    """The address, if it can be asked.
+
+    Raises:
+        ValueError: It holds a user or a password, which nobody sends; does not show them.
+    """
+    if "@" in urllib.parse.urlsplit(url).netloc:
+        raise ValueError(
+            f"found a user or a password in the address {shown_url(url)}, which are not sent. Remove them; tokens and "
+            "keys come from the environment (SIGHTLINE_TOKEN, OPENAI_API_KEY)"
+        )
+    return url
+
+
 class Again(Exception):
     """A try that may go well next time, here or at another address."""
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import struct
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +26,9 @@ from sightline.negatives.generated import negative_of
 from sightline.negatives.image_service import ImageService
 from sightline.negatives.painting import Gallery, Order, Unpainted
 from sightline.negatives.pairs import Lost, Made, pair_of
+from sightline.negatives.relate import generated_relation
 from sightline.recipes.negatives import DescribeSpec, GateSpec, GeneratedSpec, PaintSpec
+from sightline.recipes.schema import VisualSpec
 from sightline.rewards.terms import Failure
 from sightline.types import Edge, Group, Prompt, Response
 
@@ -72,7 +77,9 @@ def kite(tmp_path) -> Group:
 
 
 def generated(folder, judge, images, *, kind="text_to_image", gate=None, failed="drop", **paint):
-    paint = {"tries": 3, "pause": 0.01, "timeout": 5.0, "width": 8, "height": 8} | paint
+    paint = {"tries": 3, "pause": 0.01, "timeout": 5.0} | paint
+    if kind == "text_to_image":
+        paint = {"width": 8, "height": 8} | paint
     spec = GeneratedSpec(
         kind=kind,
         describe=DescribeSpec(judge=f"http://127.0.0.1:{judge.port}/v1", options={"model": "m", "tries": 1}),
@@ -257,6 +264,21 @@ def service(images, folder, **fields):
     return ImageService(spec=spec, kind="text_to_image", folder=folder)
 
 
+def ppm() -> bytes:
+    """A picture that Pillow reads, in none of the formats that are read of strangers (as EPS, which runs a program)."""
+    held = io.BytesIO()
+    Image.effect_noise((8, 8), 9).save(held, format="PPM")
+    return held.getvalue()
+
+
+def huge() -> bytes:
+    """A few hundred bytes that say that they are 100,000 pixels wide and high."""
+    content = bytearray(png())
+    content[16:24] = struct.pack(">II", 100_000, 100_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
 JUNK = [
     (200, b"not json"),
     (200, {"image": "%%%"}),
@@ -269,11 +291,23 @@ JUNK = [
     (200, {"image": base64.b64encode(png()[:40]).decode()}),
     (500, {"detail": "out of memory"}),
     (422, {"detail": "no such field"}),
+    (200, sent(ppm())),
+    (200, sent(huge())),
+    (200, {"path": "s/pipe"}),
+    (200, {"path": "outside.png"}),
+    (200, {"path": "s/../outside.png"}),
+    (200, {"path": "s/link.png"}),
 ]
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=repr)
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk)[:60])
 def test_a_service_that_returns_junk_loses_its_picture_alone(junk, tmp_path):
+    (tmp_path / "s").mkdir()
+    os.mkfifo(tmp_path / "s/pipe")
+    (tmp_path / "outside.png").write_bytes(png())
+    (tmp_path / "s/link.png").symlink_to(tmp_path / "outside.png")
+    if isinstance(junk[1], dict) and isinstance(junk[1].get("path"), str):
+        junk = (200, {"path": str(tmp_path / junk[1]["path"])})
     with Images(lambda n, request: junk if request["seed"] == 1 else (200, sent(png()))) as images:
         painter = Gallery(painter=service([images], tmp_path / "s"), folder=tmp_path)
         bad, good = painter.paint([order(), Order(text="a star", seed=2)])
@@ -281,7 +315,23 @@ def test_a_service_that_returns_junk_loses_its_picture_alone(junk, tmp_path):
     assert isinstance(bad, Unpainted) and Path(good).is_file()
     assert ("HTTP 422" if refused else "3 tries") in bad.reason
     assert [request["seed"] for request in images.requests].count(1) == (1 if refused else 3)
-    assert len(list(tmp_path.glob("*.png"))) == 1
+    assert len(list(tmp_path.glob("painted-*.png"))) == 1
+
+
+@pytest.mark.parametrize("status", [200, 401, 422, 500])
+@pytest.mark.parametrize("before", [40, 290])
+def test_a_service_that_says_its_token_again_has_it_in_no_message(status, before, tmp_path, monkeypatch):
+    """Not even the part of it that stands where a message is cut."""
+    token = "s3cret" + "x" * 30
+    monkeypatch.setenv("SIGHTLINE_TOKEN", token)
+    with Images(lambda *_: (status, b"a" * before + token.encode())) as images:
+        painter = service([images], tmp_path, tries=1)
+        try:
+            told = dict(painter.paint([order()]))[0].reason
+        except DataError as error:
+            told = str(error)
+    assert "aaaa" in told and "s3c" not in told
+    assert token not in repr(painter)
 
 
 def test_a_path_below_the_shared_folder_is_read(tmp_path):
@@ -321,6 +371,24 @@ def test_wrong_addresses_end_the_run_and_dead_ones_lose_the_pictures(kite, tmp_p
         assert "refused" in pairings[0].group.prompts[1].facts["reason"]
         with pytest.raises(ServiceError, match=r"the negative picture of kite failed .*Connection refused"):
             generated(tmp_path / "b", judge, [gone], failed="stop")([kite])
+
+
+def test_a_pair_without_its_picture_may_be_trained_by_its_answers_alone(kite, tmp_path):
+    """One has its picture, the other does not; the comparison of its answers stays, as it is without pictures."""
+    script = lambda _, request: (200, sent(png())) if "dog" in str(request["info"]) else (422, {})  # noqa: E731
+    with describing() as judge, Images(script) as images:
+        group, pairings = generated(tmp_path / "n", judge, [images], failed="text")([kite])[0]
+    assert [one.outcome for one in pairings] == ["failed", "made"] and group.edges == kite.edges
+    relate = {
+        bare: generated_relation(VisualSpec(relation="ovip"), folder=tmp_path, seed=0, bare=bare)
+        for bare in (True, False)
+    }
+    made = relate[True](group)
+    texts = [(edge.kind, made.responses[edge.loser].text) for edge in made.edges]
+    assert [kind for kind, _ in texts] == ["text", "text", "image", "image"]
+    assert texts[0] == ("text", "A blue umbrella.") and texts[1] == ("text", "A dog.")
+    with pytest.raises(DataError, match="has no negative picture"):
+        relate[False](group)
 
 
 def test_a_describer_that_is_away_loses_pairs_and_no_picture_is_asked_for(kite, tmp_path):

@@ -103,7 +103,29 @@ DESCRIBE, PAINT = "describe: {judge: openai:m}", "paint: {path: f}"
         (
             "visual: {relation: ovip}, negatives: "
             f"{{kind: text_to_image, {DESCRIBE}, paint: {{path: f, strength: 1}}}}",
-            "strength is of edit and inpaint",
+            "paint.strength is not read with kind text_to_image",
+        ),
+        (
+            "visual: {relation: svco}, negatives: {kind: scenes, failed: text}",
+            "failed: text compares the answers, and relation svco never does",
+        ),
+        (
+            f"visual: {{relation: ovip}}, negatives: {{kind: edit, {DESCRIBE}, paint: {{path: f, width: 64}}}}",
+            "paint.width is not read with kind edit",
+        ),
+        (
+            f"visual: {{relation: ovip}}, negatives: {{kind: edit, {DESCRIBE}, paint: {{path: f, workers: 2}}}}",
+            "workers is not read of a pipeline (path)",
+        ),
+        (
+            "visual: {relation: ovip}, negatives: "
+            f"{{kind: edit, {DESCRIBE}, paint: {{urls: ['http://h/generate'], dtype: float32}}}}",
+            "dtype is not read of services (urls)",
+        ),
+        (
+            "visual: {relation: ovip}, negatives: "
+            f"{{kind: edit, {DESCRIBE}, paint: {{urls: ['http://me:secret@h/generate']}}}}",
+            "found a user or a password in the address http://h/generate",
         ),
         (
             f"visual: {{relation: ovip}}, negatives: {{kind: edit, {DESCRIBE}, {PAINT}, gate: {{kind: clip}}}}",

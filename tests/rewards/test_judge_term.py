@@ -114,6 +114,14 @@ def test_the_probability_of_yes_against_no_as_the_first_token(tmp_path):
     assert (request["logprobs"], request["top_logprobs"], request["max_tokens"]) == (True, 20, 1)
 
 
+def test_probabilities_are_the_reply_where_its_text_is_empty():
+    """As where the likeliest first token ends the answer."""
+    reply = likely(("</s>", 0.5), ("yes", 0.3), ("no", 0.1))
+    reply["choices"][0]["message"]["content"] = ""
+    with FakeJudge(lambda *_: (200, {}, reply, 0)) as server:
+        assert build_term(judged(server, asks="yes_no", logprobs=True)).values([asked("a")]) == [[pytest.approx(0.75)]]
+
+
 @pytest.mark.parametrize(
     ("reply", "words"),
     [(body("Yes"), "tells no log-probabilities"), (likely(("Maybe", 0.9)), "neither yes nor no"), (b"?", "1 tries")],

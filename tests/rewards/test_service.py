@@ -70,7 +70,7 @@ def test_what_may_go_well_later_is_asked_again(first):
     ("reply", "words"),
     [
         ((404, {}), "answered HTTP 404.*Correct its address"),
-        ((200, {"rewards": [1, 2]}), r"answered \[1, 2\] for 1 answers"),
+        ((200, {"rewards": [1, 2]}), r"answered \{\"rewards\": \[1, 2\]\} for 1 answers"),
         ((200, {"rewards": ["1"]}), "a number or null for each answer"),
         ((200, {"rewards": [True]}), "a number or null for each answer"),
         ((200, {"rewards": [float("nan")]}), "a number or null for each answer"),

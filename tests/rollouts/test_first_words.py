@@ -6,8 +6,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -20,7 +18,7 @@ from sightline.rollouts.first_words import FirstWords, spellings
 from sightline.rollouts.hf import load_engine
 from sightline.rollouts.text import load_text_engine
 from sightline.types import Group, Prompt
-from tiny_models import FAMILIES, byte_level_tokenizer
+from tiny_models import FAMILIES, save_text_model
 
 WORDS = ("yes", "no")
 QUESTIONS = ("is there a moon?", "is there a small red circle in the image?", "can you see five objects?", "a star?")
@@ -147,13 +145,8 @@ def test_a_local_judge_tells_probabilities_and_fails_one_question_alone(tiny, pi
 
 def test_a_language_model_tells_them_of_text_alone(tmp_path):
     """As its own forward of the chat has it; with a picture it is refused."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level_tokenizer(["<s>", "</s>"]), eos_token="</s>")
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}assistant:"
-    tokenizer.save_pretrained(tmp_path)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=1, **sizes)).eval()
-    model.save_pretrained(tmp_path)
-    engine = load_text_engine(ModelSpec(path=str(tmp_path)))
+    engine = load_text_engine(ModelSpec(path=str(save_text_model(tmp_path))))
+    tokenizer, model = engine.model.tokenizer, engine.model.model
     groups = [asked("is there a moon?"), asked("a star?")]
     for group, found in zip(groups, engine.first_words(groups, WORDS), strict=True):
         text = f"user: {group.prompts[0].messages[0]['content'][0]['text']} assistant:"

@@ -1,9 +1,11 @@
 """Services that hang, die, return junk or are started again: clients lose and repeat nothing; graceful stops."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -114,6 +116,46 @@ def post(url, body, headers=None):
         return json.loads(reply.read())
 
 
+def hung_up(connection, seconds):
+    """Whether the other side ends the connection."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_a_client_that_dawdles_with_its_head_is_left():
+    """At once, and behind a request that was whole; one that only waits for its answer is not."""
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with Live(spec(bounds=Bounds(upload=0.3))) as live:
+        for first in (b"", whole):
+            with socket.create_connection(("127.0.0.1", live.port)) as connection:
+                connection.sendall(first)
+                assert not first or b"200 OK" in connection.recv(1 << 16)
+                connection.sendall(b"POST /critic HTTP/1.1\r\nHost: local")
+                assert hung_up(connection, 3.0)
+    with Live(spec(bounds=Bounds(upload=0.2, company=0.6))) as live:
+        body = {"prompt": "Q?", "response": "A star.", "answer": "A star."}
+        assert post(f"{live.url}/critic", body) == {"critic": 10}
+
+
+def test_a_client_that_does_not_read_is_left_and_what_it_sent_let_go():
+    with Live(spec(bounds=Bounds(seconds=0.3))) as live, socket.create_connection(("127.0.0.1", live.port)) as deaf:
+        deaf.settimeout(0.2)
+        with contextlib.suppress(OSError):  # until nothing more goes in
+            while True:
+                deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
+        until = time.monotonic() + 10
+        while live.server.server_state.connections and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not live.server.server_state.connections and live.app.held == 0
+
+
 def test_a_stop_answers_what_was_asked_before_it():
     """As the command does it, in a process of its own; then nobody listens any more."""
     environment = {**os.environ, "SIGHTLINE_TOKEN": "right"}
@@ -151,6 +193,8 @@ def test_the_command_says_what_is_wrong(run, monkeypatch):
         (("reward", "no-run", "--port", 0), "no-run holds no reward model"),
         (("image", "scenes", "--root", "no-folder"), "is no folder"),
         (("image", "scenes", "--makes", "edit"), "--makes edit is of a pipeline"),
+        (("judge", "scenes", "--dtype", "bfloat16"), "--dtype bfloat16 is not read"),
+        (("judge", "scenes", "--template", "x.txt"), "reads its own rubric alone"),
         (("judge", "scenes", "--limit", "quee=1"), "Did you mean 'queue'"),
         (("judge", "scenes", "--limit", "queue=0"), "--limit queue=0"),
         (("judge", "scenes", "--limit", "queue"), "Write --limit queue=NUMBER"),

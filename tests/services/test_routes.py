@@ -4,9 +4,11 @@ import base64
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import train_runs
 from PIL import Image
 from served import Live, asked, spec
@@ -16,20 +18,27 @@ from sightline.evaluation.bench import JudgeRequest
 from sightline.evaluation.judge import load_judge
 from sightline.evaluation.judges.local import local_judge
 from sightline.evaluation.rubric import load_rubric
+from sightline.models.layout import lay_out
 from sightline.negatives.image_service import ImageService
 from sightline.negatives.painting import Order, Unpainted
 from sightline.recipes.negatives import PaintSpec
+from sightline.recipes.rlaif_v import LabellerSpec
+from sightline.recipes.schema import ModelSpec
 from sightline.recipes.terms import JudgeSpec, ServiceSpec
 from sightline.rewards.build import build_term
+from sightline.rewards.claims.feedback import Claim, Feedback, feedback_of, with_feedback
+from sightline.rewards.claims.label import label
 from sightline.rewards.model import load_reward_model
 from sightline.rewards.terms import Failure
+from sightline.rollouts.first_words import spellings
+from sightline.rollouts.hf import load_engine
 from sightline.scenes.grader import grade_caption
 from sightline.scenes.scene import Scene
 from sightline.scenes.world import Scenes
 from sightline.services.bounds import Bounds
 from sightline.services.build import build_service
 from sightline.services.scenes import told_scene
-from sightline.types import Response
+from sightline.types import Group, Prompt, Response
 
 TOGETHER = Bounds(company=0.05)
 
@@ -99,6 +108,68 @@ def test_the_endpoint_judge_asks_it_as_it_asks_openai(tiny, pictures, monkeypatc
     assert judge.usage.failed == 0 and all(found[n].reply.text for n in range(3))
 
 
+def test_tokens_are_told_of_as_openai_tells_them(vlm, pictures):
+    """Every token of the answer, whatever is asked beside it; the numbers are those of the engine (test_told.py)."""
+    content = shown(pictures[0], "what is it?")
+    told = {"logprobs": True, "max_tokens": 3, "temperature": 0}
+    bodies = [
+        chat(content, **told, top_logprobs=5),
+        chat(content, **{**told, "temperature": 1.0}, seed=3),
+        chat(content, temperature=0, max_tokens=3),
+    ]
+    replies = [reply["choices"][0] for _, reply in asked(vlm, *[("/v1/chat/completions", body) for body in bodies])]
+    greedy, drawn, bare = replies
+    assert bare["logprobs"] is None and bare["message"] == greedy["message"]
+    for place in greedy["logprobs"]["content"]:
+        near = [one["logprob"] for one in place["top_logprobs"]]
+        assert len(near) == 5 and near == sorted(near, reverse=True) and place["logprob"] == near[0] < 0
+        whole = "\ufffd" not in place["token"]  # half a character has no text
+        assert place["bytes"] == (list(place["token"].encode()) if whole else None)
+    assert [one["top_logprobs"] for one in drawn["logprobs"]["content"]] == [[]] * 3
+
+
+@pytest.fixture(scope="module")
+def labeller(tiny, pictures, tmp_path_factory):
+    """A tiny model that begins its answers with yes or no, in one of their spellings."""
+    folder = tmp_path_factory.mktemp("labeller") / "llava"
+    shutil.copytree(tiny["llava"], folder)
+    engine = load_engine(ModelSpec(path=str(folder)), "cpu")
+    head = engine.policy.base.get_output_embeddings().weight
+    batch = lay_out(
+        [engine.renderer.render(asked_about(pictures[0]))], "rows", engine.policy.family, engine.policy.config
+    )
+    with torch.no_grad():
+        hidden = engine.policy.hidden(batch)[batch.source][0]
+        for word, rise in (("yes", 20.0), ("no", 19.0)):
+            for id in spellings(engine.tokenizer, word, len(head)):
+                head[id] += rise * hidden / hidden.dot(hidden)
+    engine.policy.base.save_pretrained(folder)
+    return folder
+
+
+def asked_about(picture):
+    parts = [{"type": "image"}, {"type": "text", "text": "Is there a moon?"}]
+    prompt = Prompt(id="p", messages=({"role": "user", "content": parts},), images=(picture,))
+    return Group(prompts=(prompt,), responses=(Response(text="x"),))
+
+
+def test_a_served_judge_labels_claims_as_the_same_model_does_in_this_process(labeller, pictures):
+    """RLAIF-V over ``sightline serve judge``: probabilities of yes and no to questions about pictures."""
+    questions = ("Is there a moon?", "Is there a small red circle?", "a star?")
+    claims = tuple(Claim(text=one, question=one) for one in questions)
+    groups = [
+        with_feedback(asked_about(one), [Feedback(answer="x", claims=claims)]) for one in (pictures[0], pictures[1])
+    ]
+    with Live(spec(model=str(labeller), name="m")) as live:
+        served = load_judge(f"{live.url}/v1", {"model": "m"})
+        found = label(groups, LabellerSpec(), served)
+    expected = label(groups, LabellerSpec(), load_judge(f"local:{labeller}"))
+    for one, other in zip(found, expected, strict=True):
+        for here, there in zip(feedback_of(one)[0].claims, feedback_of(other)[0].claims, strict=True):
+            assert 0.01 < here.yes != here.no > 0.01
+            assert (here.yes, here.no) == pytest.approx((there.yes, there.no), abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("changed", "status", "words"),
     [
@@ -106,7 +177,9 @@ def test_the_endpoint_judge_asks_it_as_it_asks_openai(tiny, pictures, monkeypatc
         ({"stream": True}, 422, "body.stream"),
         ({"n": 2}, 422, "body.n"),
         ({"top_p": 0}, 422, "body.top_p"),
-        ({"logprobs": True}, 422, "body.logprobs"),
+        ({"top_logprobs": 2}, 422, "top_logprobs is of logprobs: true"),
+        ({"logprobs": True, "top_logprobs": 21}, 422, "body.top_logprobs"),
+        ({"logprobs": True}, 422, "tells no log-probabilities"),
         ({"stop": ["x"]}, 422, "body.stop: Extra inputs are not permitted"),
         ({"frequency_penalty": 1}, 422, "body.frequency_penalty"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, 422, "differ"),
@@ -114,6 +187,7 @@ def test_the_endpoint_judge_asks_it_as_it_asks_openai(tiny, pictures, monkeypatc
         ({"messages": [{"role": "assistant", "content": "x"}]}, 422, "expected one of the user"),
         (said([{"type": "text", "text": "x"}, *SHOWN]), 422, "before the text"),
         (said([{"type": "image_url", "text": "x"}]), 422, "holds text"),
+        (said([{"type": "image_url", "image_url": {"url": "a", "detail": "low"}}]), 422, "detail"),
     ],
 )  # fmt: skip
 def test_what_would_not_be_honoured_is_refused(changed, status, words):
@@ -229,6 +303,14 @@ def test_pictures_come_back_as_bytes_or_below_the_root_picture_first_and_once(tm
     (tmp_path / "run/data.jsonl").write_text(line[:10])  # died between picture and line
     assert generated(app, seed=3, save_dir="run", info={"step": 1}) == first
     assert json.loads((tmp_path / "run/data.jsonl").read_text()) == told
+
+
+def test_a_picture_of_another_maker_is_not_taken_for_ones_own(tmp_path, monkeypatch):
+    """The folder outlives the service; what another pipeline made of the same request is another picture."""
+    first = generated(build_service(spec("image", root=tmp_path)), seed=3, save_dir="run")[1]["path"]
+    monkeypatch.setattr("sightline.services.scenes.ScenesMaker.name", "another")
+    again = generated(build_service(spec("image", root=tmp_path)), seed=3, save_dir="run")[1]["path"]
+    assert first != again and Path(again).exists()
 
 
 def test_pairs_without_a_seed_have_one_of_their_own():

@@ -114,7 +114,10 @@ def test_without_a_token_another_host_name_is_refused():
     """A page in a browser may have a name that leads to 127.0.0.1."""
     app = build_service(spec())
     assert asked(app, ("/critic", CRITIC), host=b"evil.example:8002")[0][0] == 403
-    assert [asked(app, ("/critic", CRITIC), host=h)[0][0] for h in (b"localhost:8002", b"[::1]:1")] == [200, 200]
+    names = (b"localhost:8002", b"[::1]:1", b"127.0.0.9:8002", b"LOCALHOST")
+    assert [asked(app, ("/critic", CRITIC), host=name)[0][0] for name in names] == [200] * 4
+    for origin, status in ((b"http://evil.example", 403), (b"null", 403), (b"http://localhost:3000", 200)):
+        assert asked(app, ("/critic", CRITIC), headers=[(b"origin", origin)])[0][0] == status
 
 
 def test_beyond_this_machine_there_is_no_service_without_a_token():

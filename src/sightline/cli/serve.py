@@ -34,7 +34,10 @@ Limit = Annotated[
         "May be repeated."
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16 or float16. Default: float32, of a pipeline bfloat16.", show_default=False),
+]
 Name = Annotated[str | None, typer.Option(help="The model's name to clients. Default: as it is called here.")]
 Template = Annotated[Path | None, typer.Option(help="A rubric of your own for /critic.")]
 
@@ -45,7 +48,7 @@ def judge(
     host: Host = "127.0.0.1",
     port: Port = 8002,
     root: Root = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     name: Name = None,
     template: Template = None,
     limit: Limit = None,
@@ -67,7 +70,7 @@ def describe(
     host: Host = "127.0.0.1",
     port: Port = 8002,
     root: Root = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     name: Name = None,
     template: Template = None,
     limit: Limit = None,
@@ -88,7 +91,7 @@ def image(
     host: Host = "127.0.0.1",
     port: Port = 8001,
     root: Root = None,
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = None,
     makes: Annotated[str, typer.Option(help="text_to_image, edit or inpaint.")] = "text_to_image",
     limit: Limit = None,
 ) -> None:

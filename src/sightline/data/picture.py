@@ -31,6 +31,10 @@ UNREADABLE = (
 """What Pillow raises for a file that is missing, broken, cut off or beyond its limit of pixels: each of its many
 decoders (AVIF, BLP, DDS, QOI, ...) fails in its own way on bytes that it does not expect."""
 
+FORMATS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
+"""What is read of strangers, by Pillow's names, and how such files are named. Of others Pillow runs a program (EPS), or
+has a decoder that few people look at."""
+
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Names of the chunks and texts of a PNG in which Pillow finds an orientation."""

@@ -112,6 +112,8 @@ class JudgeRequest:
     """Words in lower case whose probability as the first token of the reply is asked for."""
     top_p: float = 1.0
     """Least share of probability that is sampled from."""
+    likeliest: int | None = None
+    """How many likely tokens are told of at each place of the reply (``Outcome.tokens``); None: of no token."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,6 +200,7 @@ def cache_key(name: str, request: JudgeRequest, identity: str = "") -> str:
         "attempt": request.attempt,
         **({"choices": list(request.choices)} if request.choices else {}),
         **({"top_p": request.top_p} if request.top_p < 1 else {}),
+        **({} if request.likeliest is None else {"likeliest": request.likeliest}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

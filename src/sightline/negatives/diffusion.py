@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from sightline.data.picture import read_picture
-from sightline.errors import CheckpointError, MissingExtra, RecipeError
+from sightline.errors import CheckpointError, DataError, MissingExtra, RecipeError
 from sightline.negatives.image_service import mask
 from sightline.negatives.painting import Order, Painted, Unpainted
 from sightline.recipes.negatives import PaintSpec
@@ -86,8 +86,8 @@ class Diffusion:
                 return
             try:
                 pictures = self._called(orders)
-            except (OSError, SyntaxError) as error:  # the picture to change
-                pictures = [Unpainted(reason=f"{type(error).__name__}: {error}")] * len(orders)
+            except DataError as error:  # the picture to change
+                pictures = [Unpainted(reason=str(error))] * len(orders)
         yield from enumerate(pictures)
 
     def give_up(self) -> None:

@@ -39,7 +39,7 @@ class Generated:
 
     def __call__(self, groups: Sequence[Group]) -> list[tuple[Group | None, tuple[Pairing, ...]]]:
         """Each group with a prompt for the negative of every comparison, and what became of each. Comparisons without a
-        picture leave; where none is left, the group does.
+        picture leave, unless ``failed`` is ``text``; where none is left, the group does.
 
         Raises:
             ServiceError: a picture failed, and ``failed`` is ``stop``.
@@ -79,6 +79,8 @@ class Generated:
             if isinstance(one, Made):
                 edges.append(edge)
                 prompts.append(negative)
+            elif self.spec.failed == "text":
+                edges.append(edge)
             elif self.spec.failed == "stop" and one.outcome != "refused":
                 remedy = "Mend it and run again: the run goes on from its last checkpoint. Or set failed: drop"
                 raise ServiceError(f"the negative picture of {group.id} failed ({one.reason})", remedy=remedy)
@@ -87,15 +89,15 @@ class Generated:
         return replace(group, prompts=tuple(prompts), edges=tuple(edges)), tuple(pairings)
 
 
-def negative_of(group: Group, edge: Edge) -> Prompt:
-    """The negative that :class:`Generated` gave a comparison.
+def negative_of(group: Group, edge: Edge, *, bare: bool = False) -> Prompt | None:
+    """The negative that :class:`Generated` gave a comparison; None where it has none, and may be ``bare``.
 
     Raises:
-        DataError: there is none.
+        DataError: it has none.
     """
     name = _name(pair_of(group, edge, 0))
     found = next((prompt for prompt in group.prompts if prompt.id == name), None)
-    if found is None:
+    if found is None and not bare:
         raise DataError(
             f"the pair {group.responses[edge.winner].text!r:.60} over {group.responses[edge.loser].text!r:.60} has no "
             "negative picture",

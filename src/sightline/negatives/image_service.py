@@ -9,33 +9,28 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image, ImageDraw
 
 from sightline.addresses import Addresses, Again, GivenUp, Patience, shown_url
-from sightline.data.picture import read_picture
-from sightline.errors import DataError
+from sightline.data.picture import FORMATS, UNREADABLE, read_picture
 from sightline.evaluation.judges.http import (
+    LARGEST,
     TOKEN_NAME,
     HttpReply,
-    TooLarge,
+    ask_service,
     hidden,
-    post,
-    retry_after,
-    service_headers,
     service_token,
+    shown_body,
 )
 from sightline.negatives.painting import Order, Painted, Unpainted
 from sightline.recipes.negatives import PaintSpec
 
-_REFUSED: Final = (401, 402, 403, 404, 405)
-"""Wrong address, or no right to ask: every request would fail."""
-_AGAIN: Final = (408, 409, 425, 429)
-"""And all from 500 on."""
 _LONGEST_PAUSE: Final = 60.0
+_MOST_PIXELS: Final = 40_000_000
+"""Of a picture that a service gives."""
 
 
 @dataclass(kw_only=True)
@@ -80,7 +75,7 @@ class ImageService:
     def _painted(self, order: Order) -> Image.Image | Unpainted:
         try:
             body = json.dumps(self._body(order)).encode()
-        except (OSError, SyntaxError, ValueError) as error:
+        except UNREADABLE as error:
             return Unpainted(reason=f"the picture to change cannot be read ({error})")
         if self._stop.is_set():
             return Unpainted(reason="given up")
@@ -91,42 +86,36 @@ class ImageService:
             return Unpainted(reason=str(error))
 
     def _asked(self, url: str, body: bytes) -> Image.Image | Unpainted:
-        try:
-            reply = post(url, body, service_headers(self.token), seconds=self.spec.timeout)
-        except (HTTPException, OSError, TooLarge) as error:
-            raise Again(f"{type(error).__name__}: {error}") from error
-        said = f"HTTP {reply.status}: {hidden(reply.body[:200].decode('utf-8', 'replace'), self.token)}"
-        if 300 <= reply.status < 400 or reply.status in _REFUSED:
-            raise DataError(
-                f"the image service answered {said}",
-                source=shown_url(url),
-                remedy=f"Correct online.negatives.paint.urls, or set {TOKEN_NAME} to the token of the service",
-            )
-        if reply.status >= 500 or reply.status in _AGAIN:
-            raise Again(said, retry_after(reply.headers))
+        remedy = f"Correct online.negatives.paint.urls, or set {TOKEN_NAME} to the token of the service"
+        reply = ask_service(url, body, self.token, seconds=self.spec.timeout, name="image", remedy=remedy)
         if reply.status >= 400:
-            return Unpainted(reason=f"{shown_url(url)}: {said}")
-        return self._read(reply, url)
+            return Unpainted(reason=f"{shown_url(url)}: HTTP {reply.status}: {shown_body(reply, self.token)}")
+        return self._read(reply)
 
-    def _read(self, reply: HttpReply, url: str) -> Image.Image:
+    def _read(self, reply: HttpReply) -> Image.Image:
         try:
             said = json.loads(reply.body)
             if isinstance(said.get("image"), str):
                 content = base64.b64decode(said["image"], validate=True)
             else:
-                content = self._inside(said["path"]).read_bytes()
-            with Image.open(io.BytesIO(content)) as picture:
+                content = self._inside(said["path"])
+            with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as picture:
+                if picture.width * picture.height > _MOST_PIXELS:
+                    raise ValueError(f"it is {picture.width} x {picture.height}")
                 return picture.convert("RGB")
-        except (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            told = f"{type(error).__name__}: {error}"
-            raise Again(f"the reply holds no picture ({told:.200}): {reply.body[:80]!r}") from error
+        except UNREADABLE as error:
+            why = hidden(f"{type(error).__name__}: {error}", self.token)
+            raise Again(f"the reply holds no picture ({why:.200}): {shown_body(reply, self.token)!r:.80}") from error
 
-    def _inside(self, path: str) -> Path:
-        """A file that a service may name: below the folder that it was given."""
+    def _inside(self, path: str) -> bytes:
+        """The bytes of a file that a service may name: a plain one, below the folder that it was given."""
         found = Path(path).resolve()
         if not found.is_relative_to(self.folder.resolve()):
             raise ValueError(f"{path} is not below save_dir {self.folder}")
-        return found
+        if not found.is_file():
+            raise ValueError(f"{path} is no file")
+        with found.open("rb") as file:
+            return file.read(LARGEST)
 
     def _body(self, order: Order) -> dict[str, Any]:
         spec = self.spec

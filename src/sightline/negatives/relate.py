@@ -24,17 +24,19 @@ class GeneratedRelation:
 
     spec: VisualSpec
     between: Negatives | None
+    bare: bool = False
+    """Whether a comparison without its negative is one of the answers alone; else it is an error."""
 
     def __call__(self, group: Group) -> Group:
         """
         Raises:
             DataError: a comparison without its negative.
         """
-        negatives = [negative_of(group, edge) for edge in group.edges]
+        negatives = [negative_of(group, edge, bare=self.bare) for edge in group.edges]
         asked = [group.prompts[group.responses[edge.winner].prompt] for edge in group.edges]
         middle = {prompt.id: None if self.between is None else self.between.prompt(prompt) for prompt in asked}
         contrasts = [
-            Contrast(negative=negative, between=middle[prompt.id])
+            None if negative is None else Contrast(negative=negative, between=middle[prompt.id])
             for negative, prompt in zip(negatives, asked, strict=True)
         ]
         answered = max(response.prompt for response in group.responses) + 1
@@ -119,12 +121,12 @@ def visual_relation(spec: VisualSpec, groups: Sequence[Group], *, folder: Path, 
     )
 
 
-def generated_relation(spec: VisualSpec, *, folder: Path, seed: int) -> GeneratedRelation:
+def generated_relation(spec: VisualSpec, *, folder: Path, seed: int, bare: bool) -> GeneratedRelation:
     """The relation of a run that makes its negatives; ``folder`` and ``seed`` are of the pictures in between."""
     if not needs_between(spec):
-        return GeneratedRelation(spec=spec, between=None)
+        return GeneratedRelation(spec=spec, between=None, bare=bare)
     middle = replace(spec.negative, kind=spec.between)
-    return GeneratedRelation(spec=spec, between=Negatives(spec=middle, folder=folder, seed=seed))
+    return GeneratedRelation(spec=spec, between=Negatives(spec=middle, folder=folder, seed=seed), bare=bare)
 
 
 def negative_prompts(kind: str, groups: Sequence[Group], *, folder: Path, seed: int) -> Negatives:

@@ -7,14 +7,22 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sightline.recipes.terms import Count, Seconds, Text, Url
+
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
-_LONGEST = 1e6
 
-Count = Annotated[int, Field(ge=1, le=_MOST)]
-Seconds = Annotated[float, Field(gt=0, le=_LONGEST)]
-Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def _unread(spec: Any, names: tuple[str, ...], where: str, of: str = "") -> None:
+    """
+    Raises:
+        ValueError: An option is set that nothing reads.
+    """
+    for name in names:
+        if vars(spec)[name] != type(spec).__pydantic_fields__[name].get_default(call_default_factory=True):
+            raise ValueError(f"{of}{name} is not read {where}. Remove it")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -52,7 +60,7 @@ class PaintSpec:
     inpainting and editing forms."""
     pipeline: Text | None = None
     """Name of its class in diffusers (``FluxKontextPipeline``); None: what ``kind`` and the folder say."""
-    urls: tuple[Annotated[str, Field(pattern="^https?://")], ...] = ()
+    urls: tuple[Url, ...] = ()
     """Addresses of image services, each request to the one with the least to do; the bodies are OViP's ``/generate``
     (docs/guides/ovip.md)."""
     width: Count = 384
@@ -90,8 +98,10 @@ class PaintSpec:
         if (self.path is None) == (not self.urls):
             found = "neither path nor urls" if self.path is None else "both path and urls"
             raise ValueError(f"found {found}, expected a pipeline of diffusers or services. Give one of the two")
-        if self.pipeline is not None and self.path is None:
-            raise ValueError("pipeline names a class of diffusers, and services make the pictures. Remove pipeline")
+        if self.path is None:
+            _unread(self, ("pipeline", "prompt_tokens", "dtype", "batch_size", "offload"), "of services (urls)")
+        else:
+            _unread(self, ("timeout", "tries", "pause", "workers"), "of a pipeline (path)")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -121,23 +131,17 @@ class GateSpec:
     def __post_init__(self) -> None:
         if "key" in self.options:
             raise ValueError("a key in a recipe would be written to disk with every run. Set OPENAI_API_KEY instead")
-        needs, others = ("path", ("judge", "options", "template")) if self.kind == "clip" else (
-            "judge", ("path", "margin", "least"),
-        )  # fmt: skip
+        needs = "path" if self.kind == "clip" else "judge"
         if vars(self)[needs] is None:
             raise ValueError(f"kind {self.kind} needs {needs}. Add it")
-        for name in others:
-            if vars(self)[name] not in (None, {}, _GATE[name]):
-                raise ValueError(f"{name} is not read with kind {self.kind}. Remove it")
-
-
-_GATE: dict[str, Any] = {"judge": None, "options": {}, "template": None, "path": None, "margin": 0.0, "least": -1.0}
+        others = {"clip": ("judge", "options", "template", "attempts"), "question": ("path", "margin", "least")}
+        _unread(self, others[self.kind], f"with kind {self.kind}")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class GeneratedSpec:
     """Negative pictures that show what the rejected answer of each pair says, made when the pair is found (OViP). They
-    stand in the place of ``visual.negative``. A pair without its picture is dropped and counted."""
+    stand in the place of ``visual.negative``. What becomes of a pair without its picture says ``failed``."""
 
     kind: Literal["text_to_image", "edit", "inpaint", "scenes"]
     """``text_to_image``: painted from a description alone (OViP); ``edit``: the picture itself, changed by an
@@ -153,9 +157,10 @@ class GeneratedSpec:
     """Of ``inpaint``: least and most share of the picture's area; each pair's box is drawn by its seed."""
     box_fact: Text | None = None
     """Of ``inpaint``: key of ``Prompt.facts`` with the box, four pixels: left, top, right, bottom. None: drawn."""
-    failed: Literal["drop", "stop"] = "drop"
-    """What becomes of a pair whose description or picture fails for good. ``drop``: it is left out, counted and told;
-    ``stop``: the run ends with an error, and goes on from its last checkpoint."""
+    failed: Literal["drop", "text", "stop"] = "drop"
+    """What becomes of a pair without its picture; it is counted and told. ``drop``: it is left out; ``text``: its
+    answers are compared under the true picture alone; ``stop``: the run ends with an error where a description or a
+    picture fails for good, and goes on from its last checkpoint, and what the gate refuses is left out."""
 
     def __post_init__(self) -> None:
         painted = self.kind != "scenes"
@@ -170,8 +175,9 @@ class GeneratedSpec:
         if self.box[0] > self.box[1]:
             raise ValueError(f"found box {list(self.box)}, expected the least share first. Exchange the two")
         paint = self.paint
-        if paint is not None and paint.strength is not None and self.kind == "text_to_image":
-            raise ValueError("strength is of edit and inpaint, found kind text_to_image. Remove paint.strength")
+        if paint is not None:
+            words = self.kind == "text_to_image"
+            _unread(paint, ("strength",) if words else ("width", "height"), f"with kind {self.kind}", "paint.")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from sightline.addresses import check_url
 
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
@@ -17,7 +19,7 @@ Value = Annotated[float, Field(ge=-_LONGEST, le=_LONGEST)]
 Count = Annotated[int, Field(ge=1, le=_MOST)]
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST)]
 Text = Annotated[str, Field(min_length=1)]
-Url = Annotated[str, Field(pattern="^https?://")]
+Url = Annotated[str, Field(pattern="^https?://"), AfterValidator(check_url)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

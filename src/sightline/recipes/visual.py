@@ -47,6 +47,9 @@ def _of_generated(online: OnlineSpec) -> Iterator[Conflict]:
     elif online.visual.negative != _DEFAULT:
         text = "found online.negatives too, which takes its place. Remove one of the two."
         yield ("online", "visual", "negative"), text
+    elif online.negatives.failed == "text" and online.visual.relation in ("svco", "svco_noref"):
+        text = f"failed: text compares the answers, and relation {online.visual.relation} never does. Set drop or stop."
+        yield (*here, "failed"), text
     if online.negatives.kind == "scenes" and online.prompts.format not in ("auto", "groups"):
         text = f"scenes are drawn from the facts of Groups, found format: {online.prompts.format}. Give a Group file."
         yield ("online", "prompts", "format"), text

@@ -82,7 +82,13 @@ def needs_between(spec: VisualSpec) -> bool:
     return any("between" in (c.winner.picture, c.loser.picture) for c in table)
 
 
-def compare_pictures(group: Group, contrasts: Mapping[int, Contrast] | Sequence[Contrast], spec: VisualSpec) -> Group:
+def _needs_none(comparison: Comparison) -> bool:
+    return comparison.winner.picture == comparison.loser.picture == "true"
+
+
+def compare_pictures(
+    group: Group, contrasts: Mapping[int, Contrast] | Sequence[Contrast | None], spec: VisualSpec
+) -> Group:
     """The group with the comparisons of ``spec`` in the place of each of its comparisons of answers.
 
     The weight of an edge is that of the comparison of answers it comes from, times that of the relation, times
@@ -93,7 +99,8 @@ def compare_pictures(group: Group, contrasts: Mapping[int, Contrast] | Sequence[
 
     Args:
         group: with edges between answers to the same prompt.
-        contrasts: for each prompt that a winner hangs on, by its index; or one for each edge, in their order.
+        contrasts: for each prompt that a winner hangs on, by its index; or one for each edge, in their order, None
+            where there is none: then the answers are compared under the true picture alone.
         spec: which comparisons.
 
     Raises:
@@ -113,7 +120,8 @@ def compare_pictures(group: Group, contrasts: Mapping[int, Contrast] | Sequence[
         prompt = group.responses[edge.winner].prompt
         contrast = contrasts[prompt if isinstance(contrasts, Mapping) else place]
         answers = {"chosen": edge.winner, "rejected": edge.loser}
-        for comparison in TABLE[spec.relation, spec.symmetric]:
+        table = TABLE[spec.relation, spec.symmetric]
+        for comparison in table if contrast is not None else filter(_needs_none, table):
             winner, loser = (
                 builder.response(answers[side.answer], builder.place(prompt, side.picture, contrast))
                 for side in (comparison.winner, comparison.loser)
@@ -131,9 +139,10 @@ class _Builder:
     """(response of the group, prompt) to index."""
     weights: dict[tuple[int, int, EdgeKind], float] = field(default_factory=dict)
 
-    def place(self, prompt: int, picture: Picture, contrast: Contrast) -> int:
+    def place(self, prompt: int, picture: Picture, contrast: Contrast | None) -> int:
         if picture == "true":
             return prompt
+        assert contrast is not None, "comparisons that need another picture were left out"
         other = contrast.negative if picture == "negative" else contrast.between
         assert other is not None, "the relation compares with a picture in between"
         if other not in self.prompts:

@@ -8,29 +8,16 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
 from sightline.addresses import Addresses, Again, GivenUp, Patience, shown_url
 from sightline.errors import DataError
-from sightline.evaluation.judges.http import (
-    TOKEN_NAME,
-    TooLarge,
-    hidden,
-    post,
-    retry_after,
-    service_headers,
-    service_token,
-)
+from sightline.evaluation.judges.http import TOKEN_NAME, HttpReply, ask_service, service_token, shown_body
 from sightline.recipes.terms import ServiceSpec
 from sightline.rewards.terms import Failure, Value
 from sightline.types import Group, Prompt
 
-_REFUSED: Final = (401, 402, 403, 404, 405)
-"""Wrong address, or no right to ask: every request would fail."""
-_AGAIN: Final = (408, 409, 425, 429)
-"""And all from 500 on."""
 _FIRST_PAUSE: Final = 0.5
 """Seconds before the second try; doubled for each one after, half of it random."""
 _LONGEST_PAUSE: Final = 30.0
@@ -79,26 +66,21 @@ class ServiceTerm:
             return [Failure(reason=str(error))] * len(group.responses)
 
     def _once(self, url: str, body: bytes, size: int) -> list[Value]:
-        try:
-            reply = post(url, body, service_headers(self.token), seconds=self.spec.timeout)
-        except (HTTPException, OSError, TooLarge) as error:
-            raise Again(f"{type(error).__name__}: {error}") from error
-        said = f"HTTP {reply.status}: {hidden(reply.body[:200].decode('utf-8', 'replace'), self.token)}"
-        if 300 <= reply.status < 400 or reply.status in _REFUSED:
-            remedy = f"Correct its address, or set {TOKEN_NAME} to its token"
-            raise DataError(f"the reward service answered {said}", source=shown_url(url), remedy=remedy)
-        if reply.status in _AGAIN or reply.status >= 500:
-            raise Again(said, retry_after(reply.headers))
-        return [Failure(reason=said)] * size if reply.status >= 300 else self._read(url, reply.body, size)
+        remedy = f"Correct its address, or set {TOKEN_NAME} to its token"
+        reply = ask_service(url, body, self.token, seconds=self.spec.timeout, name="reward", remedy=remedy)
+        if reply.status >= 400:
+            return [Failure(reason=f"HTTP {reply.status}: {shown_body(reply, self.token)}")] * size
+        return self._read(url, reply, size)
 
-    def _read(self, url: str, body: bytes, size: int) -> list[Value]:
+    def _read(self, url: str, reply: HttpReply, size: int) -> list[Value]:
+        told = shown_body(reply, self.token)
         try:
-            rewards = json.loads(body)["rewards"]
+            rewards = json.loads(reply.body)["rewards"]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise Again(f"the body cannot be read ({type(error).__name__}): {body[:100]!r}") from error
+            raise Again(f"the body cannot be read ({type(error).__name__}): {told!r:.100}") from error
         if not isinstance(rewards, list) or len(rewards) != size or not all(map(_is_reward, rewards)):
             raise DataError(
-                f"the reward service answered {json.dumps(rewards)[:100]} for {size} answers",
+                f"the reward service answered {told:.100} for {size} answers",
                 source=shown_url(url),
                 remedy='It is to answer {"rewards": [...]} with a number or null for each answer',
             )

@@ -9,7 +9,7 @@ from typing import Protocol
 from sightline.errors import DataError
 from sightline.recipes.schema import SamplingSpec
 from sightline.rendered import RenderedGroup
-from sightline.types import Group
+from sightline.types import Group, Response
 
 Progress = Callable[[int, int], None]
 """Called with (prompts done, prompts in all)."""
@@ -23,6 +23,20 @@ class FirstWord:
     """The likeliest token."""
     probabilities: dict[str, float]
     """Of each word that was asked for, over all tokens that spell it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToldToken:
+    """A token of an answer, as the model itself rates it: temperature 1, whole vocabulary."""
+
+    text: str
+    logprob: float
+    likeliest: tuple[tuple[str, float], ...]
+    """The likeliest tokens at its place with their log-probabilities, the likeliest first."""
+
+
+ToldAnswer = tuple[Response, tuple[ToldToken, ...]]
+"""An answer and each of its tokens, the end of turn included where it was reached."""
 
 
 class RolloutEngine(Protocol):
@@ -55,7 +69,7 @@ class RolloutEngine(Protocol):
 
 
 class AskedEngine(RolloutEngine, Protocol):
-    """An engine that also tells how likely an answer begins with a word: what a local judge is asked with."""
+    """An engine that also tells how likely tokens were: what a local judge is asked with."""
 
     def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
         """One for each group: the likeliest first token of the answer to its prompt, and the probabilities of words.
@@ -63,6 +77,20 @@ class AskedEngine(RolloutEngine, Protocol):
         Raises:
             RecipeError: a word that no single token spells.
             DataError: a group that cannot be rendered.
+        """
+        ...
+
+    def told(self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, likeliest: int) -> list[ToldAnswer]:
+        """One answer to the prompt of each group, as ``generate`` gives it with ``n`` 1, and its tokens.
+
+        Args:
+            groups: as of ``generate``.
+            sampling: as of ``generate``.
+            seed: as of ``generate``.
+            likeliest: tokens that are told of at each place, >= 0.
+
+        Raises:
+            DataError: as of ``generate``.
         """
         ...
 

@@ -20,7 +20,15 @@ from sightline.models.policy import Policy
 from sightline.models.rope import steady_length
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rendered import RenderedGroup
-from sightline.rollouts.engine import FirstWord, Progress, check_one_prompt, check_room, same_pictures_together
+from sightline.rollouts.engine import (
+    FirstWord,
+    Progress,
+    ToldAnswer,
+    ToldToken,
+    check_one_prompt,
+    check_room,
+    same_pictures_together,
+)
 from sightline.rollouts.first_words import FirstWords
 from sightline.rollouts.refill import Sample, Sampler
 from sightline.types import Group, Response
@@ -57,14 +65,31 @@ class HFEngine:
         self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, on_progress: Progress | None = None
     ) -> list[Group]:
         """See ``RolloutEngine.generate``. The policy's modes are left as they were."""
+        sampled = self._sampled(groups, sampling, seed, on_progress=on_progress)
+        return [self._answered(group, some, sampling) for group, some in zip(groups, sampled, strict=True)]
+
+    def told(self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, likeliest: int) -> list[ToldAnswer]:
+        """See ``AskedEngine.told``."""
+        sampled = self._sampled(groups, replace(sampling, n=1), seed, likeliest=likeliest)
+        return [(self._response(one), self._told(one)) for (one,) in sampled]
+
+    def _sampled(
+        self,
+        groups: Sequence[Group],
+        sampling: SamplingSpec,
+        seed: int,
+        *,
+        likeliest: int = 0,
+        on_progress: Progress | None = None,
+    ) -> list[list[Sample]]:
         for group in groups:
             check_one_prompt(group)
         order = same_pictures_together(groups)
         asked = [replace(groups[index], responses=(), edges=()) for index in order]
-        answered: dict[int, Group] = {}
+        answered: dict[int, list[Sample]] = {}
         with decoding(self.policy):
-            for finished in self._sampler(sampling).run(asked, self._reader(sampling), seed):
-                answered |= {order[i]: self._answered(asked[i], samples, sampling) for i, samples in finished.items()}
+            for finished in self._sampler(sampling, likeliest).run(asked, self._reader(sampling), seed):
+                answered |= {order[place]: samples for place, samples in finished.items()}
                 if on_progress is not None:
                     on_progress(len(answered), len(groups))
         return [answered[index] for index in range(len(groups))]
@@ -79,7 +104,7 @@ class HFEngine:
         growing = _Growing(self.tokenizer, on_text)
         with decoding(self.policy):
             (finished,) = self._sampler(one).run(asked, self._reader(one), seed, growing.add)
-        return self._response(*finished[0][0])
+        return self._response(finished[0][0])
 
     def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
         """How likely the answer to each group's prompt begins with each of ``words``; see ``rollouts.first_words``."""
@@ -95,8 +120,8 @@ class HFEngine:
     def close(self) -> None:
         """It holds nothing outside."""
 
-    def _sampler(self, sampling: SamplingSpec) -> Sampler:
-        return Sampler(self.policy, sampling, forbidden=self.forbidden, ends=self.ends)
+    def _sampler(self, sampling: SamplingSpec, likeliest: int = 0) -> Sampler:
+        return Sampler(self.policy, sampling, forbidden=self.forbidden, ends=self.ends, likeliest=likeliest)
 
     def _reader(self, sampling: SamplingSpec) -> Callable[[Group], RenderedGroup]:
         def read(group: Group) -> RenderedGroup:
@@ -107,15 +132,24 @@ class HFEngine:
         return read
 
     def _answered(self, group: Group, samples: Sequence[Sample], sampling: SamplingSpec) -> Group:
-        responses = tuple(self._response(*sample) for sample in samples)
-        return replace(group, responses=responses * (sampling.n // len(responses)))
+        responses = tuple(map(self._response, samples))
+        return replace(group, responses=responses * (sampling.n // len(responses)), edges=())
 
-    def _response(self, tokens: list[int], logprobs: list[float]) -> Response:
+    def _response(self, sample: Sample) -> Response:
         return Response(
-            text=self.tokenizer.decode(tokens, skip_special_tokens=True).strip(),
-            tokens=tuple(tokens),
-            rollout_logprobs=tuple(logprobs),
-            finish_reason="stop" if tokens[-1] in self.ends else "length",
+            text=self.tokenizer.decode(sample.tokens, skip_special_tokens=True).strip(),
+            tokens=tuple(sample.tokens),
+            rollout_logprobs=tuple(sample.logprobs),
+            finish_reason="stop" if sample.tokens[-1] in self.ends else "length",
+        )
+
+    def _told(self, sample: Sample) -> tuple[ToldToken, ...]:
+        spelled = self.tokenizer.decode
+        return tuple(
+            ToldToken(
+                text=spelled([token]), logprob=logprob, likeliest=tuple((spelled([id]), value) for id, value in near)
+            )
+            for token, logprob, near in zip(sample.tokens, sample.logprobs, sample.likeliest, strict=True)
         )
 
 

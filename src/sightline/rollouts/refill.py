@@ -39,6 +39,9 @@ class Sample(NamedTuple):
 
     tokens: list[int]
     logprobs: list[float]
+    likeliest: list[list[tuple[int, float]]]
+    """At each place the likeliest tokens of the policy itself and their log-probabilities, the likeliest first; as many
+    as were asked for."""
 
 
 class Sampler:
@@ -49,7 +52,13 @@ class Sampler:
     """
 
     def __init__(
-        self, policy: Policy, sampling: SamplingSpec, *, forbidden: Sequence[int], ends: Sequence[int]
+        self,
+        policy: Policy,
+        sampling: SamplingSpec,
+        *,
+        forbidden: Sequence[int],
+        ends: Sequence[int],
+        likeliest: int = 0,
     ) -> None:
         """
         Args:
@@ -57,8 +66,9 @@ class Sampler:
             sampling: how.
             forbidden: ids that are never sampled.
             ends: ids that end an answer.
+            likeliest: tokens that are told of at each place of an answer.
         """
-        self.policy, self.sampling = policy, sampling
+        self.policy, self.sampling, self.likeliest = policy, sampling, likeliest
         # greedy answers to one prompt are equal: one is made
         self.n = sampling.n if sampling.temperature > 0 else 1
         self._forbidden, self._ends = (
@@ -113,6 +123,7 @@ class Sampler:
         """Computes prompts, whose answers all begin."""
         branches, logits, positions = begin(self.policy, [render(group) for group in groups], self.n)
         uniform = uniform_numbers(groups, self.sampling, self.n, seed).to(logits.device)
+        near = min(self.likeliest, logits.shape[-1])
         rows = _Rows(
             number=torch.arange(chunk.start * self.n, chunk.stop * self.n, device=logits.device),
             age=torch.zeros(len(uniform), dtype=torch.long, device=logits.device),
@@ -120,6 +131,8 @@ class Sampler:
             uniform=uniform,
             tokens=torch.zeros_like(uniform, dtype=torch.long),
             logprobs=torch.zeros_like(uniform),
+            near=uniform.new_zeros((*uniform.shape, near), dtype=torch.long),
+            near_logprobs=uniform.new_zeros((*uniform.shape, near)),
         )
         return _Running(branches, rows, logits.repeat_interleave(self.n, 0))
 
@@ -134,9 +147,14 @@ class Sampler:
             kept = sampling_probabilities(allowed, sampling.temperature, sampling.top_k, sampling.top_p)
             tokens = draw(kept, rows.uniform.gather(1, at)[:, 0])
         # under the policy itself: temperature 1, whole vocabulary
-        logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        total = logits.logsumexp(-1)
+        logprobs = logits.gather(1, tokens[:, None])[:, 0] - total
         rows.tokens.scatter_(1, at, tokens[:, None])
         rows.logprobs.scatter_(1, at, logprobs[:, None])
+        if self.likeliest:
+            near, place = logits.topk(rows.near.shape[-1]), torch.arange(len(tokens), device=tokens.device)
+            rows.near[place, rows.age] = near.indices
+            rows.near_logprobs[place, rows.age] = near.values - total[:, None]
         rows.age.add_(1)
         return tokens, ~torch.isin(tokens, self._ends) & (rows.age < sampling.max_new_tokens)
 
@@ -167,6 +185,9 @@ class _Rows(NamedTuple):
     tokens: Tensor
     """[R,max_new_tokens]; what stands behind the age means nothing."""
     logprobs: Tensor
+    near: Tensor
+    """[R,max_new_tokens,K]: the likeliest tokens at each place."""
+    near_logprobs: Tensor
 
     def kept(self, rows: Tensor) -> _Rows:
         return _Rows(*(table[rows] for table in self))
@@ -176,10 +197,10 @@ class _Rows(NamedTuple):
         if not bool(which.any()):
             return
         gone = self.kept(which.nonzero()[:, 0])
-        for number, age, tokens, logprobs in zip(
-            gone.number.tolist(), gone.age.tolist(), gone.tokens.tolist(), gone.logprobs.tolist(), strict=True
-        ):
-            yield number, Sample(tokens[:age], logprobs[:age])
+        told = (gone.number, gone.age, gone.tokens, gone.logprobs, gone.near, gone.near_logprobs)
+        for number, age, tokens, logprobs, near, values in zip(*(table.tolist() for table in told), strict=True):
+            likeliest = [list(zip(*place, strict=True)) for place in zip(near[:age], values[:age], strict=True)]
+            yield number, Sample(tokens[:age], logprobs[:age], likeliest)
 
 
 class _Running(NamedTuple):

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from sightline.errors import DataError
 from sightline.models.control import control_tokens
 from sightline.models.text import TextModel, load_text_model
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
-from sightline.rollouts.engine import FirstWord, Progress
+from sightline.rollouts.engine import FirstWord, Progress, ToldAnswer, ToldToken
 from sightline.rollouts.first_words import spellings
 from sightline.rollouts.refill import uniform_numbers
 from sightline.types import Group, Prompt, Response
@@ -36,11 +37,31 @@ class TextEngine:
         Raises:
             DataError: A prompt shows pictures, holds a control token, or is too long for the model.
         """
-        answered: list[Group] = []
+        told = self._all(groups, sampling, seed, None, on_progress)
+        return [replace(group, responses=(one,), edges=()) for group, (one, _) in zip(groups, told, strict=True)]
+
+    def told(self, groups: Sequence[Group], sampling: SamplingSpec, *, seed: int, likeliest: int) -> list[ToldAnswer]:
+        """See ``AskedEngine.told``.
+
+        Raises:
+            DataError: As ``generate``.
+        """
+        return self._all(groups, sampling, seed, likeliest, None)
+
+    def _all(
+        self,
+        groups: Sequence[Group],
+        sampling: SamplingSpec,
+        seed: int,
+        likeliest: int | None,
+        on_progress: Progress | None,
+    ) -> list[ToldAnswer]:
+        """``likeliest`` None: nothing is told of tokens."""
+        answered: list[ToldAnswer] = []
         for start in range(0, len(groups), sampling.batch_size):
             batch = groups[start : start + sampling.batch_size]
-            texts = self._answer([self._encoded(group, sampling) for group in batch], batch, sampling, seed)
-            answered += [replace(group, responses=(one,), edges=()) for group, one in zip(batch, texts, strict=True)]
+            prompts = [self._encoded(group, sampling) for group in batch]
+            answered += self._answer(prompts, batch, sampling, seed, likeliest)
             if on_progress is not None:
                 on_progress(len(answered), len(groups))
         return answered
@@ -89,11 +110,17 @@ class TextEngine:
         return ids
 
     def _answer(
-        self, prompts: Sequence[list[int]], groups: Sequence[Group], sampling: SamplingSpec, seed: int
-    ) -> list[Response]:
+        self,
+        prompts: Sequence[list[int]],
+        groups: Sequence[Group],
+        sampling: SamplingSpec,
+        seed: int,
+        likeliest: int | None,
+    ) -> list[ToldAnswer]:
         uniform = uniform_numbers(groups, sampling, 1, seed)
         decoding, ends = self.model.start(prompts), set(self.model.ends)
         rows: list[list[int]] = [[] for _ in prompts]
+        told: list[list[ToldToken]] = [[] for _ in prompts]
         going = set(range(len(prompts)))
         for index in range(sampling.max_new_tokens):
             logits = decoding.logits()
@@ -104,11 +131,22 @@ class TextEngine:
                 tokens = draw(kept, uniform[:, index].to(logits.device))
             for row in sorted(going):
                 rows[row].append(int(tokens[row]))
+                if likeliest is not None:
+                    told[row].append(self._told(logits[row], rows[row][-1], likeliest))
             going = {row for row in going if rows[row][-1] not in ends}
             if not going:
                 break
             decoding.extend(tokens)
-        return [self._response(row, ends) for row in rows]
+        return [(self._response(row, ends), tuple(some)) for row, some in zip(rows, told, strict=True)]
+
+    def _told(self, logits: Tensor, token: int, likeliest: int) -> ToldToken:
+        """Of logits [V]."""
+        logprobs, spelled = logits.log_softmax(-1), self.model.tokenizer.decode
+        near = logprobs.topk(min(likeliest, len(logprobs)))
+        pairs = zip(near.indices.tolist(), near.values.tolist(), strict=True)
+        return ToldToken(
+            text=spelled([token]), logprob=float(logprobs[token]), likeliest=tuple((spelled([i]), p) for i, p in pairs)
+        )
 
     def _response(self, tokens: list[int], ends: set[int]) -> Response:
         text = self.model.tokenizer.decode(tokens, skip_special_tokens=True).strip()

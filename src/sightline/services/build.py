@@ -64,7 +64,7 @@ def _judge(spec: ServeSpec, pictures: Pictures, metrics: Metrics) -> tuple[APIRo
 def _local(spec: ServeSpec) -> Backend:
     from sightline.evaluation.judges.local import local_judge
 
-    backend = local_judge(spec.model, dtype=spec.dtype, batch_size=spec.bounds.batch)
+    backend = local_judge(spec.model, dtype=spec.dtype or "float32", batch_size=spec.bounds.batch)
     backend.load()  # what is wrong with the model is said now
     return backend
 
@@ -76,9 +76,9 @@ def _image(spec: ServeSpec, pictures: Pictures, metrics: Metrics) -> tuple[APIRo
     else:
         from sightline.services.painter import Painter
 
-        maker = Painter(spec.model, spec.makes, dtype=spec.dtype, batch=spec.bounds.batch)
+        maker = Painter(spec.model, spec.makes, dtype=spec.dtype or "bfloat16", batch=spec.bounds.batch)
     batcher = Batcher(run=maker.make, bounds=spec.bounds, metrics=metrics)
-    return image_routes(Studio(batcher=batcher, pictures=pictures)), batcher
+    return image_routes(Studio(maker=maker.name, batcher=batcher, pictures=pictures)), batcher
 
 
 def _reward(spec: ServeSpec, pictures: Pictures, metrics: Metrics) -> tuple[APIRouter, Batcher[Any, Any]]:

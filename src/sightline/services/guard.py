@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import json
 import logging
 import time
@@ -27,8 +28,6 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 OPEN: Final = "/health"
 """The one route that needs no token: whoever watches a service holds none."""
-LOCAL: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
-"""Names of this machine."""
 
 
 class _Gone(Exception):
@@ -97,9 +96,9 @@ class Guard:
 
     def _let_in(self, scope: Message) -> None:
         headers = scope["headers"]
-        if not self.token:
-            host = _header(headers, b"host").decode("latin-1")
-            if host and _name(host) not in LOCAL:  # a page in a browser, whose name leads here
+        if not self.token:  # a page in a browser may have a name that leads here, or send without reading the reply
+            host, origin = (_header(headers, name).decode("latin-1") for name in (b"host", b"origin"))
+            if (host and not is_local(_name(host))) or (origin and not is_local(_name(origin.partition("//")[2]))):
                 raise Refused(403, "the service is asked by another name than that of this machine, and has no token")
         elif scope["path"] != OPEN:
             given = _header(headers, b"authorization")
@@ -178,6 +177,14 @@ async def _refuse(send: Send, refused: Refused) -> None:
 
 def _header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
     return next((value for key, value in headers if key == name), b"")
+
+
+def is_local(host: str) -> bool:
+    """Whether a name or an address is of this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _name(host: str) -> str:

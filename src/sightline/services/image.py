@@ -40,10 +40,9 @@ class Wanted:
     """Path of a picture that is white where it is painted anew."""
     strength: float | None = None
 
-    @property
-    def key(self) -> str:
-        """Identity: of all that the picture depends on."""
-        told = {**vars(self), "picture": _name(self.picture), "mask": _name(self.mask)}
+    def key(self, maker: str) -> str:
+        """Identity: of all that the picture depends on, the name of its maker with it."""
+        told = {**vars(self), "picture": _name(self.picture), "mask": _name(self.mask), "maker": maker}
         return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -51,7 +50,9 @@ class Maker(Protocol):
     """Makes pictures. One does not depend on what is made with it, beyond rounding."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """All that a picture depends on beside its order: pictures of another name are others."""
+        ...
 
     def make(self, wanted: Sequence[Wanted]) -> Sequence[Image.Image | Refused]: ...
 
@@ -60,6 +61,8 @@ class Maker(Protocol):
 class Studio:
     """What the route of an image service works with."""
 
+    maker: str
+    """Its name."""
     batcher: Batcher[Wanted, Image.Image]
     pictures: Pictures
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -78,7 +81,7 @@ class Studio:
         folder = None if request.save_dir is None or self.pictures.root is None else self._folder(request.save_dir)
         with self.pictures.taken(named) as paths:
             wanted = _wanted(request, paths)
-            file = None if folder is None else folder / "images" / f"{wanted.key}.png"
+            file = None if folder is None else folder / "images" / f"{wanted.key(self.maker)}.png"
             made = None if file is not None and file.exists() else await self.batcher.submit(wanted)
         if file is None:
             assert made is not None

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter
 
@@ -18,6 +18,7 @@ from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import Backend, Outcome
 from sightline.evaluation.rubric import Rubric
 from sightline.rewards.judge import read_score
+from sightline.rollouts.engine import ToldToken
 from sightline.services.batching import Batcher, Refused
 from sightline.services.pictures import Pictures
 from sightline.services.wire import (
@@ -30,12 +31,16 @@ from sightline.services.wire import (
     CriticRequest,
     DescribeReply,
     DescribeRequest,
+    Logprobs,
     ModelCard,
     ModelList,
+    TokenLogprob,
+    TopLogprob,
     Usage,
 )
 
 V = TypeVar("V")
+T = TypeVar("T", bound=TopLogprob)
 _TEMPERATURE: Final = 0.1
 """Of ``/critic`` and ``/describe``, as published."""
 _TOKENS: Final = 256
@@ -77,6 +82,8 @@ class Desk:
         limits = [one for one in (request.max_tokens, request.max_completion_tokens) if one is not None]
         if len(set(limits)) > 1:
             raise Refused(422, "max_tokens and max_completion_tokens differ; send one of them")
+        if request.top_logprobs is not None and not request.logprobs:
+            raise Refused(422, "top_logprobs is of logprobs: true; send both or neither")
         messages, named = _messages(request.messages)
         seed = uuid.uuid4().hex if request.seed is None else str(request.seed)
         with self.pictures.taken(named) as images:
@@ -87,10 +94,15 @@ class Desk:
                 temperature=request.temperature,
                 max_tokens=limits[0] if limits else None,
                 top_p=1.0 if request.top_p is None else request.top_p,
+                likeliest=(request.top_logprobs or 0) if request.logprobs else None,
             )
             made = await self.batcher.submit(asked)
         assert made.reply.text is not None
-        choice = Choice(message=Answer(content=made.reply.text), finish_reason="length" if made.reply.cut else "stop")
+        choice = Choice(
+            message=Answer(content=made.reply.text),
+            finish_reason="length" if made.reply.cut else "stop",
+            logprobs=Logprobs(content=list(map(_told, made.tokens))) if request.logprobs else None,
+        )
         usage = Usage(completion_tokens=made.completion_tokens)
         name = f"chatcmpl-{uuid.uuid4().hex}"
         return ChatReply(id=name, created=int(time.time()), model=self.model, choices=[choice], usage=usage)
@@ -179,6 +191,18 @@ def _messages(messages: Sequence[ChatMessage]) -> tuple[list[dict[str, str]], li
         told.append({"role": message.role, "content": "".join(part.text or "" for part in message.content)})
         pictures = shown
     return told, pictures
+
+
+def _told(token: ToldToken) -> TokenLogprob:
+    near = [_logprob(TopLogprob, text, logprob) for text, logprob in token.likeliest]
+    return _logprob(TokenLogprob, token.text, token.logprob, top_logprobs=near)
+
+
+def _logprob(kind: type[T], text: str, logprob: float, **more: Any) -> T:
+    """Half a character has no bytes that a text could tell; JSON has no infinity, and OpenAI says -9999."""
+    return kind(
+        token=text, logprob=max(logprob, -9999.0), bytes=None if "\ufffd" in text else list(text.encode()), **more
+    )
 
 
 def _whole(reply: JudgeReply) -> str:

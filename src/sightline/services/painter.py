@@ -37,7 +37,7 @@ class Painter:
             MissingExtra, RecipeError, CheckpointError: See ``negatives.diffusion``.
         """
         spec = check_spec(PaintSpec, "serve image", path=path, dtype=dtype, batch_size=batch, prompt_tokens=None)
-        self.name, self._makes = path, makes
+        self.name, self._makes = f"{path} {makes} {dtype}", makes
         self._whole = diffusion(spec, makes)
         reads = "max_sequence_length" in inspect.signature(type(self._whole.pipeline).__call__).parameters
         self._tokens = _TOKENS if reads else None

@@ -23,15 +23,13 @@ from typing import Final
 
 from PIL import Image
 
-from sightline.data.picture import UNREADABLE
+from sightline.data.picture import FORMATS, UNREADABLE
 from sightline.errors import shortened
 from sightline.services.batching import Refused
 from sightline.services.bounds import Bounds
 
 _DATA: Final = "data:"
 _FILE: Final = "file://"
-_KINDS: Final = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
-"""Formats that are read, and how their files are named."""
 
 
 @dataclass(kw_only=True)
@@ -97,7 +95,7 @@ class Pictures:
             kind = self._kind(content)
         except Refused as refused:
             raise Refused(refused.status, f"picture {number}: {refused.message}") from refused
-        path = self.scratch / (hashlib.sha256(content).hexdigest() + _KINDS[kind])
+        path = self.scratch / (hashlib.sha256(content).hexdigest() + FORMATS[kind])
         with self._lock:
             if path not in self._used:
                 with path.open("ab") as file:
@@ -165,7 +163,7 @@ class Pictures:
 
     def _kind(self, content: bytes) -> str:
         try:
-            with Image.open(io.BytesIO(content), formats=tuple(_KINDS)) as picture:
+            with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as picture:
                 pixels, kind = picture.width * picture.height, str(picture.format)
         except UNREADABLE as error:
             raise Refused(422, "is no picture that can be read (JPEG, PNG, GIF, WebP, BMP, TIFF)") from error

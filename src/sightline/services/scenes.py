@@ -58,6 +58,8 @@ class ScenesJudge:
         """It waits for nobody."""
 
     def _reply(self, request: JudgeRequest) -> JudgeReply:
+        if request.likeliest is not None:
+            return JudgeReply(text=None, error="the judge of scenes has no tokens, and tells no log-probabilities")
         if len(request.messages[-1]["content"]) > _LONGEST:
             return JudgeReply(text=None, error=f"the last message has more than {_LONGEST} characters")
         for name, say in _SAYS.items():

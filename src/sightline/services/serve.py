@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import socket
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import uvicorn
 
 from sightline.errors import RecipeError
 from sightline.services.build import build_service
+from sightline.services.connection import Connection
 from sightline.services.spec import ServeSpec
 
 _GRACE = 5
@@ -37,7 +39,7 @@ def server_of(spec: ServeSpec, app: object) -> uvicorn.Server:
     """The web server, with the limits of the service."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http="h11",  # the same everywhere, whatever else is installed
+        http=functools.partial(Connection, bounds=spec.bounds),  # type: ignore[arg-type]  # called as a class is
         ws="none",
         lifespan="on",
         log_level="warning",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -12,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from sightline.evaluation.judges.http import TOKEN_NAME
 from sightline.services.bounds import Bounds
-from sightline.services.guard import LOCAL
+from sightline.services.guard import is_local
 
 _STRICT = ConfigDict(extra="forbid")
 Kind = Literal["judge", "describe", "image", "reward"]
@@ -35,8 +34,9 @@ class ServeSpec:
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     root: Path | None = None
     """Folder below which pictures are read and written by path; None: they come and go as bytes."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights of judges, describers and pipelines; a reward model has that of its training."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of the weights of judges and describers (None: float32) and of pipelines (None: bfloat16). A reward model has
+    that of its training."""
     makes: Makes = "text_to_image"
     """Of ``image`` with a pipeline."""
     template: Path | None = None
@@ -45,7 +45,7 @@ class ServeSpec:
     bounds: Bounds = field(default_factory=Bounds)
 
     def __post_init__(self) -> None:
-        if not self.token and not _is_local(self.host):
+        if not self.token and not is_local(self.host):
             raise ValueError(
                 f"--host {self.host} can be reached from other machines, and there is no token. Set {TOKEN_NAME} here "
                 "and where the clients run, or bind 127.0.0.1 and tunnel"
@@ -54,12 +54,9 @@ class ServeSpec:
             raise ValueError(f"--root {self.root} is no folder. Make it, or name another")
         if self.template is not None and self.what not in ("judge", "describe"):
             raise ValueError(f"--template words /critic, which {self.what} does not serve. Remove it")
+        if self.template is not None and self.model == SCENES:
+            raise ValueError("--template words /critic, and the judge of scenes reads its own rubric alone. Remove it")
+        if self.dtype is not None and (self.what == "reward" or self.model == SCENES):
+            raise ValueError(f"--dtype {self.dtype} is not read, found serve {self.what} {self.model}. Remove it")
         if self.makes != "text_to_image" and (self.what != "image" or self.model == SCENES):
             raise ValueError(f"--makes {self.makes} is of a pipeline, found serve {self.what} {self.model}. Remove it")
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host in LOCAL

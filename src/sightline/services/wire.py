@@ -24,7 +24,8 @@ class ImageUrl(Wire):
     """A picture: ``data:image/png;base64,...``, or ``file:///path`` below the service's root."""
 
     url: Text
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto"] | None = None
+    """The model's own size alone."""
 
 
 class Part(Wire):
@@ -63,8 +64,10 @@ class ChatRequest(Wire):
     top_p: Annotated[Real, Field(gt=0, le=1)] | None = None
     n: Annotated[Whole, Field(ge=1, le=1)] | None = None
     stream: Off = None
-    logprobs: Off = None
-    top_logprobs: None = None
+    logprobs: Annotated[bool, Field(strict=True)] | None = None
+    """Whether each token of the answer is told of, the end of turn included."""
+    top_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
+    """Of ``logprobs``: likely tokens that are told of at each place."""
     frequency_penalty: Zero = None
     presence_penalty: Zero = None
     response_format: ResponseFormat | None = None
@@ -79,12 +82,35 @@ class Answer(Wire):
     content: str
 
 
+class TopLogprob(Wire):
+    """A likely token, as the model itself rates it: temperature 1, whole vocabulary."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    """UTF-8; null: half a character."""
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer."""
+
+    top_logprobs: list[TopLogprob]
+    """The likeliest first."""
+
+
+class Logprobs(Wire):
+    """All tokens of the answer."""
+
+    content: list[TokenLogprob]
+
+
 class Choice(Wire):
     """The only answer."""
 
     index: Literal[0] = 0
     message: Answer
     finish_reason: Literal["stop", "length"]
+    logprobs: Logprobs | None = None
 
 
 class Usage(Wire):

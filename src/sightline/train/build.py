@@ -147,7 +147,9 @@ def _pictures(
         return None, visual
     negatives = build_generated(online.negatives, folder=folder, seed=recipe.seed)
     negatives.check(groups)
-    return negatives, generated_relation(online.visual, folder=folder, seed=recipe.seed)
+    return negatives, generated_relation(
+        online.visual, folder=folder, seed=recipe.seed, bare=online.negatives.failed == "text"
+    )
 
 
 def _scoring(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
+from sightline.rollouts.engine import ToldToken
 
 OnReply = Callable[[int, "Outcome"], None]
 """Called with the number of a request and what came of it, from one thread at a time."""
@@ -22,6 +23,8 @@ class Outcome:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     tries: int = 1
+    tokens: tuple[ToldToken, ...] = ()
+    """Of the reply, where ``JudgeRequest.likeliest`` asks for them and the back end is a model on this machine."""
 
 
 class Backend(Protocol):

@@ -18,11 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from sightline.addresses import Addresses, Again, GivenUp, Patience, shown_url
+from sightline.addresses import Addresses, Again, GivenUp, Patience, check_url, shown_url
 from sightline.errors import DataError, ServiceError
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import OnReply, Outcome
-from sightline.evaluation.judges.http import HttpReply, TooLarge, hidden, post, retry_after
+from sightline.evaluation.judges.http import HttpReply, TooLarge, hidden, post, retry_after, shown_body
 
 URL_NAMES: Final = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_API_URL")
 """Environment names for the address that users of the SDK, VLMEvalKit and lmms-eval know, in this order."""
@@ -148,7 +148,7 @@ class EndpointBackend:
         try:
             reply = post(url, body, headers, seconds=self.timeout)
         except (HTTPException, OSError, TooLarge) as error:
-            raise Again(self._hidden(f"{type(error).__name__}: {error}")) from error
+            raise Again(hidden(f"{type(error).__name__}: {error}", self.key)) from error
         if reply.status >= 300:
             return self._refused(reply, number, url)
         # before a message cuts it: a part of the key would not be recognised
@@ -156,7 +156,7 @@ class EndpointBackend:
         return _outcome(content, number, choices)
 
     def _refused(self, reply: HttpReply, number: int, url: str) -> Outcome:
-        said = self._hidden(reply.body.decode("utf-8", "replace"))
+        said = shown_body(reply, self.key)
         if reply.status in _REDIRECTS:
             place = urllib.parse.urlsplit(reply.headers.get("Location", "")).netloc.rpartition("@")[2]
             raise DataError(
@@ -174,10 +174,6 @@ class EndpointBackend:
         if reply.status not in _AGAIN:
             return Outcome(reply=JudgeReply(text=None, error=message, final=True), tries=number)
         raise Again(message, retry_after(reply.headers))
-
-    def _hidden(self, text: str) -> str:
-        """Without the key: a server may say what it was sent."""
-        return hidden(text, self.key)
 
 
 def addresses(text: str) -> list[str]:
@@ -215,6 +211,10 @@ def endpoint_from(options: Mapping[str, Any], environment: Mapping[str, str]) ->
     for one in addresses(url):
         if not urllib.parse.urlsplit(one).hostname or not one.startswith(("http://", "https://")):
             raise DataError("is no address of a judge", source=shown_url(one), remedy="Write http://HOST:PORT/v1")
+        try:
+            check_url(one)
+        except ValueError as error:
+            raise DataError(str(error), remedy=f"A key goes in {KEY_NAME}") from error
     parameters = options["parameters"] or {}
     if not isinstance(parameters, Mapping) or not _is_json(parameters):
         remedy = "Write --judge-option 'parameters={seed: 1}'"
@@ -324,7 +324,7 @@ def _outcome(content: bytes, number: int, choices: Sequence[str] = ()) -> Outcom
         raise Again(f"the body cannot be read ({type(error).__name__}): {content[:100]!r}") from error
     if end == _FILTERED:  # what stands there is a part, or another's words
         raise Again("the reply was stopped by a filter", lasting=True)
-    if not text.strip():
+    if not text.strip() and told is None:  # where probabilities are told, they are the reply
         raise Again("the reply is empty" + (f" ({end})" if end not in (None, "stop") else ""), lasting=True)
     usage = body.get("usage")
     return Outcome(

@@ -20,14 +20,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sightline.addresses import Again, shown_url
 from sightline.errors import DataError
 
 LARGEST: Final = 16 << 20
 """Most bytes of a reply."""
 TOKEN_NAME: Final = "SIGHTLINE_TOKEN"
 """Environment name for the token of Sightline's services: what they demand, and what their clients send."""
-_LARGEST_REFUSAL: Final = 300
+_LARGEST_REFUSAL: Final = 1 << 16
 """Bytes of a refusal that are read: the reason stands in front."""
+_SHOWN: Final = 300
+"""Characters of a body that a message shows."""
+_REFUSED: Final = (401, 402, 403, 404, 405)
+"""Of Sightline's services: wrong address, or no right to ask. Every request would fail."""
+_AGAIN: Final = (408, 409, 425, 429)
+"""Of Sightline's services, and all from 500 on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +104,40 @@ def service_token() -> str:
     return token
 
 
-def service_headers(token: str) -> dict[str, str]:
-    """Of a request with a JSON body."""
-    return {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+def ask_service(url: str, body: bytes, token: str, *, seconds: float, name: str, remedy: str) -> HttpReply:
+    """A JSON request to one of Sightline's services.
+
+    Args:
+        url: Where.
+        body: JSON.
+        token: Sent with it; empty: none is.
+        seconds: Until the reply is whole.
+        name: Of the service, for errors.
+        remedy: What to correct where every request would fail.
+
+    Returns:
+        A reply that is whole, or a refusal of this request alone (status from 400 on).
+
+    Raises:
+        Again: It is away, or asks to be asked later.
+        DataError: It refuses address or token, or sends the request elsewhere.
+    """
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    try:
+        reply = post(url, body, headers, seconds=seconds)
+    except (http.client.HTTPException, OSError, TooLarge) as error:
+        raise Again(hidden(f"{type(error).__name__}: {error}", token)) from error
+    said = f"HTTP {reply.status}: {shown_body(reply, token)}"
+    if 300 <= reply.status < 400 or reply.status in _REFUSED:
+        raise DataError(f"the {name} service answered {said}", source=shown_url(url), remedy=remedy)
+    if reply.status >= 500 or reply.status in _AGAIN:
+        raise Again(said, retry_after(reply.headers))
+    return reply
+
+
+def shown_body(reply: HttpReply, secret: str) -> str:
+    """The beginning of a body, for a message. The secret goes before it is cut: a part of it would not be known."""
+    return hidden(reply.body[:_LARGEST_REFUSAL].decode("utf-8", "replace"), secret)[:_SHOWN]
 
 
 def hidden(text: str, secret: str) -> str:

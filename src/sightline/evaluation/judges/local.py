@@ -12,8 +12,8 @@ from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import OnReply, Outcome
 from sightline.evaluation.weights import fingerprint_files
 from sightline.recipes.schema import ModelSpec, SamplingSpec
-from sightline.rollouts.engine import AskedEngine
-from sightline.types import Group, Prompt
+from sightline.rollouts.engine import AskedEngine, ToldToken
+from sightline.types import Group, Prompt, Response
 
 MOST_TOKENS: Final = 2048
 """Of a reply where the protocol sets no limit: room to think, and an end to a model that does not stop."""
@@ -46,38 +46,48 @@ class LocalBackend:
 
     def answer(self, requests: Sequence[JudgeRequest], on_reply: OnReply) -> None:
         """See ``base.Backend``. Another attempt draws other random numbers; at temperature 0 it changes nothing."""
-        kinds: dict[tuple[float, float, int, int], list[int]] = {}
+        kinds: dict[tuple[SamplingSpec, int, int | None], list[int]] = {}
         chosen: dict[tuple[str, ...], list[int]] = {}
         for index, request in enumerate(requests):
             if request.choices:
                 chosen.setdefault(tuple(request.choices), []).append(index)
                 continue
-            limit = request.max_tokens or self.longest
-            kinds.setdefault((request.temperature, request.top_p, limit, request.attempt), []).append(index)
+            kinds.setdefault((self._sampling(request), request.attempt, request.likeliest), []).append(index)
         for words, indices in chosen.items():  # all at once: questions about the same pictures share them
             groups = [Group(prompts=(_prompt(requests[index]),)) for index in indices]
             for index, outcome in zip(indices, self._first_words(groups, words), strict=True):
                 on_reply(index, outcome)
-        for (temperature, top_p, max_tokens, attempt), indices in kinds.items():
-            sampling = SamplingSpec(
-                n=1, temperature=temperature, top_p=top_p, max_new_tokens=max_tokens, batch_size=self.batch_size
-            )
+        for kind, indices in kinds.items():
             for start in range(0, len(indices), self.batch_size):
                 some = indices[start : start + self.batch_size]
                 groups = [Group(prompts=(_prompt(requests[index]),)) for index in some]
-                for index, outcome in zip(some, self._generate(groups, sampling, attempt), strict=True):
+                for index, outcome in zip(some, self._generate(groups, *kind), strict=True):
                     on_reply(index, outcome)
 
     def give_up(self) -> None:
         """It waits for nobody."""
 
-    def _generate(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Outcome]:
+    def _sampling(self, request: JudgeRequest) -> SamplingSpec:
+        return SamplingSpec(
+            n=1,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_new_tokens=request.max_tokens or self.longest,
+            batch_size=self.batch_size,
+        )
+
+    def _generate(
+        self, groups: Sequence[Group], sampling: SamplingSpec, seed: int, likeliest: int | None
+    ) -> list[Outcome]:
         """One that the engine refuses (too long, or pictures that the model does not see) fails alone."""
+        engine = self.load()
         try:
-            return [_outcome(group) for group in self.load().generate(groups, sampling, seed=seed)]
+            if likeliest is None:
+                return [_outcome(group.responses[0]) for group in engine.generate(groups, sampling, seed=seed)]
+            return [_outcome(*told) for told in engine.told(groups, sampling, seed=seed, likeliest=likeliest)]
         except DataError as error:
             if len(groups) > 1:
-                return [outcome for group in groups for outcome in self._generate([group], sampling, seed)]
+                return [outcome for group in groups for outcome in self._generate([group], sampling, seed, likeliest)]
             return [Outcome(reply=JudgeReply(text=None, error=str(error), final=True))]
 
     def _first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[Outcome]:
@@ -167,10 +177,9 @@ def _prompt(request: JudgeRequest) -> Prompt:
     return Prompt(id=request.id, messages=tuple(messages), images=tuple(request.images))
 
 
-def _outcome(group: Group) -> Outcome:
-    response = group.responses[0]
-    tokens = len(response.tokens or ())
-    if not response.text.strip():
-        return Outcome(reply=JudgeReply(text=None, error="the reply is empty", final=True), completion_tokens=tokens)
+def _outcome(response: Response, told: tuple[ToldToken, ...] = ()) -> Outcome:
+    count = len(response.tokens or ())
+    if not response.text.strip() and not told:  # where tokens are told of, they are what is asked for
+        return Outcome(reply=JudgeReply(text=None, error="the reply is empty", final=True), completion_tokens=count)
     reply = JudgeReply(text=response.text, cut=response.finish_reason == "length")
-    return Outcome(reply=reply, completion_tokens=tokens)
+    return Outcome(reply=reply, completion_tokens=count, tokens=told)

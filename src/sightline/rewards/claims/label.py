@@ -77,7 +77,7 @@ def _verdict(reply: JudgeReply, spec: LabellerSpec, labeller: Judge, what: str) 
     if reply.probabilities is None:
         raise ServiceError(
             f"{labeller.name} tells no log-probabilities, which are the verdicts",
-            remedy="Take a server that does (vLLM, SGLang, llama.cpp with logprobs), or local:FOLDER",
+            remedy="Take a server that does (sightline serve judge, vLLM, SGLang), or local:FOLDER",
         )
     yes, no = reply.probabilities.get(_YES, 0.0), reply.probabilities.get(_NO, 0.0)
     if yes + no <= 0 or yes + no < spec.least:
