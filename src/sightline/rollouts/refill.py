@@ -126,7 +126,8 @@ class Sampler:
     def _draw(self, running: _Running) -> tuple[Tensor, Tensor]:
         """The next token [R] of each answer, which is noted, and which answers go on [R]."""
         rows, sampling, logits = running.rows, self.sampling, running.logits.float()
-        allowed = logits.index_fill(1, self._forbidden, -torch.inf)
+        total = logits.logsumexp(-1)
+        allowed = logits.index_fill_(1, self._forbidden, -torch.inf)  # nothing reads them as they were again
         at = rows.age[:, None]
         if sampling.temperature == 0:
             tokens = allowed.argmax(-1)
@@ -134,7 +135,7 @@ class Sampler:
             kept = sampling_probabilities(allowed, sampling.temperature, sampling.top_k, sampling.top_p)
             tokens = draw(kept, rows.uniform.gather(1, at)[:, 0])
         # under the policy itself: temperature 1, whole vocabulary
-        logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        logprobs = allowed.gather(1, tokens[:, None])[:, 0] - total
         rows.tokens.scatter_(1, at, tokens[:, None])
         rows.logprobs.scatter_(1, at, logprobs[:, None])
         rows.age.add_(1)
