@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from test_hf import answers, lift, prompt_group, sharp_policy
 
-from sightline.models import branches
+from sightline.models import branch_parts, branches
+from sightline.models.branch_parts import parts_of
 from sightline.models.branches import Branches
 from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts import refill
@@ -67,7 +69,7 @@ def test_answers_are_those_of_prompts_sampled_alone(tiny, groups, family, monkey
     lengths = [len(response.tokens) for group in expected for response in group.responses]
     assert min(lengths) < 4 and max(lengths) > branches.FIRST_CAPACITY and len(set(lengths)) > 8
     ages = []
-    noted(monkeypatch, Branches, "join", lambda mine, other: ages.append(set(mine.ages.view(-1)[mine.rows].tolist())))
+    noted(monkeypatch, Branches, "join", lambda mine, other: ages.append(set(mine.ages.tolist())))
     assert_same(engine.generate(groups, SAMPLING, seed=2), expected)
     assert len(ages) >= 4 and any(len(own) > 1 for own in ages)  # some that had joined were joined again
 
@@ -78,15 +80,15 @@ def test_the_batch_stays_full_and_within_its_bounds(tiny, groups, monkeypatch):
     seen = []
 
     def look(policy, own, tokens, positions):
-        seen.append((own, len(tokens), own.prompts, own.n, own.length, own.grown[0][0].shape, own.trunk[0][0].shape))
+        seen.append((own, len(tokens), own.prompts, own.width, own.grown[0][0].shape, own.trunk[0][0].shape))
 
     noted(monkeypatch, refill, "step", look)
     found = engine.generate(groups, SAMPLING, seed=2)
     steps, seen = len(seen), list(seen)
     longest = max(len(engine.read(group)) for group in groups)
-    for _, rows, prompts, n, length, grown, trunk in seen:
-        assert rows <= prompts * n <= 4 * 3
-        assert length < 40 and grown[3] <= 2 * branches.FIRST_CAPACITY
+    for _, rows, prompts, width, grown, trunk in seen:
+        assert rows == grown[0] <= 4 * 3 and prompts <= 4
+        assert width < 40 and grown[2] <= 40 + branches.FIRST_CAPACITY
         assert trunk[2] <= longest
     assert len({id(own) for own, *_ in seen}) < 5  # one batch that goes on, not 12 one after another
     assert sum(rows for _, rows, *_ in seen) == sum(len(r.tokens) - 1 for g in found for r in g.responses)
@@ -101,16 +103,42 @@ def replace_id(group, copy):
     return replace(group, prompts=(replace(prompt, id=f"{prompt.id}-{copy}"),))
 
 
-def test_what_has_ended_grows_no_older():
-    ages, rows = torch.tensor([[5, 0], [2, 2]]), torch.tensor([0, 2, 3])
-    trunk = [(torch.zeros(2, 1, 4, 8), torch.zeros(2, 1, 4, 8))]
-    own = Branches(trunk, torch.tensor([4, 4]), 2)
-    own.ages = ages
-    own.keep(rows)
-    own.advance()
-    assert own.ages.tolist() == [[6, 0], [3, 3]] and own.length == 6
-    own.keep(torch.tensor([1, 2]))
-    assert own.ages.tolist() == [[3, 3]] and own.length == 3
+def test_what_has_ended_is_not_held():
+    """The last of what is left moves into the place of what ended; columns that no branch holds any more are gone."""
+    trunk = [(torch.zeros(3, 1, 4, 8), torch.zeros(3, 1, 4, 8))]
+    own = Branches(trunk, torch.tensor([4, 4, 3]), torch.tensor([0, 0, 1, 1, 2]))
+    for step in range(5):
+        for part in (0, 1):
+            own._note(0, part, torch.arange(5.0).view(5, 1, 1, 1).expand(-1, -1, -1, 8) + 10 * step)
+        own.advance()
+        if step == 2:
+            other = Branches([(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 2, 8))], torch.tensor([2]), torch.tensor([0]))
+            own.keep(torch.tensor([1, 2, 3, 4]))
+            own.join(other)
+            assert own.ages.tolist() == [3, 3, 3, 3, 0] and own.owner.tolist() == [0, 1, 1, 2, 3] and own.width == 3
+    held = [own.piece(row, 0)[0][0][0, :, 0].tolist() for row in range(5)]
+    assert held[0] == [1, 11, 21, 30, 40] and held[3] == [4, 14, 24, 33, 43] and held[4] == [34, 44]
+    assert own.piece(4, 1)[0][1][0, :, 0].tolist() == [44]
+    own.keep(torch.tensor([4]))
+    assert own.width == 2 and own.grown[0][0].shape[0] == 1 and own.piece(0, 0)[0][0][0, :, 0].tolist() == [34, 44]
+    assert own.owner.tolist() == [0] and own.lengths.tolist() == [2] and own.trunk[0][0].shape[2] == 2
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([3, 3], [(0, 2, 3)]),
+        ([3, 1, 1, 0, 1], [(0, 2, 3), (2, 5, 1)]),  # two places for nothing, but no more
+        ([0, 0, 8, 0, 1], [(2, 3, 8), (3, 5, 1)]),
+        ([1, 2, 3, 8, 8], [(0, 2, 2), (2, 3, 3), (3, 5, 8)]),
+    ],
+)
+def test_prompts_are_attended_to_together_where_it_costs_less(counts, expected):
+    found = list(parts_of(counts, [4] * len(counts), torch.device("cpu")))
+    assert [(part.prompts.start, part.prompts.stop, part.width) for part in found] == expected
+    assert [row for part in found for row in range(part.rows.start, part.rows.stop)] == list(range(sum(counts)))
+    elsewhere = list(parts_of(counts, [4] * len(counts), torch.device("meta")))
+    assert [(one.prompts, one.width) for one in elsewhere] == [(slice(0, len(counts)), max(counts))]
 
 
 def test_trunks_shrink_when_a_long_prompt_is_finished(tiny, pictures, monkeypatch):
@@ -142,9 +170,12 @@ def test_greedy_answers_and_streams_are_the_same(tiny, groups):
     assert streamed.tokens == sampled.tokens and "".join(told) == streamed.text
 
 
-def test_what_is_behind_an_answer_that_ended_does_not_matter(tiny, groups):
-    """Empty places and slots hold zeros: what is never seen could otherwise be no number, and 0 times that is none."""
-    engine = ending_engine(tiny["llava"])
+@pytest.mark.parametrize("family", ["llava", "gemma3"])
+def test_what_is_behind_an_answer_that_ended_does_not_matter(tiny, groups, family, monkeypatch):
+    """Empty places and slots hold zeros: what is never seen could otherwise be no number, and 0 times that is none. All
+    prompts are attended to in one call, as on a GPU."""
+    monkeypatch.setattr(branch_parts, "SPARE", sys.maxsize)
+    engine = ending_engine(tiny[family])
     expected = one_by_one(engine, groups[:6], SAMPLING)
     torch.use_deterministic_algorithms(True)  # new memory is filled with NaN
     try:

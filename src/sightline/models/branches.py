@@ -20,6 +20,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sightline.models.attention import Scoring, tree_attention
 from sightline.models.attention_plan import TreePlan
+from sightline.models.branch_parts import Part, parts_of
 from sightline.models.flat import flat_output, flat_plan
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy, decoders
@@ -29,38 +30,37 @@ from sightline.types import Batch, Group, Response
 BRANCHES = "sightline_branches"
 """Name of the attention implementation that a decoder is switched to while it decodes."""
 FIRST_CAPACITY = 32
-COMPACT_BELOW = 0.75
-"""Places of answers that ended are given up once the others need no more than this share of all."""
-
+COMPACT_BELOW = 0.5
+"""Prompts whose answers have all ended are given up once the others are no more than this share of all."""
 Piece = Sequence[tuple[Tensor, Tensor]]
 """Keys and values [H,t,d] of some tokens of one branch, by layer."""
 
 
 class Branches:
-    """Keys and values of P prompts, and of the answers that grow from each, in every layer.
+    """Keys and values of P prompts, and of the R answers that grow from them, in every layer.
 
-    Branches may be of different ages: prompts come at different steps. Answers stand in a rectangle of n places a
-    prompt; those that ended leave their places empty, until it pays to make the rectangle smaller. Rows are the answers
-    that are left, prompt by prompt.
+    Rows are the answers, prompt by prompt, as many of each as there are. They may be of different ages, as prompts come
+    at different steps: what has grown is aligned on the right, so that all write their next token into the same column.
     """
 
-    def __init__(self, trunk: Sequence[tuple[Tensor, Tensor]], lengths: Tensor, n: int) -> None:
+    def __init__(self, trunk: Sequence[tuple[Tensor, Tensor]], lengths: Tensor, owner: Tensor) -> None:
         """
         Args:
             trunk: per layer, keys and values [P,H,L,d] of the prompts, padded on the right.
             lengths: [P] tokens of each prompt.
-            n: answers per prompt.
+            owner: [R] prompt of each answer, ascending.
         """
         self.trunk = list(trunk)
-        self.lengths, self.n = lengths, n
-        self.ages = lengths.new_zeros(lengths.shape[0], n)
-        """[P,n]: tokens that each branch holds; 0 where the answer has ended."""
-        self.rows = torch.arange(lengths.shape[0] * n, device=lengths.device)
-        """[R]: places of the answers that are left, ascending."""
+        self.lengths, self.owner = lengths, owner
+        self.ages = torch.zeros_like(owner)
+        """[R]: tokens that each branch holds."""
+        self.slots = torch.arange(len(owner), device=owner.device)
+        """[R]: where each branch stands in ``grown``."""
         self.grown: list[tuple[Tensor, Tensor]] = [
             (self._room(keys, FIRST_CAPACITY), self._room(values, FIRST_CAPACITY)) for keys, values in self.trunk
         ]
-        self._hidden: dict[int, Tensor | None] = {}
+        """Per layer, keys and values [R,H,capacity,d]; a branch holds the last of the ``width`` columns so far."""
+        self._hidden: dict[tuple[int | None, int], Tensor | None] = {}
         self._measure()
 
     @property
@@ -74,83 +74,104 @@ class Branches:
         Returns:
             [R,1,H*g,d].
         """
-        trunk_keys, trunk_values = self.trunk[layer]
         heads, size = key.shape[1], key.shape[-1]
         keys, values = (self._note(layer, part, new) for part, new in enumerate((key, value)))
-        # [P,H,n,g,d]: g query heads share a key head
-        query = self._placed(query * scoring.scale).view(self.prompts, self.n, heads, -1, size).transpose(1, 2)
-        shape = query.shape[:4]
-        flat = (self.prompts, heads, -1)
-        seen = scoring.capped(query.reshape(*flat, size) @ trunk_keys.transpose(-1, -2)).view(*shape, -1)
-        grown = scoring.capped(query @ keys.transpose(-1, -2))
-        scores = torch.cat([seen, grown], dim=-1)
-        hidden = self._unseen(scoring.window)
-        if hidden is not None:
-            scores.masked_fill_(hidden, -torch.inf)
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
-        length = trunk_keys.shape[2]
-        output = (weights[..., :length].reshape(*flat, length) @ trunk_values).view(*shape, -1)
-        output = output + weights[..., length:] @ values
-        output = output.transpose(1, 2).reshape(self.prompts * self.n, 1, -1, size)
-        return output if self._full else output[self.rows]
+        query = (query * scoring.scale).view(len(query), heads, -1, size)  # [R,H,g,d]: g query heads share a key head
+        grown = scoring.capped(self._in_slots(query) @ keys.transpose(-1, -2))
+        if (hidden := self._unseen(None, scoring.window)) is not None:
+            grown = grown.masked_fill(hidden, -torch.inf)
+        grown = self._in_rows(grown)
+        found = [self._attend_trunk(layer, part, query, grown, scoring) for part in self._parts]
+        seen, weights = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*found, strict=True))
+        output: Tensor = seen + self._in_rows(self._in_slots(weights) @ values)
+        return output.reshape(len(query), 1, -1, size)
+
+    def _attend_trunk(
+        self, layer: int, part: Part, query: Tensor, grown: Tensor, scoring: Scoring
+    ) -> tuple[Tensor, Tensor]:
+        """Of a part's rows [R'] what they see of their trunks [R',H,g,d], and the weights [R',H,g,t] of what has grown,
+        from all queries [R,H,g,d] and all scores [R,H,g,t] of what has grown."""
+        keys, values = (one[part.prompts, :, : part.length] for one in self.trunk[layer])
+        query = part.placed(query).transpose(1, 2)  # [P',H,n,g,d]
+        shape, flat = query.shape[:4], (*query.shape[:2], -1)
+        seen = scoring.capped(query.reshape(*flat, query.shape[-1]) @ keys.transpose(-1, -2)).view(*shape, -1)
+        if (hidden := self._unseen(part, scoring.window)) is not None:
+            seen.masked_fill_(hidden, -torch.inf)
+        scores = torch.cat([seen, part.placed(grown).transpose(1, 2)], dim=-1)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
+        output = (weights[..., : part.length].reshape(*flat, part.length) @ values).view(*shape, -1)
+        own = weights[..., part.length :]
+        return part.taken(output.transpose(1, 2)), part.taken(own.transpose(1, 2))
 
     def advance(self) -> None:
         """To be called after each step: every layer has noted its token."""
-        self.ages.view(-1)[self.rows] += 1
-        self.length += 1
+        self.ages += 1
+        self.width += 1
         self._hidden.clear()
 
     def keep(self, rows: Tensor) -> None:
         """Keeps these rows, by their present numbers, ascending; at least one."""
-        self.rows = self.rows[rows]
-        ages = torch.zeros_like(self.ages).view(-1)
-        self.ages = ages.index_copy_(0, self.rows, self.ages.view(-1)[self.rows]).view(self.ages.shape)
-        self._pack(COMPACT_BELOW)
+        self.owner, self.ages, slots = self.owner[rows], self.ages[rows], self.slots[rows]
+        count, width = len(rows), self.width
+        holes = torch.ones_like(self.slots).index_fill_(0, slots, 0)[:count].nonzero()[:, 0]
+        last = (slots >= count).nonzero()[:, 0]  # as many: they move into the holes, and no other is copied
+        moved, self.slots = slots[last], slots.index_copy(0, last, holes)
+        unused = width - int(self.ages.max())
+        for layer, pair in enumerate(self.grown):
+            for part in pair if len(holes) else ():
+                part[holes, :, :width] = part[moved, :, :width]
+            self.grown[layer] = (pair[0][:count, :, unused:], pair[1][:count, :, unused:])
+        self._leave_out_finished(COMPACT_BELOW)
         self._measure()
 
     def join(self, other: Branches) -> None:
         """Takes in other branches of the same model, whose rows come behind its own; they are of no use afterwards."""
-        self._pack()
-        n = max(self.n, other.n)
-        self.rows = torch.cat([self._places(n), self.prompts * n + other._places(n)])
+        self._leave_out_finished()
         for layer in range(len(self.trunk)):  # one at a time: the rest is not in memory twice
-            for mine, its in ((self.trunk, other.trunk), (self.grown, other.grown)):
-                (keys, values), (more_keys, more_values) = mine[layer], its[layer]
-                mine[layer] = (_stacked(keys, more_keys), _stacked(values, more_values))
-        self.lengths, self.ages = torch.cat([self.lengths, other.lengths]), _stacked(self.ages, other.ages)
-        self.n = n
+            keys, values = (_stacked(*both) for both in zip(self.trunk[layer], other.trunk[layer], strict=True))
+            self.trunk[layer] = (keys, values)
+            keys, values = (
+                _stacked(one[:, :, : self.width], more[:, :, : other.width], room=FIRST_CAPACITY, right=True)
+                for one, more in zip(self.grown[layer], other.grown[layer], strict=True)
+            )
+            self.grown[layer] = (keys, values)
+        self.slots = torch.cat([self.slots, len(self.slots) + other.slots])
+        self.owner = torch.cat([self.owner, self.prompts + other.owner])
+        self.lengths, self.ages = torch.cat([self.lengths, other.lengths]), torch.cat([self.ages, other.ages])
         self._measure()
 
     def widen(self, copies: int) -> None:
         """So many copies of every branch, next to each other, which then grow apart."""
         for layer, (keys, values) in enumerate(self.grown):
-            self.grown[layer] = (keys.repeat_interleave(copies, 2), values.repeat_interleave(copies, 2))
-        self.ages = self.ages.repeat_interleave(copies, 1)
-        self.rows = (self.rows[:, None] * copies + torch.arange(copies, device=self.rows.device)).flatten()
-        self.n *= copies
+            self.grown[layer] = (
+                keys[self.slots].repeat_interleave(copies, 0),
+                values[self.slots].repeat_interleave(copies, 0),
+            )
+        self.owner, self.ages = self.owner.repeat_interleave(copies), self.ages.repeat_interleave(copies)
+        self.slots = torch.arange(len(self.owner), device=self.owner.device)
         self._measure()
 
     def piece(self, row: int, since: int) -> Piece:
         """A copy of what a branch holds from its place ``since`` on."""
-        prompt, answer = divmod(int(self.rows[row]), self.n)
-        own = slice(since, int(self.ages[prompt, answer]))
+        slot, begin = int(self.slots[row]), self.width - int(self.ages[row]) + since
         return [
-            (keys[prompt, :, answer, own].clone(), values[prompt, :, answer, own].clone())
+            (keys[slot, :, begin : self.width].clone(), values[slot, :, begin : self.width].clone())
             for keys, values in self.grown
         ]
 
-    def regrown(self, prompts: Tensor, paths: Sequence[Sequence[Piece]]) -> Branches:
+    def regrown(self, owner: Tensor, paths: Sequence[Sequence[Piece]]) -> Branches:
         """Branches from the same prompts that begin with answers computed before.
 
         Args:
-            prompts: [P'], by their present indices.
-            paths: for each row, prompt-major and as many for each prompt, the pieces of its answer in their order.
+            owner: [R'] prompts of the rows, by their present indices, ascending.
+            paths: for each row, the pieces of its answer in their order.
         """
-        whole = prompts.tolist() == list(range(self.prompts))
+        prompts, owner = owner.unique(return_inverse=True)
+        whole = len(prompts) == self.prompts
         trunk = self.trunk if whole else [(keys[prompts], values[prompts]) for keys, values in self.trunk]
-        made = Branches(trunk, self.lengths[prompts], len(paths) // len(prompts))
+        made = Branches(trunk, self.lengths[prompts], owner)
         sizes = [sum(piece[0][0].shape[1] for piece in path) for path in paths]
-        made.ages = torch.tensor(sizes, device=self.ages.device).view(made.ages.shape)
+        made.ages = torch.tensor(sizes, device=owner.device)
         made._measure()
         for index, layer in enumerate(self.trunk):
             keys, values = (
@@ -161,104 +182,91 @@ class Branches:
         return made
 
     def _filled(self, like: Tensor, paths: Sequence[Sequence[Tensor]]) -> Tensor:
-        """[P,H,n,capacity,d] that holds each row's tensors [H,t,d] behind each other."""
-        room = self._room(like.new_empty(self.prompts, *like.shape[1:]), self.length + FIRST_CAPACITY)
+        """[R,H,capacity,d] that holds each row's tensors [H,t,d] behind each other."""
+        room = self._room(like, self.width + FIRST_CAPACITY)
         for row, path in enumerate(paths):
-            begin = 0
+            begin = self.width - int(self.ages[row])
             for part in path:
-                room[row // self.n, :, row % self.n, begin : begin + part.shape[1]] = part
+                room[row, :, begin : begin + part.shape[1]] = part
                 begin += part.shape[1]
         return room
 
-    def _pack(self, below: float = 1.0) -> None:
-        """Leaves out prompts without answers, and as many places of the others as all can spare; no copy is made
-        unless the rectangle falls to this share of its size."""
-        going = torch.zeros(self.prompts * self.n, dtype=torch.bool, device=self.rows.device)
-        going = going.index_fill_(0, self.rows, True).view(self.prompts, self.n)
-        left = going.sum(1)
-        prompts, most = left.nonzero()[:, 0], int(left.max())
-        size = prompts.shape[0] * most
-        if size > below * going.numel() or size == going.numel():
+    def _leave_out_finished(self, below: float = 1.0) -> None:
+        """Leaves out prompts without answers; no copy is made unless the others are no more than this share of all."""
+        left = self.owner.unique()
+        if len(left) == self.prompts or len(left) > below * self.prompts:
             return
-        answers = going[prompts].to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        self.rows = going[prompts].gather(1, answers).flatten().nonzero()[:, 0]
-        self.lengths, self.ages = self.lengths[prompts], self.ages[prompts[:, None], answers]
-        self.n = most
+        self.owner, self.lengths = torch.searchsorted(left, self.owner), self.lengths[left]
         longest = int(self.lengths.max())
-        for layer, (trunk, grown) in enumerate(zip(self.trunk, self.grown, strict=True)):
-            keys, values = (part[prompts, :, :longest] for part in trunk)
-            self.trunk[layer] = (keys, values)
-            keys, values = (part[prompts[:, None], :, answers].transpose(1, 2).contiguous() for part in grown)
-            self.grown[layer] = (keys, values)
+        for layer, (keys, values) in enumerate(self.trunk):
+            self.trunk[layer] = (keys[left, :, :longest], values[left, :, :longest])
 
     def _measure(self) -> None:
-        """What is asked of lengths and ages at every step, after each change of the rows."""
-        self.length = int(self.ages.max())
+        """What is asked of owners and ages at every step, after each change of the rows."""
+        self.width = int(self.ages.max())
         """Most tokens that a branch holds."""
-        self._full = self.rows.shape[0] == self.prompts * self.n
-        self._apart = bool((self.ages.view(-1)[self.rows] < self.length).any())
-        self._padded = bool((self.lengths < self.trunk[0][0].shape[2]).any())
+        self._apart = bool((self.ages < self.width).any())
+        order = self.slots.argsort()
+        self._order = None if bool((order == self.slots).all() & (order[1:] > order[:-1]).all()) else order
+        counts = torch.bincount(self.owner, minlength=self.prompts).tolist()
+        self._parts = list(parts_of(counts, self.lengths.tolist(), self.owner.device))
         self._hidden.clear()
 
-    def _places(self, n: int) -> Tensor:
-        """[R]: places of the rows in a rectangle with n a prompt."""
-        return self.rows // self.n * n + self.rows % self.n
+    def _in_slots(self, rows: Tensor) -> Tensor:
+        return rows if self._order is None else rows[self._order]
 
-    def _placed(self, part: Tensor) -> Tensor:
-        """[P*n,...] from [R,...]: rows in their places, zeros where answers have ended."""
-        if self._full:
-            return part
-        return part.new_zeros(self.prompts * self.n, *part.shape[1:]).index_copy_(0, self.rows, part)
+    def _in_rows(self, slots: Tensor) -> Tensor:
+        return slots if self._order is None else slots[self.slots]
 
     def _note(self, layer: int, part: int, new: Tensor) -> Tensor:
-        """Writes the new token [R,H,1,d] behind its branch; the branches so far [P,H,n,t,d]."""
+        """Writes the new token [R,H,1,d] behind its branch; the branches so far [R,H,t,d], by slot."""
         room = self.grown[layer][part]
-        if room.shape[3] == self.length:
-            larger = self._room(room[:, :, 0], 2 * self.length)
-            larger[:, :, :, : self.length] = room
+        if room.shape[2] == self.width:
+            larger = self._room(room, 2 * self.width)
+            larger[:, :, : self.width] = room
             pair = list(self.grown[layer])
             pair[part] = room = larger
             self.grown[layer] = (pair[0], pair[1])
-        heads, size = new.shape[1], new.shape[3]
-        placed = self._placed(new).view(self.prompts, self.n, heads, size).transpose(1, 2)
-        if self._apart:
-            each = torch.arange(self.prompts * self.n, device=room.device)
-            room[each // self.n, :, each % self.n, self.ages.view(-1)] = (
-                placed.transpose(1, 2).flatten(0, 1).to(room.dtype)
-            )
-        else:
-            room[:, :, :, self.length] = placed
-        return room[:, :, :, : self.length + 1]
+        room[:, :, self.width] = self._in_slots(new)[:, :, 0]
+        return room[:, :, : self.width + 1]
 
-    def _unseen(self, window: int) -> Tensor | None:
-        """[P,1,n,1,L+t] bool: what the new tokens do not see of trunk and branch, as it is padding or behind their
-        window; None: they see all. It is the same for every layer of a step."""
-        if window not in self._hidden:
-            self._hidden[window] = self._find_unseen(window)
-        return self._hidden[window]
+    def _unseen(self, part: Part | None, window: int) -> Tensor | None:
+        """bool: what the new tokens do not see, as it is padding or behind their window; None: they see all. Of the
+        trunks of a part [P',1,n,1,L], or of what has grown [R,1,1,t], by slot. Every layer of a step asks the same."""
+        key = (None if part is None else part.rows.start, window)
+        if key not in self._hidden:
+            self._hidden[key] = self._of_grown(window) if part is None else self._of_trunk(part, window)
+        return self._hidden[key]
 
-    def _find_unseen(self, window: int) -> Tensor | None:
-        longest = self.trunk[0][0].shape[2]
-        if not (self._apart or self._padded or 0 < window <= longest + self.length):
+    def _of_grown(self, window: int) -> Tensor | None:
+        if not (self._apart or 0 < window <= self.width):
             return None
-        trunk, grown = (torch.arange(count, device=self.ages.device) for count in (longest, self.length + 1))
-        lengths, ages = self.lengths[:, None, None], self.ages[:, :, None]
-        hidden = torch.cat([(trunk >= lengths).expand(-1, self.n, -1), grown > ages], dim=-1)
+        back = torch.arange(self.width, -1, -1, device=self.ages.device)
+        hidden = back > self._in_slots(self.ages)[:, None]
+        return (hidden | (back >= window) if window else hidden)[:, None, None]
+
+    def _of_trunk(self, part: Part, window: int) -> Tensor | None:
+        if not (part.padded or 0 < window <= part.length + self.width):
+            return None
+        trunk, lengths = torch.arange(part.length, device=self.ages.device), self.lengths[part.prompts, None, None]
+        hidden = (trunk >= lengths).expand(-1, part.width, -1)
         if window:
-            hidden |= torch.cat([lengths + ages - trunk, ages - grown], dim=-1) >= window
+            hidden = hidden | (lengths + part.placed(self.ages)[:, :, None] - trunk >= window)
         return hidden[:, None, :, None]
 
     def _room(self, like: Tensor, capacity: int) -> Tensor:
-        """[P,H,n,capacity,d] for keys or values like [P,H,*,d]: zeros, as what is not seen is multiplied by 0."""
-        return like.new_zeros(like.shape[0], like.shape[1], self.n, capacity, like.shape[3])
+        """[R,H,capacity,d] for keys or values like [*,H,*,d]: zeros, as what is not seen is multiplied by 0."""
+        return like.new_zeros(len(self.owner), like.shape[1], capacity, like.shape[3])
 
 
-def _stacked(one: Tensor, other: Tensor) -> Tensor:
-    """[P+Q,...] of [P,...] and [Q,...], with zeros behind where one is smaller."""
-    shape = (max(sizes) for sizes in zip(one.shape[1:], other.shape[1:], strict=True))
-    both = one.new_zeros(one.shape[0] + other.shape[0], *shape)
-    for part, rows in zip((one, other), both.split([one.shape[0], other.shape[0]]), strict=True):
-        rows[tuple(slice(size) for size in part.shape)] = part
+def _stacked(one: Tensor, other: Tensor, *, room: int = 0, right: bool = False) -> Tensor:
+    """[P+Q,H,L,d] of [P,H,*,d] and [Q,H,*,d], with zeros behind, or before where they are aligned on the ``right``;
+    ``room``: more zeros behind."""
+    size = max(one.shape[2], other.shape[2])
+    both = one.new_zeros(len(one) + len(other), one.shape[1], size + room, one.shape[3])
+    for part, rows in zip((one, other), both.split([len(one), len(other)]), strict=True):
+        begin = size - part.shape[2] if right else 0
+        rows[:, :, begin : begin + part.shape[2]] = part
     return both
 
 
@@ -335,7 +343,8 @@ def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Br
     trunk = [
         tuple(part[0, :, places].transpose(0, 1).contiguous() for part in (x.keys, x.values)) for x in cache.layers
     ]
-    return Branches(trunk, lengths, n), logits, batch.positions[..., batch.last]
+    owner = torch.arange(len(groups), device=lengths.device).repeat_interleave(n)
+    return Branches(trunk, lengths, owner), logits, batch.positions[..., batch.last]
 
 
 def step(policy: Policy, branches: Branches, tokens: Tensor, positions: Tensor) -> Tensor:

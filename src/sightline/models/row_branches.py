@@ -66,16 +66,15 @@ class RowBranches:
         self._take(cache, [row])
         return cache
 
-    def regrown(self, prompts: Tensor, paths: Sequence[Sequence[DynamicCache]]) -> RowBranches:
+    def regrown(self, owner: Tensor, paths: Sequence[Sequence[DynamicCache]]) -> RowBranches:
         """Branches from the same prompts that begin with answers computed before; every row becomes a prompt of its
         own, since the rows of a cache are equally long.
 
         Args:
-            prompts: [P'], by their present indices; only these have a row.
-            paths: for each row, prompt-major and as many for each prompt, the pieces of its answer in their order.
+            owner: [R'] prompts of the rows, by their present indices, ascending.
+            paths: for each row, the pieces of its answer in their order.
         """
-        each = len(paths) // len(prompts)
-        owners = [prompt for prompt in prompts.tolist() for _ in range(each)]
+        owners = owner.tolist()
         caches = [
             copy.deepcopy(path[-1] if path else self.caches[owner]) for owner, path in zip(owners, paths, strict=True)
         ]

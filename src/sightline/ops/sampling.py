@@ -22,7 +22,7 @@ def sampling_probabilities(logits: Tensor, temperature: float, top_k: int = 0, t
     Returns:
         [R,V] float, rows that sum to 1, 0 for what is not kept.
     """
-    logits = logits / temperature
+    logits = logits / temperature if temperature != 1 else logits
     if 0 < top_k < logits.shape[-1]:
         least = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)

@@ -139,7 +139,12 @@ class Sampler:
     def _draw(self, running: _Running) -> tuple[Tensor, Tensor]:
         """The next token [R] of each answer, which is noted, and which answers go on [R]."""
         rows, sampling, logits = running.rows, self.sampling, running.logits.float()
-        allowed = logits.index_fill(1, self._forbidden, -torch.inf)
+        total = logits.logsumexp(-1)
+        if self.likeliest:
+            near, place = logits.topk(rows.near.shape[-1]), torch.arange(len(logits), device=logits.device)
+            rows.near[place, rows.age] = near.indices
+            rows.near_logprobs[place, rows.age] = near.values - total[:, None]
+        allowed = logits.index_fill_(1, self._forbidden, -torch.inf)  # nothing reads them as they were again
         at = rows.age[:, None]
         if sampling.temperature == 0:
             tokens = allowed.argmax(-1)
@@ -147,14 +152,9 @@ class Sampler:
             kept = sampling_probabilities(allowed, sampling.temperature, sampling.top_k, sampling.top_p)
             tokens = draw(kept, rows.uniform.gather(1, at)[:, 0])
         # under the policy itself: temperature 1, whole vocabulary
-        total = logits.logsumexp(-1)
-        logprobs = logits.gather(1, tokens[:, None])[:, 0] - total
+        logprobs = allowed.gather(1, tokens[:, None])[:, 0] - total
         rows.tokens.scatter_(1, at, tokens[:, None])
         rows.logprobs.scatter_(1, at, logprobs[:, None])
-        if self.likeliest:
-            near, place = logits.topk(rows.near.shape[-1]), torch.arange(len(tokens), device=tokens.device)
-            rows.near[place, rows.age] = near.indices
-            rows.near_logprobs[place, rows.age] = near.values - total[:, None]
         rows.age.add_(1)
         return tokens, ~torch.isin(tokens, self._ends) & (rows.age < sampling.max_new_tokens)
 

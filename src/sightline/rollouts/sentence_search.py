@@ -138,26 +138,16 @@ class SentenceSearch:
 
     def _level(self, root: Any, trees: Sequence[_Tree], positions: Tensor) -> list[_Candidate]:
         """All sentences that continue the open nodes."""
-        alive = [index for index, tree in enumerate(trees) if tree.open]
-        most = max(len(trees[index].open) for index in alive)
-        nodes = [
-            (trees[index], (trees[index].open * most)[place], place < len(trees[index].open), index)
-            for index in alive
-            for place in range(most)  # as many for each tree, some of them for company only
-        ]
-        branches = root.regrown(torch.tensor(alive), [node.pieces for _, node, _, _ in nodes])
+        nodes = [(index, tree, node) for index, tree in enumerate(trees) for node in tree.open]
+        owner = torch.tensor([index for index, _, _ in nodes], device=positions.device)
+        branches = root.regrown(owner, [node.pieces for _, _, node in nodes])
         count = self.spec.candidates
         branches.widen(count)
-        rows = [
-            _Candidate(tree=tree, parent=node, done=not real, final=None if real else "stop")
-            for tree, node, real, _ in nodes
-            for _ in range(count)
-        ]
-        begin = torch.tensor([len(node.tokens) for _, node, _, _ in nodes], device=positions.device)
-        place = positions[..., [index for *_, index in nodes]] + begin
-        logits = torch.stack([node.logits for _, node, _, _ in nodes])
+        rows = [_Candidate(tree=tree, parent=node) for _, tree, node in nodes for _ in range(count)]
+        place = positions[..., owner] + torch.tensor([len(node.tokens) for _, _, node in nodes], device=owner.device)
+        logits = torch.stack([node.logits for _, _, node in nodes])
         self._decode(branches, rows, logits.repeat_interleave(count, 0), place.repeat_interleave(count, -1))
-        return [row for row, (*_, real, _) in zip(rows, _repeated(nodes, count), strict=True) if real]
+        return rows
 
     def _decode(self, branches: Any, rows: Sequence[_Candidate], logits: Tensor, positions: Tensor) -> None:
         while True:
@@ -284,7 +274,3 @@ class SentenceSearch:
                 total = {key: cumulative_own(made, key, self.score) for key in by_id}
             order = sorted(by_id, key=lambda key: (-total[key], key))
             tree.open = [by_id[key] for key in sorted(kept(order, self.spec.width))]
-
-
-def _repeated(nodes: Sequence[Any], count: int) -> list[Any]:
-    return [node for node in nodes for _ in range(count)]
