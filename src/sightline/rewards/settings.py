@@ -25,6 +25,10 @@ FREE_TERMS: Final[Mapping[str, tuple[str, ...]]] = {
 """The same of the terms of a reward, by kind: a service may come back at another address."""
 
 
+_PLACES: Final = frozenset(("name", "reward", "path", "reference", "judge", "model", "template", "data", "similarity"))
+"""Last words of settings that may name a file, a folder or a program; all others are words, whatever lies around."""
+
+
 def reward_settings(reward: str | Mapping[str, AnyTerm]) -> dict[str, Any]:
     """Dotted settings of a reward that change its numbers: ``{"clip.path": ..., "clip.unit": ...}``."""
     if isinstance(reward, str):
@@ -45,8 +49,9 @@ def split_files(settings: Mapping[str, Any]) -> tuple[list[Path], dict[str, Any]
     files: list[Path] = []
     rest: dict[str, Any] = {}
     for name, value in settings.items():
-        path = _path(value)
-        files += _programs(value) if path is None else [path]
+        named = value if name.rpartition(".")[2] in _PLACES and ".options." not in name else None
+        path = _path(named)
+        files += _programs(named) if path is None else [path]
         rest |= {name: value} if path is None else {}
     return files, rest
 
