@@ -99,7 +99,7 @@ class _Running:
     @classmethod
     def open(cls, loop: LoopRecipe, root: Path, *, quiet: bool) -> _Running:
         """Reads and checks all that can be before the first stage, and says the plan."""
-        loop = replace(loop, model=located(loop.model, trainable=True))
+        loop = replace(loop, model=_start(loop.model))
         state = State.read(root)
         method = build_method(loop.method)
         replace_file(root / RECIPE, dump_loop(loop))
@@ -315,6 +315,17 @@ class _Running:
             self.state.write()
             for path in there:
                 _remove(path)
+
+
+def _start(spec: ModelSpec) -> ModelSpec:
+    """The model that a loop starts from, by its folder or its name on the hub."""
+    found = located(spec)
+    if found.adapter is not None:
+        raise RecipeError(
+            f"model.path {spec.path} is an adapter, but a loop starts from a whole model. Merge it first: sightline "
+            f"merge {spec.path} -o MERGED, and set model.path to MERGED."
+        )
+    return found
 
 
 def _remove(folder: Path) -> None:
