@@ -161,9 +161,11 @@ def test_an_online_league_tells_what_was_sampled_and_is_not_run_again(finished, 
 
 @pytest.mark.parametrize("name", all_methods(loops=True))
 def test_every_loop_asks_and_trains_as_much(name):
-    size = LoopSize(rounds=2, steps=7, groups=5, prompts=9, samples=3, overrides=("algorithm.beta=0.5",))
+    size = LoopSize(rounds=2, steps=7, groups=5, prompts=8, samples=3, overrides=("algorithm.beta=0.5",))
     loop = loop_of(name, all_methods(loops=True)[name], Path("m"), Path("f"), 3, size)
-    assert (loop.rounds, loop.prompts_per_round, loop.train.max_steps, loop.train.batch_size) == (2, 4, 7, 5)
+    rounds = 1 if name.endswith("_offline") else 2
+    assert (loop.rounds, loop.merge.keep, loop.train.batch_size) == (rounds, rounds, 5)
+    assert (rounds * loop.prompts_per_round, rounds * loop.train.max_steps) == (8, 14)
     assert loop.model.path == "m" and loop.output_dir == f"f/runs/{name}" and loop.algorithm["beta"] == 0.5
     weight = {"csr_own_score": 0.0, "csr_relevance": 1.0}.get(name, 0.9)
     assert loop.method.score.weight == weight if loop.method.name == "csr" else loop.method.sampling.n == 3
@@ -173,13 +175,17 @@ def test_a_league_of_loops_is_not_run_again(finished, tmp_path, monkeypatch):
     base = finished[0] / "seed-0/sft/model"
     short = ("method.search.max_new_tokens=6", "method.search.max_sentences=2", "method.search.junk=keep")
     size = LoopSize(rounds=2, steps=1, groups=2, prompts=8, held_out=4, questions=1, overrides=short)
-    methods = ["csr", "csr_own_score"]
+    methods = ["csr", "csr_own_score", "csr_offline"]
     league = run_league(seeds=[0], methods=methods, out=tmp_path, bases=[base], size=size)
     assert league.loops and not league.failed and league.standings[0].name == "base"
     assert "Loops compared" in (tmp_path / "report.html").read_text()
     trees = [tmp_path / f"seed-0/runs/{name}/round-1/trees.jsonl" for name in methods]
     assert trees[0].read_bytes() == trees[1].read_bytes(), "the same trees of the same base, otherwise paired"
-    assert all((tmp_path / f"seed-0/runs/{name}/round-2/model").is_dir() for name in methods)
+    assert trees[2].read_bytes().count(b"\n") == 8 == 2 * trees[0].read_bytes().count(b"\n")
+    found = {one.name: one for one in league.standings}
+    assert set(found) == {"base", "csr", "csr, round 1", "csr_own_score", "csr_own_score, round 1", "csr_offline"}
+    assert 0 < found["csr, round 1"].cpu_seconds.value < found["csr"].cpu_seconds.value
+    assert found["csr, round 1"].by_seed == found["csr_own_score, round 1"].by_seed or found["csr"].changes
     monkeypatch.setattr("sightline.rollouts.sentence_search.SentenceSearch.grow", None)
     again = run_league(seeds=[0], methods=methods, out=tmp_path, bases=[base], size=size)
     assert repr(again) == repr(league)

@@ -64,11 +64,12 @@ def extend_after(runs, tmp_path, *, below="model", **when):
     run = tmp_path / "run"
     shutil.copytree(root / "short", run)
     again = replace(longer, output_dir=str(run))
-    killed(lambda: train(again, quiet=True), run / below, **when)
+    finished = killed(lambda: train(again, quiet=True), run / below, **when)
+    assert not (finished and "at" in when), "there are as many changes"
     if (run / "model").exists():
         assert weights(run / "model") in (weights(root / "short/model"), weights(root / "long/model"))
         assert names(run / "model") == names(root / "long/model")
-    killed(lambda: train(again, quiet=True), run)
+    assert killed(lambda: train(again, quiet=True), run)
     assert weights(run / "model") == weights(root / "long/model") and model_step(run / "model") == 4
     assert losses(run) == losses(root / "long")
     assert names(run) == names(root / "long"), when
@@ -117,7 +118,7 @@ def test_a_whole_model_is_left_alone(runs, tmp_path):
 
 def test_a_run_that_dies_at_its_very_start_leaves_nothing_aside(runs, tmp_path):
     run = replace(runs[0], output_dir=str(tmp_path / "run"))
-    killed(lambda: train(run, quiet=True), tmp_path / "run/environment.json", at=2)
+    assert not killed(lambda: train(run, quiet=True), tmp_path / "run/environment.json", at=2)
     assert not (tmp_path / "run/recipe.yaml").exists() and list((tmp_path / "run").glob("*.tmp"))
     assert open_run(run, resume=None, overwrite=False) is None
     assert not list((tmp_path / "run").glob("*.tmp"))
@@ -132,7 +133,7 @@ def test_a_run_that_dies_while_it_takes_the_place_of_another(runs, tmp_path):
     for at in points(120, 2, seed=1):
         shutil.rmtree(tmp_path / "run")
         shutil.copytree(root / "long", tmp_path / "run")
-        killed(lambda: train(other, quiet=True, overwrite=True), tmp_path / "run", at=at)
+        assert not killed(lambda: train(other, quiet=True, overwrite=True), tmp_path / "run", at=at)
         try:
             train(other, quiet=True)
         except CheckpointError as error:
@@ -155,8 +156,8 @@ def test_a_demo_that_dies_ends_as_if_it_had_not(tmp_path, monkeypatch):
     changes = killed(lambda: demo.run_stages(seed=0, out=tmp_path / "whole", quick=True), tmp_path / "whole") - 1
     for at in points(changes, 1, seed=2):
         out = tmp_path / str(at)
-        killed(lambda out=out: demo.run_stages(seed=0, out=out, quick=True), out, at=at)
-        killed(lambda out=out: demo.run_stages(seed=0, out=out, quick=True), out)
+        assert not killed(lambda out=out: demo.run_stages(seed=0, out=out, quick=True), out, at=at)
+        assert killed(lambda out=out: demo.run_stages(seed=0, out=out, quick=True), out)
         same_answers(tmp_path / "whole", out, "before/answers.jsonl", "after/answers.jsonl")
 
 
@@ -167,8 +168,8 @@ def test_a_comparison_that_dies_ends_as_if_it_had_not(tmp_path):
     changes = killed(compare(tmp_path / "whole"), tmp_path / "whole") - 1
     for at in points(changes, 1, seed=3):
         out = tmp_path / str(at)
-        killed(compare(out), out, at=at)
-        killed(compare(out), out)
+        assert not killed(compare(out), out, at=at)
+        assert killed(compare(out), out)
         same_answers(
             tmp_path / "whole/seed-0", out / "seed-0", "answers/base/answers.jsonl", "answers/dpo/answers.jsonl"
         )

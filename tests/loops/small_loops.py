@@ -13,11 +13,8 @@ from sightline.recipes.load_loop import load_loop
 from sightline.recipes.loop import LoopRecipe
 from sightline.scenes.world import Scenes
 
-TIMED = {
-    *("environment.json", "metrics.jsonl", "report.html", "state.json", ".lock"),
-    *("loop.yaml", "recipe.yaml", "first_row.txt"),
-}
-"""Files that hold times or the place of the loop."""
+TIMED = {"environment.json", "metrics.jsonl", "report.html", "state.json", ".lock"}
+"""Files that hold times."""
 RECIPE = {
     "name": "small",
     "rounds": 2,
@@ -58,9 +55,10 @@ def loop_of(world: Path, out: Path, *overrides: str) -> LoopRecipe:
 
 
 def held(folder: Path) -> dict[str, bytes]:
-    """What a loop leaves, by the name of the file; without times, and without what names its place."""
+    """What a loop leaves, by the name of the file; without times, and wherever it lies."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    found = {name: path.read_bytes() for name, path in files.items() if path.name not in TIMED}
+    place = str(folder).encode()
+    found = {n: path.read_bytes().replace(place, b"LOOP") for n, path in files.items() if path.name not in TIMED}
     found["losses"] = json.dumps(
         [
             [json.loads(line)["loss"] for line in path.read_text().splitlines()]

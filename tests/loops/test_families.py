@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from sightline.data.schema import read_groups
-from sightline.errors import DataError, ServiceError
+from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.files import read_settings
 from sightline.loops.run import run_loop
 from sightline.loops.self_rewarding import of_round
@@ -19,6 +19,12 @@ from sightline.recipes.load_loop import load_loop
 from sightline.recipes.schema import ModelSpec
 from sightline.recipes.terms import IrisSpec, JudgeSpec
 
+SEARCH = {"max_new_tokens": 5, "max_sentences": 2, "candidates": 3, "junk": "keep"}
+SELF = {
+    "name": "self_rewarding",
+    "reward": "test_families:Letters",
+    "sampling": {"n": 3, "max_new_tokens": 6, "batch_size": 2},
+}
 LORA = {"parts": {"language": "lora", "projector": "frozen", "vision": "frozen"}, "lora": {"rank": 2, "alpha": 64}}
 
 
@@ -66,11 +72,7 @@ def loop_of(base, rows, out, **changes):
         "rounds": 1,
         "model": {"path": str(base)},
         "prompts": rows,
-        "method": {
-            "name": "self_rewarding",
-            "reward": "test_families:Letters",
-            "sampling": {"n": 3, "max_new_tokens": 6, "batch_size": 2},
-        },
+        "method": SELF,
         "train": {"max_steps": 1, "batch_size": 2, "learning_rate": 0.05},
     }
     file = out.with_suffix(".yaml")
@@ -89,6 +91,23 @@ def test_an_adapter_is_merged_into_the_model_of_the_round(tiny, rows, tmp_path):
     before, after = (load_file(path / "model.safetensors") for path in (base, folder / "round-1/model"))
     moved = {name for name in before if not before[name].equal(after[name])}
     assert moved and all("_proj." in name and "visual" not in name for name in moved)
+    for path in (folder / "round-1/train", folder / "round-1/train/model"):  # an adapter is no start, and is told so
+        with pytest.raises(RecipeError, match=rf"{path} is an adapter, but .*sightline merge {path} -o MERGED"):
+            run_loop(loop_of(base, rows, tmp_path / "more", model={"path": str(path)}), quiet=True)
+
+
+@pytest.mark.parametrize("method", ["self_rewarding", "csr"])
+def test_rows_of_any_number_of_pictures_are_asked_together(tiny, pictures, tmp_path, method):
+    """One picture, two, and none: each is answered, compared and trained."""
+    file = tmp_path / "rows.jsonl"
+    asked = [("<image> What is this?", pictures[:1]), ("<image><image> What differs?", pictures[1:3]), ("Hello", [])]
+    file.write_text("".join(json.dumps({"prompt": text, "images": images}) + "\n" for text, images in asked))
+    spec = {"name": "csr", "relevance": "test_families:Letters", "search": SEARCH} if method == "csr" else SELF
+    loop = loop_of(tiny["qwen2_5_vl"], {"path": str(file)}, tmp_path / "loop", method=spec, rounds=1)
+    run_loop(loop, quiet=True)
+    pairs = list(read_groups(tmp_path / "loop/round-1/pairs.jsonl"))
+    assert [len(pair.prompts[0].images) for pair in pairs] == [1, 2, 0]
+    assert (tmp_path / "loop/round-1/model/model.safetensors").is_file()
 
 
 def test_a_reward_that_fails_stops_the_loop_and_it_goes_on_there(tiny, rows, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from small_loops import held, loop_of, world_of
 
 from sightline.data.schema import read_groups, write_groups
+from sightline.data.trees import read_trees
 from sightline.errors import CheckpointError, DataError, RecipeError
 from sightline.evaluation.logprobs import LogprobScorer
 from sightline.files import read_settings
@@ -83,6 +84,7 @@ def test_answers_are_those_of_the_model_of_the_round_and_their_scores_make_the_p
 
 def test_a_finished_loop_does_nothing(again):
     folder, run = again
+    run()  # which notes where it lies now
     before = held(folder)
     did, result = run()
     assert (did, result.stages) == ([], 0) and held(folder) == before
@@ -141,7 +143,8 @@ def test_a_folder_that_moved_goes_on(done, tmp_path):
     assert run_loop(loop_of(done[0], tmp_path / "elsewhere/loop"), quiet=True).stages == 0
 
 
-def test_more_rounds_are_added_and_old_models_make_room(again):
+def test_more_rounds_are_added_and_old_models_make_room(again, caplog):
+    caplog.set_level(logging.INFO, logger="sightline")
     folder, run = again
     did, result = run("rounds=3", "merge.keep=1")
     assert did == [f"round-3/{name}" for name in ("sample", "score", "pairs", "train", "merge", "kl", "exam")]
@@ -151,8 +154,35 @@ def test_more_rounds_are_added_and_old_models_make_room(again):
     gone = next(name for name in ("round-1", "round-2") if name not in there)
     assert f"{gone}/model" in read_settings(folder / "state.json")["released"]
     assert run("rounds=3", "merge.keep=1")[0] == []
+    assert "is not as it was made" not in caplog.text  # what was removed on purpose was not edited
+    with pytest.raises(CheckpointError, match=rf"{gone[-1]} is the best .* its model was removed .*merge.keep: 1"):
+        run(f"rounds={gone[-1]}", "merge.keep=1", "exam=null")
     with pytest.raises(CheckpointError, match=r"reads .*model, which was removed to save room \(merge.keep: 1\)"):
         run("rounds=3", "merge.keep=1", "exam.kl_tokens=5", "method.sampling.n=3")
+
+
+def test_other_answers_to_grade_by_repeat_the_exam_alone(done, again, tmp_path):
+    _, run = again
+    shutil.copytree(done[0] / "exam", tmp_path / "exam")
+    elsewhere = f"exam.benches.0.data={tmp_path / 'exam'}"
+    assert run(elsewhere)[0] == []
+    (tmp_path / "exam/labels.json").write_text("{}")
+    assert run(elsewhere)[0] == [f"round-{number}/exam" for number in range(3)]
+
+
+def test_another_method_leaves_nothing_of_the_first_behind(done, tmp_path):
+    """Stages of one name that make other files, and stages that are no more."""
+    out, csr = tmp_path / "loop", "{max_new_tokens: 5, max_sentences: 2, candidates: 3, batch_size: 2, junk: keep}"
+    run_loop(loop_of(done[0], out, "rounds=1", "exam.kl_prompts=1"), quiet=True)
+    changed = ("rounds=1", "exam.kl_prompts=0", f"method={{name: csr, relevance: scenes, search: {csr}}}")
+    run_loop(loop_of(done[0], out, *changed), quiet=True)
+    run_loop(loop_of(done[0], tmp_path / "other", *changed), quiet=True)
+    assert held(out) == held(tmp_path / "other") and not (out / "round-1/kl").exists()
+    figures = read_settings(out / "round-1/figures.json")["answers"]
+    trees = list(read_trees(out / "round-1/trees.jsonl"))
+    assert figures["tokens"] == sum(len(node.tokens) for tree in trees for node in tree.nodes) > 0
+    assert figures["answers"] == sum(len(list(tree.answers())) for tree in trees)
+    assert f"{figures['tokens']:,} tokens sampled" in (out / "report.html").read_text()
 
 
 def test_rounds_without_a_gain_end_a_loop_and_the_start_stays_the_best(done, tmp_path):

@@ -10,7 +10,11 @@ from small_loops import loop_of, world_of
 
 from sightline.data.schema import read_groups
 from sightline.errors import DataError, RecipeError
+from sightline.loops.common import train_stage
+from sightline.loops.ovip import Ovip
 from sightline.loops.run import run_loop
+from sightline.loops.stages import Round
+from sightline.recipes.loop import training_recipe
 from sightline.recipes.ovip import OvipSpec, online_of
 from sightline.relations.selection import OVIP
 
@@ -33,6 +37,9 @@ def test_every_round_trains_online_and_the_next_goes_on_from_it(tmp_path):
         assert len(pairs) >= 2 and all(len(pair.prompts) == 2 and pair.edges for pair in pairs)
         assert (folder / "model/config.json").is_file() and (folder / "exam").is_dir()
         assert not (folder / "pairs.jsonl").exists()
+        figures = json.loads((folder / "figures.json").read_text())["pairs"]
+        assert figures["pairs"] == sum(edge.kind == "text" for pair in pairs for edge in pair.edges)
+        assert figures["chosen_reward"] > figures["rejected_reward"]
     again = run_loop(loop, quiet=True)
     assert again.stages == 0 and again.model == done.model
 
@@ -47,6 +54,32 @@ def test_the_defaults_are_the_published_values():
     }  # fmt: skip
     assert (found["bad"], found["fallback"], found["relaxed_gap"]) == (5.0, "reference", 2.0)
     assert online.relation == "ovip" and online.buffer.unit == "pair" and online.buffer.uses == 1
+
+
+def test_what_the_training_asks_counts_by_what_it_holds(tmp_path, monkeypatch):
+    """A reward, a model or a text of one's own: another one, or another content, is trained anew."""
+    monkeypatch.chdir(tmp_path)
+    world = world_of(tmp_path / "w")
+
+    def stage(term, **negatives):
+        made = "{kind: edit, describe: {judge: 'openai:d', options: {url: 'http://a'}}, paint: {path: %s}}"
+        method = f"method={{name: ovip, reward: {{it: {term}}}, negatives: {made % negatives.get('paint', 'flux')}}}"
+        loop = loop_of(world, tmp_path / "loop", method)
+        spec = loop.model
+        round = Round(number=1, folder=tmp_path / "loop/round-1", spec=spec, prompts=world / "prompts.jsonl", seed=1)
+        recipe = Ovip(spec=loop.method).training(round, training_recipe(loop, 1, spec, str(round.folder)))
+        made = train_stage(round, recipe, quiet=True)
+        return [str(path) for path in made.reads], json.dumps(made.settings, sort_keys=True)
+
+    (tmp_path / "rewards.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    first = stage("{kind: clip, path: hub/one}")
+    assert first == stage("{kind: clip, path: hub/one, batch_size: 3}")
+    assert first != stage("{kind: clip, path: hub/two}") and first != stage("{kind: clip, path: hub/one}", paint="sd3")
+    assert str(tmp_path / "rewards.py") in stage("{kind: function, path: 'rewards:one'}")[0]
+    (tmp_path / "judge").mkdir()
+    reads, settings = stage("{kind: judge, judge: 'local:judge', options: {workers: 2}}")
+    assert "judge" in reads and "local:judge" not in settings and "workers" not in settings
 
 
 def test_what_could_not_be_trained_is_refused_before_the_first_stage(tmp_path):

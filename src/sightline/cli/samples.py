@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,10 +16,10 @@ from sightline.cli.named_model import named_model
 from sightline.cli.stage import check_apart
 from sightline.data.identity import made_from
 from sightline.data.staged import StagedGroups
-from sightline.errors import DataError, RecipeError, ServiceError
+from sightline.errors import DataError, RecipeError
 from sightline.recipes.load import check_spec, terms_of
 from sightline.recipes.schema import DataSpec, SamplingSpec
-from sightline.recipes.terms import AnyTerm, IrisSpec, ModelTermSpec
+from sightline.recipes.terms import AnyTerm, IrisSpec
 from sightline.types import Group
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def sample(
         say(told)
     settings = asked.settings() | {"data": data, "seed": seed} | dataclasses.asdict(sampling)
     del settings["batch_size"]
-    stage = StagedGroups(out=out, settings=settings, tell=say, made_from=functools.partial(made_from, answers=False))
+    stage = StagedGroups(out=out, settings=settings, tell=say, made_from=partial(made_from, answers=False))
     made = stage.run(
         prompts,
         lambda some: engine.generate(some, sampling, seed=seed),
@@ -141,6 +141,7 @@ def score(
         raise RecipeError(_NO_REWARD)
     check_apart(out, groups)
     from sightline.data.schema import read_groups
+    from sightline.rewards.base import scored_or_stopped
     from sightline.rewards.build import check_prompts
 
     if not (asked := list(read_groups(groups))):
@@ -150,12 +151,11 @@ def score(
         raise DataError(found, source=str(groups), remedy="Run `sightline sample` first, and score what it writes")
     scorer, settings = _scorer(reward, batch_tokens, {"missing_facts": missing_facts, "quantization": quantization})
     settings = {"groups": str(groups), "reward": reward, **settings}
-    stage = StagedGroups(out=out, settings=settings, tell=say, made_from=functools.partial(made_from, answers=True))
+    stage = StagedGroups(out=out, settings=settings, tell=say, made_from=partial(made_from, answers=True))
+    work = partial(scored_or_stopped, scorer, failed=failed, drop="pass --failed drop")
     try:
         check_prompts(scorer, asked)
-        done = stage.run(
-            asked, lambda some: _scored(scorer, some, failed), chunk=64, title="scoring", overwrite=overwrite
-        )
+        done = stage.run(asked, work, chunk=64, title="scoring", overwrite=overwrite)
     except DataError as error:  # a reward knows the group, not the file
         where = error.source if str(groups) in error.source else f"{groups}: {error.source}".removesuffix(": ")
         raise type(error)(error.found, source=where, remedy=error.remedy) from error
@@ -194,7 +194,10 @@ def _scorer(reward: str, batch_tokens: int, loaded: Mapping[str, str | None]) ->
         if given := [name for name, value in loaded.items() if value is not None]:
             option = given[0].replace("_", "-")
             raise RecipeError(f"--{option} is for reward models, and --reward is {reward}. Leave it out.")
-        return load_reward(reward), {}
+        from sightline.loops.contents import digests
+        from sightline.rewards.settings import inputs_of
+
+        return load_reward(reward), {"files": digests(inputs_of(reward)[0])}
     from sightline.rewards.model import fingerprint, load_reward_model
 
     scorer = load_reward_model(reward, batch_tokens=batch_tokens, **loaded)
@@ -203,34 +206,17 @@ def _scorer(reward: str, batch_tokens: int, loaded: Mapping[str, str | None]) ->
 
 
 def _sum_of(terms: Mapping[str, AnyTerm]) -> tuple[Reward, dict[str, Any]]:
+    from sightline.loops.contents import digests
     from sightline.rewards.build import build_reward
+    from sightline.rewards.settings import inputs_of
 
-    settings: dict[str, Any] = {"terms": {name: dataclasses.asdict(term) for name, term in terms.items()}}
-    models = {name: term.path for name, term in terms.items() if isinstance(term, ModelTermSpec)}
-    if models:
-        from sightline.rewards.model import fingerprint
-
-        settings["weights"] = {name: fingerprint(path) for name, path in models.items()}
+    files, told = inputs_of(terms)
+    settings: dict[str, Any] = {"terms": told, "files": digests(files)}
     if own := [(name, term) for name, term in terms.items() if isinstance(term, IrisSpec)]:
         from sightline.rewards.iris import fingerprints
 
         settings["policies"] = {name: fingerprints(term) for name, term in own}
     return build_reward(terms), settings
-
-
-def _scored(scorer: Reward, groups: Sequence[Group], failed: str) -> list[Group]:
-    from sightline.rewards.base import reward_groups
-
-    scored = reward_groups(scorer, groups)
-    for group in scored if failed == "stop" else ():
-        for index, response in enumerate(group.responses):
-            if response.reward_error is not None and response.finish_reason != "error":
-                raise ServiceError(
-                    f"answer {index} of group {group.id} got no reward: {response.reward_error}",
-                    source=group.source,
-                    remedy="Mend it and run the same command, which goes on here; or pass --failed drop",
-                )
-    return scored
 
 
 def _summary(groups: Sequence[Group]) -> str:

@@ -34,8 +34,21 @@ def read_groups(path: str | Path, *, growing: bool = False) -> Iterator[Group]:
     Raises:
         DataError: A line is not a Group; names the file, the line (counted from 1) and the key.
     """
+    resolve = relative_to(Path(path).parent)
+    return (_group_of_line(line, place, resolve) for line, place in lines_of(path, growing=growing))
+
+
+def lines_of(path: str | Path, *, growing: bool = False) -> Iterator[tuple[bytes, str]]:
+    """The lines of a file that are not blank, and the place of each: ``FILE:LINE``, counted from 1.
+
+    Args:
+        path: The file.
+        growing: As of :func:`read_groups`.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     path = Path(path)
-    resolve = relative_to(path.parent)
     try:
         lines = path.open("rb")
     except OSError as error:
@@ -43,7 +56,7 @@ def read_groups(path: str | Path, *, growing: bool = False) -> Iterator[Group]:
     with lines:
         for number, line in enumerate(lines, start=1):
             if line.strip() and (line.endswith(b"\n") or not growing):
-                yield _group_of_line(line, f"{path}:{number}", resolve)
+                yield line, f"{path}:{number}"
 
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sightline.data.fields import shown
 from sightline.data.readers.rows import is_finite, parse_json
-from sightline.data.schema import Resolve, append_lines, group_from_json, group_to_json, relative_to
+from sightline.data.schema import Resolve, append_lines, group_from_json, group_to_json, lines_of, relative_to
 from sightline.errors import DataError
 from sightline.recipes.refusals import nearest
 from sightline.relations.tree import Sentence, SentenceTree
@@ -28,18 +28,12 @@ def read_trees(path: str | Path) -> Iterator[SentenceTree]:
     Raises:
         DataError: A line is no tree; names the file, the line (counted from 1) and the key.
     """
-    path = Path(path)
-    resolve = relative_to(path.parent)
-    try:
-        lines = path.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", source=str(path), remedy="Correct the path") from error
-    with lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield tree_from_json(parse_json(line, _REMEDY), resolve)
-            except DataError as error:
-                raise DataError(error.found, source=f"{path}:{number}", remedy=error.remedy) from error
+    resolve = relative_to(Path(path).parent)
+    for line, place in lines_of(path):
+        try:
+            yield tree_from_json(parse_json(line, _REMEDY), resolve)
+        except DataError as error:
+            raise DataError(error.found, source=place, remedy=error.remedy) from error
 
 
 def append_trees(path: str | Path, trees: Iterable[SentenceTree]) -> int:

@@ -29,6 +29,7 @@ from sightline.models.assemble import TinyLlava
 from sightline.models.load import hide_loading_bars, load_policy
 from sightline.progress import Progress
 from sightline.recipes.load import check_algorithm, load_recipe, nearest
+from sightline.recipes.loop import LoopRecipe
 from sightline.recipes.mix import mixed_options
 from sightline.recipes.schema import ModelSpec, Recipe, SamplingSpec
 from sightline.recipes.source import read_source
@@ -285,21 +286,34 @@ def _outcomes(
     for number, (name, overrides) in enumerate(methods.items(), 1):
         console.print(f"{number}/{len(methods)} {name}")
         try:
-            found.append(_outcome(name, overrides, start, size))
+            found += _outcomes_of(name, overrides, start, size)
         except (SightlineError, RuntimeError) as error:
             failed[f"{name}, seed {start.seed}"] = str(error)
             console.print(f"{name} failed: {error}", style="red", markup=False)
     return found
 
 
+def _outcomes_of(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) -> list[Outcome]:
+    """Of one method; of a loop those of its first and its last round."""
+    if isinstance(size, LoopSize):
+        return _outcomes_of_loop(loop_of(name, overrides, start.model, start.folder, start.seed, size), start)
+    return [_outcome(name, overrides, start, size)]
+
+
+def _outcomes_of_loop(loop: LoopRecipe, start: _Seed) -> list[Outcome]:
+    made = run_method(loop)
+    shown = {loop.name: made[-1], f"{loop.name}, round 1": made[0]} if len(made) > 1 else {loop.name: made[0]}
+    rate, found = loop.train.learning_rate, list[Outcome]()
+    for name, model in shown.items():
+        folder = start.folder / "answers" / name.replace(", round ", "_round_")
+        answered = answers(model.folder, start.exam, folder, f"exam {name}", Runtime())
+        found.append(outcome_of(name, start.seed, answered, learning_rate=rate, spent=model.spent))
+    return found
+
+
 def _outcome(name: str, overrides: Overrides, start: _Seed, size: LeagueSize) -> Outcome:
     """Trains and examines one method, or reads what an earlier call found."""
     folder = start.folder / "answers" / name
-    if isinstance(size, LoopSize):
-        loop = loop_of(name, overrides, start.model, start.folder, start.seed, size)
-        ran = run_method(loop)
-        answered = answers(ran.model, start.exam, folder, f"exam {name}", Runtime())
-        return outcome_of(name, start.seed, answered, learning_rate=loop.train.learning_rate, spent=ran.spent)
     recipe = recipe_of(name, overrides, start.model, start.folder, start.seed, size)
     run = Path(recipe.output_dir)
     if (folder / "time.json").exists():

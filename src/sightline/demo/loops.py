@@ -17,40 +17,42 @@ from sightline.recipes.loop import LoopRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ran:
-    """A loop that has ended."""
+class Model:
+    """What a round of a loop made."""
 
-    model: Path
-    """Of its last round."""
+    folder: Path
     spent: Mapping[str, float]
-    """``seconds`` and ``cpu_seconds`` of all stages of all rounds."""
+    """``seconds`` and ``cpu_seconds`` of all stages up to it."""
 
 
 def loop_of(name: str, overrides: Overrides, start_model: Path, folder: Path, seed: int, size: LoopSize) -> LoopRecipe:
-    """The recipe of one loop on the prompts of one seed's folder.
+    """The recipe of one loop on the prompts of one seed's folder: whatever its rounds, all of them together ask as many
+    prompts and make as many steps. With one round that is offline training at the same cost.
 
     Raises:
         RecipeError: what ``methods_loops.yaml`` says is no recipe.
     """
+    rounds = overrides.get("rounds", size.rounds)
     values = dict(overrides) | {
         "name": name,
         "seed": seed,
-        "rounds": size.rounds,
+        "rounds": rounds,
         "model.path": str(start_model),
         "output_dir": str(folder / "runs" / name),
         "prompts.path": str(folder / "data/prompts.jsonl"),
-        "prompts_per_round": size.prompts // size.rounds,
-        "train.max_steps": size.steps,
+        "prompts_per_round": size.prompts // rounds,
+        "train.max_steps": size.steps * size.rounds // rounds,
         "train.batch_size": size.groups,
+        "merge.keep": rounds,
     }
-    if overrides.get("method", {}).get("name") == "self_rewarding":
+    if "method" in overrides:  # the others are those of loop.yaml, whose answers are trees
         values["method.sampling.n"] = size.samples
     recipe = Path(str(files("sightline.demo") / "loop.yaml"))
     return load_loop(recipe, [*(f"{key}={json.dumps(value)}" for key, value in values.items()), *size.overrides])
 
 
-def run_method(loop: LoopRecipe) -> Ran:
-    """Runs what is left of a loop.
+def run_method(loop: LoopRecipe) -> list[Model]:
+    """Runs what is left of a loop, and gives the model of every round.
 
     Raises:
         CheckpointError: its folder holds a loop with other settings.
@@ -58,12 +60,12 @@ def run_method(loop: LoopRecipe) -> Ran:
     folder = Path(loop.output_dir)
     if (folder / RECIPE).exists() and load_loop(folder / RECIPE) != loop:
         raise CheckpointError(f"{folder} holds a loop with other settings. Choose another --out, or remove it.")
-    model = run_loop(loop, quiet=True).model
-    stages = State.read(folder).entries.values()
-    return Ran(
-        model=model,
-        spent={
-            "seconds": sum(entry.seconds for entry in stages),
-            "cpu_seconds": sum(entry.cpu_seconds for entry in stages),
-        },
-    )
+    run_loop(loop, quiet=True)
+    stages = State.read(folder).entries.items()
+    spent = {"seconds": 0.0, "cpu_seconds": 0.0}
+    made: list[Model] = []
+    for number in range(1, loop.rounds + 1):
+        entries = [entry for name, entry in stages if name.startswith(f"round-{number}/")]
+        spent = {name: value + sum(vars(entry)[name] for entry in entries) for name, value in spent.items()}
+        made.append(Model(folder=folder / f"round-{number}/model", spent=spent))
+    return made

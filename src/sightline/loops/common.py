@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups
 from sightline.data.staged import StagedGroups
+from sightline.errors import RecipeError
 from sightline.evaluation.logprobs import NAMES, TOKENS, LogprobScorer
 from sightline.files import replace_file, replace_folder
 from sightline.loops.exam import Exam
@@ -20,8 +22,8 @@ from sightline.loops.stages import Round, Stage
 from sightline.recipes.loop import ExamSpec, LoopRecipe
 from sightline.recipes.schema import ModelSpec, Recipe, SamplingSpec
 from sightline.report.run_page import report_run
+from sightline.rewards.settings import split_files
 from sightline.rollouts.hf import HFEngine, load_engine
-from sightline.train.checkpoint import whole_checkpoints
 from sightline.train.export import export, open_trained
 from sightline.train.loop import train
 from sightline.train.run_folder import settings_of
@@ -33,6 +35,10 @@ KL = "kl.json"
 _OF_TRAINING = ("layout", "attention", "parts", "lora", "gradient_checkpointing")
 """Fields of a model that its answers do not depend on."""
 _PATHS = ("path", "adapter", "chat_template")
+_GIVEN = (*(f"model.{name}" for name in _PATHS), "data.train.0.path", "online.prompts.path")
+"""Settings of a training that say where lies what the stage reads."""
+_ASKED = ("online.reward", "online.negatives.")
+"""Of an online training what it asks, and may lie in files."""
 
 
 def asked_settings(spec: ModelSpec) -> dict[str, Any]:
@@ -69,11 +75,28 @@ def sample_stage(round: Round, sampling: SamplingSpec, *, out: str = "samples.js
     )
 
 
+def comparing(plain: Recipe, why: str, remedy: str = "Set algorithm.name: dpo, or another that compares") -> Recipe:
+    """The training as it is.
+
+    Raises:
+        RecipeError: Its algorithm learns from single answers.
+    """
+    if not build_algorithm(plain.algorithm).compares:
+        raise RecipeError(
+            f"algorithm.name is {plain.algorithm['name']}, which learns from single answers, and would learn the "
+            f"rejected ones too: {why}. {remedy}."
+        )
+    return plain
+
+
 def train_stage(round: Round, recipe: Recipe, *, quiet: bool) -> Stage:
     """The training of a round, in a run directory of its own."""
     data = [] if recipe.data is None else [Path(source.path) for source in recipe.data.train]
-    reads = [*files_of(recipe.model), *(data or [round.prompts])]
-    settings = {name: value for name, value in settings_of(recipe).items() if name.rpartition(".")[2] not in _PATHS}
+    settings = {name: value for name, value in settings_of(recipe).items() if name not in _GIVEN}
+    online = {name: settings.pop(name) for name in list(settings) if name.startswith(_ASKED)}
+    files, asked = split_files(online)
+    reads = [*files_of(recipe.model), *(data or [round.prompts]), *files]
+    settings |= asked
 
     def run() -> None:
         train(recipe, quiet=quiet)
@@ -142,12 +165,6 @@ def exam_stage(exam: Exam, model: ModelSpec, folder: Path, title: str) -> Stage:
         settings={"model": asked_settings(model), **exam.settings()},
         run=lambda: exam.hold(model, folder, title),
     )
-
-
-def release_training(round: Round) -> None:
-    """Removes what only a training that goes on would read."""
-    if whole_checkpoints(round.run):
-        shutil.rmtree(round.run / "checkpoints")
 
 
 def _linked(source: Path, folder: Path) -> None:

@@ -48,12 +48,14 @@ class Contents:
         """Whether it was removed on purpose."""
         return not path.exists() and self.place(path) in self._released
 
+    def is_thinned(self, folder: Path) -> bool:
+        """Whether something in it was removed on purpose."""
+        return any(place.startswith(f"{self.place(folder)}/") for place in self._released)
+
     def of(self, path: Path) -> str | None:
         """Digest of a file or folder; None: there is nothing, though there should be."""
-        if path.is_dir():
-            return _of_folder(path)
         if path.exists():
-            return digest_of([_bytes_digest(path), self._pictures.get(path)])
+            return _of_folder(path) if path.is_dir() else digest_of([_bytes_digest(path), self._pictures.get(path)])
         place = self.place(path)
         if place in self._released:
             return self._released[place]
@@ -63,6 +65,11 @@ class Contents:
 def digest_of(value: Any) -> str:
     """Of plain JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_LENGTH]
+
+
+def digests(paths: Iterable[Path]) -> dict[str, str]:
+    """Of files and folders that are there, by their names."""
+    return {str(path): _of_folder(path) if path.is_dir() else _bytes_digest(path) for path in paths}
 
 
 def pictures_digest(groups: Iterable[Group]) -> str:

@@ -10,20 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.staged import StagedGroups
 from sightline.data.trees import append_trees, read_trees
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError
 from sightline.files import replace_file
-from sightline.loops.common import asked_settings, files_of, log
-from sightline.loops.self_rewarding import check_reward, named_reward, of_round
+from sightline.loops.common import asked_settings, comparing, files_of, log
+from sightline.loops.self_rewarding import check_reward, of_round
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.csr import CsrSpec
 from sightline.recipes.schema import Recipe
 from sightline.relations.calibrated import PairCount, pair_of
 from sightline.rewards.build import build_reward
 from sightline.rewards.relevance import with_relevance
+from sightline.rewards.settings import inputs_of
 from sightline.rollouts.hf import load_engine
 from sightline.rollouts.sentence_search import SentenceSearch
 from sightline.types import Group
@@ -48,18 +48,8 @@ class Csr:
         return [self._sample(round), self._score(round), self._pairs(round)]
 
     def training(self, round: Round, plain: Recipe) -> Recipe:
-        """On the pairs, as the loop says.
-
-        Raises:
-            RecipeError: The algorithm learns from single answers.
-        """
-        name = plain.algorithm["name"]
-        if not build_algorithm(plain.algorithm).compares:
-            raise RecipeError(
-                f"algorithm.name is {name}, which learns from single answers, and would learn the rejected ones too: "
-                "method csr makes pairs. Set algorithm.name: dpo, or another that compares."
-            )
-        return plain
+        """On the pairs, as the loop says."""
+        return comparing(plain, "method csr makes pairs")
 
     def _sample(self, round: Round) -> Stage:
         spec, out = self.spec, round.folder / TREES
@@ -68,7 +58,7 @@ class Csr:
         settings: dict[str, Any] = {"model": asked_settings(round.spec), "search": grown}
         settings["score"] = {"lm_term": spec.score.lm_term}
         if spec.search.prune_by == "calibrated":
-            files, relevance = named_reward(of_round(spec.relevance, round))
+            files, relevance = inputs_of(of_round(spec.relevance, round))
             reads += files
             settings |= {"relevance": relevance, "score": dataclasses.asdict(spec.score)}
         return Stage(name="sample", out=out, reads=reads, settings=settings, run=partial(self._grow, round, out))
@@ -89,7 +79,7 @@ class Csr:
     def _score(self, round: Round) -> Stage:
         trees, out = round.folder / TREES, round.folder / SCORED
         reward = of_round(self.spec.relevance, round)
-        files, settings = named_reward(reward)
+        files, settings = inputs_of(reward)
 
         def run() -> None:
             scorer = build_reward(reward)

@@ -11,16 +11,22 @@ from typing import Any
 
 from sightline.errors import RecipeError
 from sightline.evaluation.answers import AnswerFile
-from sightline.evaluation.bench import Better, direction
+from sightline.evaluation.bench import Better, Question, direction
 from sightline.evaluation.results import RESULTS, Measured, length_facts, measure, read_measured, write_measured
 from sightline.evaluation.stages import AnswerSpec, answer_questions
-from sightline.loops.contents import digest_of, pictures_digest
+from sightline.loops.contents import digest_of, digests, pictures_digest
 from sightline.progress import Progress
+from sightline.recipes.evaluation import BenchSpec
 from sightline.recipes.loop import ExamSpec, StopSpec
 from sightline.recipes.schema import ModelSpec
+from sightline.recipes.source import dotted
+from sightline.rewards.settings import FREE_OPTIONS, split_files
 from sightline.rollouts.hf import HFEngine, load_engine
 from sightline.train.periodic_eval import Task, grade_empty, grade_task, open_task
 from sightline.types import Group
+
+_TABLES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".xlsx")
+"""Files of a benchmark that hold its questions, and what answers to them are graded by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +40,8 @@ class Exam:
 
     def settings(self) -> dict[str, Any]:
         """What changes its answers and figures, beside the model."""
-        benches = [
-            {name: value for name, value in dataclasses.asdict(task.spec).items() if name not in ("data", "selects")}
-            for task in self.tasks
-        ]
-        asked = [
-            [[one.id, [dict(message) for message in one.prompt.messages]] for one in task.questions]
-            for task in self.tasks
-        ]
+        benches = [_settings(task.spec) for task in self.tasks]
+        asked = [[_all_of(one) for one in task.questions] for task in self.tasks]
         shown = pictures_digest(Group(prompts=(one.prompt,)) for task in self.tasks for one in task.questions)
         return {"benches": benches, "questions": digest_of([asked, shown])}
 
@@ -135,6 +135,23 @@ def standing(values: Sequence[float], better: Better, stop: StopSpec) -> Standin
 def results_of(folder: Path) -> list[Measured]:
     """All results of one round's exam, as far as they are there."""
     return [read_measured(path) for path in sorted(folder.glob(f"*/{RESULTS}"))]
+
+
+def _settings(spec: BenchSpec) -> dict[str, Any]:
+    """Of a benchmark: its options, and what the files hold that they and ``data`` name."""
+    free = ("cache", *FREE_OPTIONS)
+    options = {name: value for name, value in dotted(spec.options).items() if name.rpartition(".")[2] not in free}
+    files, told = split_files(options)
+    data = Path(spec.data)
+    tables = [data] if data.is_file() else sorted(path for path in data.glob("*") if path.suffix in _TABLES)
+    values = {name: value for name, value in dataclasses.asdict(spec).items() if name not in ("data", "selects")}
+    return {**values, "options": told, "files": digest_of([*digests([*tables, *files]).values()])}
+
+
+def _all_of(question: Question) -> list[Any]:
+    """All of a question but its pictures, and what it is graded by as far as it holds it."""
+    prompt = question.prompt
+    return [question.id, [dict(message) for message in prompt.messages], dict(prompt.facts), dict(question.meta)]
 
 
 def _told(bar: Progress) -> Callable[[int, int], None]:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sightline.data.schema import read_groups
+from sightline.data.trees import read_trees
 from sightline.files import read_settings, replace_file
 from sightline.loops.common import KL
+from sightline.loops.csr import TREES
 from sightline.loops.exam import results_of
+from sightline.relations.tree import SentenceTree
 from sightline.train.metrics import read_metrics
 from sightline.types import Group, Response
 
@@ -24,12 +27,12 @@ _TRAINED = ("loss", "rewards/accuracies", "rewards/margins")
 def write_figures(folder: Path) -> dict[str, Any]:
     """Counts and means of one round; what it has no file for is left out."""
     found: dict[str, Any] = {"exam": _exam(folder / "exam")}
-    for samples in (folder / "samples.jsonl", folder / "train/samples.jsonl"):
-        if samples.is_file():
-            found["answers"] = _of_answers(read_groups(samples, growing=True))
-            break
-    if (folder / "pairs.jsonl").is_file():
-        found["pairs"] = _of_pairs(list(read_groups(folder / "pairs.jsonl")))
+    if (samples := _made(folder, "samples.jsonl")) is not None:
+        found["answers"] = _of_answers(read_groups(samples, growing=True))
+    elif (folder / TREES).is_file():
+        found["answers"] = _of_trees(read_trees(folder / TREES))
+    if (pairs := pairs_of(folder)) is not None:
+        found["pairs"] = _of_pairs(list(read_groups(pairs, growing=True)))
     if (folder / "train/metrics.jsonl").is_file():
         records = read_metrics(folder / "train/metrics.jsonl")
         late = records[-math.ceil(len(records) / 5) :]
@@ -46,6 +49,15 @@ def read_figures(folder: Path) -> dict[str, Any]:
     path = folder / FIGURES
     found: dict[str, Any] = read_settings(path) if path.exists() else write_figures(folder)
     return found
+
+
+def pairs_of(folder: Path) -> Path | None:
+    """The comparisons of a round, which its training may have made itself; None: there are none."""
+    return _made(folder, "pairs.jsonl")
+
+
+def _made(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / "train" / name) if path.is_file()), None)
 
 
 def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
@@ -75,10 +87,24 @@ def _of_answers(groups: Iterable[Group]) -> dict[str, Any]:
     return {"prompts": prompts, "answers": answers, "tokens": tokens, "cut": cut / max(answers, 1)}
 
 
+def _of_trees(trees: Iterable[SentenceTree]) -> dict[str, Any]:
+    """The same of trees: every sentence was sampled once, however many answers begin with it."""
+    prompts = answers = tokens = cut = 0
+    for tree in trees:
+        ends = [path[-1].final for path in tree.answers()]
+        prompts += 1
+        answers += len(ends)
+        tokens += sum(len(node.tokens) for node in tree.nodes)
+        cut += ends.count("length")
+    return {"prompts": prompts, "answers": answers, "tokens": tokens, "cut": cut / max(answers, 1)}
+
+
 def _of_pairs(groups: Sequence[Group]) -> dict[str, Any]:
-    """Means over pairs of answers; of groups without pairs over their answers, as the chosen ones."""
-    pairs = [(group.responses[edge.winner], group.responses[edge.loser]) for group in groups for edge in group.edges]
-    chosen = [pair[0] for pair in pairs] or [one for group in groups for one in group.responses]
+    """Means over pairs of answers (not of pictures); of groups without comparisons over their answers, as the chosen
+    ones."""
+    compared = [(group, edge) for group in groups for edge in group.edges]
+    pairs = [(g.responses[edge.winner], g.responses[edge.loser]) for g, edge in compared if edge.kind == "text"]
+    chosen = [pair[0] for pair in pairs] if compared else [one for group in groups for one in group.responses]
     sides: Mapping[str, Sequence[Response]] = {"chosen": chosen, "rejected": [pair[1] for pair in pairs]}
     found: dict[str, Any] = {"prompts": len(groups), "pairs": len(pairs)}
     for name, answers in sides.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import changes
 from sightline.files import replace_file
 from sightline.loops.exam import results_of
-from sightline.loops.figures import read_figures
+from sightline.loops.figures import pairs_of, read_figures
 from sightline.loops.state import Entry, State
 from sightline.loops.status import clock
 from sightline.recipes.load_loop import dump_loop
@@ -110,7 +111,7 @@ def write_page(root: Path, loop: LoopRecipe, state: State, last: int) -> Path:
         columns=_columns(rounds),
         charts=[(curve, Markup(svg)) for curve in _curves(rounds) if (svg := chart(curve))],
         gallery=_gallery(rounds),
-        compared=_pairs_gallery(root / f"round-{last}/pairs.jsonl"),
+        compared=_pairs_gallery(pairs_of(root / f"round-{last}")),
         last=last,
         pieces=pieces,
         details=[Detail(title="Recipe (loop.yaml)", text=dump_loop(loop))],
@@ -255,12 +256,10 @@ def _interest(sides: Sequence[tuple[str, Graded]]) -> tuple[float, int]:
     return max(errors) - min(errors), sum(len(text.split()) for text in said) if len(said) > 1 else 0
 
 
-def _pairs_gallery(path: Path) -> list[GalleryItem]:
+def _pairs_gallery(path: Path | None) -> list[GalleryItem]:
     """The first comparisons of a round."""
-    if not path.is_file():
-        return []
-    groups = [group for _, group in zip(range(_MOST_ITEMS // 2), read_groups(path), strict=False)]
-    return gallery_of(groups)
+    groups = [] if path is None else read_groups(path, growing=True)
+    return gallery_of(itertools.islice(groups, _MOST_ITEMS // 2))
 
 
 def _entries(state: State, number: int) -> dict[str, Entry]:

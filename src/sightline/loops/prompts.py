@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from sightline.errors import RecipeError
 from sightline.recipes.loop import LoopRecipe
 from sightline.types import Group
 
+_log = logging.getLogger(__name__)
 PROMPTS = "prompts.jsonl"
 
 
@@ -22,7 +24,10 @@ def read_prompts(loop: LoopRecipe, root: Path) -> list[Group]:
         DataError: A row is wrong, or a picture cannot be read.
         RecipeError: A round asks more prompts than there are.
     """
-    prompts = load_prompts(loop.prompts, Account(cache_dir=root / "images"))
+    account = Account(cache_dir=root / "images")
+    prompts = load_prompts(loop.prompts, account)
+    for note in account.report.notes:
+        _log.info(note)
     if loop.prompts_per_round is not None and loop.prompts_per_round > len(prompts):
         raise RecipeError(
             f"prompts_per_round is {loop.prompts_per_round}, and {loop.prompts.path} has {len(prompts)}. Lower it, or "

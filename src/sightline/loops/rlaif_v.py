@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.staged import StagedGroups, Work
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError
 from sightline.files import replace_file
-from sightline.loops.common import asked_settings, sample_stage
+from sightline.loops.common import asked_settings, comparing, sample_stage
 from sightline.loops.common import files_of as files_of_own
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.rlaif_v import LABELLER, SELF, ClaimsSpec, LabellerSpec, QuestionsSpec, RlaifVSpec, WriterSpec
@@ -29,6 +28,7 @@ from sightline.rewards.claims.models import asked, check_asked, files_of, is_rem
 from sightline.rewards.claims.score import Figures, figures, score
 from sightline.rewards.claims.split import ask, split
 from sightline.rewards.claims.writer import Writer, check_rubric, writer
+from sightline.rewards.settings import FREE_OPTIONS
 from sightline.types import Group
 
 _log = logging.getLogger(__name__)
@@ -39,8 +39,6 @@ _LABELLED: Final = 8
 _SENT: Final = 16
 """Of a server, whose replies are kept one by one."""
 _SCORED: Final = 256
-_TRANSPORT: Final = ("timeout", "tries", "workers", "price_prompt", "price_completion", "batch_size")
-"""Options of a model that is asked which change none of its replies."""
 
 Doing = Callable[[Writer | None], Work]
 
@@ -65,18 +63,8 @@ class RlaifV:
                 check_asked(of.model, of.options)
 
     def training(self, round: Round, plain: Recipe) -> Recipe:
-        """See ``Method.training``: on the pairs, as it is.
-
-        Raises:
-            RecipeError: The algorithm learns from single answers, and would learn the rejected ones too.
-        """
-        name = plain.algorithm["name"]
-        if not build_algorithm(plain.algorithm).compares:
-            raise RecipeError(
-                f"algorithm.name is {name}, which learns from single answers, and rlaif_v makes comparisons. Set "
-                "algorithm.name: dpo."
-            )
-        return plain
+        """See ``Method.training``: on the pairs, as it is."""
+        return comparing(plain, "method rlaif_v makes pairs")
 
     def stages(self, round: Round) -> list[Stage]:
         """See ``Method.stages``. Each writes a Group file, in which what is known of an answer grows."""
@@ -221,7 +209,7 @@ def _asked_as(spec: WriterSpec, labeller: LabellerSpec) -> WriterSpec | Labeller
 
 def _told(of: WriterSpec | LabellerSpec, round: Round) -> dict[str, Any]:
     """What of a model that is asked changes its replies, beside its files."""
-    options = {name: value for name, value in of.options.items() if name not in _TRANSPORT}
+    options = {name: value for name, value in of.options.items() if name not in FREE_OPTIONS}
     return {"model": of.model, "options": options, **({"own": asked_settings(round.spec)} if of.model == SELF else {})}
 
 

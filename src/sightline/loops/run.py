@@ -78,7 +78,7 @@ def run_loop(loop: LoopRecipe, *, overwrite: bool = False, quiet: bool = False) 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError("found several processes, expected one: start sightline loop without a launcher.")
     root = Path(loop.output_dir)
-    with _claimed(root, overwrite=overwrite):
+    with _claimed(root, overwrite=overwrite), _only_new_garbage():
         return _Running.open(loop, root, quiet=quiet).rounds()
 
 
@@ -99,7 +99,7 @@ class _Running:
     @classmethod
     def open(cls, loop: LoopRecipe, root: Path, *, quiet: bool) -> _Running:
         """Reads and checks all that can be before the first stage, and says the plan."""
-        loop = replace(loop, model=located(loop.model, trainable=True))
+        loop = replace(loop, model=_start(loop.model))
         state = State.read(root)
         method = build_method(loop.method)
         replace_file(root / RECIPE, dump_loop(loop))
@@ -146,10 +146,16 @@ class _Running:
             if ended:
                 break
         best = self.state.best or {"round": number, "value": None}
+        model = Path(self.model(best["round"]).path)
+        if self.contents.is_released(model):
+            raise CheckpointError(
+                f"round {best['round']} is the best as the recipe stands now, and its model was removed to save room "
+                f"(merge.keep: {self.loop.merge.keep}). Set back rounds, exam or stop, or run with another output_dir."
+            )
         return LoopResult(
             folder=self.root,
             best=best["round"],
-            model=Path(self.model(best["round"]).path),
+            model=model,
             value=best["value"],
             ended=ended,
             stages=self.did,
@@ -215,27 +221,41 @@ class _Running:
         _log.info("%s: done in %.1f s: %s", name, entry.seconds, stage.out)
 
     def _forget(self, number: int, names: Sequence[str]) -> None:
-        """Drops what the state says of stages that a round no longer has."""
+        """Removes what stages left that a round no longer has, and what the state says of them."""
         assert len(set(names)) == len(names), f"two stages of one name among {', '.join(names)}"
-        mine = [name for name in self.state.entries if name.startswith(f"round-{number}/")]
-        for name in mine:
-            if name.partition("/")[2] not in names:
-                del self.state.entries[name]
+        gone = [
+            name
+            for name in self.state.entries
+            if name.startswith(f"round-{number}/") and name.partition("/")[2] not in names
+        ]
+        for name in gone:
+            self._remove_made(name, self.state.entries[name].out)
+            del self.state.entries[name]
 
     def _clear(self, name: str, stage: Stage, reads: dict[str, str | None]) -> Entry:
         """Removes what an earlier run of a stage left, and notes that it begins."""
-        entry = Entry(status="clearing", settings=settled(stage.settings), reads=reads)
-        self.state.entries[name] = entry
         place = self.contents.place(stage.out)
-        for old in [old for old in self.state.released if old == place or old.startswith(f"{place}/")]:
-            del self.state.released[old]
+        old = self.state.entries.get(name)
+        if old is not None and old.out != place:
+            self._remove_made(name, old.out)
+        entry = Entry(status="clearing", settings=settled(stage.settings), reads=reads, out=place)
+        self.state.entries[name] = entry
+        for thing in [one for one in self.state.released if one == place or one.startswith(f"{place}/")]:
+            del self.state.released[thing]
         self.state.write()
-        (self.root / name.partition("/")[0] / FIGURES).unlink(missing_ok=True)
-        if stage.out.is_dir():
-            shutil.rmtree(stage.out)
-        stage.out.unlink(missing_ok=True)
+        self._remove_made(name, place)
         entry.status = "running"
         return entry
+
+    def _remove_made(self, name: str, place: str) -> None:
+        """Removes what a stage left, and the figures of its round."""
+        (self.root / name.partition("/")[0] / FIGURES).unlink(missing_ok=True)
+        if not place:  # noted by an earlier version
+            return
+        made = self.root / place
+        if made.is_dir():
+            shutil.rmtree(made)
+        made.unlink(missing_ok=True)
 
     def _run(self, entry: Entry, stage: Stage) -> None:
         wall, cpu = time.monotonic(), _cpu_seconds()
@@ -255,7 +275,7 @@ class _Running:
         self.state.write()
 
     def _tell_edited(self, entry: Entry, stage: Stage) -> None:
-        if self.contents.of(stage.out) != entry.made:
+        if not self.contents.is_thinned(stage.out) and self.contents.of(stage.out) != entry.made:
             _log.info("%s is not as it was made; it is taken as it is", stage.out)
 
     def _check_reads(self, name: str, stage: Stage, changed: Sequence[str]) -> None:
@@ -303,6 +323,17 @@ class _Running:
                 _remove(path)
 
 
+def _start(spec: ModelSpec) -> ModelSpec:
+    """The model that a loop starts from, by its folder or its name on the hub."""
+    found = located(spec)
+    if found.adapter is not None:
+        raise RecipeError(
+            f"model.path {spec.path} is an adapter, but a loop starts from a whole model. Merge it first: sightline "
+            f"merge {spec.path} -o MERGED, and set model.path to MERGED."
+        )
+    return found
+
+
 def _remove(folder: Path) -> None:
     """Removes a folder that may be half removed at no moment under its own name."""
     if folder.exists():
@@ -315,6 +346,16 @@ def _cpu_seconds() -> float:
     """Of this process and of those that it started and that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
+
+
+@contextmanager
+def _only_new_garbage() -> Iterator[None]:
+    """What is there already, modules above all, is not looked through after every stage for models to give back."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

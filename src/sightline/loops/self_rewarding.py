@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.staged import StagedGroups
-from sightline.errors import DataError, RecipeError, ServiceError
-from sightline.loops.common import sample_stage
+from sightline.errors import DataError, RecipeError
+from sightline.loops.common import comparing, sample_stage
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.schema import Recipe
 from sightline.recipes.self_rewarding import SelfRewardingSpec
 from sightline.recipes.terms import AnyTerm, IrisSpec, JudgeSpec
 from sightline.relations.scores import only_compared
 from sightline.relations.selection import OVIP, check_references, relation_of
-from sightline.rewards.base import Reward, reward_groups
+from sightline.rewards.base import scored_or_stopped
 from sightline.rewards.build import build_reward, check_prompts
-from sightline.train.run_folder import FREE_TERMS
+from sightline.rewards.settings import inputs_of
 from sightline.types import Group
 
 _log = logging.getLogger(__name__)
@@ -61,16 +58,13 @@ class SelfRewarding:
         Raises:
             RecipeError: The algorithm learns from other things than the relation makes.
         """
-        name, compares = plain.algorithm["name"], build_algorithm(plain.algorithm).compares
-        if compares and self.spec.relation == "best":
+        relation = self.spec.relation
+        if relation != "best":
+            return comparing(plain, f"method.relation is {relation}", "Set relation: best, or algorithm.name: dpo")
+        if build_algorithm(plain.algorithm).compares:
             raise RecipeError(
-                f"method.relation is best, which makes no comparisons, and {name} learns from nothing else. Set "
-                "algorithm.name: sft, or relation: best_worst."
-            )
-        if not compares and self.spec.relation != "best":
-            raise RecipeError(
-                f"algorithm.name is {name}, which learns from single answers, and would learn the rejected ones too: "
-                f"method.relation is {self.spec.relation}. Set relation: best, or algorithm.name: dpo."
+                f"method.relation is best, which makes no comparisons, and {plain.algorithm['name']} learns from "
+                "nothing else. Set algorithm.name: sft, or relation: best_worst."
             )
         return plain
 
@@ -100,13 +94,13 @@ class SelfRewarding:
 def score_stage(round: Round, spec: SelfRewardingSpec, samples: Path, scored: Path) -> Stage:
     """Every answer gets its reward, and the named parts of it."""
     reward = of_round(spec.reward, round)
-    files, settings = named_reward(reward)
+    files, settings = inputs_of(reward)
 
     def run() -> None:
         scorer = build_reward(reward, max_new_tokens=spec.sampling.max_new_tokens)
         StagedGroups(out=scored, settings=None, tell=_log.info).run(
             list(read_groups(samples)),
-            lambda some: _scored(scorer, some, spec.failed_rewards),
+            partial(scored_or_stopped, scorer, failed=spec.failed_rewards, drop="set method.failed_rewards: drop"),
             chunk=64,
             title=f"round {round.number}: rewards",
         )
@@ -156,48 +150,3 @@ def _asking(term: AnyTerm, round: Round) -> AnyTerm:
         return replace(term, judge=f"local:{round.spec.path}")
     assert isinstance(term, IrisSpec)
     return replace(term, path=round.spec.path)
-
-
-def named_reward(reward: Terms) -> tuple[list[Path], Any]:
-    """Files and folders that a reward reads, and what else changes its numbers."""
-    if isinstance(reward, str):
-        return ([Path(reward)], None) if Path(reward).is_dir() else (_sources(reward), reward)
-    files: list[Path] = []
-    settings: dict[str, Any] = {}
-    for name, term in reward.items():
-        free = FREE_TERMS.get(term.kind, ())
-        values = {key: value for key, value in dataclasses.asdict(term).items() if key not in free}
-        paths = {key: _path(value) for key, value in values.items()}
-        files += [path for path in paths.values() if path is not None]
-        files += [path for value in values.values() for path in _sources(value)]
-        settings[name] = {key: value for key, value in values.items() if paths[key] is None}
-    return files, settings
-
-
-def _path(value: Any) -> Path | None:
-    """The file or folder that an option names: ``runs/reward``, ``local:models/judge``."""
-    words = [value, value.partition(":")[2]] if isinstance(value, str) else []
-    return next((Path(word) for word in words if word and Path(word).exists()), None)
-
-
-def _sources(value: Any) -> list[Path]:
-    """The file of a program of one's own (``package.module:Name``): written anew, it gives other rewards."""
-    named = re.fullmatch(r"([A-Za-z_][\w.]*):\w+", value) if isinstance(value, str) else None
-    try:
-        found = importlib.util.find_spec(named[1]) if named else None
-    except (ImportError, ValueError):  # told where the reward is built
-        found = None
-    return [Path(found.origin)] if found is not None and found.origin is not None else []
-
-
-def _scored(scorer: Reward, groups: Sequence[Group], failed: str) -> list[Group]:
-    scored = reward_groups(scorer, groups)
-    for group in scored if failed == "stop" else ():
-        for index, response in enumerate(group.responses):
-            if response.reward_error is not None and response.finish_reason != "error":
-                raise ServiceError(
-                    f"answer {index} of group {group.id} got no reward: {response.reward_error}",
-                    source=group.source,
-                    remedy="Mend it and run the same command, which goes on here; or set method.failed_rewards: drop",
-                )
-    return scored

@@ -63,10 +63,6 @@ class Round:
         """Folder of the model that the round makes, model t."""
         return self.folder / "model"
 
-    @property
-    def exam(self) -> Path:
-        return self.folder / "exam"
-
 
 class Method(Protocol):
     """How a round makes what it learns from."""

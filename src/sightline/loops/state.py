@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sightline.errors import CheckpointError
 from sightline.files import read_settings, replace_file
+from sightline.recipes.source import dotted
 
 _FORMAT = 1
 STATE = "state.json"
@@ -25,8 +26,10 @@ class Entry:
     """As :func:`settled` has them."""
     reads: dict[str, str | None]
     """Place of what it reads to its digest."""
+    out: str = ""
+    """Place of what it leaves."""
     made: str | None = None
-    """Digest of what it left."""
+    """Digest of that."""
     seconds: float = 0.0
     """By the clock on the wall, over all calls that ended by themselves."""
     cpu_seconds: float = 0.0
@@ -103,21 +106,8 @@ def changes(entry: Entry, settings: Mapping[str, Any], reads: Mapping[str, str |
 
 def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as the state keeps them: plain JSON under dotted keys, without what is empty."""
-    values = _flat(json.loads(json.dumps(settings)))
+    values = dotted(json.loads(json.dumps(settings)))
     return {name: value for name, value in values.items() if value not in (None, [], {})}
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists of mappings as one mapping with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        listed = isinstance(value, list) and any(isinstance(one, dict) for one in value)
-        inner = dict(enumerate(value)) if listed else value
-        if isinstance(inner, dict) and inner:
-            found |= _flat(inner, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _shown(value: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,23 @@ def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     for override in overrides:
         _override(source, override)
     return source
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings, and lists of mappings, as one mapping with keys as overrides write them: ``data.train.0.path``.
+
+    >>> dotted({"data": {"train": [{"path": "a"}]}, "seed": 1})
+    {'data.train.0.path': 'a', 'seed': 1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        listed = isinstance(value, list | tuple) and any(isinstance(one, dict) for one in value)
+        inner = dict(enumerate(value)) if listed else value
+        if isinstance(inner, dict) and inner:
+            flat |= dotted(inner, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _text(path: Path) -> str:

@@ -7,7 +7,7 @@ import importlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.types import Group
@@ -69,6 +69,33 @@ def reward_groups(reward: Reward, groups: Sequence[Group]) -> list[Group]:
                 remedy="Leave the reward None where an answer cannot be judged",
             )
     return made
+
+
+def scored_or_stopped(
+    reward: Reward, groups: Sequence[Group], *, drop: str, failed: Literal["stop", "drop"]
+) -> list[Group]:
+    """As :func:`reward_groups`; where a reward fails for good, that answer has none, or all ends.
+
+    Args:
+        reward: to ask.
+        groups: whose answers are judged.
+        drop: how to ask for the other way, for the message.
+        failed: ``stop``: the first answer without a reward is an error. Answers that were never given do not count.
+
+    Raises:
+        DataError: as :func:`reward_groups`.
+        ServiceError: an answer got no reward, and ``failed`` is ``stop``.
+    """
+    scored = reward_groups(reward, groups)
+    for group in scored if failed == "stop" else ():
+        for index, response in enumerate(group.responses):
+            if response.reward_error is not None and response.finish_reason != "error":
+                raise ServiceError(
+                    f"answer {index} of group {group.id} got no reward: {response.reward_error}",
+                    source=group.source,
+                    remedy=f"Mend it and run the same command, which goes on here; or {drop}",
+                )
+    return scored
 
 
 def score_groups(reward: Reward, groups: Sequence[Group], *, tries: int) -> list[Group | str]:

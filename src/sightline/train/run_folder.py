@@ -13,7 +13,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from sightline.errors import CheckpointError
 from sightline.files import leftovers, replace_file, restore_folder
 from sightline.recipes.load import dump_recipe, load_recipe
 from sightline.recipes.schema import Recipe
+from sightline.recipes.source import dotted
+from sightline.rewards.settings import FREE_OPTIONS, FREE_TERMS
 from sightline.train.checkpoint import drop_older, latest
 
 _OURS = (
@@ -53,22 +55,12 @@ _FREE = frozenset(
     ("workers", "log_every", "eval_every", "save_every", "keep_checkpoints", "trackers", "distribution")
 ) | {"micro_batch_tokens", "looking.every", "looking.groups", "looking.patience"}
 """Fields of ``train`` that change no number beyond rounding: they may differ when a run goes on."""
-_FREE_OPTIONS = ("url", "timeout", "tries", "workers", "batch_size")
-FREE_TERMS: Mapping[str, tuple[str, ...]] = {
-    "service": ("url", "timeout", "patience", "workers"),
-    "judge": ("cache", *(f"options.{name}" for name in _FREE_OPTIONS)),
-    "model": ("batch_tokens",),
-    "clip": ("batch_size",),
-}
-"""The same of the terms of a reward, by kind: a service may come back at another address."""
-
-
 _FREE_NEGATIVES = (
     *("failed", "describe.cache", "paint.cache", "paint.offload"),
     *(f"paint.{name}" for name in ("urls", "timeout", "tries", "pause", "workers")),
-    *(f"{who}.options.{name}" for who in ("describe", "gate") for name in _FREE_OPTIONS),
+    *(f"{who}.options.{name}" for who in ("describe", "gate") for name in FREE_OPTIONS),
 )
-"""The same of ``online.negatives``."""
+"""Fields of ``online.negatives`` that change no number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +178,7 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     ``train.max_steps``) may differ where the
     learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
     """
-    old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(now))
+    old, new = dotted(dataclasses.asdict(before)), dotted(dataclasses.asdict(now))
     free = _free(now, {**old, **new})
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
@@ -196,7 +188,7 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """Dotted settings of a run that change its numbers: all but those that :func:`changed_fields` passes over."""
-    values = _flat(dataclasses.asdict(recipe))
+    values = dotted(dataclasses.asdict(recipe))
     free = _free(recipe, values)
     return {name: value for name, value in values.items() if name not in free}
 
@@ -265,19 +257,6 @@ def _revision(folder: Path) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys, as overrides write them: ``data.train.0.path``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        listed = isinstance(value, list | tuple) and any(isinstance(one, dict) for one in value)
-        inner = dict(enumerate(value)) if listed else value
-        if isinstance(inner, dict) and inner:
-            flat |= _flat(inner, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _clear_after_kill(run: RunDirectory) -> None:
