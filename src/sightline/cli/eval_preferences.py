@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained
+from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, picture_options
 
 Data = Annotated[str, typer.Option(help="Rows with chosen and rejected answers, or a Group file.", show_default=False)]
 Adapter = Annotated[
@@ -75,10 +75,11 @@ def preferences(
 
     Example: `sightline eval preferences --model runs/orpo --data rlaif_v.jsonl --against models/llava --generate 8`
     """
-    from sightline.cli.named_model import named_model, reference_of
     from sightline.cli.preferences_run import Asked, Sides, earlier_result, evaluate_preferences
+    from sightline.evaluation.named_model import named_model, reference_of
 
-    named = functools.partial(named_model, dtype=dtype, layout=layout, quantization=quantization, picture=picture)
+    options = {"dtype": dtype, "layout": layout, "quantization": quantization, **picture_options(picture)}
+    named = functools.partial(named_model, **options)
     side = named(model, adapter)
     if reference is None:
         start = reference_of(model if adapter is None else adapter, side)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -29,8 +29,6 @@ Picture = Annotated[
         show_default=False,
     ),
 ]
-_PLAIN: Final = ModelSpec(path="")
-_BEYOND: Final = ("quantization", "image_size", "pictures")
 
 
 def picture_options(given: Sequence[str] | None) -> dict[str, Any]:
@@ -68,11 +66,3 @@ def asked_model(
 
     options = {"dtype": dtype, "quantization": quantization, **picture_options(picture)}
     return located(check_spec(ModelSpec, "model options", path=path, adapter=adapter, **options))
-
-
-def asked_beyond(spec: ModelSpec) -> dict[str, Any]:
-    """What of these options is not the default, for files of settings: it changes numbers."""
-    found = {name: vars(spec)[name] for name in _BEYOND if vars(spec)[name] != vars(_PLAIN)[name]}
-    if "pictures" in found:
-        found["pictures"] = spec.pictures.given()
-    return found

@@ -14,8 +14,6 @@ from rich.text import Text
 from sightline.cli.console import out as console_out
 from sightline.cli.console import say
 from sightline.cli.eval_options import changes_table, show_result
-from sightline.cli.eval_run import default_out
-from sightline.cli.named_model import NamedModel
 from sightline.data.identity import made_from
 from sightline.data.load import Account, load_groups
 from sightline.data.schema import read_groups
@@ -23,7 +21,9 @@ from sightline.data.staged import StagedGroups
 from sightline.data.validate import Checks
 from sightline.errors import DataError, RecipeError
 from sightline.evaluation import preferences, reward_figures
+from sightline.evaluation.named_model import NamedModel
 from sightline.evaluation.results import RESULTS, Measured, changes, measure, read_measured, write_measured
+from sightline.evaluation.run import default_out
 from sightline.negatives.relate import under_pictures
 from sightline.recipes.schema import DataSpec, SamplingSpec
 from sightline.report.evaluation import change_rows
