@@ -169,7 +169,7 @@ def grade(
     )
     from sightline.evaluation.benches import load_bench
     from sightline.evaluation.results import graded_path, results_document, write_measured
-    from sightline.evaluation.run import Grading, grade_stored
+    from sightline.evaluation.run import Grading, data_folder, grade_stored, stored_answers
 
     chosen = load_bench(bench)
     check_owners([bench], [*(data or []), *(protocol or [])], option or [])
@@ -180,8 +180,10 @@ def grade(
         judge=judge,
         judge_options=parsed_judge(judge_option or []),
     )
+    stored = stored_answers(chosen, responses)
+    place = data_folder(chosen, data or [], responses.parent / "data")
     folder = (json_out or responses).parent
-    measured = grade_stored(chosen, responses, data or [], grading, folder=folder, tell=say)
+    measured = grade_stored(chosen, stored, place, grading, source=str(responses), folder=folder, tell=say)
     if json_out == STDOUT:
         write_json(json_out, results_document(measured))
         return
@@ -213,11 +215,11 @@ def diff(
     """
     from rich.text import Text
 
-    from sightline.cli.eval_options import STDOUT, changes_table, write_json
+    from sightline.cli.eval_options import STDOUT, write_json
     from sightline.evaluation.results import changes, length_words
     from sightline.evaluation.sides import comparisons, other_pictures, other_wording
     from sightline.report.evaluation import change_rows, write_results_page
-    from sightline.report.table import table_json
+    from sightline.report.table import changes_table, table_json
 
     compared = comparisons(before, seeds=seeds, tell=say)
     documents = []

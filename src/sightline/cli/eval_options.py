@@ -19,14 +19,12 @@ from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.benches import check_name, load_bench
 from sightline.evaluation.json_files import LONE_SURROGATES
-from sightline.evaluation.results import Measured, length_words, picture_words
+from sightline.evaluation.results import Measured, figure_cells, length_words, picture_words
 from sightline.evaluation.run import only_one
 from sightline.files import replace_file
-from sightline.report.table import SIGNS, Row, bounds, legend, number
 
 STDOUT: Final = Path("-")
 """``--json -``: the JSON goes to stdout, and no table."""
-_MOST_DECIMALS: Final = 4
 
 
 def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
@@ -134,20 +132,12 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def result_table(measured: Measured) -> Table:
     """One result for the terminal: figures as the protocol prints them, and their intervals."""
-    result = measured.result
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
-    for name, value in result.metrics.items():
-        shown = result.metrics_printed.get(name, f"{value:.4g}")
-        decimals = len(shown.partition(".")[2].rstrip("% "))
-        if decimals > _MOST_DECIMALS:  # a script that prints a float as it is; the results file has all of it
-            shown, decimals = f"{value:.{_MOST_DECIMALS}f}", _MOST_DECIMALS
-        found = measured.intervals.get(name)
-        defined = found is not None and not math.isnan(found.low)
-        cell = f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]" if found is not None and defined else ""
-        table.add_row(Text(name), Text(shown), Text(cell))
+    for cells in figure_cells(measured):
+        table.add_row(*map(Text, cells))
     return table
 
 
@@ -171,27 +161,6 @@ def category_table(measured: Measured) -> Table | None:
                 else f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]"
             )
             table.add_row(Text(category), Text(f"{values[names[0]]:.{decimals}f}"), Text(cell))
-    return table
-
-
-def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
-    """A against B for the terminal: both values, and the difference with its interval; ``words``: verdicts are spelled
-    out, otherwise signs fit beside long names."""
-    caption = None if words else legend(rows)
-    padding = (0, 1) if words else (0, 0, 0, 1)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, caption=caption, caption_justify="left")
-    table.add_column("metric", no_wrap=True)
-    for title in ("A", "B", "B - A"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("95 % interval", justify="right", no_wrap=words)  # what gives way where names are long
-    table.add_column("", no_wrap=True)
-    for row in rows:
-        assert row.after is not None and row.difference is not None
-        values = [number(side.value, row.unit) for side in (row.before, row.after)]
-        change = number(row.difference.value, row.unit, signed=True)
-        cells = [row.name, *values, change, bounds(row.difference, row.unit, signed=True)]
-        verdict = f"{SIGNS[row.verdict]} {row.verdict}" if words else SIGNS[row.verdict]
-        table.add_row(*map(Text, cells), Text(verdict))
     return table
 
 

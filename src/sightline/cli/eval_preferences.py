@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, picture_options
+
+if TYPE_CHECKING:
+    pass
 
 Data = Annotated[str, typer.Option(help="Rows with chosen and rejected answers, or a Group file.", show_default=False)]
 Adapter = Annotated[
@@ -79,7 +81,7 @@ def preferences(
     from sightline.evaluation.named_model import named_model, reference_of
 
     options = {"dtype": dtype, "layout": layout, "quantization": quantization, **picture_options(picture)}
-    named = functools.partial(named_model, **options)
+    named = lambda name, adapter=None: named_model(name, adapter, **options)  # noqa: E731
     side = named(model, adapter)
     if reference is None:
         start = reference_of(model if adapter is None else adapter, side)

@@ -10,6 +10,7 @@ import yaml
 
 from sightline.errors import RecipeError
 from sightline.recipes.load import check_spec
+from sightline.recipes.pictures import model_fields
 from sightline.recipes.schema import ModelSpec
 
 Quantization = Annotated[
@@ -50,8 +51,7 @@ def picture_options(given: Sequence[str] | None) -> dict[str, Any]:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             first = str(error).splitlines()[0]
             raise RecipeError(f"--picture {line:.200} cannot be read ({first:.200}). Quote what is no YAML") from error
-    size = {"image_size": pictures.pop("image_size")} if "image_size" in pictures else {}
-    return size | ({"pictures": pictures} if pictures else {})
+    return model_fields(pictures)
 
 
 def asked_model(

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sightline.cli.console import out as console_out
 from sightline.cli.console import say
-from sightline.cli.eval_options import changes_table, show_result
+from sightline.cli.eval_options import show_result
 from sightline.data.identity import made_from
 from sightline.data.load import Account, load_groups
 from sightline.data.schema import read_groups
@@ -28,6 +28,7 @@ from sightline.negatives.relate import under_pictures
 from sightline.recipes.schema import DataSpec, SamplingSpec
 from sightline.report.evaluation import change_rows
 from sightline.report.preferences import write_preferences_page
+from sightline.report.table import changes_table
 from sightline.train.probe import spread
 from sightline.types import Group
 

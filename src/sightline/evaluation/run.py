@@ -137,7 +137,7 @@ def data_folder(bench: Benchmark, given: Sequence[str], default: Path) -> Path:
         default.mkdir(parents=True, exist_ok=True)  # pictures are not drawn into a folder of other benchmarks
         return default
     if not own and not shared:
-        raise DataError("no data folder is given", source=bench.name, remedy=f"Pass --data DIR. Needed: {bench.needs}")
+        raise DataError("no data folder is given", source=bench.name, remedy=f"Give --data DIR. Needed: {bench.needs}")
     folder = Path(only_one(bench, own or shared, "--data"))
     if not own and (folder / bench.name).is_dir():
         folder = folder / bench.name
@@ -282,35 +282,49 @@ def grade(evaluation: Evaluation, task: Task, *, tell: Tell) -> Measured:
     return measured
 
 
+def stored_answers(bench: Benchmark, responses: Path) -> list[StoredAnswer]:
+    """The answers of a file: ``answers.jsonl``, or the official submission file.
+
+    Raises:
+        DataError: it is neither.
+    """
+    return read_stored_or_plain(responses, read_responses(bench, responses))
+
+
 def grade_stored(
-    bench: Benchmark, responses: Path, data: Sequence[str], grading: Grading, *, folder: Path, tell: Tell
+    bench: Benchmark,
+    stored: Sequence[StoredAnswer],
+    data: Path,
+    grading: Grading,
+    *,
+    source: str,
+    folder: Path,
+    tell: Tell,
 ) -> Measured:
-    """Grades answers that lie in a file; needs no model and writes nothing but what a judge says.
+    """Grades answers that are there; needs no model and writes nothing but what a judge says.
 
     Args:
         bench: Whose answers they are.
-        responses: ``answers.jsonl``, or the official submission file.
-        data: Its data, as of :func:`data_folder`.
+        stored: The answers, to all of its questions.
+        data: Its data.
         grading: How; ``prompts`` and ``only`` are of asking, and are not read.
+        source: Where the answers came from.
         folder: Gets ``judge_cache`` and ``judge.jsonl``.
         tell: Told where a stopped judge goes on.
 
     Raises:
-        DataError: The file or the data are missing or wrong, or what ``grade_answers`` raises.
+        DataError: As of ``grade_answers``.
     """
-    answers = read_responses(bench, responses)
-    stored = read_stored_or_plain(responses, answers)
-    place = data_folder(bench, data, responses.parent / "data")
     with judging(grading, folder, tell=tell) as client:
         spec = GradeSpec(
             protocol=grading.protocol,
             options=grading.options,
             judge=client,
-            source=str(responses),
+            source=source,
             unanswered=failed_answers(stored),
         )
-        result = grade_answers(bench, place, answers, spec)
-    facts = {"responses": str(responses), "length": length_facts(stored)}
+        result = grade_answers(bench, data, [one.answer for one in stored], spec)
+    facts = {"responses": source, "length": length_facts(stored)}
     if client is not None:
         facts["judge"] = client.facts()
     return measure(result, facts)
