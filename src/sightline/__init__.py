@@ -14,11 +14,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sightline.api.evaluating import Comparison, compare, evaluate, grade
+    from sightline.api.checking import DataCheck, check, preferences
+    from sightline.api.evaluating import Comparison, compare, evaluate, grade, questions
+    from sightline.api.folders import assemble, convert, export, merge
     from sightline.api.groups import Groups, pairs, read_groups, read_rows, score, write_groups
+    from sightline.api.league import league
     from sightline.api.model import Model, load
     from sightline.api.run import Run
     from sightline.api.training import explain, load_recipe, loop, open_run, report, train
+    from sightline.demo.sizes import LeagueSize, LoopSize, OnlineSize
     from sightline.errors import SightlineError
     from sightline.evaluation.results import Measured
     from sightline.evaluation.run import Grading
@@ -31,11 +35,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api.evaluating": ("Comparison", "compare", "evaluate", "grade"),
+    "api.checking": ("DataCheck", "check", "preferences"),
+    "api.evaluating": ("Comparison", "compare", "evaluate", "grade", "questions"),
+    "api.folders": ("assemble", "convert", "export", "merge"),
     "api.groups": ("Groups", "pairs", "read_groups", "read_rows", "score", "write_groups"),
+    "api.league": ("league",),
     "api.model": ("Model", "load"),
     "api.run": ("Run",),
     "api.training": ("explain", "load_recipe", "loop", "open_run"),
+    "demo.sizes": ("LeagueSize", "LoopSize", "OnlineSize"),
     "errors": ("SightlineError",),
     "evaluation.results": ("Measured",),
     "evaluation.run": ("Grading",),
@@ -52,29 +60,41 @@ __all__ = [
     "AnswerSpec",
     "Callback",
     "Comparison",
+    "DataCheck",
     "DataSpec",
     "Edge",
     "Grading",
     "Group",
     "Groups",
+    "LeagueSize",
+    "LoopSize",
     "Measured",
     "Model",
+    "OnlineSize",
     "Prompt",
     "Recipe",
     "Response",
     "Run",
     "SamplingSpec",
     "SightlineError",
+    "assemble",
+    "check",
     "compare",
+    "convert",
     "evaluate",
     "explain",
+    "export",
     "grade",
+    "league",
     "load",
     "load_recipe",
     "load_reward",
     "loop",
+    "merge",
     "open_run",
     "pairs",
+    "preferences",
+    "questions",
     "read_groups",
     "read_rows",
     "report",

@@ -15,7 +15,7 @@ from sightline.api.run import Run
 from sightline.display import table
 from sightline.errors import DataError
 from sightline.evaluation.answers import StoredAnswer
-from sightline.evaluation.bench import Answer, Benchmark
+from sightline.evaluation.bench import Answer, Benchmark, Question
 from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import Measured, changes, length_words, read_measured
 from sightline.evaluation.run import (
@@ -88,6 +88,21 @@ def evaluate(
     measured = grade_task(evaluation, done, tell=_tell)
     write_summary(evaluation, [measured], None, tell=_tell)
     return measured
+
+
+def questions(bench: str, data: str | Path | None = None, *, drawn: str | Path = "eval/scenes/data") -> list[Question]:
+    """What a benchmark asks: each question with its ``id`` and its ``prompt`` (``question``, ``images``).
+
+    Args:
+        bench: its name.
+        data: as of :func:`evaluate`.
+        drawn: where ``scenes`` without data is drawn.
+
+    Raises:
+        DataError: data are missing or wrong.
+    """
+    chosen = load_bench(bench)
+    return chosen.questions(_data(chosen, data, Path(drawn)))
 
 
 def grade(

@@ -137,9 +137,8 @@ class Model:
 
     def _asked(self, picture: Picture | Sequence[Picture] | None, question: str | Sequence[Message]) -> Group:
         """The question as a Group. Its id follows from what is asked: sampled answers depend on it."""
-        given = [] if picture is None else list(picture) if isinstance(picture, list | tuple) else [picture]
-        keep = Pictures(image_dir=None, data_dir=str(Path.cwd()), cache_dir=pictures_folder(), must_exist=True)
-        images = tuple(keep.path(one) for one in given)
+        given: list[Any] = [] if picture is None else list(picture) if isinstance(picture, list | tuple) else [picture]
+        images = tuple(map(_kept, given))
         if isinstance(question, str):
             content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
             messages: tuple[Message, ...] = ({"role": "user", "content": content},)
@@ -195,6 +194,16 @@ def opened(named: NamedModel, device: str | None = None) -> Model:
     if told := not_applied(engine.policy):
         _log.warning("%s", told)
     return Model(named, engine)
+
+
+def _kept(picture: Picture) -> str:
+    """The path of a picture; one in memory is written by its content."""
+    keep = Pictures(image_dir=None, data_dir=str(Path.cwd()), cache_dir=pictures_folder(), must_exist=True)
+    try:
+        return keep.path(picture)
+    except DataError as error:
+        remedy = "Give the path of a file, the bytes of one, or a PIL picture"
+        raise DataError(error.found, source="picture", remedy=remedy) from error
 
 
 def _sampling(n: int, temperature: float, top_p: float, max_tokens: int) -> SamplingSpec:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from sightline.api.rows import with_rows
 from sightline.api.run import Run
-from sightline.data.memory import Rows, write_rows
+from sightline.data.memory import Rows
 from sightline.errors import CheckpointError, EngineError, RecipeError
 from sightline.loops.run import LoopResult, run_loop
 from sightline.models.load import hide_loading_bars
-from sightline.recipes.load import conflicts
 from sightline.recipes.load import load_recipe as read_recipe
 from sightline.recipes.load_loop import load_loop
 from sightline.recipes.loop import LoopRecipe
-from sightline.recipes.schema import DatasetSpec, DataSpec, Recipe
+from sightline.recipes.schema import Recipe
 from sightline.report.run_page import report_run
 from sightline.train.callback import Callback
 from sightline.train.loop import train as run_recipe
@@ -86,9 +85,10 @@ def train(
         DivergenceError: the loss or a gradient is not finite.
     """
     hide_loading_bars()
-    placed = recipe
-    if (rows is not None or held_out is not None) and not (resume and overwrite):  # the two are refused by the run
-        placed = _with_rows(recipe, {"train": rows, "eval": held_out}, overwrite=overwrite)
+    placed, run_dir = recipe, RunDirectory(path=Path(recipe.output_dir))
+    if not (resume and overwrite):  # which the run refuses
+        fixed = run_dir.recipe.exists() and not overwrite
+        placed = with_rows(recipe, run_dir.rows, rows=rows, held_out=held_out, fixed=fixed)
     try:
         result = run_recipe(placed, resume=resume, overwrite=overwrite, quiet=quiet, callbacks=callbacks)
     except (KeyboardInterrupt, EngineError):
@@ -98,72 +98,6 @@ def train(
     if run.metrics and int(os.environ.get("RANK", "0")) == 0:
         report_run(run.path)
     return run
-
-
-def _with_rows(recipe: Recipe, given: dict[str, Rows | None], *, overwrite: bool) -> Recipe:
-    """The recipe with the files that the rows were written to in the place of its own.
-
-    Raises:
-        RecipeError: several processes, or a recipe with several sources or none for such rows.
-        CheckpointError: the run directory holds a run on other rows.
-        DataError: a row that cannot be written.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError(
-            "found rows in memory and several processes, each with rows of its own. Write them to one file "
-            "(sightline.write_groups), and name it under data.train."
-        )
-    files = {part: _placed(recipe, part, rows, overwrite) for part, rows in given.items() if rows is not None}
-    made = recipe
-    for part, file in files.items():
-        made = _named(made, part, file)
-    if faults := [text for _, text in conflicts(made)]:
-        raise RecipeError("\n".join(f"{recipe.name}: {text}" for text in faults))
-    return made
-
-
-def _placed(recipe: Recipe, part: str, rows: Rows, overwrite: bool) -> Path:
-    """Writes rows into the run directory; a run that is there has the same, or is to go."""
-    run = RunDirectory(path=Path(recipe.output_dir))
-    _named(recipe, part, run.rows / f"{part}.jsonl")  # refused before anything is written
-    file, new = run.rows / f"{part}.jsonl", run.rows / f"{part}.new.jsonl"
-    try:
-        count = write_rows(rows, new, name="rows" if part == "train" else "held_out", pictures=run.rows / "images")
-        same = file.is_file() and file.read_bytes() == new.read_bytes()
-        if run.recipe.exists() and not same and not overwrite:
-            raise CheckpointError(
-                f"{run.path} holds a run on other rows than these {count}. Give the rows that it began with, choose "
-                "another output_dir, or pass overwrite=True."
-            )
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
-    return file
-
-
-def _named(recipe: Recipe, part: str, file: Path) -> Recipe:
-    """The recipe with ``file`` as the rows of a part.
-
-    Raises:
-        RecipeError: the part has several sources.
-    """
-    if part == "train" and recipe.online is not None:
-        return replace(recipe, online=replace(recipe.online, prompts=_source(recipe.online.prompts, file)))
-    data = recipe.data or DatasetSpec()
-    specs = data.train if part == "train" else data.eval
-    if len(specs) > 1:
-        raise RecipeError(
-            f"{recipe.name}: rows in memory are one source, and data.{part} has {len(specs)}. Leave one under "
-            f"data.{part}, whose keys then hold for them."
-        )
-    pattern = specs[0] if specs else DataSpec(path="")
-    source = (_source(pattern, file),)
-    return replace(recipe, data=replace(data, train=source) if part == "train" else replace(data, eval=source))
-
-
-def _source(spec: DataSpec, file: Path) -> DataSpec:
-    """``file`` read as the recipe's source; relative paths of pictures start from the working directory."""
-    return replace(spec, path=str(file), entry=None, image_dir="." if spec.image_dir is None else spec.image_dir)
 
 
 def open_run(path: str | Path) -> Run:

@@ -68,8 +68,8 @@ def write_rows(rows: Rows, path: Path, *, name: str = "rows", pictures: Path) ->
                 remedy = "Write None where there is no number"
                 raise DataError(f"cannot be written as JSON ({error})", source=_place(row), remedy=remedy) from error
             count += 1
-    if not count:
-        raise DataError("there are no rows", source=name, remedy="Give some")
+        if not count:
+            raise DataError("there are no rows", source=name, remedy="Give some")
     return count
 
 
