@@ -55,3 +55,8 @@ def test_a_curve_needs_two_numbers() -> None:
 def test_tables_are_escaped_and_pictures_are_small(tmp_path: Path) -> None:
     assert "&lt;b&gt;" in table(("a",), [("<b>",)], title="<t>", notes=["<n>"])
     assert "<t>" not in table((), [], title="<t>") and len(embed(Image.new("RGB", (2000, 2000)))) < 4000
+
+
+def test_columns_that_nothing_fills_are_left_out(group: Group) -> None:
+    plain = replace(group, responses=(Response(text="a cat"),), edges=())
+    assert '">reward<' not in plain._repr_html_() and '">reward<' in group._repr_html_()
