@@ -1,5 +1,5 @@
-"""The files of ``deploy/`` that train, run in bash with programs that note what they are given: each command in them and
-at their head is one that there is."""
+"""The files of ``deploy/`` that train, run in bash with programs that note what they are given: each command in them is
+one that there is."""
 
 from __future__ import annotations
 

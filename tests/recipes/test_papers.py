@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from fake_judge import FakeJudge
-from paper_rows import places_of
+from paper_rows import block_of, places_of, run_in
 from paper_servers import Painter, every_model
+from PIL import Image
 from tiny_clip import save_clip
 
 from recipe_files import FOLDER, LOOPS, PAPERS, T4, head_of
+from sightline.data.load import load_prompts
 from sightline.loops.methods import build_method
 from sightline.loops.prompts import read_prompts, round_prompts
 from sightline.loops.stages import Round
@@ -26,6 +30,7 @@ from sightline.train.loop import train
 from sightline.train.metrics import read_metrics
 from tiny_families import save_family
 
+DATA = FOLDER.parents[1] / "shared/data"
 RECIPES = [*PAPERS, *T4]
 FAMILY = {"llava_orpo": "llava_next"} | dict.fromkeys(("dpo_t4", "mdpo_t4", "orpo_t4"), "qwen2_vl")
 """Family of the recipe's model, where it is not LLaVA 1.5."""
@@ -94,21 +99,26 @@ def smoke(
         if path in done:
             return done[path]
         text, folder = path.read_text(encoding="utf-8"), tmp_path_factory.mktemp(path.stem)
-        overrides = [f"model.path={models[FAMILY.get(path.stem, 'llava')]}", "model.dtype=float32"]
-        overrides += [f"output_dir={folder / 'run'}", *places_of(path, folder, pictures), *STEPS]
+        overrides = small(path, models[FAMILY.get(path.stem, "llava")], folder, places_of(path, folder, pictures))
         overrides += [override for words, override in other_models.items() if words in text]
         for key, name in re.findall(r"(path|adapter|start): runs/(\w+)(?=[/}\n])", text):
             place = run(path.with_stem(name))
             where = {"path": "online.reward.model.path", "adapter": "model.adapter", "start": "critic.start"}[key]
             overrides.append(f"{where}={place / 'model' if key == 'adapter' else place}")
         if path in LOOPS:
-            done[path] = one_round(load_loop(path, [*overrides, *SMALL.get(path.stem, [])]))
+            done[path] = one_round(load_loop(path, overrides))
         else:
-            train(load_recipe(path, [*overrides, *SMALL.get(path.stem, [])]), quiet=True)
+            train(load_recipe(path, overrides), quiet=True)
             done[path] = folder / "run"
         return done[path]
 
     return run
+
+
+def small(path: Path, model: Path, folder: Path, places: list[str]) -> list[str]:
+    """Overrides for two small steps of a tiny model; all else is as it stands."""
+    common = [f"model.path={model}", "model.dtype=float32", f"output_dir={folder / 'run'}"]
+    return [*common, *places, *STEPS, *SMALL.get(path.stem, [])]
 
 
 def one_round(loop: LoopRecipe) -> Path:
@@ -166,3 +176,44 @@ def test_it_trains_two_steps_on_the_rows_of_its_paper(path: Path, smoke: Callabl
     if "\n  name: dpo\n" in path.read_text():
         assert records[0]["loss"] == pytest.approx(STARTS_AT[path.stem] * math.log(2), rel=1e-4)
     assert not (run / "bad_rows.jsonl").exists() or not (run / "bad_rows.jsonl").read_text()
+
+
+REAL = {
+    "ovip_dpo": ("ovip/preference_60.json", "ovip"),
+    "ovip_ori_mdpo": ("ovip/preference_60.json", "ovip"),
+    "vision_llm_alignment_sft": ("vision_llm_alignment/sft_samples.json", None),
+    "vision_llm_alignment_dpo": ("vision_llm_alignment/reward_samples.json", None),
+}
+"""Records of the papers, and the folder of their pictures; None: they are of COCO, and drawn here."""
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not DATA.is_dir(), reason="no records: ../shared/data is absent")
+@pytest.mark.parametrize("name", REAL)
+def test_it_trains_on_records_of_its_paper(name: str, tiny: dict[str, Path], tmp_path: Path) -> None:
+    path, (rows, pictures) = FOLDER / f"papers/{name}.yaml", REAL[name]
+    for row in [] if pictures else json.loads((DATA / rows).read_text()):
+        Image.new("RGB", (40, 30), (len(row["id"]) * 9, 80, int(row["id"][-2:]))).save(tmp_path / row["image"])
+    folder = tmp_path if pictures is None else DATA / pictures
+    places = [f"data.train.0.path={DATA / rows}", f"data.train.0.image_dir={folder}", "data.train.0.limit=5"]
+    overrides = small(path, tiny["llava"], tmp_path, [*places, "data.on_bad_row=error"])
+    result = train(load_recipe(path, overrides), quiet=True)
+    records = read_metrics(result.run_dir / "metrics.jsonl")
+    assert [record["step"] for record in records] == [1, 2]
+    if name in STARTS_AT:
+        assert records[0]["loss"] == pytest.approx(STARTS_AT[name] * math.log(2), rel=1e-4)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not DATA.is_dir(), reason="no records: ../shared/data is absent")
+def test_prompts_of_papers_are_read(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/ovip.json").write_bytes((DATA / "ovip/preference_60.json").read_bytes())
+    run_in(tmp_path, block_of("docs/guides/ovip.md", "ovip_prompts.json"))
+    recipe = load_recipe(FOLDER / "papers/ovip_online.yaml", [f"online.prompts.path={tmp_path}/data/ovip_prompts.json"])
+    assert recipe.online is not None
+    prompts = load_prompts(replace(recipe.online.prompts, image_dir=str(DATA / "ovip")))
+    assert len(prompts) == 60 and len({prompt.prompts[0].facts["answer"] for prompt in prompts}) == 2
+    questions = DATA / "rlaifv_examples/detail_questions.jsonl"
+    loop = load_loop(FOLDER / "papers/rlaif_v.yaml", [f"prompts.path={questions}"])
+    assert len(load_prompts(loop.prompts)) == 14
