@@ -300,6 +300,32 @@ def _seeds(cell: Any, unit: str) -> str:
     return ", ".join(f"{value}{unit}" for value in (cell if isinstance(cell, list) else [cell]))
 
 
+# --- what the code has -------------------------------------------------------------------------
+
+_EXTRAS = {
+    "wandb": "Weights & Biases as a tracker",
+    "trackio": "Trackio as a tracker",
+    "quantize": "decoders in 4 or 8 bits, optimizers in 8 bits",
+    "bench": "TRL, to measure against",
+    "nouns": "nouns of answers as AMBER and CHAIR find them",
+    "serve": "`sightline serve`",
+    "smolvlm": "the processor of SmolVLM",
+    "diffusion": "pictures painted in this process",
+    "recurrence": "trees through linear attention (Qwen3.5)",
+    "ray": "sampling and rewards on other machines",
+    "docs": "this site",
+    "dev": "all that the tests ask for",
+}
+"""Extra of ``pyproject.toml`` to what it is for."""
+
+
+def extras() -> str:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = re.search(r"^\[project\.optional-dependencies\]\n(.*?)^\[", text, re.MULTILINE | re.DOTALL)
+    names = re.findall(r"^(\w+) = \[", section[1] if section else "", re.MULTILINE)
+    return rows_of(["extra", "for"], [[f"`{name}`", _EXTRAS[name]] for name in names], words=2)
+
+
 TABLES: Mapping[str, Callable[..., str]] = {
     "league": league,
     "standing": standing,
@@ -316,6 +342,7 @@ TABLES: Mapping[str, Callable[..., str]] = {
     "evaluation": evaluation,
     "demo": demo,
     "world": world,
+    "extras": extras,
 }
 """Name to what makes it."""
 

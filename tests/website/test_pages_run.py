@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shlex
 import sys
@@ -82,3 +83,21 @@ def test_the_own_benchmark_has_its_figure(cooked: tuple[Path, dict[str, Any], li
     assert 0 <= result["stars_official"]["accuracy,none"] <= 100
     rows = json.loads((folder / "stars/stars.json").read_text())
     assert {row["star"] for row in rows} <= {True, False} and len(rows) == 4
+
+
+def test_the_tree_of_the_concepts_is_the_one_that_is_computed(
+    cooked: tuple[Path, dict[str, Any], list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's own assertions, and the drawing: a line of it for each segment, an arrow for each parent."""
+    monkeypatch.chdir(cooked[0])
+    picture = next((cooked[0] / "pictures").glob("*.png"))
+    (cooked[0] / "scene.png").write_bytes(picture.read_bytes())
+    (block,) = blocks("concepts.md")
+    names: dict[str, Any] = {}
+    exec(compile(block.code, "concepts", "exec"), names)
+    drawn = (ROOT / "docs/images/tree.svg").read_text()
+    parents = names["batch"].parent.tolist()
+    assert re.findall(r">segment (\d)<", drawn) == [str(number) for number in range(len(parents))]
+    assert drawn.count("marker-end") == sum(parent >= 0 for parent in parents)
+    for response in names["group"].responses:
+        assert f">{response.text}<" in drawn
