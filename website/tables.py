@@ -322,8 +322,9 @@ _EXTRAS = {
 def extras() -> str:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     section = re.search(r"^\[project\.optional-dependencies\]\n(.*?)^\[", text, re.MULTILINE | re.DOTALL)
-    names = re.findall(r"^(\w+) = \[", section[1] if section else "", re.MULTILINE)
-    return rows_of(["extra", "for"], [[f"`{name}`", _EXTRAS[name]] for name in names], words=2)
+    found = re.findall(r"^(\w+) = \[(.*?)^?\]\n", section[1] if section else "", re.MULTILINE | re.DOTALL)
+    packages = {name: ", ".join(re.findall(r'"([\w-]+)', listed)) for name, listed in found}
+    return rows_of(["extra", "for"], [[f"`{name}`", _EXTRAS.get(name, packages[name])] for name in packages], words=2)
 
 
 TABLES: Mapping[str, Callable[..., str]] = {
