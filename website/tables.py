@@ -322,7 +322,7 @@ _EXTRAS = {
 def extras() -> str:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     section = re.search(r"^\[project\.optional-dependencies\]\n(.*?)^\[", text, re.MULTILINE | re.DOTALL)
-    found = re.findall(r"^(\w+) = \[(.*?)^?\]\n", section[1] if section else "", re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^(\w+) = \[(.*?)\]\n", section[1] if section else "", re.MULTILINE | re.DOTALL)
     packages = {name: ", ".join(re.findall(r'"([\w-]+)', listed)) for name, listed in found}
     return rows_of(["extra", "for"], [[f"`{name}`", _EXTRAS.get(name, packages[name])] for name in packages], words=2)
 
