@@ -52,7 +52,8 @@ lint: setup ## Check style and types, as pre-commit and CI do
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-docs: setup ## Build the documentation site in site/; a warning is an error
+docs: setup ## Fill in the tables of the pages, and build the documentation site in site/
+	@$(BIN)/python -m website.tables && $(BIN)/python -m website.agents
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "Open site/index.html"
 
 bench: $(VENV)/.installed-bench ## Measure a training step: tree, rows and TRL side by side

@@ -12,10 +12,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mathml import to_mathml  # the folder of a hook is on the path while it loads
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
+from mathml import to_mathml  # the folder of a hook is on the path while it loads
+
+ALGORITHMS = (
+    "sft", "reward_model", "dpo", "listwise", "aot", "orpo", "simpo", "cpo", "kto", "policy_gradient", "ppo",
+)  # fmt: skip
 REPOSITORY = "https://github.com/sightline-vlm/sightline"
 API = {
     "types": ("The nouns", ("sightline.types",)),
@@ -46,11 +50,7 @@ API = {
     ),
     "algorithms": (
         "Algorithms",
-        tuple(
-            f"sightline.algorithms.{name}"
-            for name in ("sft", "reward_model", "dpo", "listwise", "aot", "orpo", "simpo", "cpo", "kto")
-        )
-        + ("sightline.algorithms.policy_gradient", "sightline.algorithms.ppo"),
+        tuple(f"sightline.algorithms.{name}" for name in ALGORITHMS),
     ),
     "ops": (
         "Formulas on tensors",

@@ -16,6 +16,8 @@ from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
 from sightline.report.league import SIGNS, Standing, markdown_table
 from sightline.report.table import measured, number
+from website.agents import budgets, commands, layout, make_targets
+from website.papers import papers
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -25,7 +27,7 @@ LEAGUES = ("offline", "online", "loops")
 
 def pages() -> list[Path]:
     """All pages that may hold tables."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def filled(text: str) -> str:
@@ -344,6 +346,11 @@ TABLES: Mapping[str, Callable[..., str]] = {
     "demo": demo,
     "world": world,
     "extras": extras,
+    "papers": papers,
+    "commands": commands,
+    "make_targets": make_targets,
+    "layout": layout,
+    "budgets": budgets,
 }
 """Name to what makes it."""
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import blocks
 
 from command_line import sightline
-from pages import blocks
 
 ROOT = Path(__file__).parents[2]
 SHOWN = ("CSR", "OViP", "RLAIF-V")

@@ -15,7 +15,6 @@ os.environ["NO_MKDOCS_2_WARNING"] = "1"
 
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
-
 from website.mathml import to_mathml
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +23,7 @@ REPOSITORY = "https://github.com/sightline-vlm/sightline"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Every page by its name. ``mkdocs.yml`` is strict: a link, an anchor, a page or a docstring that is wrong aborts."""
+    """Every page by its name. ``mkdocs.yml`` is strict: a wrong link, anchor, page or docstring is an error."""
     folder = tmp_path_factory.mktemp("site")
     config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder))
     assert config.strict
@@ -78,7 +77,8 @@ def test_the_nouns_are_documented(site: dict[str, str]) -> None:
         ("y_t'", "<msubsup><mi>y</mi><mi>t</mi><mrow><mo>′</mo></mrow></msubsup>"),
         (
             r"\sum_{j \text{ by } i}",
-            "<munder><mo>∑</mo><mrow><mi>j</mi><mtext>\N{NO-BREAK SPACE}by\N{NO-BREAK SPACE}</mtext><mi>i</mi></mrow></munder>",
+            "<munder><mo>∑</mo><mrow><mi>j</mi><mtext>\N{NO-BREAK SPACE}by\N{NO-BREAK SPACE}</mtext>"
+            "<mi>i</mi></mrow></munder>",
         ),
         (r"\left(a\right)", '<mrow><mo stretchy="true">(</mo><mi>a</mi><mo stretchy="true">)</mo></mrow>'),
         (r"a < \beta", "<mi>a</mi><mo>&lt;</mo><mi>β</mi>"),
