@@ -104,7 +104,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
     def drawn(match: re.Match[str]) -> str:
         try:
-            return to_mathml(html.unescape(match[3]).strip(), block=match[1] == "div")
+            block = match[1] == "div"
+            formula = to_mathml(html.unescape(match[3]).strip(), block=block)
+            return formula if block else f'<span class="formula">{formula}</span>'
         except ValueError as error:
             raise PluginError(f"{page.file.src_uri}: {error}") from None
 

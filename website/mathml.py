@@ -26,6 +26,8 @@ _TEXTS = {"text": "mtext", "mathrm": "mi", "texttt": "mtext"}
 _ESCAPES = {"_": "_", "%": "%", "$": "$", "&": "&"}
 _PLAIN = set("+=<>/,:;!*.")
 _BRACKETS = set("()[]|")
+_OPENING = {"(", "[", "{", ",", ";", "=", "<", ">", "+", "&", r"\\", r"\ "}
+"""Behind these a minus is a sign."""
 
 
 def to_mathml(formula: str, *, block: bool = False) -> str:
@@ -80,15 +82,13 @@ class _Reader:
         name = (self.next or "").lstrip("\\")
         under = name in _LARGE or name in _LIMITS
         base, low, high = self.atom(), "", ""
-        while self.next in ("_", "^", "'"):
-            mark = self.take()
-            if mark == "_":
-                low = self.argument()
-            else:
-                high += "<mo>′</mo>" if mark == "'" else self.argument()
+        while self.next == "'":
+            self.take()
+            base = f'<mrow>{base}<mo lspace="0" rspace="0">′</mo></mrow>'
+        while self.next in ("_", "^"):
+            low, high = (self.argument(), high) if self.take() == "_" else (low, self.argument())
         if not (low or high):
             return base
-        high = f"<mrow>{high}</mrow>" if high.count("<mo>′") else high
         kind = ("munder", "mover", "munderover") if under else ("msub", "msup", "msubsup")
         tag = kind[2] if low and high else kind[0] if low else kind[1]
         return f"<{tag}>{base}{low}{high}</{tag}>"
@@ -120,12 +120,17 @@ class _Reader:
         if token.isalpha():
             return f"<mi>{token}</mi>"
         if token == "-":
-            return "<mo>−</mo>"
+            return '<mo form="prefix" rspace="0">−</mo>' if self.opens(self.at - 1) else "<mo>−</mo>"
         if token in _BRACKETS:
             return f'<mo stretchy="false">{token}</mo>'
         if token in _PLAIN:
             return f"<mo>{escape(token)}</mo>"
         raise ValueError(f"formula {self.formula!r}: {token!r} is not read here")
+
+    def opens(self, place: int) -> bool:
+        """Whether what stands there has nothing on its left that it could be between."""
+        before = next((token for token in reversed(self.tokens[:place]) if not token.isspace()), "(")
+        return before in _OPENING
 
     def number(self, digit: str, single: bool) -> str:
         while not single and self.next is not None and (self.next.isdigit() or self.decimal_point()):
@@ -138,7 +143,8 @@ class _Reader:
 
     def command(self, name: str) -> str:
         if name in _GREEK:
-            return f"<mi>{_GREEK[name]}</mi>"
+            upright = ' mathvariant="normal"' if name[0].isupper() else ""
+            return f"<mi{upright}>{_GREEK[name]}</mi>"
         if name in _OPERATORS:
             return f"<mo>{_OPERATORS[name]}</mo>"
         if name in _LARGE:

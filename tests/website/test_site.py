@@ -74,7 +74,9 @@ def test_the_nouns_are_documented(site: dict[str, str]) -> None:
     [
         (r"\frac12", "<mfrac><mn>1</mn><mn>2</mn></mfrac>"),
         ("12.5x", "<mn>12.5</mn><mi>x</mi>"),
-        ("y_t'", "<msubsup><mi>y</mi><mi>t</mi><mrow><mo>′</mo></mrow></msubsup>"),
+        ("y'_t", '<msub><mrow><mi>y</mi><mo lspace="0" rspace="0">′</mo></mrow><mi>t</mi></msub>'),
+        ("a-b", "<mi>a</mi><mo>−</mo><mi>b</mi>"),
+        ("(-b)", '<mo stretchy="false">(</mo><mo form="prefix" rspace="0">−</mo><mi>b</mi><mo stretchy="false">)</mo>'),
         (
             r"\sum_{j \text{ by } i}",
             "<munder><mo>∑</mo><mrow><mi>j</mi><mtext>\N{NO-BREAK SPACE}by\N{NO-BREAK SPACE}</mtext>"
