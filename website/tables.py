@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import arithmetic
 from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
 from sightline.report.league import SIGNS, Standing, markdown_table
@@ -343,6 +344,7 @@ TABLES: Mapping[str, Callable[..., str]] = {
     "refill": refill,
     "sentence_search": sentence_search,
     "evaluation": evaluation,
+    "arithmetic": arithmetic.table,
     "demo": demo,
     "world": world,
     "extras": extras,

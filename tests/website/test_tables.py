@@ -68,3 +68,25 @@ def test_every_method_of_the_league_stands_on_a_page_of_its_algorithm() -> None:
     shown = " ".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/algorithms").glob("*.md"))
     placed = {name for names in re.findall(r"<!-- table: standing ([\w ]+) -->", shown) for name in names.split()}
     assert {one.name for kind in ("offline", "online") for one in tables.standings(kind)[1:]} <= placed
+
+
+def ratios() -> set[str]:
+    """All ratios that the tables of speed show."""
+    made = tables.step("step_small", "step_deep", "step_deep_group", "step_deep_group_trl") + tables.gpu_steps()
+    return set(re.findall(r"\d+\.\d+", made))
+
+
+@pytest.mark.parametrize(
+    ("page", "begin", "end"),
+    [
+        ("README.md", "## Speed", "## Where things are"),
+        ("docs/performance.md", "## Against the goals\n", "The goals against"),
+        ("docs/performance.md", "| goal | |\n|---|---|\n", "| new lengths"),
+    ],
+)
+def test_what_is_said_of_speed_stands_in_a_table(page: str, begin: str, end: str) -> None:
+    """Goals stand before what was reached, and are no measurements."""
+    said = (ROOT / page).read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    reached = re.sub(r"^\|[^|]*\|", "", said.replace("TRL 1.16", "TRL"), flags=re.MULTILINE)
+    figures = set(re.findall(r"(?<![\w.])\d+\.\d+(?=x?[^\w.]|\. )", reached))
+    assert len(figures) > 1 and figures <= ratios(), figures - ratios()
