@@ -24,11 +24,12 @@ _ALGORITHMS = {
     "grpo": (r"$-\min(r_t A, \text{clip}(r_t)A)$, $A$ within the group", "algorithms/policy_gradient.md"),
 }
 """Algorithm to its formula, and the page that has it whole."""
+_BETWEEN = "preferred under its picture over the one in between, and there over the negative one"
 _VISUAL = {
-    "mdpo": "beside it the same answer under its picture over it under the negative",
-    "svco": "the answer under its picture over the one in between, and that over the negative",
+    "mdpo": "beside it the chosen answer, preferred under its picture over the negative one",
+    "svco": f"the chosen answer, {_BETWEEN}",
     "svco_noref": "the chosen answer under its picture over the rejected one under the negative",
-    "ovip": "beside it the answer under its picture over the one in between, and that over the negative",
+    "ovip": f"beside it the chosen answer, {_BETWEEN}",
 }
 _METHODS = {
     "csr": ("sentences scored by likelihood and by relevance, the best answer over the worst", "guides/csr.md"),
@@ -93,7 +94,11 @@ def _entry(path: Path) -> list[str]:
     place = path.relative_to(FOLDER.parents[1]).as_posix()
     lines = [f"**[{path.stem}](../{place})** — {formula(recipe)}.", ""]
     lines += [f"- Rows: {_text(text)}" for text in told.get("Data", [])]
-    lines += [f"- Differs: {_text(text)}" for text in told.get("Differs", [])]
+    differs = [_text(text) for text in told.get("Differs", [])]
+    if len(differs) == 1:
+        lines.append(f"- Differs: {differs[0]}")
+    elif differs:
+        lines += ["- Differs:", *(f"    - {text}" for text in differs)]
     return [*lines, ""]
 
 

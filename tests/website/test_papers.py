@@ -74,3 +74,6 @@ def test_the_index_is_in_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert made.startswith("### A Title\n\n[arXiv 2401.00001](https://arxiv.org/abs/2401.00001), XY 2024\n")
     assert "**[one](../recipes/papers/one.yaml)** — [dpo](algorithms/dpo.md):" in made
     assert "; an anchor on the chosen answer." in made and "- Differs: one &lt;b> and `<image>`." in made
+    two = (folder / "one.yaml").read_text().replace("# Differs", "# Differs: before it.\n# Differs")
+    (folder / "one.yaml").write_text(two)
+    assert "- Differs:\n    - before it.\n    - one &lt;b> and `<image>`.\n" in papers()
