@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from sightline.files import replace_file
+from website.navigation import placed
 
 ROOT = Path(__file__).parents[1]
 LLMS = ROOT / "docs/llms.txt"
@@ -35,7 +36,7 @@ def sections() -> dict[str, list[str]]:
     """Section of the site to its pages, as ``mkdocs.yml`` has them; pages that are made while building are left out."""
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     found: dict[str, list[str]] = {}
-    for section in nav:
+    for section in placed(nav, ROOT / "docs"):
         ((name, pages),) = section.items()
         found[name] = [page for page in pages if (ROOT / "docs" / page).is_file()]
     return {name: pages for name, pages in found.items() if pages}

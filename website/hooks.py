@@ -16,6 +16,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 from mathml import to_mathml  # the folder of a hook is on the path while it loads
+from navigation import placed
 
 ALGORITHMS = (
     "sft", "reward_model", "dpo", "listwise", "aot", "orpo", "simpo", "cpo", "kto", "policy_gradient", "ppo",
@@ -75,6 +76,7 @@ def github_slug(text: str, separator: str) -> str:
 
 def on_config(config: Any) -> Any:
     config.mdx_configs.setdefault("toc", {})["slugify"] = github_slug
+    config.nav = placed(config.nav, Path(config.docs_dir))
     return config
 
 

@@ -16,6 +16,7 @@ os.environ["NO_MKDOCS_2_WARNING"] = "1"
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from website.mathml import to_mathml
+from website.navigation import placed
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "https://github.com/sightline-vlm/sightline"
@@ -35,6 +36,18 @@ def test_every_page_is_there(site: dict[str, str]) -> None:
     docs = ROOT / "docs"
     pages = {path.relative_to(docs).with_suffix(".html").as_posix() for path in docs.rglob("*.md")}
     assert {page.replace("README", "index") for page in pages} <= set(site)
+
+
+def test_a_page_that_nobody_placed_stands_at_the_end_of_its_section(tmp_path: Path) -> None:
+    for name in ("a.md", "guides/b.md", "algorithms/c.md", "guides/known.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    nav = [{"Guides": ["guides/known.md"]}, {"Algorithms": ["api/x.md"]}]
+    found = placed(nav, tmp_path)
+    assert found == [
+        {"Guides": ["guides/known.md", "a.md", "guides/b.md"]},
+        {"Algorithms": ["api/x.md", "algorithms/c.md"]},
+    ]
 
 
 def test_nothing_is_fetched_from_elsewhere(site: dict[str, str]) -> None:
