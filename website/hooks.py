@@ -23,6 +23,13 @@ ALGORITHMS = (
 )  # fmt: skip
 REPOSITORY = "https://github.com/sightline-vlm/sightline"
 API = {
+    "python": (
+        "In Python",
+        tuple(
+            f"sightline.api.{name}"
+            for name in ("model", "training", "run", "groups", "evaluating", "checking", "league", "folders")
+        ),
+    ),
     "types": ("The nouns", ("sightline.types",)),
     "errors": ("Errors", ("sightline.errors",)),
     "recipes": (
