@@ -112,6 +112,13 @@ def layout() -> str:
     return table[0]
 
 
+def imports() -> str:
+    """Which package may import which, as the design has it."""
+    found = re.search(r"## Imports\n\n(`.+?`)", (ROOT / "docs/design.md").read_text(encoding="utf-8"))
+    assert found is not None
+    return found[1] + "\n"
+
+
 def budgets() -> str:
     """The limits that ``tests/contracts`` holds the code to."""
     text = (ROOT / "tests/contracts/test_budgets.py").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
 from sightline.report.league import SIGNS, Standing, markdown_table
 from sightline.report.table import measured, number
-from website.agents import budgets, commands, layout, make_targets
+from website.agents import budgets, commands, imports, layout, make_targets
 from website.papers import papers
 
 ROOT = Path(__file__).parents[1]
@@ -353,6 +353,7 @@ TABLES: Mapping[str, Callable[..., str]] = {
     "make_targets": make_targets,
     "layout": layout,
     "budgets": budgets,
+    "imports": imports,
 }
 """Name to what makes it."""
 
