@@ -109,7 +109,7 @@ def layout() -> str:
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8").partition("## Where each thing lives")[2]
     table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
     assert table is not None
-    return table[0]
+    return re.sub(r"\]\((?!https?:)", "](docs/", table[0])
 
 
 def imports() -> str:
