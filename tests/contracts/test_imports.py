@@ -14,7 +14,7 @@ GROUND = {"types", "rendered", "errors", "files", "progress", "addresses"}
 CORE = GROUND | {"ops", "recipes"}
 MIDDLE = CORE | {"models", "data", "relations", "scenes"}
 OUTER = MIDDLE | {"rollouts", "rewards", "negatives", "evaluation"}
-EVERYTHING = OUTER | {"algorithms", "train", "report", "services", "loops", "demo", "cli", "__init__"}
+EVERYTHING = OUTER | {"algorithms", "train", "report", "services", "app", "loops", "demo", "cli", "__init__"}
 MAY_IMPORT = {
     "types": set(),
     "rendered": {"types"},
@@ -36,8 +36,9 @@ MAY_IMPORT = {
     "report": OUTER,
     "train": OUTER | {"algorithms"},
     "services": OUTER,
+    "app": OUTER | {"train", "report", "services"},
     "loops": OUTER | {"algorithms", "train", "report", "services"},
-    "demo": EVERYTHING - {"cli"},
+    "demo": EVERYTHING - {"app", "cli"},
     "cli": EVERYTHING,
     "__init__": set(),
     "__main__": {"cli"},
@@ -55,9 +56,9 @@ FENCED = {
     "datasets": ("data/",),
     "pyarrow": ("data/",),
     "diffusers": ("negatives/diffusion.py",),
-    "fastapi": ("services/",),
-    "uvicorn": ("services/",),
-    "gradio": ("services/", "app/"),
+    "fastapi": ("services/", "app/"),
+    "uvicorn": ("services/", "app/"),
+    "gradio": ("app/",),
     "typer": ("cli/", "cli.py"),
     "jinja2": ("report/", "data/template.py"),
     "bitsandbytes": ("models/", "train/optim.py"),
