@@ -81,7 +81,7 @@ class Folders:
             raise DataError(
                 "lies outside of the folders of the app",
                 source=str(path),
-                remedy="Start `sightline app` with its folder too",
+                remedy="Start sightline app with its folder too",
             )
         return Path(path).resolve()
 
@@ -142,6 +142,16 @@ def page_title(path: Path) -> str | None:
 def is_evaluation(path: Path) -> bool:
     """Whether a folder holds results of several benchmarks, a folder each."""
     return path.is_dir() and any(path.glob(f"*/{RESULTS}"))
+
+
+def has_choice(path: Path) -> bool:
+    """Whether the first row of a Group file has several answers and no comparison yet: such files are for labelling."""
+    try:
+        with path.open("rb") as file:
+            row = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and len(row.get("responses") or ()) > 1 and not row.get("edges")
 
 
 def _is_group_file(path: Path) -> bool:

@@ -46,6 +46,11 @@ def listed(choices: Sequence[tuple[str, str]], now: str | None) -> Any:
     return gr.Dropdown(choices=list(choices), value=now if now in values else (values[0] if values else None))
 
 
+def button(face: str, **options: Any) -> gr.Button:
+    """One of middling size."""
+    return gr.Button(face, **{"size": "md", **options})
+
+
 def when(on: Any, work: Callable[..., Any], inputs: Any, outputs: Any, **options: Any) -> Any:
     """An event: nothing of it is offered to other programs, and no bar is drawn over what it changes."""
     shown = {"api_visibility": "private", "show_progress": "hidden", **options}

@@ -36,10 +36,14 @@ class Figures:
 
 
 def sides(found: Found) -> list[Path]:
-    """What can be compared: the folders of evaluations, and results that are in none."""
-    folders = sorted({path.parent.parent for path in found.results if is_evaluation(path.parent.parent)})
-    alone = [path for path in found.results if path.parent.parent not in folders]
-    return [*folders, *alone]
+    """What can be compared: the folders of evaluations, and results that are in none; the oldest first."""
+    ends = [path.parent.parent if is_evaluation(path.parent.parent) else path for path in found.results]
+    return sorted(dict.fromkeys(ends), key=_last_written)
+
+
+def _last_written(end: Path) -> float:
+    files = list(end.glob(f"*/{RESULTS}")) if end.is_dir() else [end]
+    return max(file.stat().st_mtime for file in files)
 
 
 def table(found: Found, folders: Folders) -> list[Figures]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -12,7 +12,7 @@ import gradio as gr
 
 from sightline.app.chat import Talk, about, ask, question_in, talk_html
 from sightline.app.desk import Desk
-from sightline.app.parts import told, told_growing, when
+from sightline.app.parts import button, told, told_growing, when
 from sightline.app.uploads import take_picture
 from sightline.errors import DataError
 from sightline.recipes.load import check_spec
@@ -22,7 +22,7 @@ from sightline.scenes.language import Kind
 from sightline.scenes.world import Scenes
 
 _WITHOUT: Final = (
-    "No model was named. Start `sightline app --model FOLDER`, and `--other FOLDER` for a second one beside it."
+    "No model was named. Start `sightline app --model FOLDER`, with `--other FOLDER` for a second one beside it."
 )
 _EMPTY: Final = "Choose a picture, or draw a scene whose facts are known, and ask."
 
@@ -46,12 +46,14 @@ def chat_tab(desk: Desk) -> ChatTab:
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280):
             picture = gr.HTML(picture_html(Talk()), elem_id="chat-picture")
-            upload = gr.UploadButton("Choose a picture", file_types=["image"], elem_id="chat-upload")
+            upload = gr.UploadButton("Choose a picture", file_types=["image"], size="md", elem_id="chat-upload")
             with gr.Group():
                 with gr.Row():
                     kind = gr.Dropdown(list(get_args(Kind)), value="caption", label="Scene and its question")
-                    number = gr.Number(None, label="Number", precision=0, minimum=0, placeholder="any")
-                draw = gr.Button("Draw a scene", elem_id="chat-draw")
+                    number = gr.Number(0, label="Number", precision=0, minimum=0)
+                with gr.Row():
+                    draw = button("Draw the scene", elem_id="chat-draw")
+                    following = button("Next scene", elem_id="chat-next")
             with gr.Accordion("How answers are made", open=False):
                 temperature = gr.Number(0.0, label="Temperature (0: greedy)", minimum=0)
                 tokens = gr.Number(128, label="Most tokens of an answer", precision=0, minimum=1)
@@ -59,9 +61,9 @@ def chat_tab(desk: Desk) -> ChatTab:
         with gr.Column(scale=2, min_width=300):
             question = gr.Textbox(label="Question", lines=1, max_lines=6, elem_id="chat-question", submit_btn=False)
             with gr.Row():
-                go = gr.Button("Ask", variant="primary", elem_id="chat-ask", interactive=bool(names))
-                stop = gr.Button("Stop")
-                new = gr.Button("New conversation")
+                go = button("Ask", variant="primary", elem_id="chat-ask", interactive=bool(names))
+                stop = button("Stop")
+                new = button("New conversation")
             said = gr.HTML(talk_html(Talk(), names, _EMPTY), elem_id="chat-said")
 
     @told
@@ -70,9 +72,10 @@ def chat_tab(desk: Desk) -> ChatTab:
         return fresh, picture_html(fresh), talk_html(fresh, names, _EMPTY)
 
     @told
-    def scene(kind: Kind, number: int | None) -> tuple[Talk, str, str, str]:
-        fresh, asked = drawn(desk, kind, number)
-        return fresh, picture_html(fresh), asked, talk_html(fresh, names, _EMPTY)
+    def scene(kind: Kind, number: int | None, by: int = 0) -> tuple[Talk, str, str, str, int]:
+        place = int(number or 0) + by
+        fresh, asked = drawn(desk, kind, place)
+        return fresh, picture_html(fresh), asked, talk_html(fresh, names, _EMPTY), place
 
     @told_growing
     def answer(now: Talk, asked: str, *how: Any) -> Iterator[tuple[Talk, str, str]]:
@@ -88,7 +91,9 @@ def chat_tab(desk: Desk) -> ChatTab:
         return fresh, talk_html(fresh, names, _EMPTY)
 
     when(upload.upload, take, [upload, talk], [talk, picture, said])
-    when(draw.click, scene, [kind, number], [talk, picture, question, said])
+    scenes = [talk, picture, question, said, number]
+    when(draw.click, scene, [kind, number], scenes)
+    when(following.click, partial(scene, by=1), [kind, number], scenes)
     inputs = [talk, question, temperature, tokens, seed]
     models = {"concurrency_limit": 1, "concurrency_id": "models"}
     asking = [when(on, answer, inputs, [talk, said, question], **models) for on in (go.click, question.submit)]
@@ -97,13 +102,12 @@ def chat_tab(desk: Desk) -> ChatTab:
     return ChatTab(talk=talk, picture=picture, question=question, said=said)
 
 
-def drawn(desk: Desk, kind: Kind, number: int | None) -> tuple[Talk, str]:
+def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:
     """A conversation about a scene that was held out of training, and what the world asks about it.
 
     Raises:
         DataError: it has no question of that kind.
     """
-    place = random.randrange(10_000) if number is None else int(number)
     groups = list(Scenes().prompts("held_out", 1, desk.scratch / "scenes", kind=kind, start=place))
     if not groups:
         raise DataError(f"scene {place} gives no question of kind {kind}", remedy="Draw another one")

@@ -10,7 +10,7 @@ import gradio as gr
 
 from sightline.app.chat import Talk, about, question_in, talk_html
 from sightline.app.desk import Desk
-from sightline.app.parts import listed, told, when
+from sightline.app.parts import button, listed, told, when
 from sightline.app.rows import check_pictures, seen_html, stored_html
 from sightline.app.tab_chat import ChatTab, picture_html
 from sightline.errors import DataError
@@ -18,20 +18,28 @@ from sightline.report.fragments import fragment, frame
 from sightline.types import Group
 
 _STORED, _SEEN = "as stored", "as the model sees it"
-_NONE: Final = "There is no Group file in the folders of the app. `sightline data convert ROWS -o FILE` makes one."
+_NONE: Final = "There is no Group file in the folders of the app. sightline data convert ROWS -o FILE makes one."
 
 
 def data_tab(desk: Desk, chat: ChatTab, framed: Callable[[Path], str], tabs: gr.Tabs) -> Callable[[Any], None]:
     """Puts the tab on the page; gives what looks up its files."""
     with gr.Row():
-        file = gr.Dropdown([], label="Group file", scale=3, elem_id="data-file")
-        view = gr.Radio([_STORED, _SEEN], value=_STORED, label="Row", scale=2, elem_id="data-view")
-        row = gr.Number(1, label="Number", precision=0, minimum=1, scale=1, elem_id="data-row")
+        file = gr.Dropdown([], label="Group file", scale=3, min_width=280, elem_id="data-file")
+        view = gr.Radio([_STORED, _SEEN], value=_STORED, label="Row", scale=2, min_width=200, elem_id="data-view")
+        row = gr.Number(1, label="Number", precision=0, minimum=1, scale=1, min_width=100, elem_id="data-row")
     with gr.Row():
-        before = gr.Button("◀ Before", min_width=90)
-        after = gr.Button("Next ▶", min_width=90, elem_id="data-next")
-        wanted = gr.Textbox(show_label=False, placeholder="Find a text, Enter for the next row with it", scale=3)
-        talk = gr.Button("Ask about it", min_width=110, elem_id="data-ask")
+        before = button("◀ Before", min_width=90)
+        after = button("Next ▶", min_width=90, elem_id="data-next")
+        wanted = gr.Textbox(
+            show_label=False,
+            container=False,
+            lines=1,
+            max_lines=1,
+            placeholder="Find a text: Enter goes to the next row with it",
+            scale=3,
+            elem_id="data-find",
+        )
+        talk = button("Ask about it", min_width=110, elem_id="data-ask")
     shown = gr.HTML(elem_id="data-shown")
     with gr.Accordion("Reports of data check", open=False):
         report = gr.Dropdown([], label="Page", elem_id="data-check")
@@ -75,8 +83,8 @@ def data_tab(desk: Desk, chat: ChatTab, framed: Callable[[Path], str], tabs: gr.
 
     for on in (file.change, view.change, row.submit, row.blur):
         when(on, show, [file, row, view], [row, shown])
-    for button, by in ((before, -1), (after, 1)):
-        when(when(button.click, moved(by), [row], [row]).then, show, [file, row, view], [row, shown])
+    for press, by in ((before, -1), (after, 1)):
+        when(when(press.click, moved(by), [row], [row]).then, show, [file, row, view], [row, shown])
     when(when(wanted.submit, find, [file, wanted, row], [row]).success, show, [file, row, view], [row, shown])
     when(talk.click, bring, [file, row], [chat.talk, chat.picture, chat.question, chat.said, tabs])
     when(report.change, opened, [report], [page])

@@ -11,8 +11,9 @@ import gradio as gr
 
 from sightline.app.chat import question_in
 from sightline.app.desk import Desk, labels_of
+from sightline.app.folders import has_choice
 from sightline.app.labels import MOST, Labels, Question
-from sightline.app.parts import listed, told, when
+from sightline.app.parts import button, listed, told, when
 from sightline.report.fragments import fill_fragment, fragment
 
 Key = tuple[str, str] | None
@@ -21,7 +22,7 @@ _HELP: Final = (
     "`Ctrl`+`Enter` save a correction · `Esc` leave it"
 )
 _OPEN: Final = (
-    "Choose a Group file with several answers to each prompt (`sightline sample MODEL PROMPTS -n 2`), and open it."
+    "Choose a Group file with several answers to each prompt (sightline sample MODEL PROMPTS -n 2), and open it."
 )
 
 
@@ -29,25 +30,31 @@ def label_tab(desk: Desk) -> Callable[[Any], None]:
     """Puts the tab on the page; gives what looks up its files."""
     key, asked = gr.State(None), gr.State("")
     with gr.Row():
-        file = gr.Dropdown([], label="Group file", scale=3, elem_id="label-file")
-        out = gr.Textbox(label="Labels go to", placeholder="beside it, NAME.labels.jsonl", scale=3, elem_id="label-out")
-        begin = gr.Button("Open", variant="primary", scale=1, min_width=90, elem_id="label-open")
+        file = gr.Dropdown([], label="Group file", scale=3, min_width=280, elem_id="label-file")
+        out = gr.Textbox(
+            label="Labels go to",
+            placeholder="beside it, NAME.labels.jsonl",
+            scale=3,
+            min_width=280,
+            elem_id="label-out",
+        )
+        begin = button("Open", variant="primary", scale=1, min_width=90, elem_id="label-open")
     board = gr.HTML(fragment(notes=[_OPEN]), elem_id="label-board")
     with gr.Row(elem_id="label-buttons"):
         best = [
-            gr.Button(f"{place + 1} is best", visible=False, min_width=90, elem_id=f"label-choose-{place + 1}")
+            button(f"{place + 1} is best", visible=False, min_width=90, elem_id=f"label-choose-{place + 1}")
             for place in range(MOST)
         ]
     with gr.Row():
-        fix = gr.Button("Correct an answer", visible=False, min_width=120, elem_id="label-fix")
-        skip = gr.Button("Pass over", visible=False, min_width=90, elem_id="label-skip")
-        undo = gr.Button("Undo", visible=False, min_width=90, elem_id="label-undo")
+        fix = button("Correct an answer", visible=False, min_width=120, elem_id="label-fix")
+        skip = button("Pass over", visible=False, min_width=90, elem_id="label-skip")
+        undo = button("Undo", visible=False, min_width=90, elem_id="label-undo")
     with gr.Column(visible=False) as editing:
         which = gr.Radio([], label="Which answer is corrected", elem_id="label-which")
         text = gr.Textbox(label="What it should have been", lines=3, elem_id="label-text")
         with gr.Row():
-            save = gr.Button("Save the correction", variant="primary", elem_id="label-save")
-            leave = gr.Button("Leave it", elem_id="label-leave")
+            save = button("Save the correction", variant="primary", elem_id="label-save")
+            leave = button("Leave it", elem_id="label-leave")
     gr.Markdown(_HELP)
     buttons = [*best, fix, skip, undo]
     everything = [key, asked, board, *buttons, editing, which, text]
@@ -94,14 +101,14 @@ def label_tab(desk: Desk) -> Callable[[Any], None]:
         return gr.Column(visible=True), str(place), texts[min(place, len(texts)) - 1]
 
     def look(name: str | None) -> Any:
-        return listed(desk.choices(desk.look().groups), name)
+        return listed(desk.choices(sorted(desk.look().groups, key=lambda path: not has_choice(path))), name)
 
     def where(name: str | None) -> Any:
         return gr.Textbox(placeholder=labels_of(Path(name)).name if name else "")
 
     when(begin.click, opened, [file, out], everything)
-    for place, button in enumerate(best):
-        when(button.click, partial(choose, place=place), [key, asked], everything)
+    for place, press in enumerate(best):
+        when(press.click, partial(choose, place=place), [key, asked], everything)
     when(skip.click, passed, [key, asked], everything)
     when(undo.click, undone, [key], everything)
     when(fix.click, edited, [key, which], [editing, which, text])

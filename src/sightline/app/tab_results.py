@@ -10,7 +10,7 @@ import gradio as gr
 
 from sightline.app.desk import Desk
 from sightline.app.folders import page_title
-from sightline.app.parts import listed, told, when
+from sightline.app.parts import button, listed, told, when
 from sightline.app.results import compare, sides, table, table_html
 from sightline.errors import DataError
 from sightline.report.fragments import fragment, frame
@@ -22,7 +22,7 @@ def results_tab(desk: Desk, framed: Callable[[Path], str]) -> Callable[[Any], No
     with gr.Row():
         before = gr.Dropdown([], label="Before", scale=3, elem_id="results-before")
         after = gr.Dropdown([], label="After", scale=3, elem_id="results-after")
-        against = gr.Button("Compare", variant="primary", scale=1, min_width=100, elem_id="results-compare")
+        against = button("Compare", variant="primary", scale=1, min_width=100, elem_id="results-compare")
     page = gr.Dropdown([], label="Page", elem_id="results-page")
     shown = gr.HTML(elem_id="results-shown")
 

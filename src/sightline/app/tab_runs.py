@@ -8,14 +8,14 @@ from typing import Any
 import gradio as gr
 
 from sightline.app.desk import Desk
-from sightline.app.parts import listed, told, when
+from sightline.app.parts import button, listed, told, when
 from sightline.app.runs import run_html, stamp
 from sightline.errors import SightlineError
 from sightline.report.fragments import fragment
 
 _EVERY = 2.0
 """Seconds between looks at a run that is shown."""
-_NONE = "There is no run in the folders of the app. `sightline train RECIPE` makes one."
+_NONE = "There is no run in the folders of the app. sightline train RECIPE makes one."
 Seen = tuple[Any, ...]
 
 
@@ -23,9 +23,9 @@ def runs_tab(desk: Desk) -> tuple[Callable[[Any], None], gr.Timer]:
     """Puts the tab on the page; gives what looks up its runs, and the clock that is to tick while it is shown."""
     seen = gr.State(())
     with gr.Row():
-        run = gr.Dropdown([], label="Run", scale=4, elem_id="runs-run")
-        stop = gr.Button("Stop", variant="stop", scale=1, min_width=90, interactive=False, elem_id="runs-stop")
-        resume = gr.Button("Resume", scale=1, min_width=90, interactive=False, elem_id="runs-resume")
+        run = gr.Dropdown([], label="Run", scale=4, min_width=280, elem_id="runs-run")
+        stop = button("Stop", variant="stop", scale=1, min_width=90, interactive=False, elem_id="runs-stop")
+        resume = button("Resume", scale=1, min_width=90, interactive=False, elem_id="runs-resume")
     shown = gr.HTML(fragment(notes=[_NONE]), elem_id="runs-shown")
     clock = gr.Timer(_EVERY, active=False)
     faces = [seen, stop, resume, shown]
