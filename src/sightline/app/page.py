@@ -10,8 +10,8 @@ import gradio as gr
 
 from sightline.app.desk import Desk
 from sightline.app.parts import when
-from sightline.app.tab_chat import chat_tab
-from sightline.app.tab_data import data_tab
+from sightline.app.tab_chat import ChatTab
+from sightline.app.tab_data import DataTab
 from sightline.app.tab_label import label_tab
 from sightline.app.tab_results import results_tab
 from sightline.app.tab_runs import runs_tab
@@ -39,16 +39,18 @@ def build_page(desk: Desk, framed: Callable[[Path], str]) -> gr.Blocks:
         gr.HTML("<h1>Sightline</h1>", elem_id="sl-title")
         with gr.Tabs(selected="chat") as tabs:
             with gr.Tab("Chat", id="chat") as chat:
-                talk = chat_tab(desk)
+                talk = ChatTab(desk)
             with gr.Tab("Data", id="data") as data:
-                look_at_data = data_tab(desk, talk, framed, tabs)
+                rows = DataTab(desk, framed)
             with gr.Tab("Label", id="label") as label:
                 look_at_labels = label_tab(desk)
             with gr.Tab("Runs", id="runs") as runs:
                 look_at_runs, clock = runs_tab(desk)
             with gr.Tab("Results", id="results") as results:
                 look_at_results = results_tab(desk, framed)
-        look_at_data(data.select)
+        talk.wire()
+        rows.wire(talk, tabs)
+        rows.look_on(data.select)
         look_at_labels(label.select)
         look_at_runs(runs.select)
         look_at_results(results.select)

@@ -99,17 +99,20 @@ class Shelf:
         """
         path = self.folders.inside(name)
         try:
-            found = path.stat()
-            key = path, found.st_mtime_ns, found.st_size
             with self._lock:
-                if key not in self._files:
-                    self._files[key] = index_file(path)
-                    while len(self._files) > _KEPT:
-                        self._files.popitem(last=False)
-                self._files.move_to_end(key)
-                return self._files[key]
+                return self._indexed(path)
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", source=name, remedy="Look for files again") from error
+
+    def _indexed(self, path: Path) -> GroupFile:
+        found = path.stat()
+        key = path, found.st_mtime_ns, found.st_size
+        if key not in self._files:
+            self._files[key] = index_file(path)
+            while len(self._files) > _KEPT:
+                self._files.popitem(last=False)
+        self._files.move_to_end(key)
+        return self._files[key]
 
 
 def check_pictures(group: Group, folders: Folders) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -27,79 +27,87 @@ _WITHOUT: Final = (
 _EMPTY: Final = "Choose a picture, or draw a scene whose facts are known, and ask."
 
 
-@dataclass(frozen=True, kw_only=True)
 class ChatTab:
-    """What other tabs reach of it."""
+    """The widgets of the tab, and what happens to them."""
 
-    talk: gr.State
-    picture: gr.HTML
-    question: gr.Textbox
-    said: gr.HTML
-
-
-def chat_tab(desk: Desk) -> ChatTab:
-    """Puts the tab on the page."""
-    talk = gr.State(Talk())
-    names = [speaker.name for speaker in desk.speakers]
-    if not names:
-        gr.Markdown(_WITHOUT)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=280):
-            picture = gr.HTML(picture_html(Talk()), elem_id="chat-picture")
-            upload = gr.UploadButton("Choose a picture", file_types=["image"], size="md", elem_id="chat-upload")
-            with gr.Group():
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.names = desk, [speaker.name for speaker in desk.speakers]
+        self.talk = gr.State(Talk())
+        if not self.names:
+            gr.Markdown(_WITHOUT)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=280):
+                self._lay_out_picture()
+            with gr.Column(scale=2, min_width=300):
+                self.question = gr.Textbox(label="Question", lines=1, max_lines=6, elem_id="chat-question")
                 with gr.Row():
-                    kind = gr.Dropdown(list(get_args(Kind)), value="caption", label="Scene and its question")
-                    number = gr.Number(0, label="Number", precision=0, minimum=0)
-                with gr.Row():
-                    draw = button("Draw the scene", elem_id="chat-draw")
-                    following = button("Next scene", elem_id="chat-next")
-            with gr.Accordion("How answers are made", open=False):
-                temperature = gr.Number(0.0, label="Temperature (0: greedy)", minimum=0)
-                tokens = gr.Number(128, label="Most tokens of an answer", precision=0, minimum=1)
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-        with gr.Column(scale=2, min_width=300):
-            question = gr.Textbox(label="Question", lines=1, max_lines=6, elem_id="chat-question", submit_btn=False)
+                    able = bool(self.names)
+                    self.go = button("Ask", variant="primary", elem_id="chat-ask", interactive=able)
+                    self.stop = button("Stop", elem_id="chat-stop")
+                    self.new = button("New conversation", elem_id="chat-new")
+                self.said = gr.HTML(self.html(Talk()), elem_id="chat-said")
+
+    def _lay_out_picture(self) -> None:
+        self.picture = gr.HTML(picture_html(Talk()), elem_id="chat-picture")
+        face: dict[str, Any] = {"file_types": ["image"], "size": "md", "elem_id": "chat-upload"}
+        self.upload = gr.UploadButton("Choose a picture", **face)
+        with gr.Group():
             with gr.Row():
-                go = button("Ask", variant="primary", elem_id="chat-ask", interactive=bool(names))
-                stop = button("Stop")
-                new = button("New conversation")
-            said = gr.HTML(talk_html(Talk(), names, _EMPTY), elem_id="chat-said")
+                self.kind = gr.Dropdown(list(get_args(Kind)), value="caption", label="Scene and its question")
+                self.number = gr.Number(0, label="Number", precision=0, minimum=0)
+            with gr.Row():
+                self.draw = button("Draw the scene", elem_id="chat-draw")
+                self.following = button("Next scene", elem_id="chat-next")
+        with gr.Accordion("How answers are made", open=False):
+            self.temperature = gr.Number(0.0, label="Temperature (0: greedy)", minimum=0)
+            self.tokens = gr.Number(128, label="Most tokens of an answer", precision=0, minimum=1)
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+
+    def wire(self) -> None:
+        when(self.upload.upload, self.take, [self.upload], [self.talk, self.picture, self.said])
+        scenes = [self.talk, self.picture, self.question, self.said, self.number]
+        when(self.draw.click, self.scene, [self.kind, self.number], scenes)
+        when(self.following.click, partial(self.scene, by=1), [self.kind, self.number], scenes)
+        inputs = [self.talk, self.question, self.temperature, self.tokens, self.seed]
+        models = {"concurrency_limit": 1, "concurrency_id": "models"}
+        asking = [
+            when(on, self.answer, inputs, [self.talk, self.said], **models)
+            for on in (self.go.click, self.question.submit)
+        ]
+        self.stop.click(None, None, None, cancels=asking, api_visibility="private")
+        when(self.new.click, self.anew, [self.talk], [self.talk, self.said])
+
+    def html(self, talk: Talk) -> str:
+        return talk_html(talk, self.names, _EMPTY)
 
     @told
-    def take(sent: str, now: Talk) -> tuple[Talk, str, str]:
-        fresh = Talk(picture=str(take_picture(Path(sent), desk.scratch, desk.bounds)))
-        return fresh, picture_html(fresh), talk_html(fresh, names, _EMPTY)
+    def take(self, sent: str) -> tuple[Talk, str, str]:
+        """A conversation about a picture that was sent."""
+        fresh = Talk(picture=str(take_picture(Path(sent), self.desk.scratch, self.desk.bounds)))
+        return fresh, picture_html(fresh), self.html(fresh)
 
     @told
-    def scene(kind: Kind, number: int | None, by: int = 0) -> tuple[Talk, str, str, str, int]:
+    def scene(self, kind: Kind, number: int | None, by: int = 0) -> tuple[Talk, str, str, str, int]:
+        """A conversation about a scene, with its question in the box."""
         place = int(number or 0) + by
-        fresh, asked = drawn(desk, kind, place)
-        return fresh, picture_html(fresh), asked, talk_html(fresh, names, _EMPTY), place
+        fresh, asked = drawn(self.desk, kind, place)
+        return fresh, picture_html(fresh), asked, self.html(fresh), place
 
     @told_growing
-    def answer(now: Talk, asked: str, *how: Any) -> Iterator[tuple[Talk, str, str]]:
+    def answer(
+        self, now: Talk, asked: str, temperature: float | None, most: int | None, seed: int | None
+    ) -> Iterator[tuple[Talk, str]]:
+        """What the models say, as it grows."""
         if not asked.strip():
             raise DataError("the question is empty", remedy="Write one")
-        options = dict(zip(("temperature", "max_new_tokens"), how, strict=False))
-        sampling = check_spec(SamplingSpec, "how answers are made", **options)
-        for later in ask(now, desk.speakers, asked.strip(), sampling, seed=int(how[2] or 0)):
-            yield later, talk_html(later, names, _EMPTY), asked
+        sampling = check_spec(SamplingSpec, "how answers are made", temperature=temperature, max_new_tokens=most)
+        for later in ask(now, self.desk.speakers, asked.strip(), sampling, seed=int(seed or 0)):
+            yield later, self.html(later)
 
-    def anew(now: Talk) -> tuple[Talk, str]:
+    def anew(self, now: Talk) -> tuple[Talk, str]:
+        """Forgets what was said."""
         fresh = replace(now, turns=())
-        return fresh, talk_html(fresh, names, _EMPTY)
-
-    when(upload.upload, take, [upload, talk], [talk, picture, said])
-    scenes = [talk, picture, question, said, number]
-    when(draw.click, scene, [kind, number], scenes)
-    when(following.click, partial(scene, by=1), [kind, number], scenes)
-    inputs = [talk, question, temperature, tokens, seed]
-    models = {"concurrency_limit": 1, "concurrency_id": "models"}
-    asking = [when(on, answer, inputs, [talk, said, question], **models) for on in (go.click, question.submit)]
-    stop.click(None, None, None, cancels=asking, api_visibility="private")
-    when(new.click, anew, [talk], [talk, said])
-    return ChatTab(talk=talk, picture=picture, question=question, said=said)
+        return fresh, self.html(fresh)
 
 
 def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:

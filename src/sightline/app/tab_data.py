@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
 
-from sightline.app.chat import Talk, about, question_in, talk_html
+from sightline.app.chat import Talk, about, question_in
 from sightline.app.desk import Desk
 from sightline.app.parts import button, listed, told, when
 from sightline.app.rows import check_pictures, seen_html, stored_html
@@ -21,78 +22,81 @@ _STORED, _SEEN = "as stored", "as the model sees it"
 _NONE: Final = "There is no Group file in the folders of the app. sightline data convert ROWS -o FILE makes one."
 
 
-def data_tab(desk: Desk, chat: ChatTab, framed: Callable[[Path], str], tabs: gr.Tabs) -> Callable[[Any], None]:
-    """Puts the tab on the page; gives what looks up its files."""
-    with gr.Row():
-        file = gr.Dropdown([], label="Group file", scale=3, min_width=280, elem_id="data-file")
-        view = gr.Radio([_STORED, _SEEN], value=_STORED, label="Row", scale=2, min_width=200, elem_id="data-view")
-        row = gr.Number(1, label="Number", precision=0, minimum=1, scale=1, min_width=100, elem_id="data-row")
-    with gr.Row():
-        before = button("◀ Before", min_width=90)
-        after = button("Next ▶", min_width=90, elem_id="data-next")
-        wanted = gr.Textbox(
-            show_label=False,
-            container=False,
-            lines=1,
-            max_lines=1,
-            placeholder="Find a text: Enter goes to the next row with it",
-            scale=3,
-            elem_id="data-find",
-        )
-        talk = button("Ask about it", min_width=110, elem_id="data-ask")
-    shown = gr.HTML(elem_id="data-shown")
-    with gr.Accordion("Reports of data check", open=False):
-        report = gr.Dropdown([], label="Page", elem_id="data-check")
-        page = gr.HTML()
+class DataTab:
+    """The widgets of the tab, and what happens to them."""
+
+    def __init__(self, desk: Desk, framed: Callable[[Path], str]) -> None:
+        self.desk, self.framed = desk, framed
+        with gr.Row():
+            self.file = gr.Dropdown([], label="Group file", scale=3, min_width=280, elem_id="data-file")
+            self.view = gr.Radio([_STORED, _SEEN], value=_STORED, label="Row", scale=2, min_width=200)
+            self.row = gr.Number(1, label="Number", precision=0, minimum=1, scale=1, min_width=100, elem_id="data-row")
+        with gr.Row():
+            self.before = button("◀ Before", min_width=90, elem_id="data-before")
+            self.after = button("Next ▶", min_width=90, elem_id="data-next")
+            hint = "Find a text: Enter goes to the next row with it"
+            self.wanted = gr.Textbox(
+                show_label=False, container=False, lines=1, max_lines=1, placeholder=hint, scale=3, elem_id="data-find"
+            )
+            self.ask = button("Ask about it", min_width=110, elem_id="data-ask")
+        self.shown = gr.HTML(elem_id="data-shown")
+        with gr.Accordion("Reports of data check", open=False):
+            self.report = gr.Dropdown([], label="Page", elem_id="data-check")
+            self.page = gr.HTML(elem_id="data-page")
+
+    def wire(self, chat: ChatTab, tabs: gr.Tabs) -> None:
+        for on in (self.file.change, self.view.change, self.row.submit, self.row.blur):
+            self._show(on)
+        for press, by in ((self.before, -1), (self.after, 1)):
+            self._show(when(press.click, partial(_moved, by=by), [self.row], [self.row]).then)
+        self._show(when(self.wanted.submit, self.find, [self.file, self.wanted, self.row], [self.row]).success)
+        brought = [chat.talk, chat.picture, chat.question, chat.said, tabs]
+        when(self.ask.click, partial(self.bring, chat), [self.file, self.row], brought)
+        when(self.report.change, self.opened, [self.report], [self.page])
+
+    def look_on(self, on: Any) -> None:
+        """Looks up the files when something happens."""
+        self._show(when(on, self.look, [self.file, self.report], [self.file, self.report]).then)
+
+    def _show(self, on: Any) -> None:
+        when(on, self.show, [self.file, self.row, self.view], [self.row, self.shown])
 
     @told
-    def show(name: str | None, number: int | None, how: str) -> tuple[Any, str]:
+    def show(self, name: str | None, number: int | None, how: str) -> tuple[Any, str]:
         if not name:
             return gr.skip(), fragment(notes=[_NONE])
-        whole = desk.shelf.file(name)
+        whole = self.desk.shelf.file(name)
         if not len(whole):
             return 1, fragment(notes=["The file holds no row."])
         place = min(max(int(number or 1), 1), len(whole))
-        return gr.Number(place, label=f"Number, of {len(whole)}"), row_html(desk, whole.group(place), how)
-
-    def moved(by: int) -> Callable[[int | None], int]:
-        return lambda number: max(int(number or 1) + by, 1)
+        return gr.Number(place, label=f"Number, of {len(whole)}"), row_html(self.desk, whole.group(place), how)
 
     @told
-    def find(name: str | None, text: str, number: int | None) -> int:
-        found = desk.shelf.file(name).find(text, int(number or 1)) if name and text else None
+    def find(self, name: str | None, text: str, number: int | None) -> int:
+        found = self.desk.shelf.file(name).find(text, int(number or 1)) if name and text else None
         if found is None:
             raise DataError(f"no row holds {text!r}", source=name or "", remedy="Write a shorter text")
         return found
 
     @told
-    def bring(name: str | None, number: int | None) -> tuple[Talk, str, str, str, Any]:
-        group = asked_group(desk, name, number)
+    def bring(self, chat: ChatTab, name: str | None, number: int | None) -> tuple[Talk, str, str, str, Any]:
+        """A conversation about the picture of the row."""
+        group = asked_group(self.desk, name, number)
         fresh = about(group)
-        said = talk_html(fresh, [one.name for one in desk.speakers], "")
-        return fresh, picture_html(fresh), question_in(group), said, gr.Tabs(selected="chat")
+        return fresh, picture_html(fresh), question_in(group), chat.html(fresh), gr.Tabs(selected="chat")
 
     @told
-    def look(name: str | None, check: str | None) -> tuple[Any, Any]:
-        found = desk.look()
-        return listed(desk.choices(found.groups), name), listed(desk.choices(found.checks), check)
+    def look(self, name: str | None, check: str | None) -> tuple[Any, Any]:
+        found = self.desk.look()
+        return listed(self.desk.choices(found.groups), name), listed(self.desk.choices(found.checks), check)
 
     @told
-    def opened(name: str | None) -> str:
-        return frame(framed(Path(name)), "report of data check") if name else fragment(notes=["There is none."])
+    def opened(self, name: str | None) -> str:
+        return frame(self.framed(Path(name)), "report of data check") if name else fragment(notes=["There is none."])
 
-    for on in (file.change, view.change, row.submit, row.blur):
-        when(on, show, [file, row, view], [row, shown])
-    for press, by in ((before, -1), (after, 1)):
-        when(when(press.click, moved(by), [row], [row]).then, show, [file, row, view], [row, shown])
-    when(when(wanted.submit, find, [file, wanted, row], [row]).success, show, [file, row, view], [row, shown])
-    when(talk.click, bring, [file, row], [chat.talk, chat.picture, chat.question, chat.said, tabs])
-    when(report.change, opened, [report], [page])
 
-    def looks(on: Any) -> None:
-        when(when(on, look, [file, report], [file, report]).then, show, [file, row, view], [row, shown])
-
-    return looks
+def _moved(number: int | None, *, by: int) -> int:
+    return max(int(number or 1) + by, 1)
 
 
 def asked_group(desk: Desk, name: str | None, number: int | None) -> Group:

@@ -28,95 +28,104 @@ _OPEN: Final = (
 
 def label_tab(desk: Desk) -> Callable[[Any], None]:
     """Puts the tab on the page; gives what looks up its files."""
-    key, asked = gr.State(None), gr.State("")
-    with gr.Row():
-        file = gr.Dropdown([], label="Group file", scale=3, min_width=280, elem_id="label-file")
-        out = gr.Textbox(
-            label="Labels go to",
-            placeholder="beside it, NAME.labels.jsonl",
-            scale=3,
-            min_width=280,
-            elem_id="label-out",
-        )
-        begin = button("Open", variant="primary", scale=1, min_width=90, elem_id="label-open")
-    board = gr.HTML(fragment(notes=[_OPEN]), elem_id="label-board")
-    with gr.Row(elem_id="label-buttons"):
-        best = [
-            button(f"{place + 1} is best", visible=False, min_width=90, elem_id=f"label-choose-{place + 1}")
-            for place in range(MOST)
-        ]
-    with gr.Row():
-        fix = button("Correct an answer", visible=False, min_width=120, elem_id="label-fix")
-        skip = button("Pass over", visible=False, min_width=90, elem_id="label-skip")
-        undo = button("Undo", visible=False, min_width=90, elem_id="label-undo")
-    with gr.Column(visible=False) as editing:
-        which = gr.Radio([], label="Which answer is corrected", elem_id="label-which")
-        text = gr.Textbox(label="What it should have been", lines=3, elem_id="label-text")
-        with gr.Row():
-            save = button("Save the correction", variant="primary", elem_id="label-save")
-            leave = button("Leave it", elem_id="label-leave")
-    gr.Markdown(_HELP)
-    buttons = [*best, fix, skip, undo]
-    everything = [key, asked, board, *buttons, editing, which, text]
+    tab = _Tab(desk)
+    tab.wire()
+    return lambda on: when(on, tab.look, [tab.file], [tab.file])
 
-    def shown(key: Key) -> list[Any]:
-        labels = desk.labels(key)
+
+class _Tab:
+    """The widgets of the tab, and what happens to them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.key, self.asked = gr.State(None), gr.State("")
+        with gr.Row():
+            self.file = gr.Dropdown([], label="Group file", scale=3, min_width=280, elem_id="label-file")
+            self.out = gr.Textbox(label="Labels go to", scale=3, min_width=280, elem_id="label-out")
+            self.begin = button("Open", variant="primary", scale=1, min_width=90, elem_id="label-open")
+        self.board = gr.HTML(fragment(notes=[_OPEN]), elem_id="label-board")
+        with gr.Row(elem_id="label-buttons"):
+            self.best = [self._face(f"{place + 1} is best", f"choose-{place + 1}") for place in range(MOST)]
+        with gr.Row():
+            self.fix = self._face("Correct an answer", "fix")
+            self.skip = self._face("Pass over", "skip")
+            self.undo = self._face("Undo", "undo")
+        with gr.Column(visible=False) as self.editing:
+            self.which = gr.Radio([], label="Which answer is corrected", elem_id="label-which")
+            self.text = gr.Textbox(label="What it should have been", lines=3, elem_id="label-text")
+            with gr.Row():
+                self.save = button("Save the correction", variant="primary", elem_id="label-save")
+                self.leave = button("Leave it", elem_id="label-leave")
+        gr.Markdown(_HELP)
+
+    def _face(self, face: str, name: str) -> gr.Button:
+        return button(face, visible=False, min_width=100, elem_id=f"label-{name}")
+
+    def wire(self) -> None:
+        buttons = [*self.best, self.fix, self.skip, self.undo]
+        everything = [self.key, self.asked, self.board, *buttons, self.editing, self.which, self.text]
+        now = [self.key, self.asked]
+        when(self.begin.click, self.opened, [self.file, self.out], everything)
+        for place, press in enumerate(self.best):
+            when(press.click, partial(self.choose, place=place), now, everything)
+        when(self.skip.click, self.passed, now, everything)
+        when(self.undo.click, self.undone, [self.key], everything)
+        for on in (self.fix.click, self.which.input):
+            when(on, self.edited, [self.key, self.which], [self.editing, self.which, self.text])
+        when(self.save.click, self.corrected, [*now, self.which, self.text], everything)
+        when(self.leave.click, lambda: (gr.Column(visible=False), None), None, [self.editing, self.which])
+        when(self.file.change, self.where, [self.file], [self.out])
+
+    def shown(self, key: Key) -> list[Any]:
+        """The question of now, with as many buttons as it has answers."""
+        labels = self.desk.labels(key)
         question = labels.now()
         there = 0 if question is None else len(question.answers)
         faces = [gr.Button(visible=place < there) for place in range(MOST)]
         faces += [gr.Button(visible=there > 0), gr.Button(visible=there > 0), gr.Button(visible=bool(labels.done))]
         numbers = [str(place + 1) for place in range(there)]
         hidden = [gr.Column(visible=False), gr.Radio(choices=numbers, value=None), gr.Textbox("")]
-        return [key, question.group.id if question else "", board_html(desk, labels, question), *faces, *hidden]
+        return [key, question.group.id if question else "", board_html(self.desk, labels, question), *faces, *hidden]
 
     @told
-    def opened(name: str | None, written: str) -> list[Any]:
-        return shown(desk.open_labels(name or "", written))
+    def opened(self, name: str | None, written: str) -> list[Any]:
+        return self.shown(self.desk.open_labels(name or "", written))
 
     @told
-    def choose(key: Key, id: str, *, place: int) -> list[Any]:
-        desk.labels(key).choose(id, place)
-        return shown(key)
+    def choose(self, key: Key, id: str, *, place: int) -> list[Any]:
+        self.desk.labels(key).choose(id, place)
+        return self.shown(key)
 
     @told
-    def passed(key: Key, id: str) -> list[Any]:
-        desk.labels(key).skip(id)
-        return shown(key)
+    def passed(self, key: Key, id: str) -> list[Any]:
+        self.desk.labels(key).skip(id)
+        return self.shown(key)
 
     @told
-    def undone(key: Key) -> list[Any]:
-        desk.labels(key).undo()
-        return shown(key)
+    def undone(self, key: Key) -> list[Any]:
+        self.desk.labels(key).undo()
+        return self.shown(key)
 
     @told
-    def corrected(key: Key, id: str, number: str | None, now: str) -> list[Any]:
-        desk.labels(key).correct(id, int(number or 0) - 1, now)
-        return shown(key)
+    def corrected(self, key: Key, id: str, number: str | None, now: str) -> list[Any]:
+        self.desk.labels(key).correct(id, int(number or 0) - 1, now)
+        return self.shown(key)
 
     @told
-    def edited(key: Key, number: str | None) -> tuple[Any, Any, Any]:
-        question = desk.labels(key).now()
+    def edited(self, key: Key, number: str | None) -> tuple[Any, Any, Any]:
+        """The text of an answer to be corrected."""
+        question = self.desk.labels(key).now()
         place = int(number or 1)
         texts = question.texts if question else ("",)
         return gr.Column(visible=True), str(place), texts[min(place, len(texts)) - 1]
 
-    def look(name: str | None) -> Any:
-        return listed(desk.choices(sorted(desk.look().groups, key=lambda path: not has_choice(path))), name)
+    def look(self, name: str | None) -> Any:
+        """Group files, those with a choice to make first."""
+        found = sorted(self.desk.look().groups, key=lambda path: not has_choice(path))
+        return listed(self.desk.choices(found), name)
 
-    def where(name: str | None) -> Any:
+    def where(self, name: str | None) -> Any:
         return gr.Textbox(placeholder=labels_of(Path(name)).name if name else "")
-
-    when(begin.click, opened, [file, out], everything)
-    for place, press in enumerate(best):
-        when(press.click, partial(choose, place=place), [key, asked], everything)
-    when(skip.click, passed, [key, asked], everything)
-    when(undo.click, undone, [key], everything)
-    when(fix.click, edited, [key, which], [editing, which, text])
-    when(which.input, edited, [key, which], [editing, which, text])
-    when(save.click, corrected, [key, asked, which, text], everything)
-    when(leave.click, lambda: (gr.Column(visible=False), None), None, [editing, which])
-    when(file.change, where, [file], [out])
-    return lambda on: when(on, look, [file], [file])
 
 
 def board_html(desk: Desk, labels: Labels, question: Question | None) -> str:

@@ -10,12 +10,12 @@ import typer
 
 from sightline.cli.console import say
 from sightline.cli.model_options import Picture, Quantization
-from sightline.cli.named_model import NamedModel, named_model
 from sightline.errors import MissingExtra, RecipeError
 from sightline.recipes.load import check_spec
 
 if TYPE_CHECKING:
     from sightline.app.speakers import Speaker
+    from sightline.cli.named_model import NamedModel
 
 _OF_GRADIO = ("gradio", "fastapi", "uvicorn", "starlette")
 
@@ -55,6 +55,7 @@ def app(
         raise MissingExtra("gradio", "app") from error
     from sightline.app.folders import Folders
     from sightline.app.spec import AppSpec
+    from sightline.cli.named_model import named_model
     from sightline.evaluation.judges.http import service_token
     from sightline.models.load import hide_loading_bars
 
