@@ -1,10 +1,21 @@
-// The keys of the tab "Label": they press its buttons. A question is answered once, however fast the keys come.
+// The keys of the tab "Label": they press its buttons. A key that comes again before the next question is there is not
+// taken for an answer to it; the app refuses it as well.
 (() => {
-  let answered = null;
+  const PATIENCE = 2000;
+  let answered = null, when = 0;
   const press = (id) => document.getElementById(id)?.click();
   const shown = (id) => { const found = document.getElementById(id); return found && found.offsetParent !== null; };
   const question = () => document.querySelector("#label-board [data-question]")?.dataset.question;
-  const once = (id) => { if (question() && question() !== answered) { answered = question(); press(id); } };
+  const once = (id, asked = question(), tries = 0) => {
+    const waits = asked === answered && performance.now() - when < PATIENCE;
+    if (!asked || asked !== question() || waits) return;
+    if (!shown(id)) {  // buttons may come a moment after the question
+      if (tries < 10) setTimeout(() => once(id, asked, tries + 1), 50);
+      return;
+    }
+    [answered, when] = [question(), performance.now()];
+    press(id);
+  };
   const correct = (digit) => {
     press("label-fix");
     const choose = () => {

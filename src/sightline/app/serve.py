@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sightline.app.spec import UPLOAD, AppSpec
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+# read when gradio is imported
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_RUN_HISTORY"] = "False"
 
 import gradio
 import uvicorn
@@ -79,7 +83,14 @@ def server_of(desk: Desk, app: Gate) -> uvicorn.Server:
 
 def build_app(desk: Desk, token: str) -> Gate:
     """The app as an ASGI application, guarded."""
-    app = FastAPI(title="Sightline", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        shutil.rmtree(desk.scratch, ignore_errors=True)  # what stands behind a web server is not reached after SIGTERM
+
+    options: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = FastAPI(title="Sightline", version=__version__, lifespan=lifespan, **options)
 
     @app.get(PAGE)
     def page(path: str) -> HTMLResponse:
@@ -96,7 +107,6 @@ def build_app(desk: Desk, token: str) -> Gate:
         build_page(desk, framed),
         path="/",
         footer_links=[],
-        run_history=False,
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,
@@ -104,7 +114,7 @@ def build_app(desk: Desk, token: str) -> Gate:
         theme=THEME,
         css=stylesheet(),
         head=HEAD,
-        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs=options,
     )
     return Gate(app=app, token=token, most=UPLOAD)
 

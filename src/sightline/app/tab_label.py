@@ -65,11 +65,12 @@ class _Tab:
         buttons = [*self.best, self.fix, self.skip, self.undo]
         everything = [self.key, self.asked, self.board, *buttons, self.editing, self.which, self.text]
         now = [self.key, self.asked]
+        at_once = {"trigger_mode": "multiple"}  # or a key that comes as the page is still being drawn would be lost
         when(self.begin.click, self.opened, [self.file, self.out], everything)
         for place, press in enumerate(self.best):
-            when(press.click, partial(self.choose, place=place), now, everything)
-        when(self.skip.click, self.passed, now, everything)
-        when(self.undo.click, self.undone, [self.key], everything)
+            when(press.click, partial(self.choose, place=place), now, everything, **at_once)
+        when(self.skip.click, self.passed, now, everything, **at_once)
+        when(self.undo.click, self.undone, [self.key], everything, **at_once)
         for on in (self.fix.click, self.which.input):
             when(on, self.edited, [self.key, self.which], [self.editing, self.which, self.text])
         when(self.save.click, self.corrected, [*now, self.which, self.text], everything)
