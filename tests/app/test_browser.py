@@ -94,6 +94,7 @@ def address(root: Path, tiny: dict[str, Path], tmp_path_factory: pytest.TempPath
         server.should_exit = True
         thread.join(30)
         bound.close()
+        assert not thread.is_alive() and not scratch.exists(), "copies of pictures go with the app"
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,11 @@ def test_a_label_is_written_by_a_key_and_taken_back(seen: Any, root: Path) -> No
     page.keyboard.press("u")
     page.wait_for_function("document.querySelector('#label-board').innerText.includes('1 of 3')")
     assert len(list(read_groups(out))) == 1
+    page.keyboard.press("2")  # at once: the page is still being drawn
+    page.wait_for_function("document.querySelector('#label-board').innerText.includes('2 of 3')")
+    page.keyboard.press("1")
+    page.wait_for_function("document.querySelector('#label-board').innerText.includes('All 3 are labelled')")
+    assert len(list(read_groups(out))) == 3
 
 
 def test_runs_show_a_curve_that_grows(seen: Any, root: Path) -> None:
