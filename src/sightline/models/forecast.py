@@ -13,6 +13,7 @@ from typing import Final, get_args
 
 import torch
 
+from sightline.errors import RecipeError
 from sightline.models.outline import Outline
 from sightline.ops.logprobs import CHUNK, SAVE_LOGITS_BELOW
 from sightline.recipes.schema import Recipe
@@ -46,6 +47,7 @@ DEVICES: Final[Mapping[str, Device]] = {
     "a10": Device(bfloat16=125e12, float32=31.2e12, memory=24e9),
     "rtx4090": Device(bfloat16=165e12, float32=82.6e12, memory=24e9),
     "rtx3090": Device(bfloat16=71e12, float32=35.6e12, memory=24e9),
+    "t4": Device(bfloat16=8.1e12, float32=8.1e12, memory=16e9),  # no units for bfloat16: as float32 at best
 }
 """By the name that ``--device`` takes."""
 
@@ -177,6 +179,15 @@ def named_speed(name: str, dtype: torch.dtype, mfu: float | None = None) -> Spee
     peak = device.bfloat16 if kind == "bfloat16" else device.float32
     how = f"{share:.0%} of the datasheet's {peak / 1e12:g} TFLOP/s in {kind}"
     return Speed(device=name, flops=share * peak, memory=device.memory, how=how)
+
+
+def check_device(name: str) -> None:
+    """
+    Raises:
+        RecipeError: a device of which no speed is known.
+    """
+    if name not in DEVICES:
+        raise RecipeError(f"--device is '{name}', expected one of {', '.join(DEVICES)}. Choose one, or leave it out.")
 
 
 def measured_speed(sizes: Outline, dtype: torch.dtype, *, tokens: int = 512, mfu: float | None = None) -> Speed:
