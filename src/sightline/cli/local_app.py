@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sightline.cli.console import say
-from sightline.cli.model_options import Picture, Quantization
+from sightline.cli.model_options import Picture, Quantization, picture_options
 from sightline.errors import MissingExtra, RecipeError
 from sightline.recipes.load import check_spec
 
 if TYPE_CHECKING:
     from sightline.app.speakers import Speaker
-    from sightline.cli.named_model import NamedModel
+    from sightline.evaluation.named_model import NamedModel
 
 _OF_GRADIO = ("gradio", "fastapi", "uvicorn", "starlette")
 
@@ -55,16 +55,16 @@ def app(
         raise MissingExtra("gradio", "app") from error
     from sightline.app.folders import Folders
     from sightline.app.spec import AppSpec
-    from sightline.cli.named_model import named_model
     from sightline.evaluation.judges.http import service_token
+    from sightline.evaluation.named_model import named_model
     from sightline.models.load import hide_loading_bars
 
     if other is not None and model is None:
         raise RecipeError("--other is the second of two models, and there is no --model. Name the first one with it.")
     hide_loading_bars()
     spec = check_spec(AppSpec, "app options", host=host, port=port, token=service_token())
-    options = {"dtype": dtype, "quantization": quantization}
-    named = [named_model(name, picture=picture, **options) for name in (model, other) if name is not None]
+    options = {"dtype": dtype, "quantization": quantization, **picture_options(picture)}
+    named = [named_model(name, **options) for name in (model, other) if name is not None]
     within = Folders.of(folders or [Path()])
     serve(spec, within, lambda: _speakers(named), on_start=lambda url: say(f"Open {url}; Ctrl-C ends the app"))
 
