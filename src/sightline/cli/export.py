@@ -51,9 +51,7 @@ Bench = Annotated[
         show_default="32 drawn scenes",
     ),
 ]
-Only = Annotated[
-    str | None, typer.Option(help="Categories of --bench, separated by commas.", show_default="all of it")
-]
+Only = Annotated[str | None, typer.Option(help="Categories of --bench, separated by commas.", show_default="all of it")]
 Tolerance = Annotated[
     float | None,
     typer.Option(

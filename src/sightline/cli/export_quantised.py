@@ -49,7 +49,9 @@ class Asked:
             RecipeError: an option that means nothing of this kind, or a benchmark without its folder.
         """
         if self.calibration is not None and kind not in CALIBRATED:
-            raise RecipeError(f"--calibration is for {' and '.join(CALIBRATED)}: {kind} learns from nothing. Leave it out")
+            raise RecipeError(
+                f"--calibration is for {' and '.join(CALIBRATED)}: {kind} learns from nothing. Leave it out"
+            )
         if self.only is not None and self.bench is None:
             raise RecipeError("--only chooses categories of --bench, which is not there. Name one: --bench NAME=DIR")
         spec = QuantiseSpec(kind=kind, bench=self._bench(), tolerance=self.tolerance, python=self.quantizer_python)
@@ -60,7 +62,9 @@ class Asked:
             return None
         name, _, folder = self.bench.partition("=")
         if not name or not folder:
-            raise RecipeError(f"--bench {self.bench} names no folder. Write NAME=DIR, as in --bench pope=eval_data/pope")
+            raise RecipeError(
+                f"--bench {self.bench} names no folder. Write NAME=DIR, as in --bench pope=eval_data/pope"
+            )
         only = tuple(one.strip() for one in self.only.split(",")) if self.only else ()
         return BenchSpec(bench=name, data=folder, only=only)
 

@@ -208,8 +208,8 @@ def _check_blocks(decoder: nn.Module) -> None:
         names = {name for name, _ in layer.named_children()}
         if names != _BLOCK:
             raise UnsupportedError(
-                f"--quantize awq moves scales between the parts of a decoder layer, and knows those of {sorted(_BLOCK)}; "
-                f"this one has {sorted(names)}. Take gptq"
+                "--quantize awq moves scales between the parts of a decoder layer, and knows those of "
+                f"{sorted(_BLOCK)}; this one has {sorted(names)}. Take gptq"
             )
 
 

@@ -79,9 +79,9 @@ def quantise(model: Any, family: Family, spec: ModelSpec) -> None:
 
 
 def quantised_loading(config: Any) -> dict[str, Any]:
-    """Options of ``from_pretrained`` for a folder of compressed-tensors (GPTQ and AWQ by LLM Compressor): its weights are
-    unpacked as they are loaded. The package does it by itself only when the whole model's forward is called, and the
-    parts of a policy are called one by one.
+    """Options of ``from_pretrained`` for a folder of compressed-tensors (GPTQ and AWQ by LLM Compressor): its weights
+    are unpacked as they are loaded. The package does it by itself only when the whole model's forward is called, and
+    the parts of a policy are called one by one.
 
     Raises:
         MissingExtra: compressed-tensors is not there.

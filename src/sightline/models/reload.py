@@ -66,8 +66,8 @@ def read_model(model: Any, processor: Any, rows: Sequence[ProbeRow], *, exact: b
 
 
 def weights_of(model: nn.Module, *, exact: bool = False) -> dict[str, str]:
-    """Fingerprint of every tensor of a model by its name. Unless ``exact``, rounded to bfloat16 first: the same weights in
-    another precision are the same, and other weights are not."""
+    """Fingerprint of every tensor of a model by its name. Unless ``exact``, rounded to bfloat16 first: the same weights
+    in another precision are the same, and other weights are not."""
     return {name: _digest(value, exact) for name, value in model.state_dict().items()}
 
 

@@ -183,8 +183,8 @@ def probe_rows(trained: Trained, scratch: Path) -> tuple[list[ProbeRow], str]:
     template = ChatTemplate(trained.policy.processor)
     own = [] if trained.recipe is None else own_groups(trained.recipe, scratch, _ROWS)
     if own:
-        return [probe_row(template, group) for group in own], "rows of the run"
-    return [probe_row(template, group) for group in drawn_groups(scratch)], "drawn pictures"
+        return [_probe(template, group) for group in own], "rows of the run"
+    return [_probe(template, group) for group in drawn_groups(scratch)], "drawn pictures"
 
 
 def own_groups(recipe: Recipe, scratch: Path, most: int) -> list[Group]:
@@ -220,8 +220,7 @@ def drawn_groups(scratch: Path) -> list[Group]:
     return groups
 
 
-def probe_row(template: ChatTemplate, group: Group) -> ProbeRow:
-    """The conversation of a group's first answer."""
+def _probe(template: ChatTemplate, group: Group) -> ProbeRow:
     response = group.responses[0]
     prompt = group.prompts[response.prompt]
     answer = {"role": "assistant", "content": [{"type": "text", "text": response.text}]}

@@ -34,7 +34,6 @@ from sightline.train.export import (
     export,
     open_trained,
     own_groups,
-    probe_row,
 )
 from sightline.train.periodic_eval import Task, grade_empty, grade_task, open_task
 from sightline.train.quantised import Answers, Moved, Quantised, QuantiseSpec
@@ -146,7 +145,8 @@ class _Maker:
         processor.save_pretrained(folder)
         reading = read_fresh(folder, asked, self.scratch, base=None, dtype=dtype, exact=True)
         untouched = check_untouched(plan, family, before.reading.weights, reading.weights)
-        moved = Moved.of(*(Answers.of(one.logprobs, before.lengths) for one in (before.reading, reading)), self.rows.whose)
+        old, new = (Answers.of(one.logprobs, before.lengths) for one in (before.reading, reading))
+        moved = Moved.of(old, new, self.rows.whose)
         if faults := moved.faults(self.spec):
             raise VerificationError(
                 f"in {self.spec.kind} the model is another: {', and '.join(faults)}. Nothing was kept. Take int8, more "
@@ -220,10 +220,11 @@ def _rows(trained: Trained, spec: QuantiseSpec, scratch: Path) -> _Rows:
     compared, learnt = _parted(own, spec.calibration) if learns else (own, [])
     whose = "rows of the run" if own else "drawn pictures"
     compared = compared or drawn_groups(scratch)
+    answered = [_answered(template, group) for group in compared]
     return _Rows(
-        compared=[probe_row(template, group) for group in compared],
-        prompts=[_prompt_row(template, group) for group in compared],
-        learnt=[probe_row(template, group) for group in learnt],
+        compared=[row for row, _ in answered],
+        prompts=[prompt for _, prompt in answered],
+        learnt=[_answered(template, group)[0] for group in learnt],
         whose=whose,
     )
 
@@ -236,9 +237,15 @@ def _parted(groups: list[Group], most: int) -> tuple[list[Group], list[Group]]:
     return [groups[place] for place in sorted(places)], others[:most]
 
 
-def _prompt_row(template: ChatTemplate, group: Group) -> ProbeRow:
-    prompt = group.prompts[group.responses[0].prompt]
-    return ProbeRow(text=template.text(prompt.messages, generation=True), images=prompt.images)
+def _answered(template: ChatTemplate, group: Group) -> tuple[ProbeRow, ProbeRow]:
+    """A row up to the end of its answer, as it is trained, and its prompt alone."""
+    response = group.responses[0]
+    prompt = group.prompts[response.prompt]
+    before = template.text(prompt.messages, generation=True)
+    answer = {"role": "assistant", "content": [{"type": "text", "text": response.text}]}
+    turn = template.turn(prompt.messages, answer, before)
+    whole = before + turn.answer + turn.end
+    return ProbeRow(text=whole, images=prompt.images), ProbeRow(text=before, images=prompt.images)
 
 
 def _answer_length(processor: Any, row: ProbeRow, prompt: ProbeRow) -> int:

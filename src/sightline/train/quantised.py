@@ -93,9 +93,7 @@ class Moved:
                 "are tolerated"
             )
         if not self.kept >= LEAST_KEPT:
-            found.append(
-                f"{self.kept:.0%} of what the picture does to answers is left, where {LEAST_KEPT:.0%} must be"
-            )
+            found.append(f"{self.kept:.0%} of what the picture does to answers is left, where {LEAST_KEPT:.0%} must be")
         return found
 
 

@@ -2,8 +2,8 @@
 
 ``python llm_compressor.py REQUEST`` reads a JSON request that ``models.compress`` wrote: ``source`` and ``folder``, the
 ``kind``, names of the linear ``layers`` to quantise, ``calibration`` (safetensors, ``ROW/NAME`` as the model's forward
-takes them), ``dtype``, ``group`` size, ``decoder`` (path of the language model) and ``guard`` (a file of ours that makes
-torchvision importable). Whatever is not in ``layers`` is left as it is.
+takes them), ``dtype``, ``group`` size, ``decoder`` (path of the language model) and ``guard`` (a file of ours that
+makes torchvision importable). Whatever is not in ``layers`` is left as it is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ sys.path[:] = [folder for folder in sys.path if folder != str(Path(__file__).par
 
 def quantise(asked: dict[str, Any]) -> None:
     """Writes ``folder``."""
+    if importlib.util.find_spec("llmcompressor") is None:
+        raise SystemExit("LLM Compressor is not installed in this environment: pip install llmcompressor")
     _guard(asked["guard"])
     import torch
     from llmcompressor import oneshot
