@@ -16,6 +16,7 @@ from sightline.recipes.schema import SamplingSpec
 from sightline.rollouts import refill
 from sightline.rollouts.hf import HFEngine
 from sightline.rollouts.refill import admitted
+from tiny_families import save_family
 from tiny_models import FAMILIES
 
 SAMPLING = SamplingSpec(n=3, max_new_tokens=40, batch_size=4)
@@ -48,7 +49,7 @@ def assert_same(found, expected):
     assert answers(found) == answers(expected)
     for one, other in zip(found, expected, strict=True):
         for a, b in zip(one.responses, other.responses, strict=True):
-            assert a.rollout_logprobs == pytest.approx(b.rollout_logprobs, abs=1e-5)
+            assert a.rollout_logprobs == pytest.approx(b.rollout_logprobs, abs=5e-5)
 
 
 def noted(monkeypatch, owner, name, what):
@@ -171,11 +172,11 @@ def test_greedy_answers_and_streams_are_the_same(tiny, groups):
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3"])
-def test_what_is_behind_an_answer_that_ended_does_not_matter(tiny, groups, family, monkeypatch):
+def test_what_is_behind_an_answer_that_ended_does_not_matter(tmp_path, groups, family, monkeypatch):
     """Empty places and slots hold zeros: what is never seen could otherwise be no number, and 0 times that is none. All
     prompts are attended to in one call, as on a GPU."""
     monkeypatch.setattr(branch_parts, "SPARE", sys.maxsize)
-    engine = ending_engine(tiny[family])
+    engine = ending_engine(save_family(family, tmp_path))
     expected = one_by_one(engine, groups[:6], SAMPLING)
     torch.use_deterministic_algorithms(True)  # new memory is filled with NaN
     try:

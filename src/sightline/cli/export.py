@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sightline.cli.console import print_error, say
-from sightline.errors import RecipeError, VerificationError
+from sightline.errors import VerificationError
 
 if TYPE_CHECKING:
     from sightline.train.export import Trained
@@ -122,14 +122,10 @@ def export(
     Example: `sightline export runs/dpo --quantize nf4 -o models/dpo-nf4 --bench pope=eval_data/pope`
     """
     from sightline.cli.export_quantised import Asked, write_quantised
-    from sightline.models.locate import is_run
+    from sightline.models.locate import check_run
     from sightline.train.export import open_trained
 
-    if not is_run(source):
-        raise RecipeError(
-            f"{source} is no run directory (no recipe.yaml in it). Name the output_dir of a training run; an adapter "
-            "alone becomes a model with sightline merge"
-        )
+    check_run(source)
     _hide()
     asked = Asked(
         calibration=calibration, bench=bench, only=only, tolerance=tolerance, quantizer_python=quantizer_python

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import say
-from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained
-from sightline.cli.named_model import named_model
+from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, picture_options
 from sightline.cli.stage import check_apart
 from sightline.data.identity import made_from
 from sightline.data.staged import StagedGroups
@@ -74,12 +73,13 @@ def sample(
         max_new_tokens=max_tokens,
         batch_size=batch_size,
     )
+    from sightline.evaluation.named_model import named_model
     from sightline.models.load import hide_loading_bars
     from sightline.rollouts.hf import load_engine, not_applied
 
     hide_loading_bars()
     prompts = _prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), out)
-    asked = named_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
+    asked = named_model(model, adapter, dtype=dtype, quantization=quantization, **picture_options(picture))
     engine = load_engine(asked.spec, processor_of=asked.processor)
     if told := not_applied(engine.policy):
         say(told)
@@ -144,11 +144,7 @@ def score(
     from sightline.rewards.base import scored_or_stopped
     from sightline.rewards.build import check_prompts
 
-    if not (asked := list(read_groups(groups))):
-        raise DataError("there are no groups", source=str(groups), remedy="Name a Group file that has some")
-    if not any(group.responses for group in asked):
-        found = f"none of {len(asked)} groups has an answer"
-        raise DataError(found, source=str(groups), remedy="Run `sightline sample` first, and score what it writes")
+    asked = _answered(list(read_groups(groups)), str(groups))
     scorer, settings = _scorer(reward, batch_tokens, {"missing_facts": missing_facts, "quantization": quantization})
     settings = {"groups": str(groups), "reward": reward, **settings}
     stage = StagedGroups(out=out, settings=settings, tell=say, made_from=partial(made_from, answers=True))
@@ -160,6 +156,16 @@ def score(
         where = error.source if str(groups) in error.source else f"{groups}: {error.source}".removesuffix(": ")
         raise type(error)(error.found, source=where, remedy=error.remedy) from error
     say(f"{done} groups scored{_summary(list(read_groups(out)))}: {out}")
+
+
+def _answered(groups: list[Group], source: str) -> list[Group]:
+    """The groups of a file, which are some, and have answers."""
+    if not groups:
+        raise DataError("there are no groups", source=source, remedy="Name a Group file that has some")
+    if not any(group.responses for group in groups):
+        found = f"none of {len(groups)} groups has an answer"
+        raise DataError(found, source=source, remedy="Run `sightline sample` first, and score what it writes")
+    return groups
 
 
 def _prompts(data: DataSpec, out: Path) -> list[Group]:

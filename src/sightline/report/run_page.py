@@ -14,7 +14,7 @@ from sightline.data.schema import read_groups
 from sightline.errors import CheckpointError
 from sightline.report.page import Answer, Detail, GalleryItem, write_report
 from sightline.report.svg import Curve, Line
-from sightline.types import Group, Prompt
+from sightline.types import Group
 
 Records = Sequence[dict[str, Any]]
 
@@ -250,7 +250,7 @@ def gallery_of(groups: Iterable[Group]) -> list[GalleryItem]:
             Answer(title=_title(role, places), text=text, note=note) for (role, text, note), places in said.items()
         ]
         images = [image for image in prompt.images if Path(image).is_file()]
-        items.append(GalleryItem(images=images, question=question_of(prompt), answers=answers))
+        items.append(GalleryItem(images=images, question=prompt.question, answers=answers))
     return items
 
 
@@ -259,14 +259,6 @@ def _title(role: str, places: Sequence[int]) -> str:
     if role:
         return role if len(places) == 1 else f"{role}, {len(places)} times"
     return f"answer{'s' if len(places) > 1 else ''} {', '.join(map(str, places))}"
-
-
-def question_of(prompt: Prompt) -> str:
-    """Text of the last message of a prompt."""
-    content = prompt.messages[-1]["content"]
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _line(records: Records, metric: str, label: str) -> Line:

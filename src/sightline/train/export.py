@@ -15,7 +15,7 @@ from sightline.algorithms.registry import build_algorithm
 from sightline.data.load import Account, load_groups
 from sightline.data.template import ChatTemplate
 from sightline.errors import CheckpointError, DataError, RecipeError
-from sightline.files import cleared, replace_folder
+from sightline.files import check_free, cleared, replace_folder
 from sightline.models.export import Expected, Verified, gap, merge, quantised, read_policy, verify
 from sightline.models.load import load_policy
 from sightline.models.locate import is_adapter, is_run, located
@@ -133,7 +133,7 @@ def export(
         CheckpointError: ``out`` is there already.
         UnsupportedError: nothing to merge, or quantised weights.
     """
-    check_free(out, overwrite)
+    check_free(out, overwrite=overwrite)
     verified: list[Verified] = []
     with tempfile.TemporaryDirectory() as scratch, cleared(out):
         rows, whose = probe_rows(trained, Path(scratch))
@@ -156,12 +156,6 @@ def export(
 
         replace_folder(out, write)
     return verified[0]
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Raises CheckpointError where something is at ``out`` that is not to be replaced."""
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} is there already. Choose another --out, or pass --overwrite")
 
 
 def _save(policy: Policy, model: Any, folder: Path, *, merged: bool) -> None:

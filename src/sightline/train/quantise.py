@@ -18,7 +18,7 @@ from sightline.evaluation.answers import AnswerFile
 from sightline.evaluation.bench import Result
 from sightline.evaluation.results import changes, measure
 from sightline.evaluation.stages import AnswerSpec, answer_questions
-from sightline.files import cleared, replace_file, replace_folder
+from sightline.files import check_free, cleared, replace_file, replace_folder
 from sightline.models.compress import CALIBRATED, Plan, check_quantiser, check_untouched, compress, model_inputs
 from sightline.models.export import Verified
 from sightline.models.reload import ProbeRow, Reading, inputs_of, read_fresh, read_model
@@ -29,7 +29,6 @@ from sightline.train.card import Card
 from sightline.train.export import (
     Dtype,
     Trained,
-    check_free,
     drawn_groups,
     export,
     open_trained,
@@ -72,7 +71,7 @@ def quantise(
         UnsupportedError: a reward model, or a model that is not quantised.
         CheckpointError: ``out`` is there already, or there is no such checkpoint.
     """
-    check_free(out, overwrite)
+    check_free(out, overwrite=overwrite)
     python = check_quantiser(spec.kind, spec.python)
     with tempfile.TemporaryDirectory() as name, cleared(out):
         scratch = Path(name)
