@@ -211,7 +211,7 @@ def test_scales_may_move_into_norms_of_the_decoder_under_awq_alone(tiny: dict[st
     with torch.no_grad():  # less than bfloat16 shows, in a layer that no log-probability depends on
         model.model.vision_tower.encoder.layers[1].mlp.fc1.weight[0, 0] += 1e-6
     spoiled = {**reload.weights_of(model, exact=True), **dict.fromkeys(low, "0")}
-    with pytest.raises(compress.VerificationError, match="1 tensors that were to be left .* first model.vision_tower"):
+    with pytest.raises(compress.VerificationError, match="1 tensors that were to be left"):
         check_untouched(Plan.of(model, family, "gptq"), family, before, spoiled)
     with pytest.raises(compress.VerificationError, match="14 layers were not quantised"):
         check_untouched(Plan.of(model, family, "awq"), family, before, before)

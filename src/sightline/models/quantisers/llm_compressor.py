@@ -34,7 +34,7 @@ def quantise(asked: dict[str, Any]) -> None:
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     ignored = _others(model, asked["layers"])
-    rows = _rows(asked["calibration"])
+    rows: Any = _rows(asked["calibration"])
     oneshot(
         model=model,
         processor=AutoTokenizer.from_pretrained(asked["source"], trust_remote_code=False),  # asked for, and not needed
