@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,25 +58,32 @@ def group_html(group: Any) -> str:
     """Each question of a Group with its pictures, and beside them its answers with their place in the preferences,
     their reward and its parts."""
     won, lost = ({vars(edge)[end] for edge in group.edges} for end in ("winner", "loser"))
+    roles = {place: " and ".join(_roles(place, won, lost)) for place in range(len(group.responses))}
     names = sorted({name for response in group.responses for name in response.rewards})
+    judged = any(response.reward is not None for response in group.responses)
+    head = [*([""] if group.edges else []), "answer", *(["reward"] if judged else []), *names]
     shown = []
     for index, prompt in enumerate(group.prompts):
         rows = [
-            (
-                " and ".join(role for role, some in (("chosen", won), ("rejected", lost)) if place in some),
+            [
+                *([roles[place]] if group.edges else []),
                 one.text,
-                _number(one.reward),
+                *([_number(one.reward)] if judged else []),
                 *(_number(one.rewards.get(name)) for name in names),
-            )
+            ]
             for place, one in enumerate(group.responses)
             if one.prompt == index
         ]
-        answers = table(("", "answer", "reward", *names), rows) if rows else ""
+        answers = table(head, rows) if rows else ""
         pictures = "".join(map(_picture, prompt.images))
         left = f'<div style="flex:0 0 auto">{pictures}</div>' if pictures else ""
         right = f'<div style="flex:1 1 18em"><strong>{escape(prompt.question)}</strong>{answers}</div>'
         shown.append(f'<div style="display:flex;flex-wrap:wrap;gap:12px">{left}{right}</div>')
     return "".join(shown)
+
+
+def _roles(place: int, won: Set[int], lost: Set[int]) -> list[str]:
+    return [role for role, some in (("chosen", won), ("rejected", lost)) if place in some]
 
 
 def _short(text: str, most: int) -> str:

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "demo": UPPER,
     "api": UPPER | {"demo"},
     "cli": EVERYTHING,
-    "__init__": UPPER | {"api"},
+    "__init__": UPPER | {"demo", "api"},
     "__main__": {"cli"},
 }
 """What each top-level part of the package may import beside itself."""

@@ -21,7 +21,6 @@ from sightline.api.rows import with_rows
 from sightline.api.run import Run
 from sightline.data.inspect.checked import USUAL, Problem, as_json, problems, thresholds
 from sightline.data.memory import Rows, write_rows
-from sightline.display import table
 from sightline.evaluation.preferences import BENCH
 from sightline.evaluation.results import Measured
 from sightline.evaluation.run import default_out
@@ -51,8 +50,7 @@ class DataCheck:
         return self.text
 
     def _repr_html_(self) -> str:
-        rows = [(one.kind, one.text) for one in self.problems] or [("none", "No problem found.")]
-        return f"<pre>{escape(self.text)}</pre>" + table(("problem", ""), rows)
+        return f'<pre style="overflow-x:auto">{escape(self.text)}</pre>'
 
 
 def check(
@@ -72,7 +70,7 @@ def check(
         rows: in their place, as of ``train``.
         against: what must not be trained on: ``BENCH=FOLDER``, a folder of pictures, a picture, or rows.
         fail_on: kinds of problems, with a share above which they are one: ``bad=0.01,leak,bias=0.65``, or ``none``.
-        device: forecast for ``h100``, ``a100``, ...; None: for the GPU of this machine, if it has one.
+        device: forecast for ``h100``, ``a100``, ...; None: for this machine.
         html: a page with all of it; None: none.
 
     Raises:
