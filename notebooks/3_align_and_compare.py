@@ -102,7 +102,7 @@ for name, one in (("before", before), ("after", after)):
 BENCH, DATA = "scenes", WORK / "scenes"
 if small:
     DATA.mkdir(parents=True, exist_ok=True)
-    (DATA / "scenes.json").write_text('{"scenes": 6, "questions": 2}')
+    (DATA / "scenes.json").write_text('{"scenes": 4, "questions": 1}')
 for name, one in (("base", before), ("orpo", after)):
     sl.evaluate(one, BENCH, DATA, out=WORK / "eval" / name)
 sl.compare(WORK / "eval/base/scenes", WORK / "eval/orpo/scenes")

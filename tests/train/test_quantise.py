@@ -68,7 +68,7 @@ def runs(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dic
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small slice of the benchmark."""
     folder = tmp_path_factory.mktemp("scenes")
-    (folder / "scenes.json").write_text('{"scenes": 2, "questions": 1}')
+    (folder / "scenes.json").write_text('{"scenes": 1, "questions": 1}')
     return f"scenes={folder}"
 
 
