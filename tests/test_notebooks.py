@@ -57,16 +57,16 @@ def shown(cell: Any) -> str:
         assert output.output_type != "error", output
         data = output.get("data", {})
         texts += [output.get("text", ""), data.get("text/html", data.get("text/plain", ""))]
-        texts += ["a picture"] if "image/png" in data or "<img" in data.get("text/html", "") else []
+        texts += ["[picture]"] if "image/png" in data or "<img" in data.get("text/html", "") else []
     return "\n".join(texts)
 
 
 def test_every_notebook_runs_and_shows_what_it_says(outputs: dict[str, str]) -> None:
-    assert "89 rows, 89 pictures" in outputs["1"] and outputs["1"].count("a picture") == 3
+    assert "89 rows, 89 pictures" in outputs["1"] and outputs["1"].count("[picture]") == 3
     assert "the chosen answer is longer in 0% of pairs, shorter in 13%" in outputs["1"]
     assert "No problem found" in outputs["1"]
     assert "accuracy/sum" in outputs["2"] and "looking/policy/other" in outputs["2"]
-    assert outputs["2"].count("a picture") >= 3 and "nats" in outputs["2"]
+    assert outputs["2"].count("[picture]") >= 3 and "nats" in outputs["2"]
     assert "accuracy/sum" in outputs["3"] and "Length of answers" in outputs["3"]
     assert "learnt" in outputs["4"] and "chosen shorter" in outputs["4"] and "compare.html" in outputs["4"]
 
