@@ -215,6 +215,12 @@ def test_scales_may_move_into_norms_of_the_decoder_under_awq_alone(tiny: dict[st
         check_untouched(Plan.of(model, family, "gptq"), family, before, spoiled)
     with pytest.raises(compress.VerificationError, match="14 layers were not quantised"):
         check_untouched(Plan.of(model, family, "awq"), family, before, before)
+    low_rank = nn.Linear(72, 32)
+    mlp = model.model.language_model.layers[0].mlp
+    down, mlp.down_proj = mlp.down_proj, low_rank
+    with pytest.raises(compress.UnsupportedError, match="multiples of 8 alone, and gptq needs groups of 32"):
+        Plan.of(model, family, "gptq")
+    mlp.down_proj = down
     model.model.language_model.layers[0].pre_feedforward_layernorm = nn.LayerNorm(4)
     with pytest.raises(compress.UnsupportedError, match="Take gptq"):
         Plan.of(model, family, "awq")

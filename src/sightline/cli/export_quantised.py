@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sightline.cli.console import out as console_out
-from sightline.cli.console import print_error, say
+from sightline.cli.console import print_error, say, show_messages
 from sightline.errors import RecipeError, VerificationError
 from sightline.models.compress import CALIBRATED, Kind
 from sightline.recipes.evaluation import BenchSpec
@@ -79,6 +79,7 @@ def write_quantised(
     overwrite: bool,
 ) -> None:
     """Writes the folder and prints what it cost; exit code 1 where it is another model."""
+    show_messages()
     try:
         found = quantise(source, out, spec, step=step, dtype=dtype, overwrite=overwrite)
     except VerificationError as error:

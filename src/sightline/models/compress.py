@@ -39,6 +39,8 @@ CALIBRATED = ("gptq", "awq")
 BITS = {"gptq": "4 bits", "awq": "4 bits", "nf4": "4 bits", "int8": "8 bits"}
 _GROUP = 128
 """Most weights that share a scale under GPTQ and AWQ; fewer where that divides no row."""
+_LEAST_GROUP = 32
+"""What servers read."""
 _SCRIPT = Path(__file__).parent / "quantisers" / "llm_compressor.py"
 _BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 """What a decoder layer is made of that AWQ can be laid over: Llama's, Mistral's, Qwen's."""
@@ -69,7 +71,7 @@ class Plan:
             kind: how it will be quantised.
 
         Raises:
-            UnsupportedError: quantised already, a mixture of experts, or a decoder that ``awq`` does not know.
+            UnsupportedError: quantised already, a mixture of experts, or layers that ``gptq`` and ``awq`` cannot take.
         """
         if (found := quantised(model)) is not None:
             raise UnsupportedError(
@@ -85,6 +87,11 @@ class Plan:
         if kind == "awq":
             _check_blocks(model.get_submodule(family.language))
         group = math.gcd(_GROUP, *(model.get_submodule(name).in_features for name in layers))
+        if kind in CALIBRATED and group < _LEAST_GROUP:
+            raise UnsupportedError(
+                f"the inputs of the decoder's layers are multiples of {group} alone, and {kind} needs groups of "
+                f"{_LEAST_GROUP} weights at least. Take nf4 or int8"
+            )
         return cls(
             kind=kind, decoder=family.language, layers=tuple(layers), left=tuple(_left(model, layers)), group=group
         )

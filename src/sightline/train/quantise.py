@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from sightline.train.periodic_eval import Task, grade_empty, grade_task, open_ta
 from sightline.train.quantised import Answers, Moved, Quantised, QuantiseSpec
 from sightline.types import Group
 
+_log = logging.getLogger(__name__)
 FIGURES = "quantised.json"
 """What was measured, beside the model."""
 _COMPARED = 16
@@ -140,6 +142,8 @@ class _Maker:
         inputs = [model_inputs(processor, row) for row in self.rows.learnt]
         del engine
         gc.collect()
+        learns = f", learning from {len(inputs)} rows: this takes long, and says nothing meanwhile" if inputs else ""
+        _log.info("quantising %s layers to %s%s", len(plan.layers), self.spec.kind, learns)
         compress(plan, source, folder, dtype, rows=inputs, python=self.python, scratch=self.scratch)
         processor.save_pretrained(folder)
         reading = read_fresh(folder, asked, self.scratch, base=None, dtype=dtype, exact=True)
