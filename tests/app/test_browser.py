@@ -131,7 +131,9 @@ def test_a_chat_answers(seen: Any) -> None:
     page.click("#chat-ask")
     page.wait_for_selector("#chat-said .key")
     page.wait_for_function("document.querySelectorAll('#chat-said [title*=\"nats by the picture\"]').length > 1")
-    page.wait_for_function("document.querySelectorAll('#chat-said .two .card').length == 2")
+    page.wait_for_function(
+        "document.querySelectorAll('#chat-said .card:has([title*=\"nats by the picture\"])').length == 2"
+    )
     assert page.locator("#chat-said .who").all_inner_texts()[0].startswith("one")
 
 

@@ -64,18 +64,19 @@ class ChatTab:
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
 
     def wire(self) -> None:
-        when(self.upload.upload, self.take, [self.upload], [self.talk, self.picture, self.said])
-        scenes = [self.talk, self.picture, self.question, self.said, self.number]
-        when(self.draw.click, self.scene, [self.kind, self.number], scenes)
-        when(self.following.click, partial(self.scene, by=1), [self.kind, self.number], scenes)
         inputs = [self.talk, self.question, self.temperature, self.tokens, self.seed]
         models = {"concurrency_limit": 1, "concurrency_id": "models"}
         asking = [
             when(on, self.answer, inputs, [self.talk, self.said], **models)
             for on in (self.go.click, self.question.submit)
         ]
-        self.stop.click(None, None, None, cancels=asking, api_visibility="private")
-        when(self.new.click, self.anew, [self.talk], [self.talk, self.said])
+        ends = {"cancels": asking}  # or the rest of an answer would be written over what comes next
+        self.stop.click(None, None, None, api_visibility="private", **ends)
+        when(self.upload.upload, self.take, [self.upload], [self.talk, self.picture, self.said], **ends)
+        scenes = [self.talk, self.picture, self.question, self.said, self.number]
+        when(self.draw.click, self.scene, [self.kind, self.number], scenes, **ends)
+        when(self.following.click, partial(self.scene, by=1), [self.kind, self.number], scenes, **ends)
+        when(self.new.click, self.anew, [self.talk], [self.talk, self.said], **ends)
 
     def html(self, talk: Talk) -> str:
         return talk_html(talk, self.names, _EMPTY)
