@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import typer
 import yaml
 from rich import box
 from rich.table import Table
@@ -26,8 +25,6 @@ from sightline.files import replace_file
 from sightline.progress import Progress
 from sightline.report.table import SIGNS, Row, bounds, legend, number
 
-STDOUT: Final = Path("-")
-"""``--json -``: the JSON goes to stdout, and no table."""
 _MOST_DECIMALS: Final = 4
 
 
@@ -212,11 +209,8 @@ def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes figures to a file, folders included, or to stdout."""
+    """Writes figures to a file, folders included."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    if path == STDOUT:
-        typer.echo(text)
-        return
     replace_file(path, text + "\n", errors=LONE_SURROGATES)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from sightline.cli.json_result import Document
 from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained
 
 Data = Annotated[str, typer.Option(help="Rows with chosen and rejected answers, or a Group file.", show_default=False)]
@@ -67,7 +68,7 @@ def preferences(
     picture: Picture = None,
     device: Device = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """Does a model prefer the answers that people prefer, by how much, and because of the picture?
 
     Every answer is scored once and kept: a stopped command goes on where it was. Writes scores.jsonl, results.json
@@ -96,7 +97,7 @@ def preferences(
         overwrite=overwrite,
     )
     sides = Sides(model=side, reference=start, rival=rival, earlier=earlier)
-    evaluate_preferences(
+    return evaluate_preferences(
         asked, sides, beta=beta, looking=looking, generate=generate, max_tokens=max_tokens, device=device
     )
 
@@ -122,7 +123,7 @@ def reward(
     on_bad_row: OnBadRow = "error",
     batch_tokens: BatchTokens = 8192,
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """How often does a reward model prefer what people prefer, how sure may it be, and what is its choice worth?
 
     Rows with several answers and a reward or label on each give a best-of-n curve. Scores are kept, so that a stopped
@@ -141,4 +142,4 @@ def reward(
         batch_tokens=batch_tokens,
         overwrite=overwrite,
     )
-    evaluate_reward(asked, model, against, {"missing_facts": missing_facts, "quantization": quantization})
+    return evaluate_reward(asked, model, against, {"missing_facts": missing_facts, "quantization": quantization})

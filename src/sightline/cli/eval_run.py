@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from sightline.cli.eval_options import (
     protocol_of,
     show_result,
 )
+from sightline.cli.json_result import Document, Ended
 from sightline.cli.model_options import asked_beyond
 from sightline.errors import DataError, SightlineError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer, failed_answers
@@ -35,6 +35,7 @@ from sightline.evaluation.results import (
     lmms_eval_table,
     measure,
     read_measured,
+    results_document,
     results_path,
     write_measured,
 )
@@ -159,28 +160,37 @@ def answer_all(evaluation: Evaluation, names: Sequence[str], *, limit: int | Non
     return answered
 
 
-def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | None, asked: int) -> None:
+def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | None, asked: int) -> Document:
     """Grades every benchmark and writes the page. A benchmark that cannot be graded does not stop the others.
 
     One that was answered in part is shown, not graded. Exits with code 2 if one of the ``asked`` benchmarks could not
     be answered or graded; its answers are kept.
     """
     graded: list[Measured] = []
+    looked: dict[str, Document] = {}
     failed = asked - len(tasks)
     for task in tasks:
         if not task.graded:
-            _show_answers(task)
+            looked[task.bench.name] = _show_answers(task)
             continue
         try:
             graded.append(_graded(evaluation, task))
         except DataError as error:
             print_error(error)
             failed += 1
-    if graded:
-        _write_summary(evaluation, graded, against)
+    page = _write_summary(evaluation, graded, against) if graded else None
+    documents = [results_document(measured) for measured in graded]
+    document = {
+        "folder": evaluation.out,
+        "report": page,
+        "benchmarks": documents,
+        "looked_at": looked,
+        "failed": failed,
+    }
     if failed:
         say(f"{failed} of {asked} benchmarks could not be graded. Their answers are in {evaluation.out}.")
-        sys.exit(2)
+        raise Ended({**document, "failed": failed}, code=2)
+    return document
 
 
 def check_earlier(against: Path | None, names: Sequence[str]) -> None:
@@ -281,16 +291,20 @@ def _graded(evaluation: Evaluation, task: Task) -> Measured:
     return measured
 
 
-def _show_answers(task: Task) -> None:
+def _show_answers(task: Task) -> Document:
     """The first questions with their answers: a look, no measurement."""
     counted = f"the first {len(task.answers)} questions answered, not graded"
     out.print(Text(f"{task.bench.name}, {counted}", style="bold"))
     for question, stored in zip(task.asked[:_SHOWN], task.answers, strict=False):
         out.print(Text(f"{question.id}: {question_text(question)}"), soft_wrap=True)
         out.print(Text(f"  {stored.answer.text}\n"), soft_wrap=True)
+    pairs = zip(task.asked, task.answers, strict=False)
+    return {
+        question.id: {"question": question_text(question), "answer": stored.answer.text} for question, stored in pairs
+    }
 
 
-def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: Path | None) -> None:
+def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: Path | None) -> Path:
     from sightline.report.evaluation import write_results_page
 
     every = [*graded, *_of_earlier_commands(evaluation, graded)]
@@ -299,7 +313,9 @@ def _write_summary(evaluation: Evaluation, graded: Sequence[Measured], against: 
     pairs = [(_earlier(against, measured), measured) for measured in every]
     title = f"Benchmarks: {evaluation.model.path}"
     notes = [] if against is None else [f"Before: {against}. After: {evaluation.out}."]
-    say(f"Report: {write_results_page(evaluation.out / 'report.html', pairs, title=title, notes=notes)}")
+    page = write_results_page(evaluation.out / "report.html", pairs, title=title, notes=notes)
+    say(f"Report: {page}")
+    return page
 
 
 def _of_earlier_commands(evaluation: Evaluation, graded: Sequence[Measured]) -> list[Measured]:

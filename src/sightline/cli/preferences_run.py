@@ -15,6 +15,7 @@ from sightline.cli.console import out as console_out
 from sightline.cli.console import say
 from sightline.cli.eval_options import changes_table, show_result
 from sightline.cli.eval_run import default_out
+from sightline.cli.json_result import Document
 from sightline.cli.named_model import NamedModel
 from sightline.data.identity import made_from
 from sightline.data.load import Account, load_groups
@@ -23,11 +24,20 @@ from sightline.data.staged import StagedGroups
 from sightline.data.validate import Checks
 from sightline.errors import DataError, RecipeError
 from sightline.evaluation import preferences, reward_figures
-from sightline.evaluation.results import RESULTS, Measured, changes, measure, read_measured, write_measured
+from sightline.evaluation.results import (
+    RESULTS,
+    Measured,
+    changes,
+    measure,
+    read_measured,
+    results_document,
+    write_measured,
+)
 from sightline.negatives.relate import under_pictures
 from sightline.recipes.schema import DataSpec, SamplingSpec
 from sightline.report.evaluation import change_rows
 from sightline.report.preferences import write_preferences_page
+from sightline.report.table import table_json
 from sightline.train.probe import spread
 from sightline.types import Group
 
@@ -106,7 +116,7 @@ def evaluate_preferences(
     generate: int,
     max_tokens: int,
     device: str | None,
-) -> Measured:
+) -> Document:
     """Scores, writes and shows.
 
     Args:
@@ -142,8 +152,7 @@ def evaluate_preferences(
     notes = [f"{model.title}: {len(result.graded)} comparisons of {asked.data}. Reference: {start}."]
     if earlier is not None:
         notes.append(f"Before: {earlier.facts['model']}, {earlier.facts.get('adapter') or 'no adapter'}.")
-    publish(measured, earlier, folder, title="Preferences", notes=notes)
-    return measured
+    return publish(measured, earlier, folder, title="Preferences", notes=notes)
 
 
 def _looked(groups: Sequence[Group], most: int, folder: Path) -> dict[str, Group]:
@@ -224,7 +233,7 @@ class _Ask:
 # --- reward models ------------------------------------------------------------------------------
 
 
-def evaluate_reward(asked: Asked, model: str, against: str | None, loaded: Mapping[str, str | None]) -> Measured:
+def evaluate_reward(asked: Asked, model: str, against: str | None, loaded: Mapping[str, str | None]) -> Document:
     """Scores with a reward model, and with the one it stands against; writes and shows.
 
     Args:
@@ -254,8 +263,7 @@ def evaluate_reward(asked: Asked, model: str, against: str | None, loaded: Mappi
     measured = measured_of(model, "scores")
     pairs = len(reward_figures.margins(measured.result.graded))
     notes = [f"{model}: {pairs} comparisons of {asked.data}. Before: {against or 'nothing'}."]
-    publish(measured, earlier, folder, title="Reward model", notes=notes)
-    return measured
+    return publish(measured, earlier, folder, title="Reward model", notes=notes)
 
 
 def _reward(name: str, batch_tokens: int, loaded: Mapping[str, str]) -> Callable[[Sequence[Group]], list[Group]]:
@@ -309,7 +317,7 @@ def earlier_result(against: str, bench: str) -> Measured | None:
     return None
 
 
-def publish(measured: Measured, before: Measured | None, folder: Path, *, title: str, notes: Sequence[str]) -> None:
+def publish(measured: Measured, before: Measured | None, folder: Path, *, title: str, notes: Sequence[str]) -> Document:
     """Writes the results and the page, and prints the figures, beside those of ``before``.
 
     Raises:
@@ -318,11 +326,15 @@ def publish(measured: Measured, before: Measured | None, folder: Path, *, title:
     write_measured(measured, folder / RESULTS)
     pairs = sum("margin" in row.counts for row in measured.result.graded)
     show_result(measured, counted=f"{pairs} comparisons")
+    compared = None
     if before is not None:
         rows = change_rows(changes([before], [measured]), measured.result)
+        compared = table_json(rows)
         console_out.print(Text("against (A) and this model (B), on the same comparisons", style="bold"))
         console_out.print(changes_table(rows, words=False))
-    say(f"Report: {write_preferences_page(folder / 'report.html', measured, before, title=title, notes=notes)}")
+    page = write_preferences_page(folder / "report.html", measured, before, title=title, notes=notes)
+    say(f"Report: {page}")
+    return {"folder": folder, "report": page, **results_document(measured), "changes": compared}
 
 
 def in_order(path: Path, groups: Sequence[Group]) -> list[Group]:
