@@ -37,6 +37,17 @@ def test_a_log_gets_a_line_after_ten_seconds_and_then_every_thirty(clock, capsys
     ]
 
 
+def test_the_log_of_a_day_is_short_and_never_silent_for_long(clock, capsys, monkeypatch):
+    written = []
+    monkeypatch.setattr(Progress, "_write", lambda bar, write=Progress._write: (written.append(clock.now), write(bar)))
+    with Progress("step", 86_400) as bar:
+        for step in range(86_400):
+            clock.now += 1
+            bar.update(step + 1)
+    assert len(written) == len(capsys.readouterr().err.splitlines()) == 206  # 2880 of one each half minute
+    assert max(after - before for before, after in zip(written, written[1:], strict=False)) == 600
+
+
 def test_the_last_state_is_written_however_the_work_ends(clock, capsys):
     with pytest.raises(KeyboardInterrupt), Progress("rows:", None) as bar:
         bar.update(7)
