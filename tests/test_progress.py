@@ -1,5 +1,6 @@
 """Progress in a log: plain lines, few, with what is done, the figures and the time left."""
 
+import itertools
 import sys
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_log_of_a_day_is_short_and_never_silent_for_long(clock, capsys, monk
             clock.now += 1
             bar.update(step + 1)
     assert len(written) == len(capsys.readouterr().err.splitlines()) == 206  # 2880 of one each half minute
-    assert max(after - before for before, after in zip(written, written[1:], strict=False)) == 600
+    assert max(after - before for before, after in itertools.pairwise(written)) == 600
 
 
 def test_the_last_state_is_written_however_the_work_ends(clock, capsys):

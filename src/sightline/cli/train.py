@@ -13,7 +13,8 @@ import yaml
 from sightline.cli.console import out, say, show_messages
 from sightline.cli.json_result import Document, asked
 from sightline.errors import EngineError
-from sightline.recipes.describe import describe_recipe, field_docs
+from sightline.recipes.choices import notes
+from sightline.recipes.describe import describe_recipe
 from sightline.recipes.load import dump_recipe, load_recipe, with_reference
 from sightline.recipes.load_loop import dump_loop, is_loop, load_loop
 from sightline.recipes.mix import mixed_options
@@ -88,7 +89,7 @@ def _how_it_goes_on(recipe: Recipe, *, overwrite: bool) -> str:
 def show(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Put what each key means above it.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Above each key: what it means, its choices.")] = False,
 ) -> Document:
     """Print a recipe, of a training or of a loop, as it will run: checked, overrides applied, every default filled in.
 
@@ -114,7 +115,7 @@ def _resolved(path: Path, overrides: Sequence[str], explain: bool) -> str:
     resolved = with_reference(resolved, algorithm, build_mixed(mixed_options(resolved)))
     fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
     complete = dataclasses.replace(resolved, algorithm={"name": resolved.algorithm["name"], **fields})
-    return describe_recipe(complete, field_docs(type(algorithm))) if explain else dump_recipe(complete)
+    return describe_recipe(complete, _algorithm_notes(type(algorithm))) if explain else dump_recipe(complete)
 
 
 def _resolved_loop(path: Path, overrides: Sequence[str], explain: bool) -> str:
@@ -124,4 +125,16 @@ def _resolved_loop(path: Path, overrides: Sequence[str], explain: bool) -> str:
     algorithm = build_algorithm(loop.algorithm)
     fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
     complete = dataclasses.replace(loop, algorithm={"name": loop.algorithm["name"], **fields})
-    return describe_recipe(complete, field_docs(type(algorithm))) if explain else dump_loop(complete)
+    return describe_recipe(complete, _algorithm_notes(type(algorithm))) if explain else dump_loop(complete)
+
+
+def _algorithm_notes(kind: type) -> dict[str, str]:
+    """What the fields of an algorithm mean, with the choices that only the algorithms know."""
+    from sightline.algorithms.links import LINKS
+    from sightline.algorithms.registry import BUILT_IN
+    from sightline.recipes.choices import choices, hints
+
+    known: dict[str, Sequence[str]] = {"name": [*BUILT_IN]}
+    if "link" in hints(kind) and not choices(hints(kind)["link"]):
+        known["link"] = [*LINKS]
+    return notes(kind, known)
