@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -30,11 +30,12 @@ from sightline.cli import (
 )
 from sightline.errors import SightlineError
 
+_NAME: Final = "sightline"
+"""However it was started: what the shell completes."""
 app = typer.Typer(
-    name="sightline",
+    name=_NAME,
     help="Align vision-language models so that they say what is in the picture.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -101,9 +102,9 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     """The exit code. For people typer shows wrong use itself; for a program it is an error like others."""
     if not json_result.asked():
-        app(args=arguments)
+        app(args=arguments, prog_name=_NAME)
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name=_NAME, standalone_mode=False)
     except typer.TyperException as error:
         _fail(SightlineError(error.format_message()), kind="UsageError")
     except typer.Abort:

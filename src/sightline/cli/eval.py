@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from sightline.cli import complete
 from sightline.cli.console import out as console_out
 from sightline.cli.console import say
 from sightline.cli.json_result import Document, JsonFile
@@ -44,7 +45,18 @@ JudgeSetting = Annotated[
 ModelOption = Annotated[
     str, typer.Option(help="Folder or hub name of the model; a run directory; an adapter.", show_default=False)
 ]
-BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="Name of the benchmark.", show_default=False)]
+BenchName = Annotated[
+    str,
+    typer.Argument(
+        metavar="BENCH", help="Name of the benchmark.", show_default=False, autocompletion=complete.benchmark
+    ),
+]
+BenchNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="BENCH...", help="Names of benchmarks.", show_default=False, autocompletion=complete.benchmark
+    ),
+]
 
 OutOption = Annotated[
     Path | None,
@@ -82,7 +94,7 @@ EarlierRun = Annotated[Path | None, typer.Option(help="--out of an earlier run, 
 
 
 def run(
-    benches: Annotated[list[str], typer.Argument(metavar="BENCH...", help="Names of benchmarks.", show_default=False)],
+    benches: BenchNames,
     model: ModelOption,
     adapter: Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.", show_default=False)] = None,
     data: DataOption = None,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from sightline.cli import complete
 from sightline.cli.console import out, say, show_messages
 from sightline.cli.json_result import Document, asked
 from sightline.errors import EngineError
@@ -23,7 +24,12 @@ from sightline.recipes.schema import Recipe
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="key=value", help="Overrides, dotted: train.learning_rate=1e-4", show_default=False),
+    typer.Argument(
+        metavar="key=value",
+        help="Overrides, dotted: train.learning_rate=1e-4",
+        show_default=False,
+        autocompletion=complete.override,
+    ),
 ]
 
 

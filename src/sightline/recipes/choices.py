@@ -35,7 +35,6 @@ def _told(hint: Any, named: Sequence[str] | None) -> str:
     return f"{'Any' if several else 'One'} of: {', '.join(words)}." if len(words) > 1 else ""
 
 
-@functools.cache
 def hints(kind: type) -> Mapping[str, Any]:
     """The type of each field."""
     known = get_type_hints(kind, include_extras=True)
@@ -72,3 +71,19 @@ def named_kinds(hint: Any) -> dict[str, list[str]]:
             if get_origin(own) is Literal and len(get_args(own)) == 1:
                 found.setdefault(name, []).extend(choices(own))
     return {name: words for name, words in found.items() if len(words) > 1}
+
+
+def dotted_keys(kind: type) -> list[str]:
+    """Every key of a recipe as an override writes it: ``train.learning_rate``, ``data.train.0.path``.
+
+    >>> from sightline.recipes.schema import Recipe
+    >>> [key for key in dotted_keys(Recipe) if key.startswith("model.lora.r")]
+    ['model.lora.r', 'model.lora.rslora']
+    """
+    found: list[str] = []
+    for name, hint in hints(kind).items():
+        inside = [] if any(get_origin(part) in (dict, Mapping) for part in (hint, *get_args(hint))) else kinds(hint)
+        several = any(get_origin(part) is tuple for part in (hint, *get_args(hint)))
+        below = [key for one in inside for key in dotted_keys(one)]
+        found += [f"{name}.0.{key}" if several else f"{name}.{key}" for key in below] or [name]
+    return list(dict.fromkeys(found))

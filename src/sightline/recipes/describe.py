@@ -28,9 +28,8 @@ def _described(
 ) -> Iterator[str]:
     """Lines of one mapping; ``inside`` documents mappings that are plain dictionaries."""
     pad = " " * indent
-    kind: Any = type(values)
-    types = hints(kind) if dataclasses.is_dataclass(kind) else {}
-    names = [field.name for field in dataclasses.fields(values)] if dataclasses.is_dataclass(values) else list(values)
+    types = hints(type(values)) if dataclasses.is_dataclass(values) else {}
+    names = list(types or values)
     for name in names:
         value = vars(values)[name] if dataclasses.is_dataclass(values) else values[name]
         for text in docs.get(name, "").splitlines():
