@@ -18,6 +18,7 @@ from sightline.cli import (
     convert,
     data,
     demo,
+    doctor,
     eval_group,
     export,
     json_result,
@@ -40,6 +41,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command(name="demo")(demo.demo)
+app.command(name="doctor")(doctor.doctor)
 app.command(name="compare")(compare.compare)
 app.command(name="train")(train.train)
 app.command(name="show")(train.show)
