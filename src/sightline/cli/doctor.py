@@ -27,10 +27,10 @@ def doctor(
 
     Example: `sightline doctor --json > doctor.json`
     """
-    from sightline.cli.doctor_checks import looks, self_test
+    from sightline.cli.doctor_checks import looks
 
     found, title = [], ""
-    for look in looks(self_test if test else tuple):
+    for look in looks(tested=test):
         if look.about != title:
             title = look.about
             out.print(Text(title, style="bold"))

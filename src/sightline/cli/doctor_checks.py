@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -50,9 +50,9 @@ class Look:
     remedy: str = ""
 
 
-def looks(test: Callable[[], Iterator[Look]]) -> Iterator[Look]:
-    """Everything, in the order of the report; ``test`` is the self test."""
-    for look in (versions, devices, extras, places, hub, test):
+def looks(*, tested: bool) -> Iterator[Look]:
+    """Everything, in the order of the report; with the self test where it is ``tested``."""
+    for look in (versions, devices, extras, places, hub, *([self_test] if tested else [])):
         for one in look():
             yield Look(about=one.about, state=one.state, found=_nobody(one.found), remedy=_nobody(one.remedy))
 
