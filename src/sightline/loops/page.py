@@ -23,8 +23,8 @@ from sightline.loops.status import clock
 from sightline.recipes.load_loop import dump_loop
 from sightline.recipes.loop import LoopRecipe
 from sightline.report.evaluation import change_rows, graded_item
+from sightline.report.gallery import gallery_of
 from sightline.report.page import Detail, GalleryItem, embed, pieces
-from sightline.report.run_page import gallery_of
 from sightline.report.svg import Curve, Line, chart, interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
 from sightline.report.templates import fill_template

@@ -9,8 +9,8 @@ from typing import Literal
 
 from sightline.errors import DataError
 from sightline.evaluation.statistics import Interval, bootstrap, paired_difference, ratio
+from sightline.report.gallery import question_of
 from sightline.report.page import Answer, GalleryItem
-from sightline.report.run_page import question_of
 from sightline.report.table import Row
 from sightline.scenes.benchmark import RATIOS, Record, columns
 from sightline.scenes.scene import Scene
