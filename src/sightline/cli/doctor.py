@@ -25,7 +25,7 @@ def doctor(
 
     Example: `sightline doctor`
 
-    Example: `sightline doctor --json > doctor.json`
+    Example: `sightline doctor --json`
     """
     from sightline.cli.doctor_checks import looks
 
