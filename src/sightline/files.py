@@ -95,6 +95,15 @@ def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(aside)
 
 
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """
+    Raises:
+        CheckpointError: something is where a folder is to be written, and it is not to go.
+    """
+    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} is there already. Choose another --out, or pass --overwrite")
+
+
 def keep_folder(final: Path, write: Callable[[Path], None]) -> None:
     """Fills a folder aside and gives it its name: of a cache, whose folders several processes may fill at once.
 

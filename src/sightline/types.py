@@ -46,6 +46,12 @@ class Prompt:
     """What is known about the picture (objects, captions, answer): read by rewards and graders, never by the policy.
     Plain JSON."""
 
+    @property
+    def question(self) -> str:
+        """Text of the last message, without its pictures."""
+        content = self.messages[-1]["content"]
+        return content if isinstance(content, str) else "\n".join(p["text"] for p in content if p["type"] == "text")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
@@ -115,6 +121,21 @@ class Group:
     def id(self) -> str:
         """Identity of the group: the id of its first prompt."""
         return self.prompts[0].id
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The answers as texts."""
+        return tuple(response.text for response in self.responses)
+
+    def __repr__(self) -> str:
+        from sightline.display import group_line
+
+        return group_line(self)
+
+    def _repr_html_(self) -> str:
+        from sightline.display import group_html
+
+        return group_html(self)
 
 
 # --- batch: flat tensors, without padding, masks or label tensors -----------------------------

@@ -7,16 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from sightline import _HOMES
+
 PACKAGE = Path(__file__).parents[2] / "src/sightline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"types", "rendered", "errors", "files", "progress", "addresses"}
+GROUND = {"types", "rendered", "errors", "files", "progress", "addresses", "display", "callable_package"}
 CORE = GROUND | {"ops", "recipes"}
 MIDDLE = CORE | {"models", "data", "relations", "scenes"}
 OUTER = MIDDLE | {"rollouts", "rewards", "negatives", "evaluation"}
-EVERYTHING = OUTER | {"algorithms", "train", "report", "services", "loops", "demo", "cli", "__init__"}
+UPPER = OUTER | {"algorithms", "train", "report", "services", "loops"}
+EVERYTHING = UPPER | {"demo", "api", "cli", "__init__"}
 MAY_IMPORT = {
-    "types": set(),
+    "types": {"display"},
+    "display": set(),
+    "callable_package": set(),
     "rendered": {"types"},
     "errors": set(),
     "files": {"errors"},
@@ -37,9 +42,10 @@ MAY_IMPORT = {
     "train": OUTER | {"algorithms"},
     "services": OUTER,
     "loops": OUTER | {"algorithms", "train", "report", "services"},
-    "demo": EVERYTHING - {"cli"},
+    "demo": UPPER,
+    "api": UPPER | {"demo"},
     "cli": EVERYTHING,
-    "__init__": set(),
+    "__init__": UPPER | {"demo", "api"},
     "__main__": {"cli"},
 }
 """What each top-level part of the package may import beside itself."""
@@ -126,7 +132,10 @@ def arrows():
     return names
 
 
-REGISTRIES = {"sightline.models.family": {"sightline.models.families"}}
+REGISTRIES = {
+    "sightline.models.family": {"sightline.models.families"},
+    "sightline": {f"sightline.{home}" for home in _HOMES},
+}
 """Modules that look up, when asked, what is made of them."""
 
 

@@ -35,7 +35,7 @@ def test_every_online_method_samples_as_many_answers(name):
     recipe = recipe_of(name, all_methods(online=True)[name], Path("m"), Path("f"), 3, size)
     check_algorithm(recipe, build_algorithm(recipe.algorithm))
     assert (recipe.train.max_steps, recipe.train.batch_size, recipe.online.sampling.n) == (12, 5, 3)
-    assert recipe.online.prompts.path == "f/data/prompts.jsonl" and recipe.model.path == "m"
+    assert recipe.online.prompts.path == "f/data/asked.jsonl" and recipe.model.path == "m"
 
 
 def test_overrides_lie_over_what_the_method_says():
@@ -171,12 +171,12 @@ def test_every_loop_asks_and_trains_as_much(name):
     assert loop.method.score.weight == weight if loop.method.name == "csr" else loop.method.sampling.n == 3
 
 
-def test_a_league_of_loops_is_not_run_again(finished, tmp_path, monkeypatch):
-    base = finished[0] / "seed-0/sft/model"
+def test_a_league_of_loops_is_not_run_again(tmp_path, monkeypatch):
+    """From nothing: the prompts of the loops are not those of the base's SFT."""
     short = ("method.search.max_new_tokens=6", "method.search.max_sentences=2", "method.search.junk=keep")
-    size = LoopSize(rounds=2, steps=1, groups=2, prompts=8, held_out=4, questions=1, overrides=short)
+    size = LoopSize(rounds=2, steps=1, groups=2, prompts=8, held_out=4, questions=1, sft_steps=2, overrides=short)
     methods = ["csr", "csr_own_score", "csr_offline"]
-    league = run_league(seeds=[0], methods=methods, out=tmp_path, bases=[base], size=size)
+    league = run_league(seeds=[0], methods=methods, out=tmp_path, size=size)
     assert league.loops and not league.failed and league.standings[0].name == "base"
     assert "Loops compared" in (tmp_path / "report.html").read_text()
     trees = [tmp_path / f"seed-0/runs/{name}/round-1/trees.jsonl" for name in methods]
@@ -187,10 +187,10 @@ def test_a_league_of_loops_is_not_run_again(finished, tmp_path, monkeypatch):
     assert 0 < found["csr, round 1"].cpu_seconds.value < found["csr"].cpu_seconds.value
     assert found["csr, round 1"].by_seed == found["csr_own_score, round 1"].by_seed or found["csr"].changes
     monkeypatch.setattr("sightline.rollouts.sentence_search.SentenceSearch.grow", None)
-    again = run_league(seeds=[0], methods=methods, out=tmp_path, bases=[base], size=size)
+    again = run_league(seeds=[0], methods=methods, out=tmp_path, size=size)
     assert repr(again) == repr(league)
     with pytest.raises(CheckpointError, match="loops: True there, None here"):
-        run_league(seeds=[0], methods=["dpo"], out=tmp_path, bases=[base], size=TINY)
+        run_league(seeds=[0], methods=["dpo"], out=tmp_path, size=TINY)
 
 
 def test_each_seed_needs_its_base(tmp_path):

@@ -14,13 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sightline.cli.eval_options import data_folder
-from sightline.cli.eval_run import default_out
 from sightline.errors import CheckpointError, DataError
 from sightline.evaluation.answers import AnswerFile, StoredAnswer, read_responses, read_stored, write_answers
 from sightline.evaluation.bench import Answer, Question, match_ids
 from sightline.evaluation.benches import MODULES, load_bench
 from sightline.evaluation.benches.scenes import BENCH
+from sightline.evaluation.run import data_folder, default_out
 from sightline.evaluation.stages import (
     AnswerSpec,
     GradeSpec,
@@ -376,7 +375,7 @@ def test_an_interrupt_says_how_to_go_on(run, tiny, world, tmp_path, monkeypatch)
             file.append([StoredAnswer(answer=Answer(id="a", text="b"))])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sightline.cli.eval_run.answer_questions", interrupted)
+    monkeypatch.setattr("sightline.evaluation.run.answer_questions", interrupted)
     written = []
     for told in ("No answer was written yet", "The answers so far are in"):
         code, _, err = run("eval", "run", "scenes", "--model", tiny["llava"], "--data", world, "-o", tmp_path / "out")

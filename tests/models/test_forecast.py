@@ -14,7 +14,6 @@ from benchmarks.gpu_models import architecture_of, build, llava_config
 
 from benchmarks import arithmetic
 from sightline.algorithms.registry import build_algorithm
-from sightline.cli.check_run import Asks, check
 from sightline.models.family import family_of
 from sightline.models.forecast import (
     DEVICES,
@@ -29,6 +28,7 @@ from sightline.models.forecast import (
 from sightline.models.outline import Card, Outline, outline, read_card
 from sightline.recipes.load import with_reference
 from sightline.recipes.schema import ModelSpec, PartsSpec, Recipe, TrainSpec
+from sightline.train.check_run import Asks, check
 from sightline.train.loop import train_step
 from sightline.train.passes import fill, plan_passes
 from sightline.train.session import open_session

@@ -10,12 +10,12 @@ import torch
 from test_recipes_run import FOLDER, RECIPES, REWARD_MODELS, on_tiny
 
 from sightline.algorithms.registry import build_algorithm
-from sightline.cli.check_run import Asks, check
 from sightline.data.inspect.checked import as_json
 from sightline.models.forecast import named_speed
 from sightline.models.outline import read_card
 from sightline.recipes.load import with_reference
 from sightline.recipes.schema import DatasetSpec
+from sightline.train.check_run import Asks, check
 from tiny_models import FAMILIES
 
 

@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from sightline.display import embed
 from sightline.evaluation.statistics import Interval
-from sightline.report.page import Answer, Detail, GalleryItem, embed, pieces, write_report
+from sightline.report.page import Answer, Detail, GalleryItem, pieces, write_report
 from sightline.report.svg import Curve, Line
 from sightline.report.table import Row
 

@@ -134,11 +134,12 @@ def test_what_has_ended_is_not_held():
         ([1, 2, 3, 8, 8], [(0, 2, 2), (2, 3, 3), (3, 5, 8)]),
     ],
 )
-def test_prompts_are_attended_to_together_where_it_costs_less(counts, expected):
-    found = list(parts_of(counts, [4] * len(counts), torch.device("cpu")))
+def test_prompts_are_attended_to_together_where_it_costs_less(counts, expected, monkeypatch):
+    monkeypatch.setattr(branch_parts, "SPARE", 2 * 4 * 8)
+    found = list(parts_of(counts, [4] * len(counts), 8, torch.device("cpu")))
     assert [(part.prompts.start, part.prompts.stop, part.width) for part in found] == expected
     assert [row for part in found for row in range(part.rows.start, part.rows.stop)] == list(range(sum(counts)))
-    elsewhere = list(parts_of(counts, [4] * len(counts), torch.device("meta")))
+    elsewhere = list(parts_of(counts, [4] * len(counts), 8, torch.device("meta")))
     assert [(one.prompts, one.width) for one in elsewhere] == [(slice(0, len(counts)), max(counts))]
 
 

@@ -23,9 +23,6 @@ from sightline.recipes.schema import DatasetSpec, DataSpec, Recipe
 
 if TYPE_CHECKING:
     from sightline.data.inspect.checked import Checked, Problem
-    from sightline.data.inspect.leaks import Asked
-    from sightline.models.forecast import Speed
-    from sightline.models.outline import Card, Outline
 
 Recipe_ = Annotated[
     list[str] | None,
@@ -109,9 +106,9 @@ def check(
     Example: `sightline data check recipes/dpo_llava_lora.yaml --against pope=eval_data/pope --html check.html`
     """
     options = locals()
-    from sightline.cli.check_run import Asks
-    from sightline.cli.check_run import check as run
     from sightline.data.inspect.checked import USUAL, problems, thresholds
+    from sightline.train.check_run import Asks, asked_by, card_of, speed_of
+    from sightline.train.check_run import check as run
 
     limits = thresholds(USUAL if fail_on is None else fail_on)
     bare = {"format": format, "split": split, "image_dir": image_dir, "rename": rename, "limit": limit}
@@ -119,14 +116,14 @@ def check(
     _check_options(resolved, dataset, options)
     if fail_on is not None:
         _check_measured(limits, resolved, dataset, options)
-    card = _card(resolved, model)
+    card = card_of(resolved, model)
     asks = Asks(
         title=str(recipe[0]) if recipe else str(data),
         rows=2 if rows is None else rows,
         decode=pixels,
-        against=tuple((name, _benchmark(name)) for name in against or ()),
+        against=tuple((name, asked_by(name)) for name in against or ()),
         shown=not quiet,
-        speed=None if resolved is None else functools.partial(_speed, resolved, device, mfu),
+        speed=None if resolved is None else functools.partial(speed_of, resolved, device, mfu),
         processes=processes,
     )
     with tempfile.TemporaryDirectory(prefix="sightline-check-") as folder:
@@ -196,7 +193,9 @@ def _check_options(recipe: Recipe | None, dataset: DatasetSpec, options: Mapping
     if options["rows"] and recipe is None and options["model"] is None:
         raise RecipeError("--rows shows rows as a model sees them. Name it with --model.")
     if options["device"] is not None:
-        _check_device(options["device"])
+        from sightline.models.forecast import check_device
+
+        check_device(options["device"])
     online = [] if recipe is None or recipe.online is None else [recipe.online.prompts]
     read = [spec.path for spec in (*dataset.train, *dataset.eval, *online)] + (options["recipe"] or [])[:1]
     for option, path in (("--json", options["json_file"]), ("--html", options["html"])):
@@ -242,61 +241,3 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _card(recipe: Recipe | None, model: str | None) -> Card | None:
-    """Of the recipe's model, or of the one that --model names."""
-    if recipe is None and model is None:
-        return None
-    from sightline.models.outline import read_card, read_model_card
-
-    if recipe is None:
-        return read_model_card(str(model))
-    return read_card(recipe.model, max_length=None if recipe.data is None else recipe.data.max_length)
-
-
-def _check_device(name: str) -> None:
-    from sightline.models.forecast import DEVICES
-
-    if name not in DEVICES:
-        raise RecipeError(f"--device is '{name}', expected one of {', '.join(DEVICES)}. Choose one, or leave it out.")
-
-
-def _speed(recipe: Recipe, device: str | None, mfu: float | None, sizes: Outline) -> Speed:
-    from sightline.models.forecast import computes_in, measured_speed, named_speed
-
-    dtype = computes_in(recipe)
-    return measured_speed(sizes, dtype, mfu=mfu) if device is None else named_speed(device, dtype, mfu)
-
-
-def _benchmark(name: str) -> tuple[Asked, ...]:
-    """What ``--against`` names.
-
-    Raises:
-        RecipeError: nothing of that name, or nothing in it.
-    """
-    from sightline.data.inspect.leaks import Asked, asked_of
-    from sightline.data.inspect.pictures import SUFFIXES
-
-    bench, equals, folder = name.partition("=")
-    path = Path(name)
-    if equals and not path.exists():
-        from sightline.evaluation.benches import load_bench
-
-        questions = load_bench(bench).questions(Path(folder))
-        return tuple(asked_of(one.prompt, *one.meta.get("prompts", {}).values()) for one in questions)
-    if not path.exists():
-        raise RecipeError(f"--against {name}: there is no such file or folder. Correct it, or write BENCH=FOLDER.")
-    if path.is_dir():
-        files = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise RecipeError(f"--against {name}: found no picture in this folder. Name one with pictures.")
-        return tuple(Asked(pictures=(file,)) for file in files)
-    if path.suffix.lower() in SUFFIXES:
-        return (Asked(pictures=(str(path),)),)
-    from sightline.data.load import Account, load_prompts
-    from sightline.data.validate import Checks
-
-    account = Account(checks=Checks(images=False), on_bad_row="skip")
-    groups = load_prompts(DataSpec(path=name), account)
-    return tuple(asked_of(prompt) for group in groups for prompt in group.prompts)

@@ -73,7 +73,7 @@ def compare(
     from sightline.cli.console import out as console
     from sightline.cli.console import say
     from sightline.demo.league import all_methods, run_league
-    from sightline.demo.sizes import LeagueSize, LoopSize, OnlineSize
+    from sightline.demo.sizes import LeagueSize, LoopSize, OnlineSize, folder_of
 
     if online and loops:
         raise RecipeError("found --online and --loops, which are two comparisons. Leave out one.")
@@ -83,7 +83,7 @@ def compare(
         return {"methods": known}
     kind = LoopSize if loops else OnlineSize if online else LeagueSize
     size = kind(steps=kind.steps if steps is None else steps, overrides=tuple(overrides or ()))
-    out = out or Path("runs/compare_loops" if loops else "runs/compare_online" if online else "runs/compare")
+    out = out or folder_of(size)
     chosen = [] if methods is None else _listed(methods)
     if methods is not None and not chosen:
         raise RecipeError(f"--methods is {methods!r}, expected names, separated by commas. Leave it out for all.")

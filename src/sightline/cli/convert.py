@@ -9,7 +9,7 @@ import typer
 
 from sightline.cli.console import say
 from sightline.cli.json_result import Document
-from sightline.errors import CheckpointError
+from sightline.files import check_free
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
@@ -39,7 +39,7 @@ def convert(
     from sightline.models.convert import convert as write
     from sightline.models.load import hide_loading_bars
 
-    _check(out, overwrite)
+    check_free(out, overwrite=overwrite)
     hide_loading_bars()
     template = None if chat_template is None else chat_template.read_text(encoding="utf-8")
     write(source, out, tower=vision_tower, template=template)
@@ -68,13 +68,8 @@ def assemble(
     from sightline.models.from_parts import assemble as write
     from sightline.models.load import hide_loading_bars
 
-    _check(out, overwrite)
+    check_free(out, overwrite=overwrite)
     hide_loading_bars()
     write(language, vision, out, projector=projector, layer=vision_layer, seed=seed)
     say(f"Model: {out}. Its projector is untrained: start with recipes/sft_projector.yaml model.path={out}")
     return {"model": out}
-
-
-def _check(out: Path, overwrite: bool) -> None:
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} is there already. Choose another --out, or pass --overwrite")

@@ -130,15 +130,14 @@ def run(
 
     Example: `sightline eval run amber pope --model runs/dpo/model --data eval_data -o eval/dpo --against eval/base`
     """
-    from sightline.cli.eval_run import Evaluation, answer_all, check_earlier, default_out, grade_all
+    from sightline.cli.eval_run import Lines, answer_all, check_earlier, grade_all
+    from sightline.evaluation.run import Evaluation, default_out
     from sightline.evaluation.stages import AnswerSpec
 
     spec = AnswerSpec(max_new_tokens=max_tokens, batch_size=batch_size, temperature=temperature, top_p=top_p, seed=seed)
     chosen = asked_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
-    evaluation = Evaluation(
-        out=out or default_out(chosen.path, chosen.adapter),
-        model=chosen,
-        spec=spec,
+    evaluation = Evaluation(out=out or default_out(chosen.path, chosen.adapter), model=chosen, spec=spec)
+    lines = Lines(
         data=data or [],
         prompts=prompts or [],
         only=only or [],
@@ -146,10 +145,9 @@ def run(
         options=option or [],
         judge=judge,
         judge_options=judge_option or [],
-        device=device,
     )
     check_earlier(against, benches)
-    tasks = answer_all(evaluation, benches, limit=limit, overwrite=overwrite)
+    tasks = answer_all(evaluation, lines, benches, device=device, limit=limit, overwrite=overwrite)
     return grade_all(evaluation, tasks, against=against, asked=len(dict.fromkeys(benches)))
 
 
@@ -172,36 +170,28 @@ def grade(
     from sightline.cli.eval_options import (
         check_kept,
         check_owners,
-        data_folder,
-        judging,
         options_of,
+        parsed_judge,
         protocol_of,
         show_result,
     )
-    from sightline.evaluation.answers import failed_answers, read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
-    from sightline.evaluation.results import graded_path, length_facts, measure, results_document, write_measured
-    from sightline.evaluation.stages import GradeSpec, grade_answers
+    from sightline.evaluation.results import graded_path, results_document, write_measured
+    from sightline.evaluation.run import Grading, data_folder, grade_stored, stored_answers
 
     chosen = load_bench(bench)
     check_owners([bench], [*(data or []), *(protocol or [])], option or [])
     check_kept(responses, [] if json_file is None else [json_file, graded_path(json_file)])
-    answers = read_responses(chosen, responses)
-    stored = read_stored_or_plain(responses, answers)
-    folder = data_folder(chosen, data or [], responses.parent / "data")
-    with judging(judge, judge_option or [], (json_file or responses).parent) as client:
-        spec = GradeSpec(
-            protocol=protocol_of(chosen, protocol or []),
-            options=options_of(chosen.name, option or []),
-            judge=client,
-            source=str(responses),
-            unanswered=failed_answers(stored),
-        )
-        result = grade_answers(chosen, folder, answers, spec)
-    facts = {"responses": str(responses), "length": length_facts(stored)}
-    if client is not None:
-        facts["judge"] = client.facts()
-    measured = measure(result, facts)
+    grading = Grading(
+        protocol=protocol_of(chosen, protocol or []),
+        options=options_of(chosen.name, option or []),
+        judge=judge,
+        judge_options=parsed_judge(judge_option or []),
+    )
+    stored = stored_answers(chosen, responses)
+    place = data_folder(chosen, data or [], responses.parent / "data")
+    folder = (json_file or responses).parent
+    measured = grade_stored(chosen, stored, place, grading, source=str(responses), folder=folder, tell=say)
     if json_file is not None:
         write_measured(measured, json_file)
     show_result(measured)
@@ -229,13 +219,13 @@ def diff(
     """
     from rich.text import Text
 
-    from sightline.cli.eval_diff import comparisons, other_pictures, other_wording
-    from sightline.cli.eval_options import changes_table, write_json
+    from sightline.cli.eval_options import write_json
     from sightline.evaluation.results import changes, length_words
+    from sightline.evaluation.sides import comparisons, other_pictures, other_wording
     from sightline.report.evaluation import change_rows, write_results_page
-    from sightline.report.table import table_json
+    from sightline.report.table import changes_table, table_json
 
-    compared = comparisons(before, seeds=seeds)
+    compared = comparisons(before, seeds=seeds, tell=say)
     documents = []
     for a, b in compared:
         result = a[0].result
@@ -270,8 +260,7 @@ def list_benchmarks() -> Document:
 
     from sightline.evaluation.benches import MODULES, load_bench
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
-    known = {}
+    table, known = Table(box=None, show_header=False, padding=(0, 2, 1, 0)), {}
     for name in MODULES:
         bench = load_bench(name)
         what = Text(f"protocols: {', '.join(bench.protocols)}\n")
@@ -291,9 +280,10 @@ def export(
 
     Example: `sightline eval export amber --data amber/ --responses eval/dpo/amber/answers.jsonl -o amber.json`
     """
-    from sightline.cli.eval_options import check_kept, data_folder
+    from sightline.cli.eval_options import check_kept
     from sightline.evaluation.answers import failed_answers, read_responses, read_stored_or_plain
     from sightline.evaluation.benches import load_bench
+    from sightline.evaluation.run import data_folder
     from sightline.evaluation.stages import answers_named
 
     chosen = load_bench(bench)

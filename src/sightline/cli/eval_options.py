@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 from rich import box
@@ -19,60 +18,9 @@ from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.benches import check_name, load_bench
 from sightline.evaluation.json_files import LONE_SURROGATES
-from sightline.evaluation.judge import JudgeClient, load_judge
-from sightline.evaluation.results import Measured, length_words, picture_words
+from sightline.evaluation.results import Measured, figure_cells, length_words, picture_words
+from sightline.evaluation.run import only_one
 from sightline.files import replace_file
-from sightline.progress import Progress
-from sightline.report.table import SIGNS, Row, bounds, legend, number
-
-_MOST_DECIMALS: Final = 4
-
-
-def data_folder(bench: Benchmark, given: Sequence[str], default: Path) -> Path:
-    """The data of a benchmark: ``NAME=DIR``, or the folder of its name in DIR, or DIR itself.
-
-    Args:
-        bench: Whose data.
-        given: As on the command line.
-        default: For the built-in world, which needs no data.
-
-    Raises:
-        DataError: No folder is given, it does not exist, or several may be meant.
-    """
-    own = [value.partition("=")[2] for value in given if value.startswith(f"{bench.name}=")]
-    shared = [value for value in given if "=" not in value]
-    if len(shared) > 1:  # those that hold a folder of the benchmark's name
-        shared = [folder for folder in shared if (Path(folder) / bench.name).is_dir()] or shared
-    if bench.name == "scenes" and not own and not any(_has_scenes(Path(folder)) for folder in shared):
-        default.mkdir(parents=True, exist_ok=True)  # pictures are not drawn into a folder of other benchmarks
-        return default
-    if not own and not shared:
-        raise DataError("no data folder is given", source=bench.name, remedy=f"Pass --data DIR. Needed: {bench.needs}")
-    folder = Path(_only(bench, own or shared, "--data"))
-    if not own and (folder / bench.name).is_dir():
-        folder = folder / bench.name
-    if not folder.exists():
-        raise DataError("the data folder does not exist", source=str(folder), remedy=f"Needed: {bench.needs}")
-    return folder
-
-
-def _only(bench: Benchmark, values: Sequence[str], option: str) -> str:
-    """The one value that is given.
-
-    Raises:
-        DataError: There are several, or it is empty.
-    """
-    if len(set(values)) > 1:
-        remedy = f"Give one, as {option} {bench.name}=..."
-        raise DataError(f"{option} is given several times ({', '.join(values)})", source=bench.name, remedy=remedy)
-    if not values[0]:
-        raise DataError(f"{option} is empty", source=bench.name, remedy="Give a value, or leave it out")
-    return values[0]
-
-
-def _has_scenes(folder: Path) -> bool:
-    """Whether it is a folder for drawings, holds one, or does not exist (which is said where it is read)."""
-    return (folder / "scenes.json").is_file() or (folder / "scenes").is_dir() or not folder.exists()
 
 
 def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
@@ -124,7 +72,7 @@ def check_kept(responses: Path, outputs: Sequence[Path]) -> None:
             raise DataError("would be written over the answers", source=str(path), remedy="Choose another name")
 
 
-def judge_options(given: Sequence[str]) -> dict[str, Any]:
+def parsed_judge(given: Sequence[str]) -> dict[str, Any]:
     """``key=value`` of the judge; messages do not show a value, for it may be the key.
 
     Raises:
@@ -166,46 +114,7 @@ def protocol_of(bench: Benchmark, given: Sequence[str], option: str = "--protoco
     """
     own = [value.partition("=")[2] for value in given if value.startswith(f"{bench.name}=")]
     shared = [value for value in given if "=" not in value]
-    return _only(bench, own or shared, option) if own or shared else None
-
-
-def check_judge(spec: str | None, options: Sequence[str]) -> None:
-    """Says what is wrong with a judge without asking it anything.
-
-    Raises:
-        DataError: There is none of that kind, an option is unknown or without a judge, or key or file is missing.
-        RecipeError: A local model is not there.
-    """
-    if spec is not None:
-        load_judge(spec, judge_options(options))
-    elif options:
-        raise DataError("--judge-option is given without --judge", remedy="Pass --judge openai:MODEL")
-
-
-@contextmanager
-def judging(spec: str | None, options: Sequence[str], folder: Path) -> Iterator[JudgeClient | None]:
-    """The judge of the command line, with a progress bar while it works.
-
-    Its replies are cached in ``folder``/judge_cache, unless replayed, and recorded in ``folder``/judge.jsonl.
-    """
-    check_judge(spec, options)
-    if spec is None:
-        yield None
-        return
-    record = None if spec.startswith("replay:") else folder / "judge.jsonl"
-    with Progress("judging", None) as bar:
-        client = load_judge(
-            spec,
-            judge_options(options),
-            cache=folder / "judge_cache",
-            record=record,
-            on_progress=lambda done, total: bar.update(done, total=total),
-        )
-        try:
-            yield client
-        except KeyboardInterrupt:
-            say(f"Stopped. The replies so far are in {client.cache}: the same command goes on from there.")
-            raise
+    return only_one(bench, own or shared, option) if own or shared else None
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -216,20 +125,12 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def result_table(measured: Measured) -> Table:
     """One result for the terminal: figures as the protocol prints them, and their intervals."""
-    result = measured.result
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
-    for name, value in result.metrics.items():
-        shown = result.metrics_printed.get(name, f"{value:.4g}")
-        decimals = len(shown.partition(".")[2].rstrip("% "))
-        if decimals > _MOST_DECIMALS:  # a script that prints a float as it is; the results file has all of it
-            shown, decimals = f"{value:.{_MOST_DECIMALS}f}", _MOST_DECIMALS
-        found = measured.intervals.get(name)
-        defined = found is not None and not math.isnan(found.low)
-        cell = f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]" if found is not None and defined else ""
-        table.add_row(Text(name), Text(shown), Text(cell))
+    for cells in figure_cells(measured):
+        table.add_row(*map(Text, cells))
     return table
 
 
@@ -253,27 +154,6 @@ def category_table(measured: Measured) -> Table | None:
                 else f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]"
             )
             table.add_row(Text(category), Text(f"{values[names[0]]:.{decimals}f}"), Text(cell))
-    return table
-
-
-def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
-    """A against B for the terminal: both values, and the difference with its interval; ``words``: verdicts are spelled
-    out, otherwise signs fit beside long names."""
-    caption = None if words else legend(rows)
-    padding = (0, 1) if words else (0, 0, 0, 1)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, caption=caption, caption_justify="left")
-    table.add_column("metric", no_wrap=True)
-    for title in ("A", "B", "B - A"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("95 % interval", justify="right", no_wrap=words)  # what gives way where names are long
-    table.add_column("", no_wrap=True)
-    for row in rows:
-        assert row.after is not None and row.difference is not None
-        values = [number(side.value, row.unit) for side in (row.before, row.after)]
-        change = number(row.difference.value, row.unit, signed=True)
-        cells = [row.name, *values, change, bounds(row.difference, row.unit, signed=True)]
-        verdict = f"{SIGNS[row.verdict]} {row.verdict}" if words else SIGNS[row.verdict]
-        table.add_row(*map(Text, cells), Text(verdict))
     return table
 
 

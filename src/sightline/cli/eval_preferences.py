@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from sightline.cli.console import say
 from sightline.cli.json_result import Document
-from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained
+from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, picture_options
 
 Data = Annotated[str, typer.Option(help="Rows with chosen and rejected answers, or a Group file.", show_default=False)]
 Adapter = Annotated[
@@ -76,17 +75,11 @@ def preferences(
 
     Example: `sightline eval preferences --model runs/orpo --data rlaif_v.jsonl --against models/llava --generate 8`
     """
-    from sightline.cli.named_model import named_model, reference_of
-    from sightline.cli.preferences_run import Asked, Sides, earlier_result, evaluate_preferences
+    from sightline.api.preferences_run import Asked, evaluate_preferences, sides_of
+    from sightline.cli.preferences_shown import show
 
-    named = functools.partial(named_model, dtype=dtype, layout=layout, quantization=quantization, picture=picture)
-    side = named(model, adapter)
-    if reference is None:
-        start = reference_of(model if adapter is None else adapter, side)
-    else:
-        start = None if reference == "none" else replace(named(reference), processor=side.processor)
-    earlier = None if against is None else earlier_result(against, "preferences")
-    rival = named(against) if against is not None and earlier is None else None
+    options = {"dtype": dtype, "layout": layout, "quantization": quantization, **picture_options(picture)}
+    sides = sides_of(model, adapter, options, reference=reference, against=against)
     asked = Asked(
         out=out,
         data=data,
@@ -95,11 +88,12 @@ def preferences(
         on_bad_row=on_bad_row,
         batch_tokens=batch_tokens,
         overwrite=overwrite,
+        tell=say,
     )
-    sides = Sides(model=side, reference=start, rival=rival, earlier=earlier)
-    return evaluate_preferences(
+    done = evaluate_preferences(
         asked, sides, beta=beta, looking=looking, generate=generate, max_tokens=max_tokens, device=device
     )
+    return show(done)
 
 
 def reward(
@@ -131,7 +125,8 @@ def reward(
 
     Example: `sightline eval reward --model runs/reward_model --data held_out.jsonl`
     """
-    from sightline.cli.preferences_run import Asked, evaluate_reward
+    from sightline.api.preferences_run import Asked, evaluate_reward
+    from sightline.cli.preferences_shown import show
 
     asked = Asked(
         out=out,
@@ -141,5 +136,6 @@ def reward(
         on_bad_row=on_bad_row,
         batch_tokens=batch_tokens,
         overwrite=overwrite,
+        tell=say,
     )
-    return evaluate_reward(asked, model, against, {"missing_facts": missing_facts, "quantization": quantization})
+    return show(evaluate_reward(asked, model, against, {"missing_facts": missing_facts, "quantization": quantization}))

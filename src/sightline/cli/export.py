@@ -9,7 +9,7 @@ import typer
 
 from sightline.cli.console import print_error, say
 from sightline.cli.json_result import Document, Ended, error_document
-from sightline.errors import RecipeError, VerificationError
+from sightline.errors import VerificationError
 
 if TYPE_CHECKING:
     from sightline.train.export import Trained
@@ -79,14 +79,10 @@ def export(
 
     Example: `sightline export runs/sft_llava --step 500 -o models/sft-500`
     """
-    from sightline.models.locate import is_run
+    from sightline.models.locate import check_run
     from sightline.train.export import open_trained
 
-    if not is_run(source):
-        raise RecipeError(
-            f"{source} is no run directory (no recipe.yaml in it). Name the output_dir of a training run; an adapter "
-            "alone becomes a model with sightline merge"
-        )
+    check_run(source)
     _hide()
     trained = open_trained(source, step=step, dtype=dtype)
     written = _write(trained, out, merged=False, into_quantised=False, overwrite=overwrite)

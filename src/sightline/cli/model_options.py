@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
 
 from sightline.errors import RecipeError
 from sightline.recipes.load import check_spec
+from sightline.recipes.pictures import model_fields
 from sightline.recipes.schema import ModelSpec
 
 Quantization = Annotated[
@@ -29,8 +30,6 @@ Picture = Annotated[
         show_default=False,
     ),
 ]
-_PLAIN: Final = ModelSpec(path="")
-_BEYOND: Final = ("quantization", "image_size", "pictures")
 
 
 def picture_options(given: Sequence[str] | None) -> dict[str, Any]:
@@ -52,8 +51,7 @@ def picture_options(given: Sequence[str] | None) -> dict[str, Any]:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             first = str(error).splitlines()[0]
             raise RecipeError(f"--picture {line:.200} cannot be read ({first:.200}). Quote what is no YAML") from error
-    size = {"image_size": pictures.pop("image_size")} if "image_size" in pictures else {}
-    return size | ({"pictures": pictures} if pictures else {})
+    return model_fields(pictures)
 
 
 def asked_model(
@@ -68,11 +66,3 @@ def asked_model(
 
     options = {"dtype": dtype, "quantization": quantization, **picture_options(picture)}
     return located(check_spec(ModelSpec, "model options", path=path, adapter=adapter, **options))
-
-
-def asked_beyond(spec: ModelSpec) -> dict[str, Any]:
-    """What of these options is not the default, for files of settings: it changes numbers."""
-    found = {name: vars(spec)[name] for name in _BEYOND if vars(spec)[name] != vars(_PLAIN)[name]}
-    if "pictures" in found:
-        found["pictures"] = spec.pictures.given()
-    return found

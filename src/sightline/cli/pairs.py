@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ from sightline.recipes.preferences import SelectionSpec
 from sightline.recipes.rewards import pairs_of
 from sightline.recipes.schema import DataSpec
 from sightline.relations.scores import only_compared
-from sightline.relations.selection import relation_of
+from sightline.relations.selection import check_scored, relation_of
 from sightline.types import Group
 
 
@@ -98,8 +98,8 @@ def _rows(path: str, out: Path, name: str, *, image_dir: str | None, limit: int 
     account = Account(cache_dir=out.parent / "images")
     rows = load_groups(DataSpec(path=path, image_dir=image_dir, limit=limit, relation=made_by_reader), account)
     tell(account)
-    if name != "options":
-        _check_scored(rows, path)
+    if name != "options" and (failed := check_scored(rows, path)):
+        say(f"{len(failed)} answers got no reward and are left out (first: {failed[0]})")
     return rows
 
 
@@ -127,21 +127,3 @@ def _pair_options(
     values: dict[str, Any] = {key: pair["weight"] for key, pair in numbers.items()}
     values |= {} if ovip["fallback"] is None else {"fallback": ovip["fallback"]}
     return check_spec(SelectionSpec, "--selection", **values)
-
-
-def _check_scored(groups: Sequence[Group], source: str) -> None:
-    """Every answer needs a reward, or the reason why there is none (`score --failed drop`): then it is in no pair."""
-    failed = list[str]()
-    for group in groups:
-        for index, response in enumerate(group.responses):
-            if response.reward is not None:
-                continue
-            if response.reward_error is None and response.finish_reason != "error":
-                raise DataError(
-                    f"group {group.id} has answers without a reward (number {index}, counted from 0)",
-                    source=source,
-                    remedy="Run `sightline score` first",
-                )
-            failed.append(response.reward_error or "it was never given")
-    if failed:
-        say(f"{len(failed)} answers got no reward and are left out (first: {failed[0]})")

@@ -12,7 +12,7 @@ import typer
 
 from sightline.cli.console import say
 from sightline.cli.json_result import Document
-from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained
+from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, picture_options
 from sightline.cli.stage import check_apart
 from sightline.data.identity import made_from
 from sightline.data.staged import StagedGroups
@@ -74,13 +74,13 @@ def sample(
         max_new_tokens=max_tokens,
         batch_size=batch_size,
     )
-    from sightline.cli.named_model import named_model
+    from sightline.evaluation.named_model import named_model
     from sightline.models.load import hide_loading_bars
     from sightline.rollouts.hf import load_engine, not_applied
 
     hide_loading_bars()
     prompts = _prompts(DataSpec(path=data, image_dir=image_dir, limit=limit), out)
-    asked = named_model(model, adapter, dtype=dtype, quantization=quantization, picture=picture)
+    asked = named_model(model, adapter, dtype=dtype, quantization=quantization, **picture_options(picture))
     engine = load_engine(asked.spec, processor_of=asked.processor)
     if told := not_applied(engine.policy):
         say(told)

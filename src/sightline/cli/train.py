@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +13,8 @@ from sightline.cli import complete
 from sightline.cli.console import out, say, show_messages
 from sightline.cli.json_result import Document, asked
 from sightline.errors import EngineError
-from sightline.recipes.choices import notes
-from sightline.recipes.describe import describe_recipe
-from sightline.recipes.load import dump_recipe, load_recipe, with_reference
-from sightline.recipes.load_loop import dump_loop, is_loop, load_loop
-from sightline.recipes.mix import mixed_options
-from sightline.recipes.schema import Recipe
+from sightline.recipes.load import load_recipe
+from sightline.recipes.load_loop import is_loop, load_loop
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.", show_default=False)]
 Overrides = Annotated[
@@ -58,6 +53,7 @@ def train(
     from sightline.models.load import hide_loading_bars
     from sightline.report.run_page import report_run
     from sightline.train.loop import train as run
+    from sightline.train.shown import how_it_goes_on
 
     show_messages(quiet=quiet)
     hide_loading_bars()
@@ -65,7 +61,8 @@ def train(
     try:
         result = run(resolved, resume=resume, overwrite=overwrite, quiet=quiet, on_log=logged.append)
     except (KeyboardInterrupt, EngineError):
-        say(_how_it_goes_on(resolved, overwrite=overwrite))
+        command = "The same command without --overwrite" if overwrite else "The same command"
+        say(how_it_goes_on(resolved, command))
         raise
     if result.steps == result.resumed_from:
         say(f"{result.run_dir} has all its {result.steps} steps. Choose another output_dir, or pass --overwrite.")
@@ -79,19 +76,6 @@ def train(
     return {**vars(result), "report": page}
 
 
-def _how_it_goes_on(recipe: Recipe, *, overwrite: bool) -> str:
-    """What is there for a run that was stopped."""
-    from sightline.train.checkpoint import newest_step
-
-    step = newest_step(Path(recipe.output_dir))
-    command = "The same command without --overwrite" if overwrite else "The same command"
-    if step is not None:
-        return f"Stopped. {command} goes on from step {step}, the last checkpoint in {recipe.output_dir}."
-    every = recipe.train.save_every
-    when = f"the first comes after step {every}" if every else "train.save_every is off"
-    return f"Stopped. {command} starts from the beginning: there is no checkpoint yet ({when})."
-
-
 def show(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -101,8 +85,10 @@ def show(
 
     Example: `sightline show recipes/sft_llava.yaml train.epochs=2 --explain`
     """
-    resolved = _resolved_loop if is_loop(recipe) else _resolved
-    text = resolved(recipe, overrides or (), explain)
+    from sightline.train.shown import shown
+
+    load = load_loop if is_loop(recipe) else load_recipe
+    text = shown(load(recipe, overrides or ()), explain=explain)
     if out.is_terminal:
         from rich.syntax import Syntax
 
@@ -111,36 +97,3 @@ def show(
         typer.echo(text, nl=False)
     values = yaml.safe_load(text)
     return {"recipe": values, "explained": text} if explain else {"recipe": values}
-
-
-def _resolved(path: Path, overrides: Sequence[str], explain: bool) -> str:
-    from sightline.algorithms.registry import build_algorithm, build_mixed
-
-    resolved = load_recipe(path, overrides)
-    algorithm = build_algorithm(resolved.algorithm)
-    resolved = with_reference(resolved, algorithm, build_mixed(mixed_options(resolved)))
-    fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
-    complete = dataclasses.replace(resolved, algorithm={"name": resolved.algorithm["name"], **fields})
-    return describe_recipe(complete, _algorithm_notes(type(algorithm))) if explain else dump_recipe(complete)
-
-
-def _resolved_loop(path: Path, overrides: Sequence[str], explain: bool) -> str:
-    from sightline.algorithms.registry import build_algorithm
-
-    loop = load_loop(path, overrides)
-    algorithm = build_algorithm(loop.algorithm)
-    fields = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
-    complete = dataclasses.replace(loop, algorithm={"name": loop.algorithm["name"], **fields})
-    return describe_recipe(complete, _algorithm_notes(type(algorithm))) if explain else dump_loop(complete)
-
-
-def _algorithm_notes(kind: type) -> dict[str, str]:
-    """What the fields of an algorithm mean, with the choices that only the algorithms know."""
-    from sightline.algorithms.links import LINKS
-    from sightline.algorithms.registry import BUILT_IN
-    from sightline.recipes.choices import choices, hints
-
-    known: dict[str, Sequence[str]] = {"name": [*BUILT_IN]}
-    if "link" in hints(kind) and not choices(hints(kind)["link"]):
-        known["link"] = [*LINKS]
-    return notes(kind, known)

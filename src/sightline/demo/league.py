@@ -151,7 +151,7 @@ def recipe_of(name: str, overrides: Overrides, start_model: Path, folder: Path, 
     online = isinstance(size, OnlineSize)
     recipe_file = Path(str(files("sightline.demo") / ("online.yaml" if online else "offline.yaml")))
     path = "online.prompts.path" if online else "data.train.0.path"
-    data = str(overrides.get(path, "prompts.jsonl" if online else "pairs.jsonl"))
+    data = str(overrides.get(path, "asked.jsonl" if online else "pairs.jsonl"))
     values = dict(overrides) | {
         "name": name,
         "seed": seed,
@@ -220,8 +220,8 @@ def _open_seed(seed: int, folder: Path, base: Path | None, size: LeagueSize) -> 
     exam = held_out_prompts(world, size.held_out, data / "images", questions=size.questions)
     model = base or _base(world, folder, size)
     if isinstance(size, OnlineSize | LoopSize):
-        if not (data / "prompts.jsonl").exists():
-            write_groups(data / "prompts.jsonl", _asked(world, data, size))
+        if not (data / "asked.jsonl").exists():
+            write_groups(data / "asked.jsonl", _asked(world, data, size))
     elif not (data / "ranked.jsonl").exists():
         _offline_data(world, model, data, size)
     return _Seed(seed=seed, folder=folder, model=model, exam=exam)

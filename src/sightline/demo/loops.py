@@ -39,7 +39,7 @@ def loop_of(name: str, overrides: Overrides, start_model: Path, folder: Path, se
         "rounds": rounds,
         "model.path": str(start_model),
         "output_dir": str(folder / "runs" / name),
-        "prompts.path": str(folder / "data/prompts.jsonl"),
+        "prompts.path": str(folder / "data/asked.jsonl"),
         "prompts_per_round": size.prompts // rounds,
         "train.max_steps": size.steps * size.rounds // rounds,
         "train.batch_size": size.groups,

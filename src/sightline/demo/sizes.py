@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Overrides = Mapping[str, Any]
@@ -61,3 +62,9 @@ class LoopSize(LeagueSize):
     groups: int = 32
     prompts: int = 960
     presence: int = 0
+
+
+def folder_of(size: LeagueSize) -> Path:
+    """Where a comparison without a folder of its own goes: one for each kind."""
+    kinds = {LoopSize: "runs/compare_loops", OnlineSize: "runs/compare_online"}
+    return Path(next((name for kind, name in kinds.items() if isinstance(size, kind)), "runs/compare"))

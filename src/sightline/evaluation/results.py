@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from sightline.display import table
 from sightline.errors import DataError
 from sightline.evaluation.answers import StoredAnswer
 from sightline.evaluation.bench import Better, Graded, Result, direction
@@ -20,6 +21,7 @@ from sightline.files import replace_file
 RESULTS: Final = "results.json"
 _MOST_LENGTHS: Final = 6
 """Categories whose lengths are told apart."""
+_MOST_DECIMALS: Final = 4
 _Z: Final = 1.959963984540054
 """Half-width of a 95 % interval in standard errors, for tables that want an error instead of an interval."""
 
@@ -35,6 +37,27 @@ class Measured:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Plain JSON: model, adapter, decoding, length of the answers, judge and its costs."""
 
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Metric to value."""
+        return self.result.metrics
+
+    @property
+    def title(self) -> str:
+        """Benchmark, protocol and how many answers."""
+        failed = f", {self.result.failures} failures" if self.result.failures else ""
+        return f"{self.result.bench} ({self.result.protocol}), {len(self.result.graded)} answers{failed}"
+
+    def __repr__(self) -> str:
+        cells = figure_cells(self)
+        wide = max((len(name) for name, *_ in cells), default=0)
+        lines = [f"  {name.ljust(wide)}  {value}  {bounds}".rstrip() for name, value, bounds in cells]
+        return "\n".join([self.title, *lines])
+
+    def _repr_html_(self) -> str:
+        notes = [*self.result.notes, f"Length of answers: {length_words(self) or 'not known'}"]
+        return table(("metric", "value", "95 % interval"), figure_cells(self), title=self.title, notes=notes)
+
 
 def measure(result: Result, facts: Mapping[str, Any] | None = None, *, seed: int = 0) -> Measured:
     """Adds bootstrap intervals to the figures that are formulas of counts, and the length of answers by category."""
@@ -45,6 +68,21 @@ def measure(result: Result, facts: Mapping[str, Any] | None = None, *, seed: int
         category_intervals=category_intervals(result, seed=seed),
         facts={**(facts or {}), "words": _words(result.graded)},
     )
+
+
+def figure_cells(measured: Measured) -> list[tuple[str, str, str]]:
+    """Each figure as its protocol prints it, and its interval as precise; empty where it has none."""
+    cells = []
+    for name, value in measured.result.metrics.items():
+        shown = measured.result.metrics_printed.get(name, f"{value:.4g}")
+        decimals = len(shown.partition(".")[2].rstrip("% "))
+        if decimals > _MOST_DECIMALS:  # a script that prints a float as it is; the results file has all of it
+            shown, decimals = f"{value:.{_MOST_DECIMALS}f}", _MOST_DECIMALS
+        found = measured.intervals.get(name)
+        defined = found is not None and not math.isnan(found.low)
+        bounds = f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]" if found is not None and defined else ""
+        cells.append((name, shown, bounds))
+    return cells
 
 
 def length_facts(answers: Sequence[StoredAnswer]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A short name for what a model's files hold: training anew into the same folder gives another model."""
+"""What changes a model's answers: what its files hold, by a short name, and what it is asked beyond them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
+
+from sightline.recipes.schema import ModelSpec
 
 _SMALL: Final = ("*config.json", "tokenizer.json", "chat_template.*")
 """Files that change answers and are read whole."""
 _WEIGHTS: Final = ("*.safetensors", "*.bin")
 _SAMPLE: Final = 4096
 """Bytes read of each tensor: training moves every number of what it trains."""
+_PLAIN: Final = ModelSpec(path="")
+_BEYOND: Final = ("quantization", "image_size", "pictures")
 _PIECES: Final = 256
 """Samples of a weights file whose tensors cannot be told apart."""
 
@@ -47,3 +51,11 @@ def _starts(opened: BinaryIO, file: Path) -> Iterator[int]:
         yield from sorted(8 + length + tensor["data_offsets"][0] for name, tensor in header.items() if name[:2] != "__")
         return
     yield from (size * piece // _PIECES for piece in range(_PIECES))
+
+
+def asked_beyond(spec: ModelSpec) -> dict[str, Any]:
+    """What of quantisation and pictures is not the default, for files of settings: it changes numbers."""
+    found = {name: vars(spec)[name] for name in _BEYOND if vars(spec)[name] != vars(_PLAIN)[name]}
+    if "pictures" in found:
+        found["pictures"] = spec.pictures.given()
+    return found

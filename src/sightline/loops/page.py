@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sightline.data.schema import read_groups
+from sightline.display import embed
 from sightline.evaluation.bench import Graded, direction
 from sightline.evaluation.benches import load_bench
 from sightline.evaluation.results import changes
@@ -24,7 +25,7 @@ from sightline.recipes.load_loop import dump_loop
 from sightline.recipes.loop import LoopRecipe
 from sightline.report.evaluation import change_rows, graded_item
 from sightline.report.gallery import gallery_of
-from sightline.report.page import Detail, GalleryItem, embed, pieces
+from sightline.report.page import Detail, GalleryItem, pieces
 from sightline.report.svg import Curve, Line, chart, interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
 from sightline.report.templates import fill_template

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SPARE = 2
-"""Places that are computed for nothing rather than in another call, on a CPU. Elsewhere there is one call for all: a
-GPU reads keys and values once, however many places there are."""
+SPARE = 2**21
+"""Numbers of keys and values that are multiplied for nothing rather than in another call, on a CPU: about what it costs
+to call. Elsewhere there is one call for all: a GPU reads keys and values once, however many places there are."""
 
 
 class Part(NamedTuple):
@@ -47,15 +47,17 @@ class Part(NamedTuple):
         return rows if self.places is None else rows[self.places]
 
 
-def parts_of(counts: Sequence[int], lengths: Sequence[int], device: torch.device) -> Iterator[Part]:
-    """Prompts with so many answers each, of these lengths; those without any are left out."""
+def parts_of(counts: Sequence[int], lengths: Sequence[int], size: int, device: torch.device) -> Iterator[Part]:
+    """Prompts with so many answers each, of these lengths; those without any are left out. ``size``: numbers that a
+    token's key and value have."""
     spare = SPARE if device.type == "cpu" else sys.maxsize
     first = row = 0
     while first < len(counts):
         end, width = first + 1, counts[first]
         while end < len(counts):
-            wider = max(width, counts[end])
-            if wider * (end + 1 - first) - sum(counts[first : end + 1]) > spare:
+            wider, places = max(width, counts[end]), end + 1 - first
+            empty = wider * places - sum(counts[first : end + 1])
+            if empty * max(lengths[first : end + 1]) * size > spare:
                 break
             end, width = end + 1, wider
         own, rows = counts[first:end], sum(counts[first:end])

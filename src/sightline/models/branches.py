@@ -209,7 +209,8 @@ class Branches:
         order = self.slots.argsort()
         self._order = None if bool((order == self.slots).all() & (order[1:] > order[:-1]).all()) else order
         counts = torch.bincount(self.owner, minlength=self.prompts).tolist()
-        self._parts = list(parts_of(counts, self.lengths.tolist(), self.owner.device))
+        size = 2 * self.trunk[0][0][0, :, 0].numel()
+        self._parts = list(parts_of(counts, self.lengths.tolist(), size, self.owner.device))
         self._hidden.clear()
 
     def _in_slots(self, rows: Tensor) -> Tensor:

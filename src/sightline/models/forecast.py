@@ -13,6 +13,7 @@ from typing import Final, get_args
 
 import torch
 
+from sightline.errors import RecipeError
 from sightline.models.outline import Outline
 from sightline.ops.logprobs import CHUNK, SAVE_LOGITS_BELOW
 from sightline.recipes.schema import Recipe
@@ -177,6 +178,15 @@ def named_speed(name: str, dtype: torch.dtype, mfu: float | None = None) -> Spee
     peak = device.bfloat16 if kind == "bfloat16" else device.float32
     how = f"{share:.0%} of the datasheet's {peak / 1e12:g} TFLOP/s in {kind}"
     return Speed(device=name, flops=share * peak, memory=device.memory, how=how)
+
+
+def check_device(name: str) -> None:
+    """
+    Raises:
+        RecipeError: a device of which no speed is known.
+    """
+    if name not in DEVICES:
+        raise RecipeError(f"--device is '{name}', expected one of {', '.join(DEVICES)}. Choose one, or leave it out.")
 
 
 def measured_speed(sizes: Outline, dtype: torch.dtype, *, tokens: int = 512, mfu: float | None = None) -> Speed:

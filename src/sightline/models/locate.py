@@ -55,6 +55,18 @@ def is_run(path: str | Path) -> bool:
     return (folder / RECIPE).is_file() and not (folder / "config.json").is_file() and not is_adapter(folder)
 
 
+def check_run(path: str | Path) -> None:
+    """
+    Raises:
+        RecipeError: no run directory.
+    """
+    if not is_run(path):
+        raise RecipeError(
+            f"{path} is no run directory (no recipe.yaml in it). Name the output_dir of a training run; an adapter "
+            "alone becomes a model with sightline merge"
+        )
+
+
 def is_adapter(path: str | Path) -> bool:
     """Whether a folder holds a PEFT adapter."""
     return (Path(path) / ADAPTER).is_file()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -32,3 +35,10 @@ class PictureSpec:
     def given(self) -> dict[str, int | bool]:
         """The options that are set."""
         return {name: value for name, value in vars(self).items() if value is not None and not name.startswith("_")}
+
+
+def model_fields(pictures: Mapping[str, Any]) -> dict[str, Any]:
+    """How pictures are made ready as fields of ``ModelSpec``: ``image_size`` is one of its own."""
+    rest = {key: value for key, value in pictures.items() if key != "image_size"}
+    size = {"image_size": pictures["image_size"]} if "image_size" in pictures else {}
+    return size | ({"pictures": rest} if rest else {})

@@ -69,6 +69,31 @@ def check_references(groups: Sequence[Group], spec: SelectionSpec) -> None:
             reference_answer(prompt, spec.reference, group.source)
 
 
+def check_scored(groups: Sequence[Group], source: str) -> list[str]:
+    """Every answer needs a reward, or the reason why there is none (``score`` with ``failed: drop``): it is then in no
+    pair.
+
+    Returns:
+        Why answers have none.
+
+    Raises:
+        DataError: an answer has neither.
+    """
+    failed = list[str]()
+    for group in groups:
+        for index, response in enumerate(group.responses):
+            if response.reward is not None:
+                continue
+            if response.reward_error is None and response.finish_reason != "error":
+                raise DataError(
+                    f"group {group.id} has answers without a reward (number {index}, counted from 0)",
+                    source=source,
+                    remedy="Run `sightline score` first",
+                )
+            failed.append(response.reward_error or "it was never given")
+    return failed
+
+
 def _pairs(scores: Sequence[float], spec: SelectionSpec) -> list[tuple[int, int]]:
     """Places of winner and loser among scores that fall: the k-th best over the k-th worst."""
     count = len(scores)

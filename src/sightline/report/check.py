@@ -21,9 +21,9 @@ from sightline.data.inspect.leaks import Leak
 from sightline.data.inspect.pictures import PictureFigures
 from sightline.data.inspect.tokens import TokenFigures
 from sightline.data.shown import as_text, short_name
+from sightline.display import embed
 from sightline.files import replace_file
 from sightline.models.forecast import Forecast
-from sightline.report.page import embed
 from sightline.report.svg import Curve, Line, chart
 from sightline.report.table import bounds, number
 from sightline.report.templates import fill_template

@@ -12,11 +12,12 @@ from typing import Any, Literal
 from markupsafe import Markup
 from PIL import Image
 
+from sightline.display import embed
 from sightline.evaluation.bench import Graded, Result, direction
 from sightline.evaluation.results import Change, Measured, changes, length_words, picture_words
 from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
-from sightline.report.page import Answer, GalleryItem, embed, pieces
+from sightline.report.page import Answer, GalleryItem, pieces
 from sightline.report.svg import interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
 from sightline.report.templates import fill_template

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sightline.report.page import Answer, GalleryItem
-from sightline.types import Group, Prompt
+from sightline.types import Group
 
 
 def gallery_of(groups: Iterable[Group]) -> list[GalleryItem]:
@@ -26,7 +26,7 @@ def gallery_of(groups: Iterable[Group]) -> list[GalleryItem]:
             Answer(title=_title(role, places), text=text, note=note) for (role, text, note), places in said.items()
         ]
         images = [image for image in prompt.images if Path(image).is_file()]
-        items.append(GalleryItem(images=images, question=question_of(prompt), answers=answers))
+        items.append(GalleryItem(images=images, question=prompt.question, answers=answers))
     return items
 
 
@@ -35,11 +35,3 @@ def _title(role: str, places: Sequence[int]) -> str:
     if role:
         return role if len(places) == 1 else f"{role}, {len(places)} times"
     return f"answer{'s' if len(places) > 1 else ''} {', '.join(map(str, places))}"
-
-
-def question_of(prompt: Prompt) -> str:
-    """Text of the last message of a prompt."""
-    content = prompt.messages[-1]["content"]
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in content if part["type"] == "text")

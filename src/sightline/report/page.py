@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +9,11 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
+from sightline.display import embed
 from sightline.files import replace_file
 from sightline.report.svg import Curve, chart, interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
 from sightline.report.templates import fill_template
-
-_LARGEST = 384
-"""Longest side of a picture in the report, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +105,6 @@ def pieces(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[str, bool]
     return [(piece, wrong) for piece, wrong in cut if piece]
 
 
-def embed(image: Path | str | Image.Image) -> str:
-    """A picture as a data URI: PNG for drawings, JPEG for photographs."""
-    if isinstance(image, Image.Image):
-        return _encode(image, "PNG")
-    with Image.open(image) as opened:
-        return _encode(opened, opened.format or "PNG")
-
-
 def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     joined: list[tuple[int, int]] = []
     for start, end in sorted(spans):
@@ -125,12 +113,3 @@ def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             joined.append((start, end))
     return joined
-
-
-def _encode(image: Image.Image, made_as: str) -> str:
-    kind = "JPEG" if made_as == "JPEG" else "PNG"
-    small = image.convert("RGB")
-    small.thumbnail((_LARGEST, _LARGEST))
-    buffer = io.BytesIO()
-    small.save(buffer, kind, optimize=True)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

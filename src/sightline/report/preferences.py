@@ -10,6 +10,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from sightline.display import embed
 from sightline.evaluation import preferences, reward_figures
 from sightline.evaluation.bench import Graded, Result
 from sightline.evaluation.comparisons import by_length
@@ -17,7 +18,7 @@ from sightline.evaluation.results import Measured
 from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
 from sightline.report.evaluation import is_picture, result_rows
-from sightline.report.page import Answer, GalleryItem, embed, pieces
+from sightline.report.page import Answer, GalleryItem, pieces
 from sightline.report.svg import Curve, Line, chart, interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
 from sightline.report.templates import fill_template

@@ -12,10 +12,11 @@ from typing import Any
 from markupsafe import Markup
 
 from sightline.data.shown import ShownRow, read_rows, short_name
+from sightline.display import embed
 from sightline.errors import CheckpointError
 from sightline.files import replace_file
 from sightline.report.evaluation import is_picture
-from sightline.report.page import Detail, embed, pieces
+from sightline.report.page import Detail, pieces
 from sightline.report.run_overview import TIME, facts, samples
 from sightline.report.svg import Curve, Line, chart
 from sightline.report.table import bounds, number

@@ -9,7 +9,6 @@ from typing import Literal
 
 from sightline.errors import DataError
 from sightline.evaluation.statistics import Interval, bootstrap, paired_difference, ratio
-from sightline.report.gallery import question_of
 from sightline.report.page import Answer, GalleryItem
 from sightline.report.table import Row
 from sightline.scenes.benchmark import RATIOS, Record, columns
@@ -126,7 +125,7 @@ def _item(prompt: Prompt, records: Sequence[Record], titles: Sequence[str]) -> G
     there = ", ".join(f"{item.colour} {item.shape}" for item in scene.objects)
     return GalleryItem(
         images=prompt.images,
-        question=question_of(prompt),
+        question=prompt.question,
         caption=f"there: {there}",
         answers=[
             Answer(title=title, text=record.text, wrong=record.wrong, missed=record.missed)

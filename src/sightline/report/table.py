@@ -116,6 +116,27 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
+    """A against B for the terminal: both values, and the difference with its interval; ``words``: verdicts are spelled
+    out, otherwise signs fit beside long names."""
+    caption = None if words else legend(rows)
+    padding = (0, 1) if words else (0, 0, 0, 1)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, caption=caption, caption_justify="left")
+    table.add_column("metric", no_wrap=True)
+    for title in ("A", "B", "B - A"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=words)  # what gives way where names are long
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        assert row.after is not None and row.difference is not None
+        values = [number(side.value, row.unit) for side in (row.before, row.after)]
+        change = number(row.difference.value, row.unit, signed=True)
+        cells = [row.name, *values, change, bounds(row.difference, row.unit, signed=True)]
+        verdict = f"{SIGNS[row.verdict]} {row.verdict}" if words else SIGNS[row.verdict]
+        table.add_row(*map(Text, cells), Text(verdict))
+    return table
+
+
 def table_json(rows: Sequence[Row]) -> dict[str, Any]:
     """The rows as plain JSON: ``{"hal": {"before": {"value": .., "low": .., "high": ..}, ...}}``.
 

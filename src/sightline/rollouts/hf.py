@@ -104,7 +104,9 @@ class HFEngine:
         growing = _Growing(self.tokenizer, on_text)
         with decoding(self.policy):
             (finished,) = self._sampler(one).run(asked, self._reader(one), seed, growing.add)
-        return self._response(finished[0][0])
+        response = self._response(finished[0][0])
+        growing.end(response.text)
+        return response
 
     def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
         """How likely the answer to each group's prompt begins with each of ``words``; see ``rollouts.first_words``."""
@@ -191,6 +193,11 @@ class _Growing:
         if not whole.endswith("\ufffd") and len(whole) > len(self._told):
             self._on_text(whole[len(self._told) :])
             self._told = whole
+
+    def end(self, text: str) -> None:
+        """Tells what the whole answer has beyond that: half a character where it was cut."""
+        if len(text) > len(self._told):
+            self._on_text(text[len(self._told) :])
 
 
 def longest_row(policy: Policy) -> int:

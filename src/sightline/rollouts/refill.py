@@ -197,10 +197,16 @@ class _Rows(NamedTuple):
         if not bool(which.any()):
             return
         gone = self.kept(which.nonzero()[:, 0])
-        told = (gone.number, gone.age, gone.tokens, gone.logprobs, gone.near, gone.near_logprobs)
-        for number, age, tokens, logprobs, near, values in zip(*(table.tolist() for table in told), strict=True):
-            likeliest = [list(zip(*place, strict=True)) for place in zip(near[:age], values[:age], strict=True)]
-            yield number, Sample(tokens[:age], logprobs[:age], likeliest)
+        told = zip(*(table.tolist() for table in (gone.number, gone.age, gone.tokens, gone.logprobs)), strict=True)
+        for row, (number, age, tokens, logprobs) in enumerate(told):
+            yield number, Sample(tokens[:age], logprobs[:age], gone.likeliest(row, age))
+
+    def likeliest(self, row: int, age: int) -> list[list[tuple[int, float]]]:
+        """What was likeliest at each place of an answer; empty where it is not told."""
+        if not self.near.shape[-1]:
+            return [[] for _ in range(age)]
+        near, values = self.near[row, :age].tolist(), self.near_logprobs[row, :age].tolist()
+        return [list(zip(*place, strict=True)) for place in zip(near, values, strict=True)]
 
 
 class _Running(NamedTuple):

@@ -50,7 +50,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep: int) -> Path:
     Returns:
         Its folder, ``checkpoints/step-00000012``.
     """
-    final = _folder(run_dir) / f"step-{checkpoint.step:08d}"
+    final = checkpoint_folder(run_dir, checkpoint.step)
 
     def write(folder: Path) -> None:
         weights = {name: value.detach().cpu().contiguous() for name, value in checkpoint.weights.items()}
@@ -108,6 +108,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         ranks=torch.load(folder / "ranks.pt", map_location="cpu", weights_only=True),
         progress=progress,
     )
+
+
+def checkpoint_folder(run_dir: Path, step: int) -> Path:
+    """Folder of the checkpoint after so many optimizer steps."""
+    return _folder(run_dir) / f"step-{step:08d}"
 
 
 def _folder(run_dir: Path) -> Path:

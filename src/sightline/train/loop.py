@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from sightline.errors import EngineError
 from sightline.files import replace_folder
 from sightline.progress import Progress
 from sightline.recipes.schema import Recipe
+from sightline.train.callback import Callback, OnLog, TrainResult, asked_to_stop, forget_stops
+from sightline.train.checkpoint import checkpoint_folder
 from sightline.train.engine import check_at_start
 from sightline.train.looking import begin as begin_looking
 from sightline.train.metrics import figures_of
@@ -45,23 +47,6 @@ from sightline.types import Unit
 _log = logging.getLogger(__name__)
 
 _Planned = tuple[Session, list[Pass], dict[Unit, int]]
-OnLog = Callable[[Mapping[str, Any]], None]
-"""Called on the main process with every record that goes to ``metrics.jsonl``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What a run leaves."""
-
-    run_dir: Path
-    model_dir: Path
-    """The trained model, or its adapter."""
-    steps: int
-    """Optimizer steps done in all."""
-    resumed_from: int
-    """Step that this call went on from; 0: it started."""
-    last: Mapping[str, Any]
-    """The last record logged by this call; empty if there was nothing left to do."""
 
 
 def train(
@@ -70,7 +55,8 @@ def train(
     resume: bool | None = None,
     overwrite: bool = False,
     quiet: bool = False,
-    on_log: OnLog | None = None,
+    on_log: Callable[[Mapping[str, Any]], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Runs a recipe to its end, and leaves the model in ``<output_dir>/model``.
 
@@ -79,44 +65,75 @@ def train(
         resume: None: go on where the run directory holds the same run; True: go on or fail; False: start or fail.
         overwrite: remove the run that is in the run directory.
         quiet: no progress bar.
-        on_log: called with every record.
+        on_log: called on the main process with every record that goes to ``metrics.jsonl``.
+        callbacks: told how the run goes, and may end it; on every process, or on none.
 
     Raises:
         RecipeError, DataError, CheckpointError, UnsupportedError: before the first step.
         DivergenceError: the loss or a gradient is not finite; weights are those before the step.
     """
     with open_session(recipe, resume=resume, overwrite=overwrite, quiet=quiet) as session:
-        return fit(session, quiet=quiet, on_log=on_log)
+        first = () if on_log is None else (OnLog(tell=on_log),)
+        return fit(session, quiet=quiet, callbacks=(*first, *callbacks))
 
 
-def fit(s: Session, *, quiet: bool = False, on_log: OnLog | None = None) -> TrainResult:
+def fit(s: Session, *, quiet: bool = False, callbacks: Sequence[Callback] = ()) -> TrainResult:
     """Takes the steps that are left, with logging, evaluation and checkpoints, and saves the model."""
     if s.step < s.total_steps:
         check_sampler(s)
     start, last = s.step, dict[str, Any]()
+    stopped: str | None = None
+    told = callbacks if s.runtime.is_main else ()
+    forget_stops(told)
+    for one in told if s.step < s.total_steps else ():
+        one.on_start(s.run.path, s.step, s.total_steps)
     s.policy.train()
     shown = s.runtime.is_main and not quiet
     with Progress(f"{s.recipe.name}: step", s.total_steps, done=start, shown=shown) as bar:
-        while s.step < s.total_steps:
+        while s.step < s.total_steps and stopped is None:
             begin_looking(s)
             _step_or_save(s, start)
             if s.due(s.recipe.train.save_every):
                 check_weights(s)
             record = report(s)
             if record:
-                publish(s, record, on_log)
+                publish(s, record, told)
             last = record or last
             bar.update(s.step, figures=figures_of(record or {}) or None)
-            if s.due(s.recipe.train.save_every):
-                s.save()
+            stopped = _stopped(s, told) if callbacks else None
+            if s.due(s.recipe.train.save_every) or stopped is not None:
+                _save(s, told)
     found = s.runtime.gather_objects(model_step(s.run.model))[0]
     if s.step > start or found != s.step:
         if s.step == start and s.runtime.is_main:
-            told = "missing or damaged" if found is None else f"that of step {found}"
-            _log.warning("%s is %s: it is written again from the checkpoint of step %d", s.run.model, told, s.step)
+            state = "missing or damaged" if found is None else f"that of step {found}"
+            _log.warning("%s is %s: it is written again from the checkpoint of step %d", s.run.model, state, s.step)
         save_model(s)
     s.runtime.barrier()
-    return TrainResult(run_dir=s.run.path, model_dir=s.run.model, steps=s.step, resumed_from=start, last=last)
+    result = TrainResult(
+        run_dir=s.run.path, model_dir=s.run.model, steps=s.step, resumed_from=start, last=last, stopped=stopped
+    )
+    for one in told:
+        one.on_end(result)
+    return result
+
+
+def _stopped(s: Session, told: Sequence[Callback]) -> str | None:
+    """Tells of the step; why the run ends here though steps are left, the same on every rank."""
+    for one in told:
+        one.on_step(s.step, s.total_steps)
+    why: str | None = s.runtime.gather_objects(asked_to_stop(told))[0]
+    if s.step == s.total_steps:
+        return None
+    if why is not None and not s.due(s.recipe.train.save_every):
+        check_weights(s)
+    return why
+
+
+def _save(s: Session, told: Sequence[Callback]) -> None:
+    s.save()
+    for one in told:
+        one.on_checkpoint(checkpoint_folder(s.run.path, s.step), s.step)
 
 
 def check_sampler(s: Session) -> None:
@@ -158,7 +175,7 @@ def save_model(s: Session) -> None:
         replace_folder(s.run.model, write)
 
 
-def publish(s: Session, record: Mapping[str, Any], on_log: OnLog | None) -> None:
+def publish(s: Session, record: Mapping[str, Any], told: Sequence[Callback]) -> None:
     """Writes a record everywhere it goes, and keeps the model if the record says that it is the best so far."""
     if s.benchmarks is not None:
         s.benchmarks.keep_best(record)
@@ -166,8 +183,8 @@ def publish(s: Session, record: Mapping[str, Any], on_log: OnLog | None) -> None
         return
     s.metrics.write(record)
     s.runtime.log({name: value for name, value in record.items() if name != "step"}, s.step)
-    if on_log is not None:
-        on_log(record)
+    for one in told:
+        one.on_log(record)
 
 
 def train_step(s: Session) -> None:

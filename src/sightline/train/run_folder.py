@@ -1,8 +1,9 @@
 """The run directory: what is in it, and whether a run may go on in it.
 
 ``recipe.yaml`` (resolved), ``environment.json``, ``first_row.txt``, ``first_rows.json``, ``metrics.jsonl``,
-``checkpoints/``, ``reference/``, ``samples.jsonl`` (online), ``pairs.jsonl`` and ``dropped_pairs.jsonl`` (with
-negatives made online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
+``checkpoints/``, ``reference/``, ``rows/`` (given in memory), ``samples.jsonl`` (online), ``pairs.jsonl`` and
+``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at
+the end).
 """
 
 from __future__ import annotations
@@ -120,6 +121,11 @@ class RunDirectory:
         return self.path / "trackers"
 
     @property
+    def rows(self) -> Path:
+        """Rows that were given in memory, with their pictures: the recipe names the files."""
+        return self.path / "rows"
+
+    @property
     def model(self) -> Path:
         return self.path / "model"
 
@@ -154,7 +160,7 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
             f"found overwrite and resume for {run.path}: start anew, or go on. Leave one of them out."
         )
     if overwrite:
-        _remove(run)
+        _remove(run, recipe)
     _clear_after_kill(run)
     if not run.recipe.exists():
         if resume:
@@ -274,9 +280,17 @@ def _clear_after_kill(run: RunDirectory) -> None:
         aside.unlink()
 
 
-def _remove(run: RunDirectory) -> None:
-    """Checkpoints go first and the recipe last: killed in between, what is left is a part of the same run."""
-    for name in _OUR_FOLDERS:
+def _reads(recipe: Recipe, folder: Path) -> bool:
+    """Whether rows of a recipe lie in a folder."""
+    data, online = recipe.data, recipe.online
+    specs = [*(data.train if data else ()), *(data.eval if data else ()), *([online.prompts] if online else ())]
+    return any(folder.resolve() in Path(spec.path).resolve().parents for spec in specs)
+
+
+def _remove(run: RunDirectory, recipe: Recipe) -> None:
+    """Checkpoints go first and the recipe last: killed in between, what is left is a part of the same run. Rows that
+    the new run reads stay."""
+    for name in (*_OUR_FOLDERS, *([] if _reads(recipe, run.rows) else [run.rows.name])):
         for folder in (run.path / name, *leftovers(run.path / name)):
             shutil.rmtree(folder, ignore_errors=True)
     for name in reversed(_OURS):

@@ -271,7 +271,7 @@ def _saved_rows(path: str, split: str) -> Iterator[Row]:
         if split not in loaded:
             raise DataError(f"has no split '{split}'", source=path, remedy=f"Set split to one of {', '.join(loaded)}")
         loaded = loaded[split]
-    return rows_of(_undecoded(loaded), path)
+    return rows_of(undecoded(loaded), path)
 
 
 def _hub_dataset(name: str, split: str) -> Iterable[Mapping[str, Any]]:
@@ -285,7 +285,7 @@ def _hub_dataset(name: str, split: str) -> Iterable[Mapping[str, Any]]:
             source=name,
             remedy="Check the name, the split and the connection",
         ) from error
-    return _undecoded(loaded)
+    return undecoded(loaded)
 
 
 def _cached_files(name: str, split: str) -> list[str] | None:
@@ -294,7 +294,7 @@ def _cached_files(name: str, split: str) -> list[str] | None:
     return [str(file["filename"]) for file in loaded.cache_files] or None
 
 
-def _undecoded(dataset: Any) -> Iterable[Mapping[str, Any]]:
+def undecoded(dataset: Any) -> Iterable[Mapping[str, Any]]:
     """The dataset with its pictures as the bytes they were stored in."""
     import datasets
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sightline.algorithms.registry import build_algorithm
-from sightline.cli.check_rows import RowReader, Rows
 from sightline.data.inspect.answers import AnswerCounter, AnswerFigures
 from sightline.data.inspect.checked import Checked
 from sightline.data.inspect.leaks import Asked, Leak, asked_of, leak
@@ -17,9 +16,10 @@ from sightline.data.inspect.pictures import Look, PictureFigures, look_at_all, p
 from sightline.data.inspect.tokens import layout_seen, layout_tokens, scored_tokens, token_figures
 from sightline.data.sampler import Sampler, mixture_of
 from sightline.data.shown import ShownRow, shown_row
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.progress import Progress
 from sightline.recipes.schema import DatasetSpec, DataSpec, Recipe
+from sightline.train.check_rows import RowReader, Rows
 from sightline.types import Algorithm, Group
 
 if TYPE_CHECKING:
@@ -284,3 +284,55 @@ def _means(values: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, flo
 
 def _most(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: max(one[name] for one in values) for name in values[0]}
+
+
+def card_of(recipe: Recipe | None, model: str | None) -> Card | None:
+    """Of the recipe's model, or of the one that --model names."""
+    if recipe is None and model is None:
+        return None
+    from sightline.models.outline import read_card, read_model_card
+
+    if recipe is None:
+        return read_model_card(str(model))
+    return read_card(recipe.model, max_length=None if recipe.data is None else recipe.data.max_length)
+
+
+def speed_of(recipe: Recipe, device: str | None, mfu: float | None, sizes: Outline) -> Speed:
+    """How fast a device is, by its name, or the one that is here."""
+    from sightline.models.forecast import computes_in, measured_speed, named_speed
+
+    dtype = computes_in(recipe)
+    return measured_speed(sizes, dtype, mfu=mfu) if device is None else named_speed(device, dtype, mfu)
+
+
+def asked_by(name: str) -> tuple[Asked, ...]:
+    """What ``--against`` names.
+
+    Raises:
+        RecipeError: nothing of that name, or nothing in it.
+    """
+    from sightline.data.inspect.leaks import Asked, asked_of
+    from sightline.data.inspect.pictures import SUFFIXES
+
+    bench, equals, folder = name.partition("=")
+    path = Path(name)
+    if equals and not path.exists():
+        from sightline.evaluation.benches import load_bench
+
+        questions = load_bench(bench).questions(Path(folder))
+        return tuple(asked_of(one.prompt, *one.meta.get("prompts", {}).values()) for one in questions)
+    if not path.exists():
+        raise RecipeError(f"--against {name}: there is no such file or folder. Correct it, or write BENCH=FOLDER.")
+    if path.is_dir():
+        files = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise RecipeError(f"--against {name}: found no picture in this folder. Name one with pictures.")
+        return tuple(Asked(pictures=(file,)) for file in files)
+    if path.suffix.lower() in SUFFIXES:
+        return (Asked(pictures=(str(path),)),)
+    from sightline.data.load import Account, load_prompts
+    from sightline.data.validate import Checks
+
+    account = Account(checks=Checks(images=False), on_bad_row="skip")
+    groups = load_prompts(DataSpec(path=name), account)
+    return tuple(asked_of(prompt) for group in groups for prompt in group.prompts)

@@ -1,11 +1,10 @@
-"""What ``sightline eval diff`` compares: two results, two runs of several benchmarks, or several seeds of either."""
+"""What is compared: two results, two runs of several benchmarks, or several seeds of either."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sightline.cli.console import say
 from sightline.errors import DataError
 from sightline.evaluation.aggregate import read_evaluation
 from sightline.evaluation.results import RESULTS, Measured, graded_path, picture_words, read_measured
@@ -14,13 +13,14 @@ Sides = tuple[list[Measured], list[Measured]]
 """Results of A and of B on one benchmark, a seed each."""
 
 
-def comparisons(paths: Sequence[Path], *, seeds: bool) -> list[Sides]:
+def comparisons(paths: Sequence[Path], *, seeds: bool, tell: Callable[[str], None]) -> list[Sides]:
     """A and B by benchmark. Benchmarks that are not in every run are named and left out.
 
     Args:
         paths: A and B; with ``seeds`` the seeds of A, then as many of B. Results files, their folders, or folders
             that hold one for each benchmark.
         seeds: Whether there is more than one of each.
+        tell: Told what is left out.
 
     Raises:
         DataError: The number of paths is odd, a path holds no result, or the runs have no benchmark in common.
@@ -39,7 +39,7 @@ def comparisons(paths: Sequence[Path], *, seeds: bool) -> list[Sides]:
             f"the runs have no benchmark in common ({', '.join(names)})", remedy="Evaluate one benchmark with both"
         )
     if alone := [name for name in names if name not in common]:
-        say(f"Not compared, because not every run has it: {', '.join(alone)}.")
+        tell(f"Not compared, because not every run has it: {', '.join(alone)}.")
     return [([run[name] for run in runs[:half]], [run[name] for run in runs[half:]]) for name in common]
 
 

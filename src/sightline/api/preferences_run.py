@@ -1,22 +1,14 @@
-"""What ``sightline eval preferences`` and ``eval reward`` do: score with each model, then figures, page, table."""
+"""How a model, or a reward model, ranks pairs: score with each model, then figures and a page."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from rich.text import Text
-
-from sightline.cli.console import out as console_out
-from sightline.cli.console import say
-from sightline.cli.eval_options import changes_table, show_result
-from sightline.cli.eval_run import default_out
-from sightline.cli.json_result import Document
-from sightline.cli.named_model import NamedModel
 from sightline.data.identity import made_from
 from sightline.data.load import Account, load_groups
 from sightline.data.schema import read_groups
@@ -24,20 +16,12 @@ from sightline.data.staged import StagedGroups
 from sightline.data.validate import Checks
 from sightline.errors import DataError, RecipeError
 from sightline.evaluation import preferences, reward_figures
-from sightline.evaluation.results import (
-    RESULTS,
-    Measured,
-    changes,
-    measure,
-    read_measured,
-    results_document,
-    write_measured,
-)
+from sightline.evaluation.named_model import NamedModel, named_model, reference_of
+from sightline.evaluation.results import RESULTS, Measured, measure, read_measured, write_measured
+from sightline.evaluation.run import default_out
 from sightline.negatives.relate import under_pictures
 from sightline.recipes.schema import DataSpec, SamplingSpec
-from sightline.report.evaluation import change_rows
 from sightline.report.preferences import write_preferences_page
-from sightline.report.table import table_json
 from sightline.train.probe import spread
 from sightline.types import Group
 
@@ -58,6 +42,8 @@ class Asked:
     on_bad_row: Literal["error", "skip"]
     batch_tokens: int
     overwrite: bool
+    tell: Callable[[str], None]
+    """Told what a person should know."""
 
     def folder(self, bench: str, model: str, adapter: str | None = None) -> Path:
         """Where everything goes: beside the folders of benchmarks, so that `eval diff` finds it."""
@@ -80,14 +66,16 @@ class Asked:
         read = [prepare(group) for group in load_groups(spec, account)]
         kept = [group for group in read if group.edges]
         if account.report.bad:
-            say(account.report.summary())
+            self.tell(account.report.summary())
         for note in account.report.notes:
-            say(note)
+            self.tell(note)
         if not kept:
             remedy = "Give rows with chosen and rejected, or make pairs with `sightline pairs`"
             raise DataError(f"none of {len(read)} rows compares two answers", source=self.data, remedy=remedy)
         if len(kept) < len(read):
-            say(f"{len(read) - len(kept)} of {len(read)} rows compare no answers to one prompt, and are left out.")
+            self.tell(
+                f"{len(read) - len(kept)} of {len(read)} rows compare no answers to one prompt, and are left out."
+            )
         return kept
 
 
@@ -107,6 +95,31 @@ class Sides:
     """The result of an earlier evaluation."""
 
 
+def sides_of(
+    model: str, adapter: str | None, options: Mapping[str, Any], *, reference: str | None, against: str | None
+) -> Sides:
+    """Who is evaluated, from names.
+
+    Args:
+        model: as of ``named_model``.
+        adapter: the same.
+        options: of all models: ``dtype``, ``layout``, ``quantization``, pictures.
+        reference: what implicit rewards are relative to; ``none``; None: what adapter or run started from.
+        against: another model, or the folder of an earlier evaluation.
+
+    Raises:
+        RecipeError: a name that stands for no model.
+    """
+    side = named_model(model, adapter, **options)
+    if reference is None:
+        start = reference_of(model if adapter is None else adapter, side)
+    else:
+        start = None if reference == "none" else replace(named_model(reference, **options), processor=side.processor)
+    earlier = None if against is None else earlier_result(against, preferences.BENCH)
+    rival = named_model(against, **options) if against is not None and earlier is None else None
+    return Sides(model=side, reference=start, rival=rival, earlier=earlier)
+
+
 def evaluate_preferences(
     asked: Asked,
     sides: Sides,
@@ -116,8 +129,8 @@ def evaluate_preferences(
     generate: int,
     max_tokens: int,
     device: str | None,
-) -> Document:
-    """Scores, writes and shows.
+) -> Published:
+    """Scores and writes.
 
     Args:
         asked: rows, and where things go.
@@ -133,7 +146,7 @@ def evaluate_preferences(
     groups = asked.groups(folder, preferences.compared_answers)
     looked = _looked(groups, looking, folder)
     ask = _Ask(folder=folder, asked=asked, groups=groups, looked=looked, device=device)
-    say(f"Scores and figures: {folder}")
+    asked.tell(f"Scores and figures: {folder}")
     base = None if reference is None else ask.scores(reference, "reference")
     if rival is not None:
         same = reference is not None and rival.spec == reference.spec
@@ -183,7 +196,7 @@ class _Ask:
     def scores(self, model: NamedModel, name: str) -> list[Group]:
         """The rows as a model scores them; what ``NAME.jsonl`` holds is not scored again."""
         settings = {**model.settings(), "rows": rows_digest(self.groups), "looked": len(self.looked)}
-        stage = StagedGroups(out=self.folder / f"{name}.jsonl", settings=settings, tell=say)
+        stage = StagedGroups(out=self.folder / f"{name}.jsonl", settings=settings, tell=self.asked.tell)
 
         @functools.cache
         def scorer() -> Any:
@@ -215,7 +228,9 @@ class _Ask:
         for title, model in sides.items():
             if model is not None:
                 settings = {**model.settings(), "rows": rows_digest(self.groups), "max_tokens": max_tokens}
-                stage = StagedGroups(out=self.folder / f"generated.{title}.jsonl", settings=settings, tell=say)
+                stage = StagedGroups(
+                    out=self.folder / f"generated.{title}.jsonl", settings=settings, tell=self.asked.tell
+                )
                 engine = functools.cache(lambda model=model: self._engine(model))
                 work = lambda some, engine=engine: engine().generate(some, sampling, seed=0)  # noqa: E731
                 stage.run(alone, work, chunk=CHUNK, title=f"answers {title}", overwrite=self.asked.overwrite)
@@ -233,8 +248,8 @@ class _Ask:
 # --- reward models ------------------------------------------------------------------------------
 
 
-def evaluate_reward(asked: Asked, model: str, against: str | None, loaded: Mapping[str, str | None]) -> Document:
-    """Scores with a reward model, and with the one it stands against; writes and shows.
+def evaluate_reward(asked: Asked, model: str, against: str | None, loaded: Mapping[str, str | None]) -> Published:
+    """Scores with a reward model, and with the one it stands against, and writes.
 
     Args:
         asked: rows, and where things go.
@@ -246,11 +261,11 @@ def evaluate_reward(asked: Asked, model: str, against: str | None, loaded: Mappi
     folder = asked.folder(reward_figures.BENCH, model)
     earlier = None if against is None else earlier_result(against, reward_figures.BENCH)
     groups = asked.groups(folder, reward_figures.with_comparisons)
-    say(f"Scores and figures: {folder}")
+    asked.tell(f"Scores and figures: {folder}")
 
     def measured_of(name: str, file: str) -> Measured:
         settings = {"reward": name, "rows": rows_digest(groups), **_weights(name), "missing_facts": None, **given}
-        stage = StagedGroups(out=folder / f"{file}.jsonl", settings=settings, tell=say)
+        stage = StagedGroups(out=folder / f"{file}.jsonl", settings=settings, tell=asked.tell)
         scorer = functools.cache(lambda: _reward(name, asked.batch_tokens, given))
         stage.run(groups, lambda some: scorer()(some), chunk=CHUNK, title=file, overwrite=asked.overwrite)
         result = reward_figures.reward_result(groups, in_order(stage.out, groups))
@@ -317,24 +332,32 @@ def earlier_result(against: str, bench: str) -> Measured | None:
     return None
 
 
-def publish(measured: Measured, before: Measured | None, folder: Path, *, title: str, notes: Sequence[str]) -> Document:
-    """Writes the results and the page, and prints the figures, beside those of ``before``.
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What was measured and written."""
+
+    measured: Measured
+    before: Measured | None
+    """What it stands against, on the same comparisons."""
+    page: Path
+
+    @property
+    def pairs(self) -> int:
+        """Comparisons that figures are of."""
+        return sum("margin" in row.counts for row in self.measured.result.graded)
+
+
+def publish(
+    measured: Measured, before: Measured | None, folder: Path, *, title: str, notes: Sequence[str]
+) -> Published:
+    """Writes the results and the page.
 
     Raises:
-        DataError: the two are not of the same comparisons.
+        DataError: ``before`` is not of the same comparisons.
     """
     write_measured(measured, folder / RESULTS)
-    pairs = sum("margin" in row.counts for row in measured.result.graded)
-    show_result(measured, counted=f"{pairs} comparisons")
-    compared = None
-    if before is not None:
-        rows = change_rows(changes([before], [measured]), measured.result)
-        compared = table_json(rows)
-        console_out.print(Text("against (A) and this model (B), on the same comparisons", style="bold"))
-        console_out.print(changes_table(rows, words=False))
     page = write_preferences_page(folder / "report.html", measured, before, title=title, notes=notes)
-    say(f"Report: {page}")
-    return {"folder": folder, "report": page, **results_document(measured), "changes": compared}
+    return Published(measured=measured, before=before, page=page)
 
 
 def in_order(path: Path, groups: Sequence[Group]) -> list[Group]:

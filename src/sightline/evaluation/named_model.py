@@ -1,15 +1,13 @@
-"""What a name on the command line stands for: a model folder, a hub name, an adapter, or the directory of a run."""
+"""What the name of a model stands for: a model folder, a hub name, an adapter, or the directory of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sightline.cli.model_options import asked_beyond, picture_options
 from sightline.errors import RecipeError
-from sightline.evaluation.weights import fingerprint_files
+from sightline.evaluation.weights import asked_beyond, fingerprint_files
 from sightline.models.locate import ADAPTER, RECIPE, is_adapter, located, processor_folder
 from sightline.recipes.load import check_spec, load_recipe
 from sightline.recipes.schema import ModelSpec
@@ -44,24 +42,20 @@ class NamedModel:
         }
 
 
-def named_model(
-    name: str, adapter: str | None = None, *, picture: Sequence[str] | None = None, **options: Any
-) -> NamedModel:
+def named_model(name: str, adapter: str | None = None, **options: Any) -> NamedModel:
     """
     Args:
         name: folder or hub name of a model; folder of a PEFT adapter, which names its base; or the ``output_dir`` of a
             run, which stands for the model that it saved.
         adapter: an adapter for the model, or the run that saved one.
-        picture: values of ``--picture``.
         options: further fields of ``ModelSpec``.
 
     Raises:
         RecipeError: two adapters, an adapter that is none or names no base, or a reward model.
     """
-    more = {**options, **picture_options(picture)}
-    spec = located(check_spec(ModelSpec, "model options", path=name, adapter=adapter, **more))
+    spec = located(check_spec(ModelSpec, "model options", path=name, adapter=adapter, **options))
     if spec.adapter is not None and Path(spec.adapter).is_dir() and not is_adapter(spec.adapter):
-        raise RecipeError(f"--adapter {adapter} holds no {ADAPTER}. Give the folder of a PEFT adapter, or its run")
+        raise RecipeError(f"adapter {adapter} holds no {ADAPTER}. Give the folder of a PEFT adapter, or its run")
     _refuse_reward_model(spec.adapter or spec.path)
     return NamedModel(spec=spec, processor=processor_folder(spec))
 
@@ -84,5 +78,5 @@ def _refuse_reward_model(folder: str) -> None:
     if (Path(folder) / _SCORE_HEAD).is_file():
         raise RecipeError(
             f"{folder} is a reward model: it gives scores, and its log-probabilities say nothing. "
-            "Use `sightline eval reward`"
+            "Use `sightline eval reward`, or score answers with it"
         )

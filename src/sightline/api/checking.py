@@ -1,0 +1,151 @@
+"""Looks at rows before a run: ``check`` and ``preferences``."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sightline.algorithms.registry import build_algorithm, build_mixed
+from sightline.api.preferences_run import Asked, evaluate_preferences, sides_of
+from sightline.api.rows import with_rows
+from sightline.api.run import Run
+from sightline.data.inspect.checked import USUAL, Problem, as_json, problems, thresholds
+from sightline.data.memory import Rows, write_rows
+from sightline.evaluation.preferences import BENCH
+from sightline.evaluation.results import Measured
+from sightline.evaluation.run import default_out
+from sightline.models.forecast import check_device
+from sightline.recipes.load import with_reference
+from sightline.recipes.mix import mixed_options
+from sightline.recipes.schema import DatasetSpec, Recipe
+from sightline.report.check import print_check, write_check_page
+from sightline.train.check_run import Asks, asked_by, card_of, speed_of
+from sightline.train.check_run import check as look
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheck:
+    """What rows hold, and what a run on them would take."""
+
+    text: str
+    """The report."""
+    problems: tuple[Problem, ...]
+    """What should keep the run from starting: ``kind`` and ``text``; empty: nothing."""
+    figures: dict[str, Any]
+    """All of it as plain JSON."""
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="overflow-x:auto">{escape(self.text)}</pre>'
+
+
+def check(
+    recipe: Recipe,
+    rows: Rows | None = None,
+    *,
+    against: Sequence[str] = (),
+    fail_on: str = USUAL,
+    device: str | None = None,
+    html: str | Path | None = None,
+) -> DataCheck:
+    """Looks at the rows and pictures of a recipe as its training would read them, and forecasts memory and time. Loads
+    no weights.
+
+    Args:
+        recipe: whose rows.
+        rows: in their place, as of ``train``.
+        against: what must not be trained on: ``BENCH=FOLDER``, a folder of pictures, a picture, or rows.
+        fail_on: kinds of problems, with a share above which they are one: ``bad=0.01,leak,bias=0.65``, or ``none``.
+        device: forecast for ``h100``, ``a100``, ...; None: for this machine.
+        html: a page with all of it; None: none.
+
+    Raises:
+        RecipeError: the recipe does not agree with its algorithm, or there is no such device or kind of problem.
+        DataError: there are no rows.
+    """
+    limits = thresholds(fail_on)
+    if device is not None:
+        check_device(device)
+    with tempfile.TemporaryDirectory(prefix="sightline-check-") as scratch:
+        folder = Path(scratch)
+        recipe = with_rows(recipe, folder / "rows", rows=rows)
+        whole = with_reference(recipe, build_algorithm(recipe.algorithm), build_mixed(mixed_options(recipe)))
+        asks = Asks(
+            title=recipe.name,
+            against=tuple((name, asked_by(name)) for name in against),
+            shown=False,
+            speed=functools.partial(speed_of, whole, device, None),
+        )
+        dataset = whole.data or DatasetSpec(max_length=10**9)
+        checked = look(dataset, asks, folder, card=card_of(whole, None), recipe=whole)
+        found = problems(checked, limits)
+        told = Console(file=io.StringIO(), width=120, color_system=None)
+        with told.capture() as text:
+            print_check(told, checked, found)
+        if html is not None:
+            write_check_page(Path(html), checked, found)
+        figures = json.loads(as_json(checked, found))
+    return DataCheck(text=text.get().strip(), problems=tuple(found), figures=figures)
+
+
+def preferences(
+    model: str | Path | Run,
+    rows: Rows | str | Path,
+    *,
+    against: str | Path | Run | None = None,
+    reference: str | None = None,
+    out: str | Path | None = None,
+    beta: float = 0.1,
+    looking: int = 200,
+) -> Measured:
+    """Does a model prefer the answers that people prefer, by how much, and because of the picture? Scores are kept in
+    ``out``, so that a stopped call goes on, with a page of the worst and best cases.
+
+    Args:
+        model: a model, an adapter or a run.
+        rows: with chosen and rejected answers: a file, or rows in memory.
+        against: another model, or the folder of an earlier evaluation; its figures stand beside on the page.
+        reference: model that implicit rewards are relative to, or ``none``; None: what adapter or run started from.
+        out: folder; everything goes below it, into ``preferences``. None: ``eval/NAME``, after the model.
+        beta: multiplies implicit rewards.
+        looking: rows that are scored under other pictures as well; 0: none.
+
+    Raises:
+        RecipeError: a name that stands for no model.
+        DataError: a bad row, or none that compares two answers.
+        CheckpointError: ``out`` holds scores of other rows or of another model.
+    """
+    named = [None if one is None else str(one.path if isinstance(one, Run) else one) for one in (model, against)]
+    sides = sides_of(str(named[0]), None, {}, reference=reference, against=named[1])
+    folder = default_out(sides.model.spec.path, sides.model.spec.adapter) if out is None else Path(out)
+    data, image_dir = str(rows), None
+    if not isinstance(rows, str | Path):
+        file = folder / BENCH / "rows.jsonl"
+        write_rows(rows, file, pictures=folder / BENCH / "images")
+        data, image_dir = str(file), "."
+    asked = Asked(
+        out=folder,
+        data=data,
+        image_dir=image_dir,
+        limit=None,
+        on_bad_row="error",
+        batch_tokens=8192,
+        overwrite=False,
+        tell=lambda text: _log.info("%s", text),
+    )
+    done = evaluate_preferences(asked, sides, beta=beta, looking=looking, generate=0, max_tokens=256, device=None)
+    return done.measured

@@ -1,0 +1,163 @@
+"""Groups in Python: ``read_rows``, ``read_groups``, ``write_groups``, ``score``, ``pairs``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from sightline.data.load import Account, groups_from_records, load_groups, load_prompts
+from sightline.data.memory import Rows, records_of
+from sightline.data.schema import read_groups as groups_of_file
+from sightline.data.schema import write_groups as write_file
+from sightline.data.store import default_folder
+from sightline.data.validate import Checks
+from sightline.errors import DataError, RecipeError
+from sightline.recipes.load import terms_of
+from sightline.recipes.schema import DataSpec
+from sightline.relations.scores import only_compared
+from sightline.relations.selection import check_scored, relation_of
+from sightline.rewards.base import Reward, load_reward, scored_or_stopped
+from sightline.rewards.build import build_reward, check_prompts
+from sightline.types import Group
+
+Relation = Literal["best_worst", "ranked", "length_balanced", "ovip"]
+_MOST_SHOWN = 8
+"""Groups that a notebook shows."""
+
+
+class Groups(list[Group]):
+    """Groups in a list that a notebook shows with their pictures."""
+
+    def __repr__(self) -> str:
+        answers, edges = sum(len(group.responses) for group in self), sum(len(group.edges) for group in self)
+        first = "".join(f"\n  {group!r}" for group in self[:_MOST_SHOWN])
+        rest = f"\n  ... {len(self) - _MOST_SHOWN} more" if len(self) > _MOST_SHOWN else ""
+        return f"{len(self)} groups, {answers} answers, {edges} comparisons{':' if self else ''}{first}{rest}"
+
+    def _repr_html_(self) -> str:
+        rest = f"<p>... {len(self) - _MOST_SHOWN} more groups</p>" if len(self) > _MOST_SHOWN else ""
+        return "<hr>".join(group._repr_html_() for group in self[:_MOST_SHOWN]) + rest
+
+
+def pictures_folder() -> Path:
+    """Where pictures that were given in memory are kept, by their content, when no run has a folder for them:
+    ``pictures`` in the cache folder (``SIGHTLINE_CACHE``, or ``~/.cache/sightline``)."""
+    return default_folder() / "pictures"
+
+
+def read_rows(
+    rows: Rows | str | Path,
+    *,
+    spec: DataSpec | None = None,
+    prompts_only: bool = False,
+    on_bad_row: Literal["error", "skip"] = "error",
+) -> Groups:
+    """Rows of any layout as Groups, checked as before a training.
+
+    Args:
+        rows: a file, a glob, a folder or a datasets name; or rows in memory (a list of dictionaries or Groups, a
+            ``datasets.Dataset``), whose relative paths of pictures start from the working directory. Pictures in
+            memory are written to :func:`pictures_folder`.
+        spec: how they are read (format, columns, relation, limit); its ``path`` is not. None: as they show themselves.
+        prompts_only: leave out answers, which the rows then may lack.
+        on_bad_row: ``skip``: leave bad rows out.
+
+    Raises:
+        DataError: a bad row, with its place and what to do; or no row that can be used.
+        RecipeError: the layout of the rows is not recognised.
+    """
+    given = spec or DataSpec(path="")
+    where = str(rows) if isinstance(rows, str | Path) else "rows"
+    account = Account(
+        checks=Checks(answers=not prompts_only),
+        cache_dir=pictures_folder(),
+        on_bad_row=on_bad_row,
+        prompts_only=prompts_only,
+    )
+    if isinstance(rows, str | Path):
+        load = load_prompts if prompts_only else load_groups
+        return Groups(load(replace(given, path=where), account))
+    placed = replace(given, path=where, image_dir=given.image_dir or ".")
+    return Groups(groups_from_records(records_of(rows, where), placed, account))
+
+
+def read_groups(path: str | Path) -> Groups:
+    """The Groups of a file that Sightline wrote; a last line that is being written is passed over.
+
+    Raises:
+        DataError: a line is no Group; names file, line and key.
+    """
+    return Groups(groups_of_file(path, growing=True))
+
+
+def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
+    """Writes a Group file as a whole, one line each; returns how many. Pictures stay where they are."""
+    return write_file(path, groups)
+
+
+def score(
+    groups: Sequence[Group],
+    reward: str | Mapping[str, float] | Reward,
+    *,
+    failed: Literal["stop", "drop"] = "stop",
+) -> Groups:
+    """Gives every answer its reward: ``Response.reward``, and its named parts in ``Response.rewards``.
+
+    Args:
+        groups: with answers.
+        reward: ``scenes``; the run directory of a reward model; ``package.module:Name``; terms and their weights
+            (``{"scenes": 1.0, "repetition": 0.5}``); a YAML file of terms; or an object with ``reward(group)``.
+        failed: what becomes of an answer whose reward fails for good: an error, or no reward. Never a reward of 0.
+
+    Raises:
+        DataError: no group has an answer, or one lacks what the reward needs.
+        RecipeError, CheckpointError: there is no such reward.
+    """
+    asked = list(groups)
+    if not any(group.responses for group in asked):
+        remedy = "Sample answers first: load(model).sample(rows)"
+        raise DataError(f"none of {len(asked)} groups has an answer", source="groups", remedy=remedy)
+    scorer = reward if isinstance(reward, Reward) else _named_reward(reward)
+    check_prompts(scorer, asked)
+    return Groups(scored_or_stopped(scorer, asked, failed=failed, drop='pass failed="drop"'))
+
+
+def _named_reward(reward: str | Mapping[str, float]) -> Reward:
+    if isinstance(reward, Mapping):
+        reward = ",".join(f"{name}={weight!r}" for name, weight in reward.items())
+    if not isinstance(reward, str):
+        raise RecipeError(
+            f"the reward is a {type(reward).__name__} without a method reward(group). Give it one that returns the "
+            "group with rewards, or name a reward."
+        )
+    terms = terms_of(reward)
+    return load_reward(reward) if terms is None else build_reward(terms)
+
+
+def pairs(
+    groups: Sequence[Group], *, relation: Relation = "best_worst", min_gap: float = 0.0, keep_all: bool = False
+) -> Groups:
+    """Says which of the scored answers are preferred over which; groups without a pair are left out.
+
+    Args:
+        groups: every answer with a reward, or with the reason why it has none.
+        relation: best over worst; every higher over every lower reward; as often a longer over a shorter answer as
+            the other way round; OViP's rule with its published values.
+        min_gap: least difference of reward for a pair; not of ``ovip``.
+        keep_all: keep answers that are in no pair.
+
+    Raises:
+        DataError: an answer without a reward, or no pair at all.
+        RecipeError: ``min_gap`` with ``ovip``.
+    """
+    if relation == "ovip" and min_gap:
+        raise RecipeError("found min_gap with relation ovip, which does not read it. Leave it out.")
+    check_scored(groups, "groups")
+    related = [relation_of(relation, min_gap)(group) for group in groups]
+    kept = [group for group in related if group.edges]
+    if not kept:
+        remedy = "Lower min_gap, or sample more answers" if min_gap else "Sample more answers"
+        raise DataError(f"no pair among {len(related)} groups", source="groups", remedy=remedy)
+    return Groups(group if keep_all else only_compared(group) for group in kept)

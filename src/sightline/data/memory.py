@@ -1,0 +1,97 @@
+"""Rows that live in memory, written where a run finds them again: JSON lines, with pictures named by their content."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sightline.data.readers.pictures import Pictures
+from sightline.data.readers.rows import Row, RowError, rows_of
+from sightline.data.readers.sources import undecoded
+from sightline.data.schema import group_to_json
+from sightline.errors import DataError
+from sightline.files import replacing
+from sightline.types import Group
+
+Rows = Iterable[Mapping[str, Any] | Group]
+"""Rows of any layout that files may have, as dictionaries, or Groups: a list, a ``datasets.Dataset``, a generator.
+Pictures are paths, bytes of files, ``{"bytes": ..., "path": ...}`` or PIL pictures."""
+
+
+def records_of(rows: Rows, name: str) -> Iterator[Mapping[str, Any]]:
+    """The columns of each row; pictures of a ``datasets.Dataset`` come as the bytes that they are stored in.
+
+    Raises:
+        DataError: What is given is no rows; ``name`` stands for the file.
+    """
+    if isinstance(rows, str | bytes | Mapping):
+        kind = type(rows).__name__
+        raise DataError(f"found a {kind}, expected rows", source=name, remedy="Give a list of dictionaries")
+    datasets = sys.modules.get("datasets")  # whoever made a Dataset has imported it
+    if datasets is not None and isinstance(rows, datasets.Dataset):
+        rows = undecoded(rows)
+    return (group_to_json(row) if isinstance(row, Group) else row for row in rows)
+
+
+def write_rows(rows: Rows, path: Path, *, name: str = "rows", pictures: Path) -> int:
+    """Writes rows as JSON lines, row n in line n. Pictures that live in memory go to a folder, named by their content;
+    what is a path stays one.
+
+    Args:
+        rows: see :data:`Rows`.
+        path: the file; what is there goes.
+        name: stands for the file in messages.
+        pictures: the folder.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        DataError: a row is none, a picture cannot be read, or a value is nothing that JSON has; names the row.
+    """
+    keep = Pictures(image_dir=None, data_dir=None, cache_dir=pictures, must_exist=False)
+    count = 0
+    with replacing(path) as aside, aside.open("a", encoding="utf-8") as out:
+        for row in rows_of(records_of(rows, name), name):
+            try:
+                plain = {key: _plain(value, key, keep) for key, value in row.record().items()}
+                out.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
+            except DataError as error:
+                raise DataError(error.found, source=_place(row), remedy=error.remedy) from error
+            except ValueError as error:  # a number that is not finite
+                remedy = "Write None where there is no number"
+                raise DataError(f"cannot be written as JSON ({error})", source=_place(row), remedy=remedy) from error
+            count += 1
+        if not count:
+            raise DataError("there are no rows", source=name, remedy="Give some")
+    return count
+
+
+def _place(row: Row) -> str:
+    return f"{row.file}, row {row.number} (counted from 1)"
+
+
+def _plain(value: Any, where: str, pictures: Pictures) -> Any:
+    """A value as JSON has it, pictures as paths."""
+    if isinstance(value, Image.Image | bytes) or (isinstance(value, Mapping) and value.get("bytes") is not None):
+        return pictures.path(value)
+    if isinstance(value, Mapping):
+        if value.keys() == {"bytes", "path"}:
+            return value["path"]
+        return {key: _plain(inner, f"{where}.{key}", pictures) for key, inner in value.items()}
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist(), where, pictures)
+    if isinstance(value, list | tuple):
+        return [_plain(inner, f"{where}[{index}]", pictures) for index, inner in enumerate(value)]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    found = f"'{where}' is a {type(value).__name__}, {value!r:.60}"
+    raise RowError("malformed", found, remedy="Give texts, numbers, lists, dictionaries and pictures alone")

@@ -1,0 +1,130 @@
+"""A model that is asked from Python: answers, streams, scores, samples."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import sightline as sl
+from command_line import sightline
+from sightline.errors import DataError, RecipeError
+
+QUESTION = "is there a yellow moon in the image?"
+
+
+@pytest.fixture(scope="module")
+def model(tiny: dict[str, Path]) -> sl.Model:
+    return sl.load(tiny["llava"])
+
+
+def test_it_answers_as_chat_does(model: sl.Model, tiny: dict[str, Path], pictures: list[str]) -> None:
+    told = sightline("chat", tiny["llava"], "--image", pictures[0], "--question", QUESTION, "--max-tokens", 12).out
+    with Image.open(pictures[0]) as opened:
+        group = model.answer(opened, QUESTION, max_tokens=12)
+    assert group.texts == (told.strip("\n"),)
+    assert group.responses[0].finish_reason in ("stop", "length")
+    assert model.answer(Path(pictures[0]).read_bytes(), QUESTION, max_tokens=12).texts == group.texts
+    assert "".join(model.stream(pictures[0], QUESTION, max_tokens=12)) == group.texts[0]
+
+
+def test_several_answers_are_sampled_and_a_seed_gives_them_again(model: sl.Model, pictures: list[str]) -> None:
+    first = model.answer(pictures[0], QUESTION, n=4, max_tokens=6)
+    assert len(set(first.texts)) > 1 and first.texts == model.answer(pictures[0], QUESTION, n=4, max_tokens=6).texts
+    assert first.texts != model.answer(pictures[0], QUESTION, n=4, max_tokens=6, seed=1).texts
+    assert len(set(model.answer(pictures[0], QUESTION, n=2, temperature=0, max_tokens=6).texts)) == 1
+
+
+def test_several_pictures_none_and_a_conversation(model: sl.Model, pictures: list[str]) -> None:
+    two = model.answer(pictures[:2], QUESTION, max_tokens=3)
+    assert len(two.prompts[0].images) == 2 and two.prompts[0].question == QUESTION
+    assert model.answer(None, QUESTION, max_tokens=3).prompts[0].images == ()
+    said = {"role": "assistant", "content": [{"type": "text", "text": "yes"}]}
+    talk = [two.prompts[0].messages[0], said, {"role": "user", "content": [{"type": "text", "text": "how many?"}]}]
+    assert model.answer(pictures[:2], talk, max_tokens=3).prompts[0].question == "how many?"
+    with pytest.raises(DataError, match="renders to 2 image placeholders and has 1 images"):
+        model.answer(pictures[0], talk, max_tokens=3)
+
+
+def test_leaving_the_loop_ends_the_work(model: sl.Model, pictures: list[str]) -> None:
+    pieces = model.stream(pictures[0], QUESTION, max_tokens=400)
+    assert next(pieces)
+    assert any(thread.name == "stream" for thread in threading.enumerate())
+    pieces.close()  # type: ignore[attr-defined]
+    assert not any(thread.name == "stream" for thread in threading.enumerate())
+
+
+def test_what_goes_wrong_in_a_stream_is_raised_where_it_is_read(model: sl.Model, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        list(model.stream(broken, QUESTION))
+
+
+def test_scores_are_the_log_probabilities_of_the_sampler(model: sl.Model, pictures: list[str]) -> None:
+    sampled = model.answer(pictures[1], "how many?", n=6, max_tokens=8)
+    ended = [r for r in sampled.responses if r.finish_reason == "stop" and r.text.isascii()]
+    scored = model.score(pictures[1], "how many?", ["one two", "three four five"])
+    assert [response.text for response in scored.responses] == ["one two", "three four five"]
+    assert all(response.rewards["logprob"] < 0 and response.rewards["tokens"] > 1 for response in scored.responses)
+    for one in ended:
+        (again,) = model.score(pictures[1], "how many?", [one.text]).responses
+        if again.rewards["tokens"] == len(one.tokens or ()):
+            assert math.isclose(again.rewards["logprob"], sum(one.rollout_logprobs or ()), abs_tol=1e-3)
+
+
+def test_rows_are_sampled_as_the_command_does(
+    model: sl.Model, tiny: dict[str, Path], pictures: list[str], tmp_path: Path
+) -> None:
+    rows = [{"id": str(n), "prompt": f"how many, {n}?", "images": [path]} for n, path in enumerate(pictures[:2])]
+    sl.write_groups(tmp_path / "prompts.jsonl", sl.read_rows(rows, prompts_only=True))
+    options = ("-n", 2, "--max-tokens", 5, "-o", tmp_path / "samples.jsonl")
+    assert sightline("sample", tiny["llava"], tmp_path / "prompts.jsonl", *options).code == 0
+    there = sl.read_groups(tmp_path / "samples.jsonl")
+    ours = model.sample(rows, sl.SamplingSpec(n=2, max_new_tokens=5))
+    assert [group.texts for group in ours] == [group.texts for group in there]
+
+
+def test_scoring_and_pairing_refuse_what_the_commands_refuse(model: sl.Model, pictures: list[str]) -> None:
+    group = model.answer(pictures[0], QUESTION, n=2, max_tokens=4)
+    with pytest.raises(DataError, match="has answers without a reward"):
+        sl.pairs([group])
+    with pytest.raises(DataError, match=r"none of 1 groups has an answer\. Sample answers first"):
+        sl.score(sl.read_rows([group], prompts_only=True), "scenes")
+    with pytest.raises(RecipeError, match=r"the reward is a object without a method reward\(group\)"):
+        sl.score([group], object())  # type: ignore[arg-type]
+    scored = sl.score([group], {"repetition": 1.0})
+    assert all(response.reward is not None for response in scored[0].responses)
+    assert set(scored[0].responses[0].rewards) == {"repetition"}
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (
+            "nowhere.jpg",
+            r"picture: picture 'nowhere.jpg' is missing.*Give the path of a file, the bytes of one, or a PIL",
+        ),
+        (b"no picture", "picture: the 10 bytes of the picture are no image"),
+        (7, "picture: a picture is given as int 7"),
+    ],
+)
+def test_what_is_no_picture_is_said(model: sl.Model, picture: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        model.answer(picture, QUESTION)  # type: ignore[arg-type]
+
+
+def test_options_out_of_range_and_no_answers_are_refused(model: sl.Model, pictures: list[str]) -> None:
+    with pytest.raises(RecipeError, match="temperature"):
+        model.answer(pictures[0], QUESTION, temperature=-1)
+    with pytest.raises(DataError, match=r"answers: found one text\. Give a list of texts"):
+        model.score(pictures[0], QUESTION, "yes")
+    with pytest.raises(RecipeError, match="nowhere/at/all"):
+        sl.load("nowhere/at/all")
+
+
+def test_it_says_what_it_is(model: sl.Model, tiny: dict[str, Path]) -> None:
+    assert repr(model).startswith(f"Model({tiny['llava']}: llava, ") and repr(model).endswith("float32 on cpu)")

@@ -1,0 +1,176 @@
+"""Rows in memory: what is written of them, what is refused, and that a run on them is a run on files."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sightline as sl
+from sightline.data.memory import write_rows
+from sightline.errors import CheckpointError, DataError, RecipeError
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def picture(seed: int, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def pair(image: Any, number: int = 0) -> dict[str, Any]:
+    return {
+        "prompt": f"how many objects, {number}?",
+        "chosen": "a small red circle",
+        "rejected": "a large blue square",
+        "images": [image],
+    }
+
+
+def recipe(tiny: dict[str, Path], out: Path, *more: str) -> sl.Recipe:
+    options = ("train.max_steps=4", "train.batch_size=2", "train.save_every=2", "train.warmup=0", "model.dtype=float32")
+    return sl.load_recipe(
+        RECIPES / "dpo_llava_lora.yaml", f"model.path={tiny['llava']}", f"output_dir={out}", *options, *more
+    )
+
+
+def written(rows: Any, folder: Path) -> list[dict[str, Any]]:
+    write_rows(rows, folder / "rows.jsonl", pictures=folder / "images")
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_pictures_in_memory_are_written_once_without_loss(tmp_path: Path) -> None:
+    drawn, encoded = picture(0), io.BytesIO()
+    picture(1).save(encoded, format="JPEG")
+    tall = Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256))
+    rows = [pair(drawn), pair(drawn), pair(encoded.getvalue()), pair({"bytes": encoded.getvalue(), "path": "x.jpg"})]
+    rows += [pair(tall), pair({"bytes": None, "path": "/there.png"}), pair(Path("here.png"))]
+    paths = [row["images"][0] for row in written(iter(rows), tmp_path)]
+    assert paths[0] == paths[1] and paths[2] == paths[3] and paths[5:] == ["/there.png", "here.png"]
+    assert len(list((tmp_path / "images").iterdir())) == 3
+    with Image.open(paths[0]) as kept:
+        assert (np.asarray(kept) == np.asarray(drawn)).all()
+    assert Path(paths[2]).read_bytes() == encoded.getvalue()
+    with Image.open(paths[4]) as kept:
+        assert (np.asarray(kept) == np.asarray(tall)).all()
+
+
+def test_a_picture_is_written_as_it_is_looked_at(tmp_path: Path) -> None:
+    turned = picture(2)
+    exif = turned.getexif()
+    exif[274] = 6  # a quarter turn
+    encoded = io.BytesIO()
+    turned.save(encoded, format="PNG", exif=exif)
+    (row,) = written([pair(Image.open(encoded))], tmp_path)
+    with Image.open(row["images"][0]) as kept:
+        assert kept.size == (24, 30)
+
+
+def test_a_dataset_of_datasets_gives_its_pictures_as_they_are_stored(tmp_path: Path) -> None:
+    import datasets
+
+    encoded = io.BytesIO()
+    picture(3).save(encoded, format="JPEG")
+    made = datasets.Dataset.from_list([{**pair(None), "images": [{"bytes": encoded.getvalue(), "path": None}]}])
+    made = made.cast_column("images", datasets.List(datasets.Image()))
+    (row,) = written(made, tmp_path)
+    assert row["images"][0].endswith(".jpeg") and Path(row["images"][0]).read_bytes() == encoded.getvalue()
+
+
+def test_groups_and_numbers_of_numpy_are_rows(tmp_path: Path) -> None:
+    group = sl.Group(
+        prompts=(sl.Prompt(id="a", messages=({"role": "user", "content": "how many?"},)),),
+        responses=(sl.Response(text="one", reward=0.5),),
+    )
+    first, second = written([group, {"prompt": "x", "score": np.float32(0.5), "box": np.arange(2)}], tmp_path)
+    assert first["responses"] == [{"text": "one", "reward": 0.5}] and second["score"] == 0.5 and second["box"] == [0, 1]
+    assert sl.read_rows([group])[0].responses[0].reward == 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "rows: there are no rows. Give some"),
+        ("rows.jsonl", "rows: found a str, expected rows. Give a list of dictionaries"),
+        (["text"], r"rows, row 1 \(counted from 1\): is a str, expected an object with named columns"),
+        (
+            [pair("x"), pair(object())],
+            r"rows, row 2 \(counted from 1\): 'images\[0\]' is a object.*Give texts, numbers",
+        ),
+        ([{"score": float("nan")}], r"row 1 \(counted from 1\): cannot be written as JSON.*Write None"),
+        ([pair(b"no picture")], r"row 1 \(counted from 1\): the 10 bytes of the picture are no image"),
+    ],
+)
+def test_what_is_no_row_is_refused_by_its_number(rows: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        written(rows, tmp_path)
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> sl.Run:
+    """A run on four rows with PIL pictures."""
+    folder = tmp_path_factory.mktemp("in_memory")
+    rows = [pair(picture(number), number) for number in range(4)]
+    run: sl.Run = sl.train(recipe(tiny, folder / "run"), rows, held_out=[pair(picture(9))], quiet=True)
+    return run
+
+
+def test_a_run_on_rows_in_memory_is_one_on_files(trained: sl.Run, tiny: dict[str, Path], tmp_path: Path) -> None:
+    named = trained.recipe
+    assert [spec.path for spec in named.data.train] == [str(trained.path / "rows/train.jsonl")]
+    assert [spec.path for spec in named.data.eval] == [str(trained.path / "rows/eval.jsonl")]
+    assert "eval/loss" in trained.metrics[-1]
+    again = sl.train(recipe(tiny, tmp_path / "files", f"data.train.0.path={trained.path / 'rows/train.jsonl'}"))
+    assert again.metrics[-1]["loss"] == trained.metrics[-1]["loss"]
+
+
+def test_it_goes_on_without_the_rows_and_refuses_others(trained: sl.Run, tiny: dict[str, Path]) -> None:
+    before = [record["step"] for record in trained.metrics]
+    assert sl.train(trained.recipe, quiet=True).metrics == trained.metrics
+    rows = [pair(picture(number), number) for number in range(4)]
+    held_out = [pair(picture(9))]
+    assert sl.train(recipe(tiny, trained.path), rows, held_out=held_out, quiet=True).steps == before[-1]
+    with pytest.raises(CheckpointError, match=r"holds a run with other rows than these 3\. Give those that it began"):
+        sl.train(recipe(tiny, trained.path), rows[:3], held_out=held_out)
+    assert len((trained.path / "rows/train.jsonl").read_text().splitlines()) == 4
+
+
+def test_to_start_over_keeps_the_rows_that_are_read(trained: sl.Run, tiny: dict[str, Path]) -> None:
+    from sightline.train.run_folder import open_run
+
+    other = recipe(tiny, trained.path, "data.train.0.path=elsewhere.jsonl")
+    kept = trained.path / "rows/train.jsonl"
+    text = kept.read_text()
+    copy = trained.path.with_name("copy")
+    copy.mkdir()
+    (copy / "rows").mkdir()
+    (copy / "rows/train.jsonl").write_text(text)
+    inside = recipe(tiny, copy, f"data.train.0.path={copy / 'rows/train.jsonl'}")
+    open_run(inside, resume=None, overwrite=True)
+    assert (copy / "rows/train.jsonl").is_file()
+    open_run(recipe(tiny, copy, *(f"data.train.0.path={other.data.train[0].path}",)), resume=None, overwrite=True)
+    assert not (copy / "rows").exists()
+
+
+def test_several_sources_or_processes_are_refused(
+    tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = recipe(tiny, tmp_path / "run", "data.train=[{path: a.jsonl}, {path: b.jsonl}]")
+    with pytest.raises(RecipeError, match=r"rows in memory are one source, and data.train has 2\. Leave one"):
+        sl.train(two, [pair(picture(0))])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="rows in memory and several processes"):
+        sl.train(recipe(tiny, tmp_path / "run"), [pair(picture(0))])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_row_is_named_by_its_number(tiny: dict[str, Path], tmp_path: Path) -> None:
+    strict = recipe(tiny, tmp_path / "run", "data.on_bad_row=error")
+    with pytest.raises(DataError, match=r"train\.jsonl, row 2 \(counted from 1\): answer 1 is empty"):
+        sl.train(strict, [pair(picture(0)), {**pair(picture(1)), "chosen": ""}], quiet=True)
