@@ -259,11 +259,11 @@ SAMPLES: dict[str, Sample] = {
     ),
     "rlaif-v, formatted": sample("orpo", {"images": ["0.png"], "prompt": FORMATTED, **PAIRED}),
     "rlhf-v, corrected segments": sample(
-        "dpo_dense",
+        "papers/rlhf_v",
         {"ds_name": "RLHF-V", "image": {"bytes": png(0), "path": "1.png"}, "text": TEXT, "idx": 1},
         write=parquet,
     ),
-    "rlhf-v, lines": sample("dpo_dense", {"ds_name": "RLHF-V", "image": "0.png", "text": TEXT, "idx": 1}),
+    "rlhf-v, lines": sample("papers/rlhf_v", {"ds_name": "RLHF-V", "image": "0.png", "text": TEXT, "idx": 1}),
     "llava-human-preference-10k": sample(
         "reward_model",
         {
@@ -301,6 +301,11 @@ SAMPLES: dict[str, Sample] = {
     "csr": sample(
         "dpo_llava_lora",
         {"image": "0.png", "conversations": llava(TEMPLATED, GOOD), "rejected_conversations": llava(TEMPLATED, BAD)},
+    ),
+    "mdpo": sample("papers/mdpo", {"img_path": "0.png", "prompt": TEMPLATED, **PAIR}),
+    "sentinel": sample(
+        "papers/sentinel",
+        {"image_path": "0.png", "question": QUESTION, "context": "There is a table.", "y_win": GOOD, "y_lose": BAD},
     ),
     # files
     "csv": sample("cpo", SWIFT, write=table(",", "rows.csv")),

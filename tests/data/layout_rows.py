@@ -53,6 +53,15 @@ PAIRS: dict[str, dict[str, Any]] = {
         "chosen": [{"role": "assistant", "content": [{"type": "text", "text": GOOD}]}],
         "rejected": [{"role": "assistant", "content": [{"type": "text", "text": BAD}]}],
     },
+    "mdpo": {"id": "7", "img_path": "coco/1.jpg", "prompt": TEMPLATED, "chosen": GOOD, "rejected": BAD},
+    "sentinel, at the first sentence": {
+        "id": "7",
+        "image_path": "coco/1.jpg",
+        "question": QUESTION,
+        "context": "",
+        "y_win": GOOD,
+        "y_lose": BAD,
+    },
     "llava_rlhf": {
         "id": 7,
         "image": "coco/1.jpg",

@@ -85,6 +85,16 @@ def test_what_rlhf_v_notes_beside_its_text_are_facts() -> None:
     assert group.responses == (Response(text=GOOD), Response(text=BAD))
 
 
+def test_the_context_of_sentinel_begins_both_answers() -> None:
+    row = {**PAIRS["sentinel, at the first sentence"], "context": "A shelf hangs there. ", "hallu_objects": ["cat"]}
+    (group,) = read(row)
+    assert group.responses == (
+        Response(text=f"A shelf hangs there. {GOOD}"),
+        Response(text=f"A shelf hangs there. {BAD}"),
+    )
+    assert group.prompts[0].facts == {"hallu_objects": ["cat"]} and group.prompts[0].images == ("/d/coco/1.jpg",)
+
+
 # --- ratings --------------------------------------------------------------------------------------
 
 RATED = {
@@ -208,6 +218,13 @@ def test_a_score_of_no_single_answer_is_a_fact(turns: Any, answers: dict[str, st
         ({**PAIRS["rlhf_v"], "text": "{'question': 1}"}, "not JSON .*'text' is JSON with question"),
         ({**PAIRS["rlhf_v"], "text": "Once upon a time"}, "A text without a prompt is not trained"),
         ({**PAIRS["rlhf_v"], "text": '{"question": "a", "chosen": "b"}'}, "'text.rejected' is None, expected a text"),
+        ({**PAIRS["mdpo"], "images": ["2.jpg"]}, "column 'images' has no place in this layout"),
+        ({**PAIRS["mdpo"], "prompt": None}, "share no first turn and there is no 'prompt'|no 'prompt'"),
+        ({"y_win": GOOD, "y_lose": BAD, "question": "?", "image_id": "7"}, "names no picture.*image_id is a number"),
+        ({"y_win": GOOD, "question": "?", "image": "1.jpg"}, "'y_lose' is None, expected a sentence"),
+        ({"y_win": " ", "y_lose": BAD, "question": "?", "image": "1.jpg"}, "'y_win' is ' ', expected a sentence"),
+        ({**PAIRS["sentinel, at the first sentence"], "context": 3}, "'context' is 3, expected the text"),
+        ({**PAIRS["sentinel, at the first sentence"], "chosen": "x"}, "column 'chosen' has no place in this layout"),
         ({**PAIRS["llava_rlhf"], "preference": 0}, "'preference' is 0, expected 1 or 2"),
         ({**PAIRS["llava_rlhf"], "output_2": None}, "'output_2' is None, expected an answer"),
         ({**PAIRS["llava_rlhf"], "conversations": llava("?")}, "the last turn is by 'human', expected gpt"),

@@ -154,7 +154,7 @@ def trained(round: Round, out: Path) -> list[dict[str, float]]:
 
 
 def test_an_algorithm_of_single_answers_is_refused(finished):
-    plain = training_recipe(load_loop(FOLDER / "csr_llava.yaml"), 1, finished.spec, "folder")
+    plain = training_recipe(load_loop(FOLDER / "papers/csr.yaml"), 1, finished.spec, "folder")
     assert Csr(spec=SPEC).training(finished, plain) == plain
     with pytest.raises(RecipeError, match="name is sft, which learns from single answers"):
         Csr(spec=SPEC).training(finished, replace(plain, algorithm={"name": "sft"}))

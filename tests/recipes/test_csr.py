@@ -14,13 +14,14 @@ from sightline.recipes.load import check_algorithm
 from sightline.recipes.load_loop import dump_loop, load_loop
 from sightline.recipes.loop import training_recipe
 
-NAMES = ("csr_llava", "csr_scenes")
+NAMES = ("papers/csr", "csr_scenes")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_loads_and_what_it_trains_can_be_built(name, tmp_path):
     loop = load_loop(FOLDER / f"{name}.yaml")
-    assert loop.name == name and loop.output_dir == f"runs/{name}" and isinstance(loop.method, CsrSpec)
+    stem = name.rpartition("/")[2]
+    assert loop.name == stem and loop.output_dir == f"runs/{stem}" and isinstance(loop.method, CsrSpec)
     recipe = training_recipe(loop, 1, loop.model, "folder")
     check_algorithm(recipe, build_algorithm(recipe.algorithm))
     (tmp_path / "again.yaml").write_text(dump_loop(loop))
@@ -31,7 +32,7 @@ def test_the_constants_are_the_published_ones():
     search = SearchSpec()
     assert (search.candidates, search.diversity, search.max_new_tokens, search.width) == (5, 3.0, 70, 5)
     assert (search.max_characters, search.prune_by, CalibrationSpec().weight) == (1024, "lm", 0.9)
-    loop = load_loop(FOLDER / "csr_llava.yaml")
+    loop = load_loop(FOLDER / "papers/csr.yaml")
     assert loop.method.search == SearchSpec() and loop.method.score == CalibrationSpec()
     assert (loop.rounds, loop.algorithm["beta"], loop.train.learning_rate, loop.train.batch_size) == (3, 0.1, 1e-7, 1)
     assert (loop.model.lora.rank, loop.model.lora.alpha, loop.train.warmup, loop.train.schedule) == (
@@ -41,7 +42,7 @@ def test_the_constants_are_the_published_ones():
 
 def test_the_papers_rule_is_a_few_overrides():
     loop = load_loop(
-        FOLDER / "csr_llava.yaml",
+        FOLDER / "papers/csr.yaml",
         [
             "method.score.mode=raw", "method.score.lm_term=prob", "method.score.clip_clamp_zero=true",
             "method.score.path_reduce=sum", "method.search.prune_by=calibrated", "method.search.max_new_tokens=74",
@@ -66,5 +67,5 @@ def test_the_papers_rule_is_a_few_overrides():
 )
 def test_what_cannot_be_right_is_refused_by_its_key(override, told):
     with pytest.raises(RecipeError) as error:
-        load_loop(FOLDER / "csr_llava.yaml", [override])
+        load_loop(FOLDER / "papers/csr.yaml", [override])
     assert told in str(error.value) and override.partition("=")[0].split(".")[1] in str(error.value)

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/guides/fact_rlhf.md").read_text()
 COMMANDS = [shlex.split(line) for line in re.findall(r"^sightline .*", GUIDE, re.MULTILINE)]
 SMALL = {
-    "reward_model_facts": ["train.batch_size=4", "train.epochs=2", "model.lora.rank=4"],
-    "sft_policy_init": ["train.batch_size=4", "train.epochs=2", "model.lora.rank=4", "train.learning_rate=1e-2"],
-    "ppo_llava_rlhf": [
+    "llava_rlhf_rm": ["train.batch_size=4", "train.epochs=2", "model.lora.rank=4"],
+    "llava_rlhf_init": ["train.batch_size=4", "train.epochs=2", "model.lora.rank=4", "train.learning_rate=1e-2"],
+    "llava_rlhf_ppo": [
         "train.batch_size=2",
         "train.max_steps=6",
         "train.warmup=0",
@@ -102,7 +102,7 @@ def test_the_guide_trains_three_stages_and_uses_what_they_leave() -> None:
 
 
 def test_roles_share_the_model_and_start_where_the_guide_says(stages: Path, tiny: dict[str, Path]) -> None:
-    run = stages / "runs/ppo_llava_rlhf"
+    run = stages / "runs/llava_rlhf_ppo"
     for name in ("model", "model/value"):
         config = json.loads((run / name / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == str(tiny["llava"])
@@ -111,7 +111,7 @@ def test_roles_share_the_model_and_start_where_the_guide_says(stages: Path, tiny
     assert first["objective/kl"] == 0  # the reference is the adapter that the policy starts from
     assert first["val/mean"] == 0  # and the critic has a head of zeros
     critic = load_file(run / "model/value/adapter_model.safetensors")
-    reward = load_file(stages / "runs/reward_model_facts/model/adapter_model.safetensors")
+    reward = load_file(stages / "runs/llava_rlhf_rm/model/adapter_model.safetensors")
     policy = load_file(run / "model/adapter_model.safetensors")
     assert critic.keys() == reward.keys() == policy.keys()
     # six steps of Adam at most 0.01 each lie between the critic and the reward model, and the policy lies elsewhere
@@ -121,7 +121,7 @@ def test_roles_share_the_model_and_start_where_the_guide_says(stages: Path, tiny
 
 def test_the_reward_is_the_sum_of_its_terms(stages: Path) -> None:
     """Checks (c) to (e) of LLaVA-RLHF's shaping, on what a run wrote."""
-    groups = list(read_groups(str(stages / "runs/ppo_llava_rlhf/samples.jsonl")))
+    groups = list(read_groups(str(stages / "runs/llava_rlhf_ppo/samples.jsonl")))
     scored = {
         (group.id, response.tokens): response.reward
         for group in read_groups(str(stages / "runs/scored.jsonl"))

@@ -1,4 +1,4 @@
-"""``ovip_online_llava`` on a tiny model, with a judge, a describer and an image service in this process."""
+"""``ovip_online`` on a tiny model, with a judge, a describer and an image service in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sightline.recipes.load import load_recipe
 from sightline.train.loop import train
 from sightline.train.metrics import read_metrics
 
-RECIPE = Path(__file__).parents[2] / "recipes/ovip_online_llava.yaml"
+RECIPE = Path(__file__).parents[2] / "recipes/papers/ovip_online.yaml"
 
 
 class Images(FakeServer):

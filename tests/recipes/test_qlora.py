@@ -22,7 +22,7 @@ from sightline.recipes.schema import ModelSpec
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantize)")
 
-RECIPE = Path(__file__).parents[2] / "recipes/orpo_qlora_llava_next.yaml"
+RECIPE = Path(__file__).parents[2] / "recipes/papers/llava_orpo.yaml"
 Run = Callable[..., tuple[int, str, str]]
 
 

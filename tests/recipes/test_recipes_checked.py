@@ -1,4 +1,4 @@
-"""Every recipe of recipes/ can be checked before it runs, on the rows that it trains on."""
+"""Every recipe of recipes/, those of papers apart, can be checked before it runs, on the rows that it trains on."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Every recipe of recipes/ runs: two steps of a tiny model on rows of the layout that the recipe names.
+"""Every recipe of recipes/ runs, those of papers apart: two steps of a tiny model on rows of the layout that it names.
 
 Families take turns, so that each trains a third of the recipes.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from recipe_files import FOLDER, TRAININGS
+from recipe_files import FOLDER, STARTS
 from sightline.data.schema import write_groups
 from sightline.models.assemble import TinyLlava
 from sightline.recipes.load import load_recipe
@@ -24,11 +23,10 @@ from sightline.train.metrics import read_metrics
 from sightline.types import Edge, Group, Prompt, Response
 from tiny_models import FAMILIES
 
-ELSEWHERE = ("real_", "reward_model", "orpo_qlora", "sft_policy_init", "ppo_llava_rlhf", "ovip_online_llava")
-RECIPES = sorted(path for path in TRAININGS if not path.stem.startswith(ELSEWHERE))
-"""``real_*`` are trained by tests/real, ``orpo_qlora*`` by test_qlora.py, ``reward_model*`` below, the
-stages of Fact-RLHF by test_fact_rlhf.py, ``ovip_online_llava`` by test_ovip.py."""
-REWARD_MODELS = ("reward_model", "reward_model_facts", "reward_model_scenes")
+ELSEWHERE = ("real_", "reward_model")
+RECIPES = sorted(path for path in STARTS if not path.stem.startswith(ELSEWHERE))
+"""``real_*`` are trained by tests/real, ``reward_model*`` below, those of papers by test_papers.py."""
+REWARD_MODELS = ("reward_model", "reward_model_scenes")
 STAGES = ("reward_model_text", "reward_model_caption", "reward_model_image")
 
 QUESTION, GOOD, BAD = "What can you see in the picture?", "a red circle.", "two blue stars and a moon"
@@ -43,9 +41,7 @@ ONLINE = {
     "dapo_scenes",
     "papo_scenes",
     "ppo_scenes",
-    "ppo_vision_llm_alignment",
 }
-COUNTERFACTUAL = {"ovip_offline", "svco"}
 
 
 def rows_of(name: str, pictures: list[str]) -> list[dict[str, Any]]:
@@ -53,10 +49,6 @@ def rows_of(name: str, pictures: list[str]) -> list[dict[str, Any]]:
     if name.startswith("sft"):
         turns = [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": GOOD}]
         return [{"id": str(n), "image": picture, "conversations": turns} for n, picture in enumerate(pictures)]
-    if name in COUNTERFACTUAL:
-        sides = itertools.pairwise(pictures)
-        pair = {"prompt": QUESTION, "chosen": GOOD, "rejected": BAD}
-        return [{**pair, "images": [true], "rejected_images": [other]} for true, other in sides]
     column = "question" if "reward_model_" not in name else "prompt"
     pair = {column: QUESTION, "chosen": GOOD, "rejected": BAD, "captions": ["a circle on a table"]}
     return [{**pair, "image": picture, "chosen": f"{GOOD} {n}"} for n, picture in enumerate(pictures)]
@@ -83,13 +75,11 @@ def on_tiny(path: Path, model: Path, folder: Path, pictures: list[str], *overrid
         write_groups(rows, Scenes(seed=0).prompts("train", 4, folder / "scenes"))
     else:
         rows.write_text(json.dumps(rows_of(name, pictures)))
-    places = ["data.train.0.path", "data.eval.0.path"] if name == "reward_model_facts" else ["data.train.0.path"]
+    places = ["data.train.0.path"]
     places = ["online.prompts.path", "online.sampling.max_new_tokens=4"] if name in ONLINE else places
-    places += ["online.sampling.max_new_tokens=24"] if "standardise" in path.read_text() else []  # of unequal reward
     places += ["online.overlong_buffer=2", "online.truncated=train"] if name == "dapo_scenes" else []
     found = [place if "=" in place else f"{place}={rows}" for place in places]
-    small = ["train.batch_size=2", "train.max_steps=2", "train.warmup=0", "train.eval_every=2"]
-    small = small if "facts" in name else small[:3]
+    small = ["train.batch_size=2", "train.max_steps=2", "train.warmup=0"]
     common = [f"model.path={model}", "model.dtype=float32", f"output_dir={folder / 'run'}"]
     return load_recipe(path, [*common, *found, *small, *overrides])
 

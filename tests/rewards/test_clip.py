@@ -14,63 +14,19 @@ import torch
 from answers import asked
 from PIL import Image
 from pydantic import ValidationError
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    CLIPProcessor,
-    PreTrainedTokenizerFast,
-    SiglipConfig,
-    SiglipImageProcessorPil,
-    SiglipModel,
-    SiglipProcessor,
-)
+from tiny_clip import MOST, save_clip
+from transformers import CLIPModel, CLIPProcessor, SiglipModel, SiglipProcessor
 
 from sightline.errors import CheckpointError, DataError
 from sightline.recipes.terms import ClipSpec
 from sightline.rewards.build import build_reward, build_term
 from sightline.rewards.clip import sentences
 from sightline.rewards.terms import Failure
-from tiny_models import byte_level_tokenizer
-
-MOST = 12
-"""Tokens that the tiny text towers read."""
-
-
-def tokenizer():
-    made = byte_level_tokenizer(["<pad>", "<s>", "</s>"])
-    from tokenizers.processors import TemplateProcessing
-
-    made.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A tiny random CLIP and SigLIP."""
-    torch.manual_seed(0)
-    root, words = tmp_path_factory.mktemp("clip"), tokenizer()
-    text = {
-        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "max_position_embeddings": MOST, "vocab_size": len(words), "pad_token_id": 0, "bos_token_id": 1,
-        "eos_token_id": 2,
-    }  # fmt: skip
-    vision = {
-        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16,
-        "patch_size": 8,
-    }  # fmt: skip
-    size = {"height": 16, "width": 16}
-    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
-    pictures = CLIPImageProcessorPil(size=size, crop_size=size)
-    siglip = SiglipModel(SiglipConfig(text_config=text | {"projection_size": 16}, vision_config=vision))
-    made = {
-        "clip": (clip, CLIPProcessor(image_processor=pictures, tokenizer=words)),
-        "siglip": (siglip, SiglipProcessor(image_processor=SiglipImageProcessorPil(size=size), tokenizer=words)),
-    }
-    for name, parts in made.items():
-        for part in parts:
-            part.save_pretrained(root / name)
-    return {name: str(root / name) for name in made}
+    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 def cosine(folder: str, text: str, picture: str) -> float:

@@ -1,5 +1,5 @@
 """The acceptance checks (a) to (j) of Fact-RLHF (LLaVA-RLHF) on the parts that a run is made of, each under its letter;
-rewards and PPO are those of recipes/ppo_llava_rlhf.yaml."""
+rewards and PPO are those of recipes/papers/llava_rlhf_ppo.yaml."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sightline.train.loop import train
 from sightline.train.session import open_session
 from sightline.types import Edge, Group, Prompt, Response
 
-RECIPE = load_recipe(Path(__file__).parents[2] / "recipes/ppo_llava_rlhf.yaml")
+RECIPE = load_recipe(Path(__file__).parents[2] / "recipes/papers/llava_rlhf_ppo.yaml")
 REWARD = frozenset({"reward"})
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from recipe_files import TRAININGS
+from recipe_files import STARTS
 from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec, Recipe
 from sightline.train.checkpoint import latest, load_checkpoint
@@ -38,7 +38,7 @@ def rounds(recipe: Recipe) -> bool:
     return low and "full" in vars(recipe.model.parts).values()
 
 
-ROUNDING = [path for path in TRAININGS if rounds(load_recipe(path))]
+ROUNDING = [path for path in STARTS if rounds(load_recipe(path))]
 
 
 @pytest.fixture(scope="module")

@@ -55,15 +55,15 @@ def parts_of(counts: Sequence[int], lengths: Sequence[int], size: int, device: t
     while first < len(counts):
         end, width = first + 1, counts[first]
         while end < len(counts):
-            wider, places = max(width, counts[end]), end + 1 - first
-            empty = wider * places - sum(counts[first : end + 1])
+            wider, count = max(width, counts[end]), end + 1 - first
+            empty = wider * count - sum(counts[first : end + 1])
             if empty * max(lengths[first : end + 1]) * size > spare:
                 break
             end, width = end + 1, wider
         own, rows = counts[first:end], sum(counts[first:end])
         if rows:
             longest = max(lengths[first:end])
-            places = [width * prompt + answer for prompt, count in enumerate(own) for answer in range(count)]
+            places = [width * prompt + answer for prompt, here in enumerate(own) for answer in range(here)]
             yield Part(
                 prompts=slice(first, end),
                 rows=slice(row, row + rows),

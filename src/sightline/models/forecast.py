@@ -47,6 +47,7 @@ DEVICES: Final[Mapping[str, Device]] = {
     "a10": Device(bfloat16=125e12, float32=31.2e12, memory=24e9),
     "rtx4090": Device(bfloat16=165e12, float32=82.6e12, memory=24e9),
     "rtx3090": Device(bfloat16=71e12, float32=35.6e12, memory=24e9),
+    "t4": Device(bfloat16=8.1e12, float32=8.1e12, memory=16e9),  # no units for bfloat16: as float32 at best
 }
 """By the name that ``--device`` takes."""
 

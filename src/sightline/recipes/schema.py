@@ -156,8 +156,9 @@ class DataSpec:
     entry: str | None = None
     """Name of an entry in the ``dataset_info.json`` (LLaMA-Factory) that ``path`` names; None: ``path`` holds rows."""
     format: Literal[
-        "auto", "groups", "trl", "llava", "povid", "llava_rlhf", "rlhf_v", "vlfeedback", "swift", "alpaca"
-    ] = "auto"
+        "auto", "groups", "trl", "llava", "povid", "llava_rlhf", "rlhf_v", "mdpo", "sentinel", "vlfeedback", "swift",
+        "alpaca",
+    ] = "auto"  # fmt: skip
     """Layout of the rows; ``auto`` looks at the columns of the first row."""
     split: str = "train"
     """Split of a datasets name or folder."""

@@ -9,7 +9,7 @@ from typing import Any
 from sightline.data.readers.alpaca import read_alpaca
 from sightline.data.readers.conversation import Reading
 from sightline.data.readers.llava import read_llava
-from sightline.data.readers.preference import read_povid, read_rlhf_v, read_two_outputs
+from sightline.data.readers.preference import read_mdpo, read_povid, read_rlhf_v, read_sentinel, read_two_outputs
 from sightline.data.readers.swift import read_swift
 from sightline.data.readers.trl import COLUMNS as TRL_COLUMNS
 from sightline.data.readers.trl import read_trl
@@ -42,6 +42,16 @@ LAYOUTS: Mapping[str, Layout] = {
         told="'output_1' and 'output_2' (LLaVA-RLHF)",
         tells=lambda names: "output_1" in names or "output_2" in names,
         read=read_two_outputs,
+    ),
+    "mdpo": Layout(
+        told="'img_path', 'chosen' and 'rejected' (mDPO)",
+        tells=lambda names: {"img_path", "chosen", "rejected"} <= names,
+        read=read_mdpo,
+    ),
+    "sentinel": Layout(
+        told="'y_win' or 'y_lose' (SENTINEL)",
+        tells=lambda names: "y_win" in names or "y_lose" in names,
+        read=read_sentinel,
     ),
     "vlfeedback": Layout(
         told="'completions' with ratings (VLFeedback)",

@@ -1,4 +1,4 @@
-"""Preferences as the papers' own files write them: POVID and CSR, RLHF-V, LLaVA-RLHF."""
+"""Preferences as the papers' own files write them: POVID and CSR, RLHF-V, LLaVA-RLHF, mDPO, SENTINEL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sightline.data.readers.trl import read_trl
 from sightline.types import Group
 
 _TEMPLATED = re.compile(r"[^<>]*\bUSER: (?P<question>.*?) ?ASSISTANT:\s*", re.DOTALL)
-"""A question that was put through the Vicuna template already: the released files of CSR."""
+"""A question that was put through the Vicuna template already: the released files of CSR and mDPO."""
 
 
 def read_povid(row: Mapping[str, Any], reading: Reading) -> Group:
@@ -86,6 +86,47 @@ def read_two_outputs(row: Mapping[str, Any], reading: Reading) -> Group:
     rest = {name: value for name, value in row.items() if name not in used}
     chosen, rejected = outputs if better == 1 else reversed(outputs)
     return read_llava(rest | {"conversations": list(turns[:-1]), "chosen": chosen, "rejected": rejected}, reading)
+
+
+def read_mdpo(row: Mapping[str, Any], reading: Reading) -> Group:
+    """A preference of ``chosen`` over ``rejected`` about ``img_path`` (mDPO). A ``prompt`` that stands inside a whole
+    Vicuna prompt is taken out of it, as of :func:`read_povid`.
+
+    Raises:
+        RowError: What is wrong with the row.
+    """
+    _refuse(row, ("image", "images", "question", "messages", "completion"))
+    rest = {name: value for name, value in row.items() if name != "img_path"}
+    found = _TEMPLATED.fullmatch(row["prompt"]) if isinstance(row.get("prompt"), str) else None
+    plain = {} if found is None else {"prompt": found["question"]}
+    return read_trl(rest | plain | {"image": row["img_path"]}, reading)
+
+
+def read_sentinel(row: Mapping[str, Any], reading: Reading) -> Group:
+    """A preference of ``y_win`` over ``y_lose``, sentences that go on from the same ``context`` (SENTINEL).
+
+    The context begins both answers. What both begin with is equally likely in both, so that it cancels in every loss
+    that takes their difference.
+
+    Raises:
+        RowError: What is wrong with the row.
+    """
+    _refuse(row, ("chosen", "rejected", "messages", "completion"))
+    pictures = [name for name in ("image_path", "image", "images") if row.get(name)]
+    if len(pictures) != 1:
+        found = f"found {', '.join(pictures)}, expected one" if pictures else "the row names no picture"
+        raise RowError("missing image", found, remedy="Give its path as image_path (image_id is a number, no path)")
+    context, sides = row.get("context"), {}
+    if context is not None and not isinstance(context, str):
+        raise RowError("malformed", f"'context' is {context!r:.60}, expected the text that both answers begin with")
+    for side, name in (("chosen", "y_win"), ("rejected", "y_lose")):
+        if not isinstance(row.get(name), str) or not row[name].strip():
+            raise RowError("malformed", f"{name!r} is {row.get(name)!r:.60}, expected a sentence")
+        sides[side] = " ".join(filter(None, ((context or "").strip(), row[name].strip())))
+    rest = {n: value for n, value in row.items() if n not in ("context", "y_win", "y_lose", "image_path")}
+    if pictures == ["image_path"]:
+        rest["image"] = row["image_path"]
+    return read_trl(rest | sides, reading)
 
 
 def _untemplated(turn: Any) -> Any:
