@@ -10,10 +10,10 @@ import pytest
 import torch
 from paper_rows import places_of
 from PIL import Image
+from sightline.cli.check_run import Asks, check
 
 from recipe_files import T4
 from sightline.algorithms.registry import build_algorithm
-from sightline.cli.check_run import Asks, check
 from sightline.models.forecast import DEVICES, named_speed
 from sightline.models.outline import read_card
 from sightline.recipes.load import load_recipe, with_reference

@@ -166,7 +166,7 @@ def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
     """
     shown: list[Curve] = []
     for curve, _ in _charts(records):
-        if all(map(_is_flat, curve.lines)):
+        if all(map(is_flat, curve.lines)):
             continue
         twin = next((index for index, earlier in enumerate(shown) if _are_same(earlier, curve)), None)
         if twin is None:
@@ -183,7 +183,7 @@ def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
 
 def unchanged(records: Records) -> dict[str, float]:
     """Metrics with one value throughout, or that were logged once, and that value: a chart of them says no more."""
-    flat = {name for curve, names in _charts(records) if all(map(_is_flat, curve.lines)) for name in names}
+    flat = {name for curve, names in _charts(records) if all(map(is_flat, curve.lines)) for name in names}
     return {name: _last(records, name) for name in sorted(flat)}
 
 
@@ -224,7 +224,8 @@ def _layout(names: set[str]) -> Iterator[tuple[str, str, dict[str, str]]]:
         yield name, "", {name: name}
 
 
-def _is_flat(line: Line) -> bool:
+def is_flat(line: Line) -> bool:
+    """Whether it is one value throughout: a chart of it says no more."""
     values = [value for value in line.y if math.isfinite(value)]
     return not values or max(values) - min(values) <= _SAME * max(map(abs, values))
 
