@@ -17,6 +17,7 @@ from sightline.algorithms.registry import build_algorithm
 from sightline.models.forecast import DEVICES, named_speed
 from sightline.models.outline import read_card
 from sightline.recipes.load import load_recipe, with_reference
+from sightline.train.check_run import Asks, check
 from tiny_families import save_family
 
 TEXT = {
