@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines fuzz lint docs bench wheel clean
+.PHONY: help setup demo test test-engines test-compress fuzz lint docs bench wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -43,6 +43,19 @@ $(VLLM)/.installed: tests/engines/constraints.txt
 
 test-engines: setup $(VLLM)/.installed ## Run the tests that meet a real server of vLLM (10 minutes, and 2.5 GB once)
 	@SIGHTLINE_ENGINES=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/engines -x
+
+# So does LLM Compressor, which writes GPTQ and AWQ. Where the environment of vLLM is there, it is asked what was written.
+COMPRESS := .engines/compress
+
+$(COMPRESS)/.installed: tests/engines/constraints_compress.txt
+	@echo "Setting up $(COMPRESS): 1.5 GB, some minutes, once."
+	@$(PYTHON) -m venv $(COMPRESS)
+	@$(COMPRESS)/bin/python -m pip --disable-pip-version-check --no-input -qq install -c $< llmcompressor
+	@touch $@
+
+test-compress: setup $(COMPRESS)/.installed ## Run the tests that quantise with LLM Compressor (5 minutes, and 1.5 GB once)
+	@$(PIP) install -c constraints.txt -e '.[compressed]'
+	@SIGHTLINE_COMPRESS=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/engines/test_llm_compressor.py -x
 
 fuzz: setup ## Run the tests of kills and of junk with 50 times as many of them (an hour or so)
 	@SIGHTLINE_FUZZ=50 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/fuzz

@@ -68,6 +68,8 @@ FENCED = {
     "typer": ("cli/", "cli.py"),
     "jinja2": ("report/", "data/template.py"),
     "bitsandbytes": ("models/", "train/optim.py"),
+    "llmcompressor": ("models/quantisers/",),
+    "compressed_tensors": ("models/quantisers/",),
     "trl": (),
     "matplotlib": (),
 }

@@ -22,6 +22,9 @@ INSIDE = {
     "data/schema.py": {"write_groups"},
     "train/columns.py": {"save"},
     "train/export.py": {"write", "_save"},
+    "models/compress.py": {"_by_bitsandbytes", "_by_llm_compressor", "_name_towers"},
+    "models/quantisers/llm_compressor.py": {"quantise"},
+    "train/quantise.py": {"make"},
     "models/reload.py": {"read_fresh", "answer_request"},
 }
 """Functions that write below a name that ``replacing`` or ``replace_folder`` gave them."""

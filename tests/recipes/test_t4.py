@@ -10,7 +10,6 @@ import pytest
 import torch
 from paper_rows import places_of
 from PIL import Image
-from sightline.cli.check_run import Asks, check
 
 from recipe_files import T4
 from sightline.algorithms.registry import build_algorithm

@@ -31,6 +31,7 @@ EXTRAS: Final = {
     "ray": "online.engine.name: ray",
     "app": "sightline app",
     "bench": "benchmarks beside TRL",
+    "compressed": "reading models exported with --quantize gptq or awq",
     "docs": "building the site of the documentation",
 }
 """What each extra is for."""

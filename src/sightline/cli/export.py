@@ -34,6 +34,37 @@ Push = Annotated[
         show_default=False,
     ),
 ]
+Quantize = Annotated[
+    Literal["gptq", "awq", "nf4", "int8"] | None,
+    typer.Option(help="Write the decoder in 4 bits, or in 8 (int8), and compare before and after.", show_default=False),
+]
+Calibration = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Most rows of the run that gptq and awq learn from, with their pictures.", show_default="128"
+    ),
+]
+Bench = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=DIR",
+        help="Benchmark that the quantised model is compared on; one that needs no judge.",
+        show_default="32 drawn scenes",
+    ),
+]
+Only = Annotated[str | None, typer.Option(help="Categories of --bench, separated by commas.", show_default="all of it")]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="How far log-probabilities of answers may move on average, in nats a token.",
+        show_default="0.3, of int8 0.1",
+    ),
+]
+QuantizerPython = Annotated[
+    Path | None,
+    typer.Option(help="Interpreter of an environment with LLM Compressor, for gptq and awq.", show_default=False),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
 
 
@@ -71,21 +102,41 @@ def export(
     step: Step = None,
     dtype: Dtype = None,
     push: Push = None,
+    quantize: Quantize = None,
+    calibration: Calibration = None,
+    bench: Bench = None,
+    only: Only = None,
+    tolerance: Tolerance = None,
+    quantizer_python: QuantizerPython = None,
     overwrite: Overwrite = False,
 ) -> Document:
     """Write what a run trained, at any of its checkpoints: a model, or an adapter as it is.
 
     Verified as `sightline merge` does; an adapter with plain transformers and PEFT. Writes a model card (README.md).
 
+    With --quantize it is one model, an adapter merged, its decoder in few bits; vision tower and projector are left
+    alone. Log-probabilities of answers, what the picture does to them, and a benchmark are printed before and after.
+    The folder is kept only if they are near each other; otherwise the exit code is 1.
+
     Example: `sightline export runs/sft_llava --step 500 -o models/sft-500`
+
+    Example: `sightline export runs/dpo --quantize nf4 -o models/dpo-nf4 --bench pope=eval_data/pope`
     """
+    from sightline.cli.export_quantised import Asked, write_quantised
     from sightline.models.locate import check_run
     from sightline.train.export import open_trained
 
     check_run(source)
     _hide()
-    trained = open_trained(source, step=step, dtype=dtype)
-    written = _write(trained, out, merged=False, into_quantised=False, overwrite=overwrite)
+    asked = Asked(
+        calibration=calibration, bench=bench, only=only, tolerance=tolerance, quantizer_python=quantizer_python
+    )
+    if quantize is not None:
+        written = write_quantised(source, out, asked.spec(quantize), step=step, dtype=dtype, overwrite=overwrite)
+    else:
+        asked.refuse()
+        trained = open_trained(source, step=step, dtype=dtype)
+        written = _write(trained, out, merged=False, into_quantised=False, overwrite=overwrite)
     return {**written, **_push(out, push)}
 
 

@@ -56,6 +56,8 @@ def import_bitsandbytes_late() -> None:
     """To be called before PEFT is imported, which it imports. Does nothing where bitsandbytes is absent or there
     already."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it complains of what it misses
+    # layers of 8 bits say on every call that they compute in 16
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if _NAME in sys.modules or find_spec(_NAME) is None:
         return
     sys.meta_path.insert(0, _Alone())

@@ -27,7 +27,7 @@ from sightline.models.parts import lora_config, modes_of, resolve, tie_copies
 from sightline.models.pictures import check_options, picture_settings, set_options
 from sightline.models.policy import Policy
 from sightline.models.precision import in_float32
-from sightline.models.quantized import check_quantization, keep_gradients, quantise
+from sightline.models.quantized import check_quantization, keep_gradients, quantise, quantised_loading
 from sightline.models.recurrence import follow_trees
 from sightline.models.score_head import ScoreHead, has_score_head, load_score_head
 from sightline.models.vision_inputs import check_crop
@@ -68,6 +68,7 @@ def load_policy(
         spec.path,
         dtype=getattr(torch, spec.dtype),
         attn_implementation={"text_config": TREE, "vision_config": "sdpa"},
+        **quantised_loading(config),
         **WEIGHED,
     )
     follow_pictures(model.config, spec, family, processor, processor_of)

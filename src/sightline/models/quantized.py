@@ -7,7 +7,7 @@ the model itself: lists of names to leave out are matched in other ways by every
 
 from __future__ import annotations
 
-import logging
+from copy import deepcopy
 from importlib.util import find_spec
 from typing import Any
 
@@ -76,8 +76,24 @@ def quantise(model: Any, family: Family, spec: ModelSpec) -> None:
     model.to(device)
     # PEFT then makes adapters for such layers
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = spec.quantization == "nf4", spec.quantization == "int8"
-    # the other kind's layers say on every call that they compute in 16 bits
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+
+def quantised_loading(config: Any) -> dict[str, Any]:
+    """Options of ``from_pretrained`` for a folder of compressed-tensors (GPTQ and AWQ by LLM Compressor): its weights
+    are unpacked as they are loaded. The package does it by itself only when the whole model's forward is called, and
+    the parts of a policy are called one by one.
+
+    Raises:
+        MissingExtra: compressed-tensors is not there.
+    """
+    settings = getattr(config, "quantization_config", None)
+    if not isinstance(settings, dict) or settings.get("quant_method") != "compressed-tensors":
+        return {}
+    if find_spec("compressed_tensors") is None:
+        raise MissingExtra("compressed-tensors", "compressed")
+    unpacked = deepcopy(config)
+    unpacked.quantization_config = {**settings, "dequantize": True}
+    return {"config": unpacked}
 
 
 def decoder_linears(model: Any, family: Family) -> list[str]:

@@ -45,16 +45,16 @@ class Reading:
     logprobs: tuple[Tensor, ...]
     """Per row [T-1]: of every token after the first that the LM head can write, float32."""
     weights: Mapping[str, str]
-    """Fingerprint of every tensor, vision tower included, at the precision of bfloat16."""
+    """Fingerprint of every tensor, vision tower included, at the precision of bfloat16 unless asked for exact ones."""
 
 
 @torch.no_grad()
-def read_model(model: Any, processor: Any, rows: Sequence[ProbeRow]) -> Reading:
-    """Log-probabilities of rows by the model's own forward."""
-    weights = weights_of(model)  # before: on some CPUs 4-bit layers repack theirs when they first run
+def read_model(model: Any, processor: Any, rows: Sequence[ProbeRow], *, exact: bool = False) -> Reading:
+    """Log-probabilities of rows by the model's own forward. ``exact``: fingerprints of the weights as they are."""
+    weights = weights_of(model, exact=exact)  # before: on some CPUs 4-bit layers repack theirs when they first run
     ids, logprobs = [], []
     for row in rows:
-        inputs = _inputs(processor, row).to(model.device)
+        inputs = inputs_of(processor, row).to(model.device)
         given = {name: value for name, value in inputs.items() if name != "labels"}  # PaliGemma's processor makes some
         logits = model(**given, use_cache=False).logits[0, :-1].float()
         tokens = inputs["input_ids"][0]
@@ -65,13 +65,15 @@ def read_model(model: Any, processor: Any, rows: Sequence[ProbeRow]) -> Reading:
     return Reading(ids=tuple(ids), logprobs=tuple(logprobs), weights=weights)
 
 
-def weights_of(model: nn.Module) -> dict[str, str]:
-    """Fingerprint of every tensor of a model by its name. Rounded to bfloat16 first: the same weights in another
-    precision are the same, and other weights are not."""
-    return {name: _digest(value) for name, value in model.state_dict().items()}
+def weights_of(model: nn.Module, *, exact: bool = False) -> dict[str, str]:
+    """Fingerprint of every tensor of a model by its name. Unless ``exact``, rounded to bfloat16 first: the same weights
+    in another precision are the same, and other weights are not."""
+    return {name: _digest(value, exact) for name, value in model.state_dict().items()}
 
 
-def read_fresh(folder: Path, rows: Sequence[ProbeRow], scratch: Path, *, base: str | None, dtype: str) -> Reading:
+def read_fresh(
+    folder: Path, rows: Sequence[ProbeRow], scratch: Path, *, base: str | None, dtype: str, exact: bool = False
+) -> Reading:
     """Reads a folder in a process of its own.
 
     Args:
@@ -80,12 +82,13 @@ def read_fresh(folder: Path, rows: Sequence[ProbeRow], scratch: Path, *, base: s
         scratch: folder for request and answer.
         base: the model of an adapter; None: ``folder`` is a whole model.
         dtype: ``float32`` or ``bfloat16``, that the weights are loaded in.
+        exact: fingerprint weights as they are.
 
     Raises:
         VerificationError: it cannot be loaded.
     """
     request, answer = scratch / "request.json", scratch / "answer.safetensors"
-    asked = {"folder": str(folder), "base": base, "dtype": dtype, "rows": [asdict(row) for row in rows]}
+    asked = {"folder": str(folder), "base": base, "dtype": dtype, "exact": exact, "rows": [asdict(row) for row in rows]}
     request.write_text(json.dumps(asked), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "sightline.models.reload", str(request), str(answer)], capture_output=True, text=True
@@ -126,22 +129,24 @@ def answer_request(request: Path, answer: Path) -> None:
     asked = json.loads(request.read_text(encoding="utf-8"))
     rows = [ProbeRow(text=row["text"], images=tuple(row["images"])) for row in asked["rows"]]
     model, processor = load_plain(asked["folder"], asked["base"], asked["dtype"])
-    reading = read_model(model, processor, rows)
+    reading = read_model(model, processor, rows, exact=asked["exact"])
     tensors = {f"{_IDS}{n}": value.contiguous() for n, value in enumerate(reading.ids)}
     tensors |= {f"{_LOGPROBS}{n}": value.contiguous() for n, value in enumerate(reading.logprobs)}
     save_file(tensors, answer)
     answer.with_suffix(".json").write_text(json.dumps(dict(reading.weights)), encoding="utf-8")
 
 
-def _inputs(processor: Any, row: ProbeRow) -> Any:
+def inputs_of(processor: Any, row: ProbeRow) -> Any:
+    """What a processor makes of a row."""
     pictures = [Image.open(path).convert("RGB") for path in row.images]
     bos = processor.tokenizer.bos_token
     special = not (bos and row.text.startswith(bos))
     return processor(text=[row.text], images=pictures or None, return_tensors="pt", add_special_tokens=special)
 
 
-def _digest(value: Tensor) -> str:
-    plain = value.detach().to("cpu", torch.bfloat16) if value.is_floating_point() else value.detach().cpu()
+def _digest(value: Tensor, exact: bool) -> str:
+    rounded = value.is_floating_point() and not exact
+    plain = value.detach().to("cpu", torch.bfloat16) if rounded else value.detach().cpu()
     return hashlib.sha256(plain.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from sightline.models.family import base_name
 from sightline.models.policy import Policy
 from sightline.models.quantized import is_quantized
 
-_FLAT_TOWERS = ("clip_vision_model", "siglip_vision_model")
+FLAT_TOWERS = ("clip_vision_model", "siglip_vision_model")
 """Towers whose modules transformers 5 holds without the ``vision_model`` around them that checkpoints and servers
 name."""
 _UNDER = ".base_layer."
@@ -50,7 +50,7 @@ class ServedWeight:
 
 def served_weights(policy: Policy) -> list[ServedWeight]:
     """All weights by the names that servers load; those that are tied once. Copies nothing."""
-    flat = policy.config.vision_config.model_type in _FLAT_TOWERS
+    flat = policy.config.vision_config.model_type in FLAT_TOWERS
     layers = {name: one for name, one in policy.base.named_modules() if isinstance(one, BaseTunerLayer)}
     unserved, served = _unserved(policy), []
     for name, stored in policy.base.named_parameters():

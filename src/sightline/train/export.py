@@ -15,7 +15,7 @@ from sightline.algorithms.registry import build_algorithm
 from sightline.data.load import Account, load_groups
 from sightline.data.template import ChatTemplate
 from sightline.errors import CheckpointError, DataError, RecipeError
-from sightline.files import cleared, replace_folder
+from sightline.files import check_free, cleared, replace_folder
 from sightline.models.export import Expected, Verified, gap, merge, quantised, read_policy, verify
 from sightline.models.load import load_policy
 from sightline.models.locate import is_adapter, is_run, located
@@ -35,7 +35,7 @@ Dtype = Literal["float32", "bfloat16"]
 _ROWS = 4
 """Rows that a folder is verified on."""
 _LOOKED_AT = 64
-"""Rows of each source among which those with pictures are looked for."""
+"""Least rows of each source among which those with pictures are looked for."""
 _QUESTION, _ANSWER = "What is in the picture?", "A red circle and a blue square."
 
 
@@ -133,8 +133,7 @@ def export(
         CheckpointError: ``out`` is there already.
         UnsupportedError: nothing to merge, or quantised weights.
     """
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} is there already. Choose another --out, or pass --overwrite")
+    check_free(out, overwrite=overwrite)
     verified: list[Verified] = []
     with tempfile.TemporaryDirectory() as scratch, cleared(out):
         rows, whose = probe_rows(trained, Path(scratch))
@@ -176,27 +175,31 @@ def _save(policy: Policy, model: Any, folder: Path, *, merged: bool) -> None:
 def probe_rows(trained: Trained, scratch: Path) -> tuple[list[ProbeRow], str]:
     """Rows with pictures, and in words whose they are: the run's, where its data are there and hold some, or drawn."""
     template = ChatTemplate(trained.policy.processor)
-    own = [] if trained.recipe is None else _own_groups(trained.recipe, scratch)
+    own = [] if trained.recipe is None else own_groups(trained.recipe, scratch, _ROWS)
     if own:
         return [_probe(template, group) for group in own], "rows of the run"
-    return [_probe(template, group) for group in _drawn(scratch)], "drawn pictures"
+    return [_probe(template, group) for group in drawn_groups(scratch)], "drawn pictures"
 
 
-def _own_groups(recipe: Recipe, scratch: Path) -> list[Group]:
+def own_groups(recipe: Recipe, scratch: Path, most: int) -> list[Group]:
+    """Answered rows with pictures of the run's training data, evenly from the beginning of each source; fewer than
+    ``most``, or none, where there are no more."""
     sources = list(recipe.data.train if recipe.data is not None else ())
+    looked_at = max(_LOOKED_AT, 2 * most)
     found: list[Group] = []
     for number, source in enumerate(sources):
-        plain = replace(source, visual=None, relation="none", limit=min(source.limit or _LOOKED_AT, _LOOKED_AT))
+        plain = replace(source, visual=None, relation="none", limit=min(source.limit or looked_at, looked_at))
         account = Account(on_bad_row="skip", cache_dir=scratch / str(number))
         try:
             groups = load_groups(plain, account)
         except (DataError, RecipeError, OSError):  # moved, or gone: there are drawn ones
             continue
         found += [group for group in groups if group.prompts[0].images and group.responses]
-    return found[:: max(1, len(found) // _ROWS)][:_ROWS]
+    return found[:: max(1, len(found) // most)][:most]
 
 
-def _drawn(scratch: Path) -> list[Group]:
+def drawn_groups(scratch: Path) -> list[Group]:
+    """Drawn pictures, each with a question and an answer."""
     groups = []
     for number, size in enumerate(((96, 64), (64, 96), (80, 80))):
         picture = Image.new("RGB", size, (250, 250, 240))

@@ -1,9 +1,9 @@
 """The run directory: what is in it, and whether a run may go on in it.
 
-``recipe.yaml`` (resolved), ``environment.json``, ``process.json``, ``first_row.txt``,
-``first_rows.json``, ``metrics.jsonl``, ``checkpoints/``, ``reference/``, ``rows/`` (given in memory), ``samples.jsonl`` (online), ``pairs.jsonl`` and
-``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at
-the end), ``resumed.log`` (of runs that were resumed from the app).
+``recipe.yaml`` (resolved), ``environment.json``, ``process.json``, ``first_row.txt``, ``first_rows.json``,
+``metrics.jsonl``, ``checkpoints/``, ``reference/``, ``rows/`` (given in memory), ``samples.jsonl`` (online),
+``pairs.jsonl`` and ``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``, ``trackers/``,
+``bad_rows.jsonl``, ``model/`` (at the end), ``resumed.log`` (of runs that were resumed from the app).
 """
 
 from __future__ import annotations
