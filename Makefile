@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines test-compress fuzz lint bench clean
+.PHONY: help setup demo test test-engines test-compress fuzz lint docs bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -65,9 +65,13 @@ lint: setup ## Check style and types, as pre-commit and CI do
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+docs: setup ## Fill in the tables of the pages, and build the documentation site in site/
+	@$(BIN)/python -m website.tables && $(BIN)/python -m website.agents
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build && echo "Open site/index.html"
+
 bench: $(VENV)/.installed-bench ## Measure a training step: tree, rows and TRL side by side
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.step
 
 clean: ## Remove .venv, caches and build output; runs/ stays
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist src/sightline.egg-info
+	@rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache build dist src/sightline.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -99,11 +99,11 @@ def limits(model: Architecture, work: Work) -> tuple[float, float]:
     return rows_flops(model, work, head_everywhere=True) / tree, rows_flops(model, work) / tree
 
 
-def main() -> None:
+def table() -> str:
+    """What no sharing and what ``rows`` take against ``tree``, in Markdown."""
     lengths = (60, 120, 240)
-    print("no sharing / tree, rows / tree")
-    print("| model | image tokens | answers | " + " | ".join(f"{length} tokens" for length in lengths) + " |")
-    print("|---" * (3 + len(lengths)) + "|")
+    lines = ["| model | image tokens | answers | " + " | ".join(f"{length} tokens" for length in lengths) + " |"]
+    lines.append("|---" * (3 + len(lengths)) + "|")
     for name, model, image in (
         ("LLaVA-1.5-7B", LLAVA, 576),
         ("Qwen2.5-VL-7B", QWEN, 1000),
@@ -112,7 +112,13 @@ def main() -> None:
         for answers in (2, 8, 16):
             found = [limits(model, Work(image=image, answers=answers, length=length)) for length in lengths]
             cells = " | ".join(f"{plain:.1f}x {rows:.1f}x" for plain, rows in found)
-            print(f"| {name} | {image:,} | {answers} | {cells} |")
+            lines.append(f"| {name} | {image:,} | {answers} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    print("no sharing / tree, rows / tree")
+    print(table(), end="")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import sightline as sl
+from command_line import sightline
 from sightline.data.memory import write_rows
 from sightline.errors import CheckpointError, DataError, RecipeError
 
@@ -133,6 +134,8 @@ def test_a_run_on_rows_in_memory_is_one_on_files(trained: sl.Run, tiny: dict[str
 def test_it_goes_on_without_the_rows_and_refuses_others(trained: sl.Run, tiny: dict[str, Path]) -> None:
     before = [record["step"] for record in trained.metrics]
     assert sl.train(trained.recipe, quiet=True).metrics == trained.metrics
+    done = sightline("train", trained.path / "recipe.yaml")
+    assert done.code == 0 and "has all its 4 steps" in " ".join(done.err.split())
     rows = [pair(picture(number), number) for number in range(4)]
     held_out = [pair(picture(9))]
     assert sl.train(recipe(tiny, trained.path), rows, held_out=held_out, quiet=True).steps == before[-1]

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 
 from sightline.services.build import build_service
-from sightline.services.serve import _bound, server_of
+from sightline.services.serve import bound_socket, server_of
 from sightline.services.spec import ServeSpec
 
 
@@ -66,7 +66,7 @@ class Live:
         self.spec, self.app = spec, app
 
     def __enter__(self):
-        self._bound = _bound(self.spec)
+        self._bound = bound_socket(self.spec.host, self.spec.port)
         self.port = self._bound.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.app = self.app or build_service(self.spec)

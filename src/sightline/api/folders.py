@@ -63,7 +63,10 @@ def export(
 
     Args:
         run: the run.
-        out, step, dtype, overwrite: as of :func:`merge`.
+        out: folder to write.
+        step: checkpoint of the run; None: the newest.
+        dtype: of the written weights; None: as in training.
+        overwrite: replace what is at ``out``.
 
     Raises:
         VerificationError, CheckpointError, RecipeError: as of :func:`merge`.

@@ -20,6 +20,7 @@ from sightline.cli import (
     demo,
     eval_group,
     export,
+    local_app,
     loop,
     pairs,
     samples,
@@ -49,6 +50,7 @@ app.command(name="select")(select.select)
 app.command(name="convert")(convert.convert)
 app.command(name="assemble")(convert.assemble)
 app.command(name="chat")(chat.chat)
+app.command(name="app")(local_app.app)
 app.command(name="merge")(export.merge)
 app.command(name="export")(export.export)
 data.app.command(name="check")(check.check)

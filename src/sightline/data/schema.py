@@ -35,7 +35,7 @@ def read_groups(path: str | Path, *, growing: bool = False) -> Iterator[Group]:
         DataError: A line is not a Group; names the file, the line (counted from 1) and the key.
     """
     resolve = relative_to(Path(path).parent)
-    return (_group_of_line(line, place, resolve) for line, place in lines_of(path, growing=growing))
+    return (group_of_line(line, place, resolve) for line, place in lines_of(path, growing=growing))
 
 
 def lines_of(path: str | Path, *, growing: bool = False) -> Iterator[tuple[bytes, str]]:
@@ -258,7 +258,7 @@ def _check_lengths(response: Response, where: str) -> None:
         raise DataError(f"'{where}.columns.{wrong[0]}' does not have {trained} entries, one for each trained token")
 
 
-def _group_of_line(line: bytes, source: str, resolve: Resolve) -> Group:
+def group_of_line(line: bytes, source: str, resolve: Resolve) -> Group:
     """The Group of one line; errors name its file and line."""
     try:
         remedy = "Every line of a Group file is one JSON object; a killed stage leaves half a line: resume it"

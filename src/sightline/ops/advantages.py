@@ -31,7 +31,9 @@ def group_std(values: Tensor, group: Tensor, size: int, *, unbiased: bool) -> Te
     """[R] standard deviation of each response's group; 0 for a group of one.
 
     Args:
-        values, group, size: as in :func:`group_mean`.
+        values: [R], as in ``group_mean``.
+        group: [R].
+        size: number of groups.
         unbiased: True: divides by n - 1 (``torch.std``, the convention of TRL and verl); False: by n.
 
     >>> group_std(torch.tensor([1.0, 3.0]), torch.tensor([0, 0]), 1, unbiased=False)
@@ -59,7 +61,9 @@ def length_weighted_mean(values: Tensor, lengths: Tensor, group: Tensor, size: i
     gradient grows with the length (OPO: Hao et al. 2025, arXiv 2505.23585, equation 8).
 
     Args:
-        values, group, size: as in :func:`group_mean`.
+        values: [R], as in ``group_mean``.
+        group: [R].
+        size: number of groups.
         lengths: [R] tokens of each response. A group without tokens gets 0.
 
     >>> length_weighted_mean(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 3.0]), torch.tensor([0, 0]), 1)

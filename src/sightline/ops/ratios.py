@@ -45,8 +45,10 @@ def clipped_gain(ratio: Tensor, advantage: Tensor, low: float, high: float, most
     """PPO's ``min(ratio·A, clip(ratio, 1-low, 1+high)·A)`` (Schulman et al. 2017, arXiv 1707.06347, equation 7).
 
     Args:
-        ratio, advantage: [N].
-        low, high: distances from 1, >= 0; with ``high`` above ``low`` DAPO's clip-higher.
+        ratio: [N].
+        advantage: [N].
+        low: distance below 1, >= 0.
+        high: distance above 1, >= 0; above ``low`` it is DAPO's clip-higher.
         most: largest ratio that a negative advantage is multiplied by (dual clip, arXiv 1912.09729); None: any.
 
     >>> clipped_gain(torch.tensor([1.5, 1.5, 0.5]), torch.tensor([1.0, -1.0, -1.0]), 0.2, 0.28)

@@ -96,17 +96,16 @@ class Guard:
 
     def _let_in(self, scope: Message) -> None:
         headers = scope["headers"]
-        if not self.token:  # a page in a browser may have a name that leads here, or send without reading the reply
-            host, origin = (_header(headers, name).decode("latin-1") for name in (b"host", b"origin"))
-            if (host and not is_local(_name(host))) or (origin and not is_local(_name(origin.partition("//")[2]))):
+        if not self.token:
+            if not of_this_machine(headers):
                 raise Refused(403, "the service is asked by another name than that of this machine, and has no token")
         elif scope["path"] != OPEN:
-            given = _header(headers, b"authorization")
+            given = header_of(headers, b"authorization")
             if not hmac.compare_digest(given, b"Bearer " + self.token.encode()):
                 raise Refused(401, "the request has no bearer token, or a wrong one")
 
     async def _body(self, scope: Message, receive: Receive, held: _Held) -> bytes:
-        told = _header(scope["headers"], b"content-length")
+        told = header_of(scope["headers"], b"content-length")
         if told.isdigit() and int(told[:20]) > self.bounds.body:
             raise self._too_large()
         ends, pieces = time.monotonic() + self.bounds.upload, list[bytes]()
@@ -175,8 +174,16 @@ async def _refuse(send: Send, refused: Refused) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
-def _header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
+def header_of(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """The first of a name, in lower case; empty where there is none."""
     return next((value for key, value in headers if key == name), b"")
+
+
+def of_this_machine(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a request names this machine, and comes from no page of another one: a page in a browser may have a name
+    that leads here, or send without reading the reply."""
+    host, origin = (header_of(headers, name).decode("latin-1") for name in (b"host", b"origin"))
+    return (not host or is_local(_name(host))) and (not origin or is_local(_name(origin.partition("//")[2])))
 
 
 def is_local(host: str) -> bool:

@@ -28,10 +28,10 @@ def serve(spec: ServeSpec, *, on_start: Callable[[str], None]) -> None:
     Raises:
         RecipeError: The address cannot be bound, or what is served is not there.
     """
-    with _bound(spec) as bound:  # before the model is loaded: a port that is taken is said at once
+    with bound_socket(spec.host, spec.port) as bound:  # first: a port that is taken is said at once
         app = build_service(spec)
         bound.listen(2048)
-        on_start(_url(bound))
+        on_start(address_of(bound))
         server_of(spec, app).run(sockets=[bound])
 
 
@@ -51,21 +51,27 @@ def server_of(spec: ServeSpec, app: object) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _bound(spec: ServeSpec) -> socket.socket:
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to an address.
+
+    Raises:
+        RecipeError: It cannot be bound.
+    """
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
-            spec.host.strip("[]"), spec.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(place)
     except (OSError, OverflowError) as error:
         raise RecipeError(
-            f"{spec.host}:{spec.port} cannot be bound ({error}). Stop what serves there, or take another --port"
+            f"{host}:{port} cannot be bound ({error}). Stop what serves there, or take another --port"
         ) from error
     return bound
 
 
-def _url(bound: socket.socket) -> str:
+def address_of(bound: socket.socket) -> str:
+    """For browsers and clients."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

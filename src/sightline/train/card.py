@@ -19,7 +19,8 @@ from sightline.train.run_folder import RunDirectory
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
-_LEFT_OUT = ("step", "seconds", "learning_rate", "grad_norm")
+_LEFT_OUT = ("step", "seconds", "tokens_per_second", "learning_rate", "grad_norm")
+"""And ``time/``: how fast the machine was says nothing of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,8 @@ class Card:
         for record in records:
             if self.step is None or record["step"] <= self.step:
                 last |= record
-        shown = {n: v for n, v in last.items() if type(v) in (int, float) and n not in _LEFT_OUT}
+        told = {n: v for n, v in last.items() if n not in _LEFT_OUT and not n.startswith("time/")}
+        shown = {n: v for n, v in told.items() if type(v) in (int, float)}
         if not shown:
             yield "None are known."
             return

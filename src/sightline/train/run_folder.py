@@ -1,8 +1,9 @@
 """The run directory: what is in it, and whether a run may go on in it.
 
-``recipe.yaml`` (resolved), ``environment.json``, ``first_row.txt``, ``metrics.jsonl``, ``checkpoints/``,
-``reference/``, ``rows/`` (given in memory), ``samples.jsonl`` (online), ``pairs.jsonl`` and ``dropped_pairs.jsonl``
-(with negatives made online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at the end).
+``recipe.yaml`` (resolved), ``environment.json``, ``process.json``, ``first_row.txt``, ``metrics.jsonl``,
+``checkpoints/``, ``reference/``, ``rows/`` (given in memory), ``samples.jsonl`` (online), ``pairs.jsonl`` and
+``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at
+the end), ``resumed.log`` (of runs that were resumed from the app).
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _OURS = (
     "dropped_pairs.jsonl",
     "bad_rows.jsonl",
     "looking.json",
+    "process.json",
+    "resumed.log",
     "report.html",
 )
 _OUR_FOLDERS = (
@@ -98,6 +101,16 @@ class RunDirectory:
     def looking(self) -> Path:
         """Margins of the "does it look?" meter before training."""
         return self.path / "looking.json"
+
+    @property
+    def process(self) -> Path:
+        """Which process works, or worked, on it."""
+        return self.path / "process.json"
+
+    @property
+    def resumed(self) -> Path:
+        """What the run said after it was resumed from the app."""
+        return self.path / "resumed.log"
 
     @property
     def negatives(self) -> Path:

@@ -43,6 +43,7 @@ from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
 from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
+from sightline.train.process import note_process
 from sightline.train.rows import load_rows
 from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
@@ -312,6 +313,7 @@ def _needed(recipe: Recipe, algorithm: Algorithm) -> frozenset[str]:
 def _record(s: Session, account: dict[str, str], groups: Sequence[Group], renderer: Renderer) -> None:
     """What a run directory begins with; ``groups``: none where a run goes on."""
     write_run(s.run, s.recipe, facts_of(s.runtime, s.policy, account))
+    note_process(s.run)
     tell_first_row(s.run, groups, renderer, scores="logprobs" not in s.algorithm.heads)
 
 

@@ -1,0 +1,251 @@
+"""A conversation with one or two models about one picture: what was asked and said, and how it is shown."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from sightline.app.speakers import Shade, Speaker, text_of
+from sightline.errors import SightlineError
+from sightline.recipes.schema import SamplingSpec
+from sightline.report.fragments import fill_fragment
+from sightline.scenes.benchmark import grade_response
+from sightline.scenes.grader import grade_caption
+from sightline.scenes.scene import Scene
+from sightline.types import Group, Message, Prompt, Response
+
+FULL: Final = 3.0
+"""Nats of dependence that are drawn in full colour."""
+_STRONGEST: Final = 55
+"""Percent of colour there: text stays readable on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What one model said."""
+
+    text: str = ""
+    shades: Sequence[Shade] = ()
+    """Its tokens; empty: the answer was not scored."""
+    wrong: Sequence[tuple[int, int]] = ()
+    """Half-open spans [start, end) of the text shown that name what is not in the picture."""
+    missed: Sequence[str] = ()
+    note: str = ""
+    error: str = ""
+    growing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One question and the answers to it."""
+
+    question: str
+    answers: tuple[Answered, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """A conversation. Each model has a history of its own: its own answers."""
+
+    picture: str | None = None
+    """Path."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of the picture."""
+    known: str = ""
+    """The question that the facts answer."""
+    turns: tuple[Turn, ...] = ()
+
+    def prompt(self, side: int, question: str) -> Prompt:
+        """What model number ``side`` is asked. A turn that it left empty was never asked."""
+        messages: list[Message] = []
+        for turn in self.turns:
+            if turn.answers[side].text:
+                messages += [
+                    self._asked(turn.question, first=not messages),
+                    _said("assistant", turn.answers[side].text),
+                ]
+        messages.append(self._asked(question, first=not messages))
+        images = () if self.picture is None else (self.picture,)
+        return Prompt(id=f"turn {len(self.turns) + 1}", messages=tuple(messages), images=images, facts=self.facts)
+
+    def _asked(self, question: str, *, first: bool) -> Message:
+        shown = [{"type": "image"}] if first and self.picture is not None else []
+        return {"role": "user", "content": [*shown, {"type": "text", "text": question}]}
+
+
+def _said(role: str, text: str) -> Message:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def about(group: Group) -> Talk:
+    """A conversation about the picture of a row, with its facts."""
+    prompt = group.prompts[0]
+    return Talk(picture=prompt.images[0] if prompt.images else None, facts=prompt.facts, known=question_in(group))
+
+
+def question_in(group: Group) -> str:
+    """What a row asks last."""
+    content = group.prompts[0].messages[-1]["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def ask(talk: Talk, speakers: Sequence[Speaker], question: str, sampling: SamplingSpec, seed: int) -> Iterator[Talk]:
+    """The conversation as it grows: one model after the other, then the colours."""
+    waiting = tuple(Answered(growing=True) for _ in speakers)
+    now = replace(talk, turns=(*talk.turns, Turn(question=question, answers=waiting)))
+    yield now
+    for side, speaker in enumerate(speakers):
+        for answer in _answers(talk, side, speaker, question, sampling, seed):
+            now = _with(now, side, answer)
+            yield now
+
+
+def _answers(
+    talk: Talk, side: int, speaker: Speaker, question: str, sampling: SamplingSpec, seed: int
+) -> Iterator[Answered]:
+    prompt = talk.prompt(side, question)
+    text = ""
+    try:
+        growing = speaker.answer(prompt, sampling, seed=seed)
+        try:
+            while True:
+                text = next(growing)
+                yield Answered(text=text, growing=True)
+        except StopIteration as ended:
+            response: Response = ended.value
+        finally:
+            growing.close()
+        answer = _judged(talk, question, response)
+        yield answer
+        if response.text and prompt.images:
+            yield _coloured(talk, question, answer, speaker.shades(prompt, response))
+    except SightlineError as error:
+        yield Answered(text=text, error=str(error))
+
+
+def _judged(talk: Talk, question: str, response: Response) -> Answered:
+    """An answer with what is known to be wrong in it."""
+    note = "cut at the limit" if response.finish_reason == "length" else ""
+    plain = Answered(text=response.text, note=note)
+    if not _is_world(talk.facts):
+        return plain
+    wrong, missed = _in_scene(talk, question, response.text)
+    if question == talk.known and talk.facts["kind"] != "caption":
+        right = _is_right(talk, response)
+        note = ", ".join(filter(None, ("right" if right else f"wrong: {talk.facts['truth']}", note)))
+    return replace(plain, wrong=wrong, missed=missed, note=note)
+
+
+def _is_world(facts: Mapping[str, Any]) -> bool:
+    return {"scene", "kind", "truth", "tempting"} <= facts.keys()
+
+
+def _in_scene(talk: Talk, question: str, text: str) -> tuple[list[tuple[int, int]], tuple[str, ...]]:
+    """Spans that name what is not there; what a caption leaves out, where a caption is what was asked for."""
+    grade = grade_caption(text, Scene.from_facts(talk.facts["scene"]), talk.facts["tempting"])
+    caption = question == talk.known and talk.facts["kind"] == "caption"
+    return [(one.start, one.end) for one in grade.hallucinated], grade.missed if caption else ()
+
+
+def _is_right(talk: Talk, response: Response) -> bool:
+    prompt = Prompt(id="asked", messages=(), facts=talk.facts)
+    record = grade_response(prompt, response)
+    return any(value == 1 for name, value in record.counts.items() if name == "right" or name.endswith("_right"))
+
+
+def _coloured(talk: Talk, question: str, answer: Answered, shades: Sequence[Shade]) -> Answered:
+    """The answer by tokens; spans are those of the text that these write, white space at its ends included."""
+    wrong = _in_scene(talk, question, text_of(shades))[0] if _is_world(talk.facts) else []
+    return replace(answer, shades=shades, wrong=wrong)
+
+
+def _with(talk: Talk, side: int, answer: Answered) -> Talk:
+    last = talk.turns[-1]
+    answers = tuple(answer if place == side else one for place, one in enumerate(last.answers))
+    return replace(talk, turns=(*talk.turns[:-1], replace(last, answers=answers)))
+
+
+# --- on the page --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A stretch of an answer as it is drawn."""
+
+    text: str
+    wrong: bool
+    dependence: float | None = None
+    title: str = ""
+
+    @property
+    def tint(self) -> str:
+        if self.dependence is None:
+            return ""
+        return " more" if self.dependence > 0 else " less"
+
+    @property
+    def style(self) -> str:
+        """Only numbers are written into it."""
+        if self.dependence is None:
+            return ""
+        return Markup(' style="--d:{}"').format(round(min(abs(self.dependence) / FULL, 1) * _STRONGEST))
+
+
+def parts(answer: Answered) -> list[Part]:
+    """An answer cut where its tokens and its wrong spans end."""
+    shades = [shade for shade in answer.shades if not shade.special]
+    if not shades:
+        shades = [Shade(text=answer.text, seen=0.0, unseen=0.0)] if answer.text else []
+    drawn: list[Part] = []
+    place = 0
+    for shade in shades:
+        cuts = {place, place + len(shade.text)}
+        cuts |= {end for span in answer.wrong for end in span if place < end < place + len(shade.text)}
+        edges = sorted(cuts)
+        for start, end in itertools.pairwise(edges):
+            wrong = any(first <= start and end <= last for first, last in answer.wrong)
+            text = shade.text[start - place : end - place]
+            drawn.append(_part(text, wrong, shade if answer.shades else None))
+        place += len(shade.text)
+    return drawn
+
+
+def _part(text: str, wrong: bool, shade: Shade | None) -> Part:
+    told = ["not in the picture"] if wrong else []
+    if shade is None:
+        return Part(text=text, wrong=wrong, title=", ".join(told))
+    told.append(
+        f"{shade.dependence:+.2f} nats by the picture: log-probability {shade.seen:.2f} with it, "
+        f"{shade.unseen:.2f} without"
+    )
+    title = "; ".join(told).replace("-", "−")
+    return Part(text=text, wrong=wrong, dependence=shade.dependence, title=title)
+
+
+def talk_html(talk: Talk, names: Sequence[str], empty: str = "") -> str:
+    """All turns, the newest first: what was just asked stands under the box that asked it."""
+    turns = [
+        {
+            "question": turn.question,
+            "answers": [
+                vars(answer) | {"name": name, "parts": parts(answer)}
+                for name, answer in zip(names, turn.answers, strict=True)
+            ],
+        }
+        for turn in reversed(talk.turns)
+    ]
+    answers = [answer for turn in talk.turns for answer in turn.answers]
+    return fill_fragment(
+        "app_chat.html.j2",
+        turns=turns,
+        empty=empty,
+        coloured=any(answer.shades for answer in answers),
+        marked=any(answer.wrong for answer in answers),
+        full=f"{FULL:g}",
+    )

@@ -1,0 +1,57 @@
+"""What the tabs have in common: errors as notes on the page, lists that are looked up when they are shown."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import gradio as gr
+
+from sightline.errors import SightlineError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def told(work: Callable[P, T]) -> Callable[P, T]:
+    """An error that Sightline raises on purpose becomes a note on the page that stays until it is closed."""
+
+    @functools.wraps(work)
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return work(*arguments, **options)
+        except SightlineError as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
+
+    return run
+
+
+def told_growing(work: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
+    """The same of a generator."""
+
+    @functools.wraps(work)
+    def run(*arguments: P.args, **options: P.kwargs) -> Generator[T, None, None]:
+        try:
+            yield from work(*arguments, **options)
+        except SightlineError as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
+
+    return run
+
+
+def listed(choices: Sequence[tuple[str, str]], now: str | None) -> Any:
+    """A dropdown with these choices; what was chosen stays chosen while it is there."""
+    values = [value for _, value in choices]
+    return gr.Dropdown(choices=list(choices), value=now if now in values else (values[0] if values else None))
+
+
+def button(face: str, **options: Any) -> gr.Button:
+    """One of middling size."""
+    return gr.Button(face, **{"size": "md", **options})
+
+
+def when(on: Any, work: Callable[..., Any], inputs: Any, outputs: Any, **options: Any) -> Any:
+    """An event: nothing of it is offered to other programs, and no bar is drawn over what it changes."""
+    shown = {"api_visibility": "private", "show_progress": "hidden", **options}
+    return on(work, inputs, outputs, **shown)

@@ -1,0 +1,131 @@
+"""The tab *Chat*."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import gradio as gr
+
+from sightline.app.chat import Talk, about, ask, question_in, talk_html
+from sightline.app.desk import Desk
+from sightline.app.parts import button, told, told_growing, when
+from sightline.app.uploads import take_picture
+from sightline.errors import DataError
+from sightline.recipes.load import check_spec
+from sightline.recipes.schema import SamplingSpec
+from sightline.report.fragments import fill_fragment
+from sightline.scenes.language import Kind
+from sightline.scenes.world import Scenes
+
+_WITHOUT: Final = (
+    "No model was named. Start `sightline app --model FOLDER`, with `--other FOLDER` for a second one beside it."
+)
+_EMPTY: Final = "Choose a picture, or draw a scene whose facts are known, and ask."
+
+
+class ChatTab:
+    """The widgets of the tab, and what happens to them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.names = desk, [speaker.name for speaker in desk.speakers]
+        self.talk = gr.State(Talk())
+        if not self.names:
+            gr.Markdown(_WITHOUT)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=280):
+                self._lay_out_picture()
+            with gr.Column(scale=2, min_width=300):
+                self.question = gr.Textbox(label="Question", lines=1, max_lines=6, elem_id="chat-question")
+                with gr.Row():
+                    able = bool(self.names)
+                    self.go = button("Ask", variant="primary", elem_id="chat-ask", interactive=able)
+                    self.stop = button("Stop", elem_id="chat-stop")
+                    self.new = button("New conversation", elem_id="chat-new")
+                self.said = gr.HTML(self.html(Talk()), elem_id="chat-said")
+
+    def _lay_out_picture(self) -> None:
+        self.picture = gr.HTML(picture_html(Talk()), elem_id="chat-picture")
+        face: dict[str, Any] = {"file_types": ["image"], "size": "md", "elem_id": "chat-upload"}
+        self.upload = gr.UploadButton("Choose a picture", **face)
+        with gr.Group():
+            with gr.Row():
+                self.kind = gr.Dropdown(list(get_args(Kind)), value="caption", label="Scene and its question")
+                self.number = gr.Number(0, label="Number", precision=0, minimum=0)
+            with gr.Row():
+                self.draw = button("Draw the scene", elem_id="chat-draw")
+                self.following = button("Next scene", elem_id="chat-next")
+        with gr.Accordion("How answers are made", open=False):
+            self.temperature = gr.Number(0.0, label="Temperature (0: greedy)", minimum=0)
+            self.tokens = gr.Number(128, label="Most tokens of an answer", precision=0, minimum=1)
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+
+    def wire(self) -> None:
+        when(self.upload.upload, self.take, [self.upload], [self.talk, self.picture, self.said])
+        scenes = [self.talk, self.picture, self.question, self.said, self.number]
+        when(self.draw.click, self.scene, [self.kind, self.number], scenes)
+        when(self.following.click, partial(self.scene, by=1), [self.kind, self.number], scenes)
+        inputs = [self.talk, self.question, self.temperature, self.tokens, self.seed]
+        models = {"concurrency_limit": 1, "concurrency_id": "models"}
+        asking = [
+            when(on, self.answer, inputs, [self.talk, self.said], **models)
+            for on in (self.go.click, self.question.submit)
+        ]
+        self.stop.click(None, None, None, cancels=asking, api_visibility="private")
+        when(self.new.click, self.anew, [self.talk], [self.talk, self.said])
+
+    def html(self, talk: Talk) -> str:
+        return talk_html(talk, self.names, _EMPTY)
+
+    @told
+    def take(self, sent: str) -> tuple[Talk, str, str]:
+        """A conversation about a picture that was sent."""
+        fresh = Talk(picture=str(take_picture(Path(sent), self.desk.scratch, self.desk.bounds)))
+        return fresh, picture_html(fresh), self.html(fresh)
+
+    @told
+    def scene(self, kind: Kind, number: int | None, by: int = 0) -> tuple[Talk, str, str, str, int]:
+        """A conversation about a scene, with its question in the box."""
+        place = int(number or 0) + by
+        fresh, asked = drawn(self.desk, kind, place)
+        return fresh, picture_html(fresh), asked, self.html(fresh), place
+
+    @told_growing
+    def answer(
+        self, now: Talk, asked: str, temperature: float | None, most: int | None, seed: int | None
+    ) -> Iterator[tuple[Talk, str]]:
+        """What the models say, as it grows."""
+        if not asked.strip():
+            raise DataError("the question is empty", remedy="Write one")
+        sampling = check_spec(SamplingSpec, "how answers are made", temperature=temperature, max_new_tokens=most)
+        for later in ask(now, self.desk.speakers, asked.strip(), sampling, seed=int(seed or 0)):
+            yield later, self.html(later)
+
+    def anew(self, now: Talk) -> tuple[Talk, str]:
+        """Forgets what was said."""
+        fresh = replace(now, turns=())
+        return fresh, self.html(fresh)
+
+
+def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:
+    """A conversation about a scene that was held out of training, and what the world asks about it.
+
+    Raises:
+        DataError: it has no question of that kind.
+    """
+    groups = list(Scenes().prompts("held_out", 1, desk.scratch / "scenes", kind=kind, start=place))
+    if not groups:
+        raise DataError(f"scene {place} gives no question of kind {kind}", remedy="Draw another one")
+    return about(groups[0]), question_in(groups[0])
+
+
+def picture_html(talk: Talk) -> str:
+    """The picture, and what is known of it."""
+    told = []
+    if "scene" in talk.facts:
+        objects = talk.facts["scene"]["objects"]
+        told = [", ".join(f"{one['colour']} {one['shape']}" for one in objects)]
+    return fill_fragment("app_picture.html.j2", picture=talk.picture, told=told)
