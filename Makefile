@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines test-compress fuzz lint docs bench clean
+.PHONY: help setup demo test test-engines test-compress fuzz lint docs bench wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -72,6 +72,14 @@ docs: setup ## Fill in the tables of the pages, and build the documentation site
 bench: $(VENV)/.installed-bench ## Measure a training step: tree, rows and TRL side by side
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.step
 
+# An environment with nothing but the wheel and what it asks for, as a user has it.
+wheel: setup ## Build the wheel, install it in a fresh environment, and let doctor look at it
+	@rm -rf dist .wheel && $(PIP) install -c constraints.txt 'setuptools>=77'
+	@$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation -w dist .
+	@$(PYTHON) -m venv .wheel
+	@.wheel/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt dist/*.whl
+	@cd .wheel && HF_HUB_OFFLINE=1 bin/sightline doctor
+
 clean: ## Remove .venv, caches and build output; runs/ stays
-	@rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache build dist src/sightline.egg-info
+	@rm -rf $(VENV) .wheel site .pytest_cache .ruff_cache .mypy_cache build dist src/sightline.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

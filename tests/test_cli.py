@@ -205,11 +205,14 @@ def test_an_id_that_stands_twice_is_refused(run, prompts, tmp_path):
 
 def test_from_samples_to_a_trained_model_and_its_report(run, tiny, prompts, recipe, tmp_path):
     samples, scored, paired = (tmp_path / f"{name}.jsonl" for name in ("samples", "scored", "pairs"))
-    assert run("sample", tiny["llava"], prompts, "-n", 2, "--max-tokens", 12, "-o", samples)[0] == 0
+    sampled = run("sample", tiny["llava"], prompts, "-n", 2, "--max-tokens", 12, "-o", samples, "--json")[1]
+    assert json.loads(sampled) == {"groups": str(samples), "prompts": 10, "answers": 20}
     code, _, err = run("pairs", samples, "-o", paired)
     assert code == 2 and "Run `sightline score` first" in err
 
-    assert "10 groups scored, mean reward" in run("score", samples, "--reward", "scenes", "-o", scored)[2]
+    code, told, err = run("score", samples, "--reward", "scenes", "-o", scored, "--json")
+    assert "10 groups scored, mean reward" in err
+    assert f", mean reward {json.loads(told)['mean_reward']:.3f}" in err and json.loads(told)["without_reward"] == 0
     groups = list(read_groups(scored))
     assert all(response.reward is not None for group in groups for response in group.responses)
     # A random model's answers all score alike: give the first of each pair the higher reward.
@@ -219,14 +222,19 @@ def test_from_samples_to_a_trained_model_and_its_report(run, tiny, prompts, reci
     rows[-1]["responses"][0]["reward"] = rows[-1]["responses"][1]["reward"]
     scored.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    assert "9 pairs in 9 groups, 1 groups without a pair" in run("pairs", scored, "-o", paired)[2]
+    code, told, err = run("pairs", scored, "-o", paired, "--json")
+    assert "9 pairs in 9 groups, 1 groups without a pair" in err
+    assert json.loads(told) == {"groups": str(paired), "kept": 9, "left_out": 1, "pairs": 9}
     assert all((edge.winner, edge.loser) == (0, 1) for group in read_groups(paired) for edge in group.edges)
     assert "no pair among 10 groups" in run("pairs", scored, "--min-gap", 5, "-o", paired)[2]
 
     settings = [f"model.path={tiny['llava']}", f"data.train.0.path={paired}", "train.max_steps=2", "train.batch_size=4"]
-    code, _, err = run("train", recipe, *settings, "--quiet")
+    code, told, err = run("train", recipe, *settings, "--quiet", "--json")
     assert code == 0 and "2 steps done" in err
     report = tmp_path / "run" / "report.html"
+    done = json.loads(told)
+    assert (done["steps"], done["resumed_from"], done["report"]) == (2, 0, str(report))
+    assert done["model_dir"] == str(tmp_path / "run/model") and done["last"]["step"] == 2
     assert "2 optimizer steps. Last logged: loss 0." in report.read_text()
     code, _, err = run("train", recipe, *settings, "--overwrite", "--resume")
     assert code == 2 and "found overwrite and resume" in err

@@ -1,5 +1,6 @@
 """Progress in a log: plain lines, few, with what is done, the figures and the time left."""
 
+import itertools
 import sys
 
 import pytest
@@ -35,6 +36,17 @@ def test_a_log_gets_a_line_after_ten_seconds_and_then_every_thirty(clock, capsys
         "SFT: step 90/100, loss 0.011, accuracy 0.5, 0:10 left",
         "SFT: step 100/100, loss 0.010, accuracy 0.5, 1:20",
     ]
+
+
+def test_the_log_of_a_day_is_short_and_never_silent_for_long(clock, capsys, monkeypatch):
+    written = []
+    monkeypatch.setattr(Progress, "_write", lambda bar, write=Progress._write: (written.append(clock.now), write(bar)))
+    with Progress("step", 86_400) as bar:
+        for step in range(86_400):
+            clock.now += 1
+            bar.update(step + 1)
+    assert len(written) == len(capsys.readouterr().err.splitlines()) == 206  # 2880 of one each half minute
+    assert max(after - before for before, after in itertools.pairwise(written)) == 600
 
 
 def test_the_last_state_is_written_however_the_work_ends(clock, capsys):

@@ -14,7 +14,9 @@ from rich.progress import Progress as Bar
 FIRST_LINE: Final = 10.0
 """Seconds after which the first line is written: what is done before needs none but its last."""
 NEXT_LINE: Final = 30.0
-"""Seconds between lines: a log of a day stays readable."""
+"""Seconds between lines at first. Later a twentieth of the time that is gone: a log of a day stays readable."""
+LAST_LINE: Final = 600.0
+"""Most seconds between lines: a log that stands still for longer is that of work that does."""
 
 
 class Progress:
@@ -67,7 +69,9 @@ class Progress:
 
     def _write(self) -> None:
         print(self.line(), file=sys.stderr, flush=True)
-        self._next_line, self._written = time.monotonic() + NEXT_LINE, True
+        now = time.monotonic()
+        pause = min(max(NEXT_LINE, (now - self._began) / 20), LAST_LINE)
+        self._next_line, self._written = now + pause, True
 
     def __enter__(self) -> Progress:
         if self._total is not None:

@@ -407,7 +407,7 @@ def test_from_a_model_to_figures_a_page_and_a_comparison(run, tiny, world, tmp_p
     assert table["alias"] == "scenes_official" and "accuracy,none" in table and "accuracy_stderr,none" in table
 
     grade = ["eval", "grade", "scenes", "--data", world, "--responses", answers, "--json"]
-    assert json.loads(run(*grade, "-")[1]) == json.loads(figures.read_text())
+    assert json.loads(run(*grade, "-")[1]) == json.loads(run(*grade)[1]) == json.loads(figures.read_text())
 
     right = tmp_path / "right.jsonl"
     write_answers(right, truthful(world))

@@ -227,6 +227,10 @@ def test_status_and_page(done, run):
     assert f"{figures['pairs']['chosen_reward']:.3g}".replace("-", "−") in page
     assert f"{figures['kl']['kl']:.3g}".replace("-", "−") in page
     assert page.count("data:image/png") >= 3 and "round 2" in page and "Time by stage" in page
+    exams = [read_settings(folder / f"round-{number}/figures.json")["exam"] for number in (0, 1, 2)]
+    for metric in exams[0]:
+        values = {exam[metric]["value"] for exam in exams if metric in exam} - {None}
+        assert (f"<h3>{metric.replace('/', ': ')}</h3>" in page) == (len(values) > 1), "constant charts are left out"
 
 
 def test_a_page_says_what_the_files_hold(done):

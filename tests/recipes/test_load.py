@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from sightline.errors import RecipeError
-from sightline.recipes.describe import describe_recipe, field_docs
+from sightline.recipes.describe import describe_recipe
+from sightline.recipes.field_docs import field_docs
 from sightline.recipes.load import check_algorithm, check_spec, dump_recipe, load_recipe, with_reference
 from sightline.recipes.schema import DataSpec, SamplingSpec
 from sightline.types import Algorithm

@@ -8,7 +8,7 @@ import yaml
 
 from recipe_files import LOOPS, TRAININGS
 from sightline.errors import RecipeError
-from sightline.recipes.describe import field_docs
+from sightline.recipes.field_docs import field_docs
 from sightline.recipes.load import load_recipe
 from sightline.recipes.load_loop import load_loop
 from sightline.recipes.loop import METHODS, ExamSpec, LoopRecipe, MergeSpec, StopSpec, training_recipe

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sightline.errors import RecipeError
-from sightline.recipes.describe import describe_recipe, field_docs
+from sightline.recipes.describe import describe_recipe
+from sightline.recipes.field_docs import field_docs
 from sightline.recipes.load import dump_recipe, load_recipe, terms_of
 from sightline.recipes.rewards import pairs_of, weights_of
 from sightline.recipes.terms import TERMS, AnyTerm, FormatSpec, LengthSpec, ObjectsSpec

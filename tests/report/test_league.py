@@ -93,8 +93,15 @@ def test_the_page_holds_table_plot_and_failures_and_loads_nothing(tmp_path):
 def test_the_plot_puts_the_best_value_left_and_the_base_on_its_line(tmp_path):
     page = write_league(League(standings=(BASE, GOOD, SHORT), seeds=(0, 1)), tmp_path).read_text()
     dots = [float(x) for x in re.findall(r'<circle class="dot c\d" cx="([\d.]+)"', page)]
-    assert len(dots) == 3 * len(METRICS)
-    base, good, short = dots[:3]  # the first panel is Hal: 1 % at the left end, 62 % at the right one
-    assert short == 144.0 and base > good > short
+    assert page.count('<svg class="chart"') == 2 and len(dots) == 3 * 2  # CHAIR and yes/no are the same for all
+    base, good, short = dots[:3]  # the first plot is Hal: 1 % at the left end, 62 % at the right one
+    assert short == 148.0 and base > good > short
     assert (good - short) / (base - short) == pytest.approx(0.04 / 0.59, abs=1e-3)
     assert f'<line class="line c2" x1="{base:.1f}"' in page
+    assert max(int(width) for width in re.findall(r'class="chart" viewBox="0 0 (\d+) ', page)) <= 440  # a phone's
+
+
+def test_units_stand_where_a_phone_shows_no_heading(tmp_path):
+    page = write_league(League(standings=(BASE, GOOD), seeds=(0, 1)), tmp_path).read_text()
+    assert 'data-name="Hal %"' in page and "in percentage points" in page
+    assert page.count('<td data-name="CPU s"></td>') == 1  # empty cells are hidden there: `td:empty`

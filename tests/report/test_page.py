@@ -122,6 +122,15 @@ def test_one_model_alone_has_no_comparison(tmp_path):
     assert "50.0 %" in page.text and "verdict" not in page.text and "after" not in page.text
 
 
+@pytest.mark.parametrize(("unit", "told"), [("percent", True), ("number", False), ("fraction", False)])
+def test_percentage_points_are_of_percentages_alone(tmp_path, unit, told):
+    before, after = Interval(value=0.5, low=0.4, high=0.6), Interval(value=0.7, low=0.6, high=0.8)
+    change = Interval(value=0.2, low=0.1, high=0.3)
+    row = Row(key="k", name="k", meaning="", before=before, after=after, difference=change, unit=unit)
+    page = write_report(tmp_path / "r.html", title="t", table=[row]).read_text(encoding="utf-8")
+    assert ("percentage points" in page) == told and "differences are paired" in page
+
+
 def test_pieces_join_overlapping_spans():
     assert pieces("a red dog runs", [(2, 5), (4, 9)]) == [("a ", False), ("red dog", True), (" runs", False)]
     assert pieces("dog", [(0, 3)]) == [("dog", True)]

@@ -6,7 +6,8 @@ import pytest
 
 from sightline.data.schema import write_groups
 from sightline.errors import CheckpointError
-from sightline.report.run_page import gallery_of, report_run, training_curves, unchanged
+from sightline.report.gallery import gallery_of
+from sightline.report.run_page import report_run, training_curves, unchanged
 from sightline.report.svg import chart
 from sightline.train.clock import PARTS
 from sightline.types import Edge, Group, Prompt, Response
@@ -154,8 +155,15 @@ def test_report_of_a_run_directory(tmp_path, pictures):
     text = report_run(tmp_path).read_text(encoding="utf-8")
     assert "2 optimizer steps. Last logged: loss 0.5, eval/loss 0.6, reward 0.75. From" in text
     assert "name: my_run" in text and "bad_rows.jsonl" not in text
-    assert text.index(">Training<") < text.index(">Gallery<") < text.index("Figures with one value throughout (1)")
-    assert "Q19?" in text and "Q8?" in text and "Q7?" not in text  # the last twelve
+    assert (
+        text.index(">Training<")
+        < text.index(">Samples at the end<")
+        < text.index("Figures with one value throughout (1)")
+    )
+    start, _, end = text.partition(">Training<")
+    assert "Q0?" in start and "Q5?" in start and "Q6?" not in start  # the first six
+    assert "Q19?" in end and "Q8?" in end and "Q7?" not in end  # the last twelve
+    assert "by stage" not in text and "<dt>steps</dt><dd>2</dd>" in text  # what was not logged has no line
 
 
 def test_report_of_a_run_that_goes_on_or_was_killed(tmp_path, pictures):

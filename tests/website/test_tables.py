@@ -24,7 +24,8 @@ def test_the_tables_of_a_page_are_those_of_the_files(page: Path) -> None:
 
 def test_another_figure_in_a_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file under ``benchmarks/results`` stands behind some page: changed, one of them is no longer current."""
-    texts = [page.read_text(encoding="utf-8") for page in tables.pages()]
+    of_code = ("papers.md", "AGENTS.md", "start.md")
+    texts = [page.read_text(encoding="utf-8") for page in tables.pages() if page.name not in of_code]
     for file in sorted(tables.RESULTS.glob("*.json")):
         shutil.rmtree(tmp_path)
         shutil.copytree(tables.RESULTS, tmp_path)
@@ -58,10 +59,10 @@ def test_the_words_about_the_league_count_its_table() -> None:
 def test_the_league_is_of_the_methods_that_there_are() -> None:
     league = json.loads((tables.RESULTS / "league.json").read_text())
     for kind, options in (("offline", {}), ("online", {"online": True}), ("loops", {"loops": True})):
-        names = {row["name"] for row in league[kind]["standings"]} - {"base"}
+        names = {row["name"].removesuffix(", round 1") for row in league[kind]["standings"]} - {"base"}
         known = set(all_methods(**{"online": False, "loops": False, **options}))
         assert names <= known
-        assert kind != "offline" or names == known
+        assert kind == "online" or names == known
 
 
 def test_every_method_of_the_league_stands_on_a_page_of_its_algorithm() -> None:

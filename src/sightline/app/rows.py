@@ -17,8 +17,8 @@ from sightline.data.schema import group_from_json, group_of_line, group_to_json,
 from sightline.data.shown import shown_row
 from sightline.errors import DataError, shortened
 from sightline.report.fragments import fragment
+from sightline.report.gallery import gallery_of
 from sightline.report.page import Detail, GalleryItem
-from sightline.report.run_page import gallery_of
 from sightline.types import Group
 
 _KEPT: Final = 8

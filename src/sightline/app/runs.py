@@ -18,8 +18,9 @@ from sightline.data.schema import group_of_line, relative_to
 from sightline.errors import CheckpointError, DataError
 from sightline.recipes.load import load_recipe
 from sightline.report.fragments import fragment
+from sightline.report.gallery import gallery_of
 from sightline.report.page import Detail, GalleryItem
-from sightline.report.run_page import gallery_of, training_curves, unchanged
+from sightline.report.run_page import training_curves, unchanged
 from sightline.train.checkpoint import newest_step
 from sightline.train.process import started_in, working_on
 from sightline.train.run_folder import RunDirectory, model_step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Annotated
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -18,8 +18,10 @@ from sightline.cli import (
     convert,
     data,
     demo,
+    doctor,
     eval_group,
     export,
+    json_result,
     local_app,
     loop,
     pairs,
@@ -30,15 +32,17 @@ from sightline.cli import (
 )
 from sightline.errors import SightlineError
 
+_NAME: Final = "sightline"
+"""However it was started: what the shell completes."""
 app = typer.Typer(
-    name="sightline",
+    name=_NAME,
     help="Align vision-language models so that they say what is in the picture.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 app.command(name="demo")(demo.demo)
+app.command(name="doctor")(doctor.doctor)
 app.command(name="compare")(compare.compare)
 app.command(name="train")(train.train)
 app.command(name="show")(train.show)
@@ -59,6 +63,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(serve.app, name="serve")
 app.add_typer(eval_group.app, name="eval")
 app.command(name="report")(eval_group.report)
+json_result.add_json(app)
 
 
 def _version(asked: bool) -> None:
@@ -81,13 +86,13 @@ def main() -> None:
     """Run the command line. An error that Sightline raises on purpose is one message and exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    json_result.begin(arguments)
     try:
-        app(args=arguments)
+        sys.exit(_run(arguments))
     except SightlineError as error:
         if debug:
             raise
-        console.print_error(error)
-        sys.exit(2)
+        _fail(error)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         if debug or not (full or error.filename):
@@ -95,5 +100,23 @@ def main() -> None:
         remedy = "Correct the path, or who may write there; --debug shows where it was used"
         if full:
             remedy = "Make room, and run the same command again: it goes on from what is whole"
-        console.print_error(SightlineError(f"{error.filename or 'output'}: {error.strerror}. {remedy}."))
-        sys.exit(2)
+        _fail(SightlineError(f"{error.filename or 'output'}: {error.strerror}. {remedy}."))
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit code. For people typer shows wrong use itself; for a program it is an error like others."""
+    if not json_result.asked():
+        app(args=arguments, prog_name=_NAME)
+    try:
+        code = app(args=arguments, prog_name=_NAME, standalone_mode=False)
+    except typer.TyperException as error:
+        _fail(SightlineError(error.format_message()), kind="UsageError")
+    except typer.Abort:
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _fail(error: SightlineError, *, kind: str = "") -> NoReturn:
+    console.print_error(error)
+    json_result.tell(json_result.error_document(error, kind=kind))
+    sys.exit(2)

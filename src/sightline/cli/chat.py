@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import print_error, say
+from sightline.cli.json_result import Document
 from sightline.cli.model_options import Picture, Quantization, asked_model
 from sightline.errors import DataError, RecipeError
 from sightline.types import Group, Prompt
@@ -27,6 +28,8 @@ class Conversation:
     answer: Answer
     image: str | None = None
     messages: list[dict[str, Any]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    """All that was asked and answered, also before a reset."""
 
     def ask(self, question: str, tell: Callable[[str], None]) -> str:
         """Answers a question; where that fails it was never asked.
@@ -40,6 +43,7 @@ class Conversation:
         images = () if self.image is None else (self.image,)
         group = Group(prompts=(Prompt(id=f"turn {len(asked)}", messages=tuple(asked), images=images),), source="chat")
         text = self.answer(group, tell)
+        self.turns.append({"image": self.image, "question": question, "answer": text})
         if text:
             self.messages = [*asked, {"role": "assistant", "content": [{"type": "text", "text": text}]}]
         return text
@@ -69,11 +73,12 @@ def chat(
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
     quantization: Quantization = "none",
     picture: Picture = None,
-) -> None:
+) -> Document:
     """Talk with a model about one picture.
 
     Answers are written as they are made. In a conversation, /image PATH looks at another picture, /reset forgets what
     was said, /quit ends. Where the input is no terminal, each of its lines is a question, and only answers are written.
+    With --json they are one document, at the end.
 
     Example: `sightline chat runs/dpo_llava_lora --image cat.jpg`
 
@@ -93,11 +98,16 @@ def chat(
     engine = load_engine(spec)
     if question is not None:
         _tell(talk, question)
-        return
+        return _said(talk)
     shown = sys.stdin.isatty()
     if shown:
         say(f"{_COMMANDS}.")
     converse(talk, _lines(shown))
+    return _said(talk)
+
+
+def _said(talk: Conversation) -> Document:
+    return {"turns": talk.turns}
 
 
 def converse(talk: Conversation, lines: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ import typer
 
 from sightline.cli.console import out as console_out
 from sightline.cli.console import say
+from sightline.cli.json_result import Document, Ended, JsonFile
 from sightline.errors import RecipeError
 from sightline.files import replace_file
 from sightline.recipes.load import check_spec, load_recipe, with_reference
@@ -71,7 +73,6 @@ Mfu = Annotated[
     typer.Option(min=0.01, max=1.0, help="Share of the device's speed that a step reaches.", show_default=False),
 ]
 Processes = Annotated[int, typer.Option(min=1, help="Devices that share a step.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything as JSON.", show_default=False)]
 HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write a page.", show_default=False)]
 
 
@@ -92,10 +93,10 @@ def check(
     device: DeviceName = None,
     mfu: Mfu = None,
     processes: Processes = 1,
-    json: JsonFile = None,
+    json_file: JsonFile = None,
     html: HtmlFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-) -> None:
+) -> Document:
     """Look at rows and pictures before a run: what is bad, doubled, leaked or biased, and what the run would take.
 
     Reads everything as training would, and loads no weights. Prints rows kept and bad, pictures, tokens, length bias,
@@ -128,22 +129,26 @@ def check(
     with tempfile.TemporaryDirectory(prefix="sightline-check-") as folder:
         checked = run(dataset, asks, Path(folder), card=card, recipe=resolved)
         found = problems(checked, limits)
-        _publish(checked, found, json, html)
+        document = _publish(checked, found, json_file, html)
     if found:
-        raise typer.Exit(1)
+        raise Ended(document, code=1)
+    return document
 
 
-def _publish(checked: Checked, found: Sequence[Problem], json: Path | None, html: Path | None) -> None:
+def _publish(checked: Checked, found: Sequence[Problem], json_file: Path | None, html: Path | None) -> Document:
     """Prints and writes what was found, while the pictures that shown rows name are there."""
     from sightline.data.inspect.checked import as_json
     from sightline.report.check import print_check, write_check_page
 
     print_check(console_out, checked, found)
-    if json is not None:
-        replace_file(json, as_json(checked, found), errors="replace")
-        say(f"JSON: {json}")
+    text = as_json(checked, found)
+    if json_file is not None:
+        replace_file(json_file, text, errors="replace")
+        say(f"JSON: {json_file}")
     if html is not None:
         say(f"Page: {write_check_page(html, checked, found)}")
+    document: Document = json.loads(text)
+    return document
 
 
 def _asked(recipe: Sequence[str] | None, data: str | None, bare: dict[str, Any]) -> tuple[Recipe | None, DatasetSpec]:
@@ -193,10 +198,10 @@ def _check_options(recipe: Recipe | None, dataset: DatasetSpec, options: Mapping
         check_device(options["device"])
     online = [] if recipe is None or recipe.online is None else [recipe.online.prompts]
     read = [spec.path for spec in (*dataset.train, *dataset.eval, *online)] + (options["recipe"] or [])[:1]
-    for option in ("json", "html"):
-        _check_output(f"--{option}", options[option], read)
-    if options["json"] and options["html"] and options["json"].absolute() == options["html"].absolute():
-        raise RecipeError(f"--json and --html are both {options['json']}. Give each a file of its own.")
+    for option, path in (("--json", options["json_file"]), ("--html", options["html"])):
+        _check_output(option, path, read)
+    if options["json_file"] and options["html"] and options["json_file"].absolute() == options["html"].absolute():
+        raise RecipeError(f"--json and --html are both {options['json_file']}. Give each a file of its own.")
 
 
 def _check_output(option: str, path: Path | None, read: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sightline.cli.console import out, say
+from sightline.cli.json_result import Document, Ended, error_document
 from sightline.cli.train import Overrides, RecipeFile
 from sightline.errors import RecipeError, VerificationError
 from sightline.recipes.engine import EngineSpec
@@ -38,7 +39,7 @@ def engine(
         list[str] | None,
         typer.Option(help="A vLLM server as it is, in place of the recipe's engine. May be repeated."),
     ] = None,
-) -> None:
+) -> Document:
     """Sample 8 answers with the engine of a recipe and score them again in the trainer.
 
     Prints whether both read the prompts in the same tokens, pictures in the same places, and how far their
@@ -58,6 +59,7 @@ def engine(
         patience = min(spec.patience, PATIENCE)
         spec = dataclasses.replace(spec, name="vllm", urls=tuple(url), patience=patience)
     found = _check(resolved, spec, served=bool(url))
+    document = {"agrees": True, "max_kl": spec.max_kl, "found": found}
     for line in found.lines():
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     try:
@@ -65,7 +67,8 @@ def engine(
     except VerificationError as error:
         say(str(error).partition("\n")[0])
         say(str(error).rpartition("\n")[2])
-        raise typer.Exit(1) from None
+        raise Ended({**document, "agrees": False, **error_document(error)}, code=1) from None
+    return document
 
 
 def _prompts(recipe: Recipe) -> DataSpec:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sightline.cli.json_result import Document, Ended
 from sightline.cli.train import Overrides
 from sightline.errors import RecipeError
+
+if TYPE_CHECKING:
+    from sightline.report.league import League
 
 Steps = Annotated[
     int | None,
@@ -50,7 +54,7 @@ def compare(
     out: Folder = None,
     base: Bases = None,
     names: Annotated[bool, typer.Option("--names", help="List the methods and end.")] = False,
-) -> None:
+) -> Document:
     """Compare methods: one model to start from, one set of answers, one budget.
 
     For each seed a tiny LLaVA learns to describe drawn scenes, and to hallucinate. It answers prompts, its answers
@@ -70,13 +74,13 @@ def compare(
     from sightline.cli.console import say
     from sightline.demo.league import all_methods, run_league
     from sightline.demo.sizes import LeagueSize, LoopSize, OnlineSize, folder_of
-    from sightline.report.league import terminal_table
 
     if online and loops:
         raise RecipeError("found --online and --loops, which are two comparisons. Leave out one.")
     if names:
-        console.print("\n".join(all_methods(online=online, loops=loops)))
-        return
+        known = list(all_methods(online=online, loops=loops))
+        console.print("\n".join(known))
+        return {"methods": known}
     kind = LoopSize if loops else OnlineSize if online else LeagueSize
     size = kind(steps=kind.steps if steps is None else steps, overrides=tuple(overrides or ()))
     out = out or folder_of(size)
@@ -88,11 +92,21 @@ def compare(
     except KeyboardInterrupt:
         say(f"Stopped. The same command does again what was not finished in {out}.")
         raise
+    return _shown(league, out)
+
+
+def _shown(league: League, out: Path) -> Document:
+    from sightline.cli.console import out as console
+    from sightline.report.league import terminal_table
+
     console.print(terminal_table(league.standings))
-    console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+    page = out / "report.html"
+    console.print(f"Report: {page}", soft_wrap=True)
+    document = {"folder": out, "report": page, "league": league}
     if league.failed:
         console.print("Not finished: " + "; ".join(f"{name} ({why})" for name, why in league.failed.items()))
-        raise typer.Exit(1)
+        raise Ended(document, code=1)
+    return document
 
 
 def _listed(text: str) -> list[str]:

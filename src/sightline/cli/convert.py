@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.json_result import Document
 from sightline.files import check_free
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)]
@@ -26,7 +27,7 @@ def convert(
         Path | None, typer.Option(help="Jinja chat template.", show_default="of Vicuna, or of Mistral")
     ] = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """Convert a LLaVA 1.5 or 1.6 from the layout of its own code to that of transformers.
 
     For folders with `mm_projector` weights and a vision tower named by its path (model_type llava, llava_llama or
@@ -43,6 +44,7 @@ def convert(
     template = None if chat_template is None else chat_template.read_text(encoding="utf-8")
     write(source, out, tower=vision_tower, template=template)
     say(f"Model: {out}")
+    return {"model": out}
 
 
 def assemble(
@@ -55,7 +57,7 @@ def assemble(
     vision_layer: Annotated[int, typer.Option(help="Layer of the tower that is read; -1 is the last.")] = -2,
     seed: Annotated[int, typer.Option(help="Of the projector's weights.")] = 0,
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """Assemble a vision-language model from a language model, a vision tower and a new projector.
 
     Writes a LLaVA folder as transformers reads it, with an image token, a processor and a chat template made from the
@@ -70,3 +72,4 @@ def assemble(
     hide_loading_bars()
     write(language, vision, out, projector=projector, layer=vision_layer, seed=seed)
     say(f"Model: {out}. Its projector is untrained: start with recipes/sft_projector.yaml model.path={out}")
+    return {"model": out}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.json_result import Document
 from sightline.cli.stage import check_apart
 from sightline.errors import RecipeError
 from sightline.progress import Progress
@@ -47,13 +48,13 @@ def convert(
     relation: Relation = "text",
     limit: Limit = None,
     on_bad_row: OnBadRow = "error",
-) -> None:
+) -> Document:
     """Write rows of any layout as a Group file. Pictures inside rows go to `OUT.images`; others stay where they are.
 
     Example: `sightline data convert "RLHF-V/*.parquet" -o pairs.jsonl`
     """
     spec = _spec(locals())
-    _write(spec, out, _account(out, on_bad_row))
+    return _write(spec, out, _account(out, on_bad_row))
 
 
 @app.command()
@@ -72,7 +73,7 @@ def fetch(
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest picture file.")] = 20.0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Most seconds for one picture.")] = 30.0,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Downloads at a time.")] = 8,
-) -> None:
+) -> Document:
     """Convert rows, and fetch their pictures at http and https addresses into `OUT.images`.
 
     This is the only command that loads pictures from the web. What is there is not fetched again: a stopped command
@@ -93,7 +94,9 @@ def fetch(
     with Progress("pictures", missing) as bar:
         faults = cache.fetch(limits, bar.update)
     say(f"{missing - len(faults)} of {missing} pictures fetched, {len(cache.wanted) - missing} were there")
-    _write(spec, out, replace(_account(out, on_bad_row), fetched=cache.path, unfetched=faults))
+    pictures = {"wanted": len(cache.wanted), "fetched": missing - len(faults), "failed": len(faults)}
+    written = _write(spec, out, replace(_account(out, on_bad_row), fetched=cache.path, unfetched=faults))
+    return {**written, "pictures": pictures}
 
 
 def _images(out: Path) -> Path:
@@ -137,7 +140,7 @@ def pairs(given: list[str] | None, option: str) -> list[tuple[str, str]]:
     return found
 
 
-def _write(spec: DataSpec, out: Path, account: Account) -> None:
+def _write(spec: DataSpec, out: Path, account: Account) -> Document:
     from sightline.data.load import load_groups
     from sightline.data.schema import write_groups
     from sightline.data.validate import list_bad_rows
@@ -153,3 +156,11 @@ def _write(spec: DataSpec, out: Path, account: Account) -> None:
         say(note)
     told = f" (bad rows: {listed})" if account.report.bad else ""
     say(f"{account.report.summary()}: {out}{told}")
+    report = account.report
+    counts = {
+        "read": report.read,
+        "kept": report.kept,
+        "with_pictures": report.with_pictures,
+        "bad": report.by_reason(),
+    }
+    return {"rows": out, **counts, "bad_rows": listed if report.bad else None, "notes": report.notes}

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from sightline.cli import complete
 from sightline.cli.console import out as console_out
 from sightline.cli.console import say
+from sightline.cli.json_result import Document, JsonFile
 from sightline.cli.model_options import Picture, Quantization, asked_model
 from sightline.evaluation.similarity import SPACY_MODEL, THRESHOLD
 
@@ -43,7 +45,18 @@ JudgeSetting = Annotated[
 ModelOption = Annotated[
     str, typer.Option(help="Folder or hub name of the model; a run directory; an adapter.", show_default=False)
 ]
-BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="Name of the benchmark.", show_default=False)]
+BenchName = Annotated[
+    str,
+    typer.Argument(
+        metavar="BENCH", help="Name of the benchmark.", show_default=False, autocompletion=complete.benchmark
+    ),
+]
+BenchNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="BENCH...", help="Names of benchmarks.", show_default=False, autocompletion=complete.benchmark
+    ),
+]
 
 OutOption = Annotated[
     Path | None,
@@ -81,7 +94,7 @@ EarlierRun = Annotated[Path | None, typer.Option(help="--out of an earlier run, 
 
 
 def run(
-    benches: Annotated[list[str], typer.Argument(metavar="BENCH...", help="Names of benchmarks.", show_default=False)],
+    benches: BenchNames,
     model: ModelOption,
     adapter: Annotated[str | None, typer.Option(help="Folder of a PEFT adapter.", show_default=False)] = None,
     data: DataOption = None,
@@ -107,7 +120,7 @@ def run(
     device: Device = None,
     limit: Limit = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew if answers are there.")] = False,
-) -> None:
+) -> Document:
     """Answer benchmarks with a model and grade the answers. `run` may be left out.
 
     Questions about one picture share its encoding. Answers are stored as they come, so a stopped
@@ -135,7 +148,7 @@ def run(
     )
     check_earlier(against, benches)
     tasks = answer_all(evaluation, lines, benches, device=device, limit=limit, overwrite=overwrite)
-    grade_all(evaluation, tasks, against=against, asked=len(dict.fromkeys(benches)))
+    return grade_all(evaluation, tasks, against=against, asked=len(dict.fromkeys(benches)))
 
 
 def grade(
@@ -148,24 +161,19 @@ def grade(
     option: BenchOption = None,
     judge: JudgeOption = None,
     judge_option: JudgeSetting = None,
-    json_out: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write figures here, and rows beside; -: to stdout.", show_default=False),
-    ] = None,
-) -> None:
+    json_file: JsonFile = None,
+) -> Document:
     """Grade stored answers: needs no model and no GPU.
 
     Example: `sightline eval grade pope --data pope/ --responses answers.jsonl --protocol lmms-eval --json out.json`
     """
     from sightline.cli.eval_options import (
-        STDOUT,
         check_kept,
         check_owners,
         options_of,
         parsed_judge,
         protocol_of,
         show_result,
-        write_json,
     )
     from sightline.evaluation.benches import load_bench
     from sightline.evaluation.results import graded_path, results_document, write_measured
@@ -173,7 +181,7 @@ def grade(
 
     chosen = load_bench(bench)
     check_owners([bench], [*(data or []), *(protocol or [])], option or [])
-    check_kept(responses, [] if json_out in (None, STDOUT) else [json_out, graded_path(json_out)])
+    check_kept(responses, [] if json_file is None else [json_file, graded_path(json_file)])
     grading = Grading(
         protocol=protocol_of(chosen, protocol or []),
         options=options_of(chosen.name, option or []),
@@ -182,14 +190,12 @@ def grade(
     )
     stored = stored_answers(chosen, responses)
     place = data_folder(chosen, data or [], responses.parent / "data")
-    folder = (json_out or responses).parent
+    folder = (json_file or responses).parent
     measured = grade_stored(chosen, stored, place, grading, source=str(responses), folder=folder, tell=say)
-    if json_out == STDOUT:
-        write_json(json_out, results_document(measured))
-        return
-    if json_out is not None:
-        write_measured(measured, json_out)
+    if json_file is not None:
+        write_measured(measured, json_file)
     show_result(measured)
+    return results_document(measured)
 
 
 def diff(
@@ -204,18 +210,16 @@ def diff(
     page: Annotated[
         Path | None, typer.Option(help="Write A and B side by side to this HTML file.", show_default=False)
     ] = None,
-    json_out: Annotated[
-        Path | None, typer.Option("--json", help="Write the differences; -: to stdout.", show_default=False)
-    ] = None,
+    json_file: JsonFile = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
-) -> None:
+) -> Document:
     """Is B better than A, and by how much: paired differences on the same questions, with intervals.
 
     Example: `sightline eval diff eval/base eval/dpo --page compare.html`
     """
     from rich.text import Text
 
-    from sightline.cli.eval_options import STDOUT, write_json
+    from sightline.cli.eval_options import write_json
     from sightline.evaluation.results import changes, length_words
     from sightline.evaluation.sides import comparisons, other_pictures, other_wording
     from sightline.report.evaluation import change_rows, write_results_page
@@ -226,10 +230,9 @@ def diff(
     for a, b in compared:
         result = a[0].result
         rows = change_rows(changes(a, b, resamples=resamples), result)
-        if json_out != STDOUT:
-            title = f"{result.bench} ({result.protocol}): A against B, on the same questions"
-            console_out.print(Text(title, style="bold"))
-            console_out.print(changes_table(rows))
+        title = f"{result.bench} ({result.protocol}): A against B, on the same questions"
+        console_out.print(Text(title, style="bold"))
+        console_out.print(changes_table(rows))
         for name in ("better", "worse"):
             named = [row.name for row in rows if row.verdict == name]
             say(f"{result.bench}: B is {name} in {', '.join(named) or 'nothing'}.")
@@ -238,14 +241,16 @@ def diff(
         for warning in filter(None, (other_wording((a, b)), other_pictures((a, b)))):
             say(warning)
         documents.append({"bench": result.bench, "protocol": result.protocol, "metrics": table_json(rows)})
-    if json_out is not None:
-        write_json(json_out, documents[0] if len(documents) == 1 else {"benchmarks": documents})
+    document = documents[0] if len(documents) == 1 else {"benchmarks": documents}
+    if json_file is not None:
+        write_json(json_file, document)
     if page is not None:
         pairs = [pair for a, b in compared for pair in zip(a, b, strict=True)]
         say(f"Page: {write_results_page(page, pairs)}")
+    return document
 
 
-def list_benchmarks() -> None:
+def list_benchmarks() -> Document:
     """Show benchmarks, their protocols, and what each needs and where it is found.
 
     Example: `sightline eval list`
@@ -255,12 +260,14 @@ def list_benchmarks() -> None:
 
     from sightline.evaluation.benches import MODULES, load_bench
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
+    table, known = Table(box=None, show_header=False, padding=(0, 2, 1, 0)), {}
     for name in MODULES:
         bench = load_bench(name)
         what = Text(f"protocols: {', '.join(bench.protocols)}\n")
         table.add_row(Text(name, style="bold"), what.append(f"needs: {bench.needs}", style="dim"))
+        known[name] = {"protocols": list(bench.protocols), "needs": bench.needs}
     console_out.print(table)
+    return {"benchmarks": known}
 
 
 def export(
@@ -268,7 +275,7 @@ def export(
     responses: Annotated[Path, typer.Option(help="answers.jsonl.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The submission file.", show_default=False)],
     data: DataOption = None,
-) -> None:
+) -> Document:
     """Write stored answers in the benchmark's official submission format.
 
     Example: `sightline eval export amber --data amber/ --responses eval/dpo/amber/answers.jsonl -o amber.json`
@@ -285,11 +292,13 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with answers_named(str(responses)):
         chosen.export(data_folder(chosen, data or [], responses.parent / "data"), answers, out)
-    if failed := failed_answers(read_stored_or_plain(responses, answers)):
+    failed = failed_answers(read_stored_or_plain(responses, answers))
+    if failed:
         say(
             f"{len(failed)} questions could not be answered: their answers are empty there ({next(iter(failed))}, ...)."
         )
     say(f"{len(answers)} answers: {out}")
+    return {"submission": out, "answers": len(answers), "failed": list(failed)}
 
 
 def similarity(
@@ -297,7 +306,7 @@ def similarity(
     out: Annotated[Path, typer.Option("--out", "-o", help="The table.", show_default=False)],
     spacy_model: Annotated[str, typer.Option(help="Installed spaCy model with word vectors.")] = SPACY_MODEL,
     above: Annotated[float, typer.Option(help="Least similarity that is written.")] = THRESHOLD,
-) -> None:
+) -> Document:
     """Write AMBER's near synonyms once from a spaCy model: with the table, grading is exact and needs no spaCy.
 
     Example: `sightline eval similarity --data amber/ -o amber_similarity.json`
@@ -306,6 +315,7 @@ def similarity(
 
     pairs = export_similarity(data / "relation.json", out, spacy_model=spacy_model, above=above)
     say(f"{pairs} pairs: {out}. Grade with --option amber.similarity={out}")
+    return {"table": out, "pairs": pairs}
 
 
 def aggregate(
@@ -314,10 +324,8 @@ def aggregate(
         Path | None,
         typer.Option(help="JSON file with name, base and reference values of the index.", show_default=False),
     ] = None,
-    json_out: Annotated[
-        Path | None, typer.Option("--json", help="Write the rows; -: to stdout.", show_default=False)
-    ] = None,
-) -> None:
+    json_file: JsonFile = None,
+) -> Document:
     """Show models side by side: OViP's experiment row, its hallucination index and its sum of general benchmarks.
 
     Example: `sightline eval aggregate eval/base eval/dpo`
@@ -326,7 +334,7 @@ def aggregate(
 
     from rich.table import Table
 
-    from sightline.cli.eval_options import STDOUT, write_json
+    from sightline.cli.eval_options import write_json
     from sightline.errors import DataError
     from sightline.evaluation.aggregate import OVIP_7B, hri, load_reference, ovip_row, read_evaluation
 
@@ -346,10 +354,11 @@ def aggregate(
         table.add_column(title, justify="left" if title == "figure" else "right")
     for name in dict.fromkeys(name for row in rows.values() for name in row):
         table.add_row(name, *(f"{row[name]:.2f}" if name in row else "" for row in rows.values()))
-    if json_out != STDOUT:
-        console_out.print(table)
+    console_out.print(table)
     for name, used in protocols.items():
         say(f"{name}: {', '.join(f'{bench} {protocol}' for bench, protocol in used.items())}.")
     say(f"HRI is scaled from 0 to 10 by: {scale.summary()}.")
-    if json_out is not None:
-        write_json(json_out, {"reference": asdict(scale), "rows": rows, "protocols": protocols})
+    document = {"reference": asdict(scale), "rows": rows, "protocols": protocols}
+    if json_file is not None:
+        write_json(json_file, document)
+    return document

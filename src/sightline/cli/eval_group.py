@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from sightline.cli import eval as commands
 from sightline.cli import eval_preferences
 from sightline.cli.console import say
+from sightline.cli.json_result import Document
 from sightline.evaluation.benches import check_name
 
 
@@ -53,11 +54,13 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The page. Default: report.html in RUN_DIR.", show_default=False)
     ] = None,
-) -> None:
+) -> Document:
     """Write the report of a training run: curves, samples, recipe and versions, in one HTML file.
 
     Example: `sightline report runs/dpo_llava_lora`
     """
     from sightline.report.run_page import report_run
 
-    say(f"Report: {report_run(run_dir, out)}")
+    page = report_run(run_dir, out)
+    say(f"Report: {page}")
+    return {"report": page}

@@ -6,9 +6,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import typer
 import yaml
 from rich import box
 from rich.table import Table
@@ -22,9 +21,6 @@ from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.results import Measured, figure_cells, length_words, picture_words
 from sightline.evaluation.run import only_one
 from sightline.files import replace_file
-
-STDOUT: Final = Path("-")
-"""``--json -``: the JSON goes to stdout, and no table."""
 
 
 def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
@@ -122,11 +118,8 @@ def protocol_of(bench: Benchmark, given: Sequence[str], option: str = "--protoco
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes figures to a file, folders included, or to stdout."""
+    """Writes figures to a file, folders included."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    if path == STDOUT:
-        typer.echo(text)
-        return
     replace_file(path, text + "\n", errors=LONE_SURROGATES)
 
 

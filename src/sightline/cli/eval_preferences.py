@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.json_result import Document
 from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, picture_options
 
 Data = Annotated[str, typer.Option(help="Rows with chosen and rejected answers, or a Group file.", show_default=False)]
@@ -66,7 +67,7 @@ def preferences(
     picture: Picture = None,
     device: Device = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """Does a model prefer the answers that people prefer, by how much, and because of the picture?
 
     Every answer is scored once and kept: a stopped command goes on where it was. Writes scores.jsonl, results.json
@@ -92,7 +93,7 @@ def preferences(
     done = evaluate_preferences(
         asked, sides, beta=beta, looking=looking, generate=generate, max_tokens=max_tokens, device=device
     )
-    show(done)
+    return show(done)
 
 
 def reward(
@@ -116,7 +117,7 @@ def reward(
     on_bad_row: OnBadRow = "error",
     batch_tokens: BatchTokens = 8192,
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """How often does a reward model prefer what people prefer, how sure may it be, and what is its choice worth?
 
     Rows with several answers and a reward or label on each give a best-of-n curve. Scores are kept, so that a stopped
@@ -137,4 +138,4 @@ def reward(
         overwrite=overwrite,
         tell=say,
     )
-    show(evaluate_reward(asked, model, against, {"missing_facts": missing_facts, "quantization": quantization}))
+    return show(evaluate_reward(asked, model, against, {"missing_facts": missing_facts, "quantization": quantization}))

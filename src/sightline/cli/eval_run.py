@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,10 @@ from rich.text import Text
 
 from sightline.cli.console import out, print_error, say
 from sightline.cli.eval_options import check_owners, options_of, parsed_judge, protocol_of, show_result
+from sightline.cli.json_result import Document, Ended
 from sightline.errors import DataError, SightlineError
 from sightline.evaluation.benches import load_bench
-from sightline.evaluation.results import RESULTS, Measured
+from sightline.evaluation.results import RESULTS, Measured, results_document
 from sightline.evaluation.run import Evaluation, Grading, Task, answer, check_judge, data_folder, grade, prepare
 from sightline.evaluation.stages import question_text
 
@@ -97,17 +97,18 @@ def answer_all(
     return answered
 
 
-def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | None, asked: int) -> None:
+def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | None, asked: int) -> Document:
     """Grades every benchmark and writes the page. A benchmark that cannot be graded does not stop the others.
 
     One that was answered in part is shown, not graded. Exits with code 2 if one of the ``asked`` benchmarks could not
     be answered or graded; its answers are kept.
     """
     graded: list[Measured] = []
+    looked: dict[str, Document] = {}
     failed = asked - len(tasks)
     for task in tasks:
         if not task.graded:
-            _show_answers(task)
+            looked[task.bench.name] = _show_answers(task)
             continue
         try:
             graded.append(grade(evaluation, task, tell=say))
@@ -115,13 +116,18 @@ def grade_all(evaluation: Evaluation, tasks: Sequence[Task], *, against: Path | 
         except DataError as error:
             print_error(error)
             failed += 1
+    page = None
     if graded:
         from sightline.report.summary import write_summary
 
-        say(f"Report: {write_summary(evaluation, graded, against, tell=say)}")
+        page = write_summary(evaluation, graded, against, tell=say)
+        say(f"Report: {page}")
+    documents = [results_document(measured) for measured in graded]
+    document = {"folder": evaluation.out, "report": page, "benchmarks": documents, "looked_at": looked}
     if failed:
         say(f"{failed} of {asked} benchmarks could not be graded. Their answers are in {evaluation.out}.")
-        sys.exit(2)
+        raise Ended({**document, "failed": failed}, code=2)
+    return document
 
 
 def check_earlier(against: Path | None, names: Sequence[str]) -> None:
@@ -140,10 +146,12 @@ def check_earlier(against: Path | None, names: Sequence[str]) -> None:
         say(f"{against} holds no results of {', '.join(lacking)}: these will stand alone.")
 
 
-def _show_answers(task: Task) -> None:
+def _show_answers(task: Task) -> Document:
     """The first questions with their answers: a look, no measurement."""
     counted = f"the first {len(task.answers)} questions answered, not graded"
     out.print(Text(f"{task.bench.name}, {counted}", style="bold"))
     for question, stored in zip(task.asked[:_SHOWN], task.answers, strict=False):
         out.print(Text(f"{question.id}: {question_text(question)}"), soft_wrap=True)
         out.print(Text(f"  {stored.answer.text}\n"), soft_wrap=True)
+    pairs = zip(task.asked, task.answers, strict=False)
+    return {one.id: {"question": question_text(one), "answer": stored.answer.text} for one, stored in pairs}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sightline.cli.console import print_error, say
+from sightline.cli.json_result import Document, Ended, error_document
 from sightline.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def merge(
     into_quantised: Quantised = False,
     push: Push = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """Merge an adapter into its model: one folder that transformers loads.
 
     The folder is read again in a fresh process with plain transformers. It is kept only if it gives the
@@ -91,8 +92,8 @@ def merge(
 
     _hide()
     trained = open_trained(source, step=step, dtype=dtype)
-    _write(trained, out, merged=True, into_quantised=into_quantised, overwrite=overwrite)
-    _push(out, push)
+    written = _write(trained, out, merged=True, into_quantised=into_quantised, overwrite=overwrite)
+    return {**written, **_push(out, push)}
 
 
 def export(
@@ -108,7 +109,7 @@ def export(
     tolerance: Tolerance = None,
     quantizer_python: QuantizerPython = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """Write what a run trained, at any of its checkpoints: a model, or an adapter as it is.
 
     Verified as `sightline merge` does; an adapter with plain transformers and PEFT. Writes a model card (README.md).
@@ -131,33 +132,36 @@ def export(
         calibration=calibration, bench=bench, only=only, tolerance=tolerance, quantizer_python=quantizer_python
     )
     if quantize is not None:
-        write_quantised(source, out, asked.spec(quantize), step=step, dtype=dtype, overwrite=overwrite)
+        written = write_quantised(source, out, asked.spec(quantize), step=step, dtype=dtype, overwrite=overwrite)
     else:
         asked.refuse()
         trained = open_trained(source, step=step, dtype=dtype)
-        _write(trained, out, merged=False, into_quantised=False, overwrite=overwrite)
-    _push(out, push)
+        written = _write(trained, out, merged=False, into_quantised=False, overwrite=overwrite)
+    return {**written, **_push(out, push)}
 
 
-def _write(trained: Trained, out: Path, *, merged: bool, into_quantised: bool, overwrite: bool) -> None:
+def _write(trained: Trained, out: Path, *, merged: bool, into_quantised: bool, overwrite: bool) -> Document:
     from sightline.train.export import export as write
 
     try:
         verified = write(trained, out, merged=merged, into_quantised=into_quantised, overwrite=overwrite)
     except VerificationError as error:
         print_error(error)
-        raise typer.Exit(1) from None
+        raise Ended(error_document(error), code=1) from None
     of = "" if trained.step is None else f" of step {trained.step}"
     say(f"Model{of}: {out}")
     say(f"Verified: {verified.sentence()}.")
+    return {"model": out, "step": trained.step, "verified": verified}
 
 
-def _push(out: Path, repo: str | None) -> None:
+def _push(out: Path, repo: str | None) -> Document:
     if repo is None:
-        return
+        return {}
     from sightline.models.hub import push
 
-    say(f"Uploaded: {push(out, repo)}")
+    address = push(out, repo)
+    say(f"Uploaded: {address}")
+    return {"uploaded": address}
 
 
 def _hide() -> None:

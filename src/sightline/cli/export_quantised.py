@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from sightline.cli.console import out as console_out
 from sightline.cli.console import print_error, say, show_messages
+from sightline.cli.json_result import Document, Ended, error_document
 from sightline.errors import RecipeError, VerificationError
+from sightline.files import read_settings
 from sightline.models.compress import CALIBRATED, Kind
 from sightline.recipes.evaluation import BenchSpec
 from sightline.report.evaluation import change_rows
@@ -77,20 +78,21 @@ def write_quantised(
     step: int | None,
     dtype: Literal["float32", "bfloat16"] | None,
     overwrite: bool,
-) -> None:
+) -> Document:
     """Writes the folder and prints what it cost; exit code 1 where it is another model."""
     show_messages()
     try:
         found = quantise(source, out, spec, step=step, dtype=dtype, overwrite=overwrite)
     except VerificationError as error:
         print_error(error)
-        raise typer.Exit(1) from None
+        raise Ended(error_document(error), code=1) from None
     of = "" if found.step is None else f" of step {found.step}"
     say(f"Model{of}: {out}")
     say(f"Before it was quantised: {found.whole.sentence()}.")
     say(f"Quantised: {found.sentence()}.")
     console_out.print(_table(found))
     say(f"Written beside the model: README.md, {FIGURES}")
+    return {"model": out, "step": found.step, "figures": read_settings(out / FIGURES)}
 
 
 def _table(found: Quantised) -> Table:

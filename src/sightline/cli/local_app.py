@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.json_result import Document, tell
 from sightline.cli.model_options import Picture, Quantization, picture_options
 from sightline.errors import MissingExtra, RecipeError
 from sightline.recipes.load import check_spec
@@ -39,7 +40,7 @@ def app(
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
     quantization: Quantization = "none",
     picture: Picture = None,
-) -> None:
+) -> Document:
     """Open the app in a browser: chat with two models, look at data, label, watch runs, compare results.
 
     Nothing outside of FOLDERS is read or written, and nothing is asked of the network. Runs that are resumed from the
@@ -66,7 +67,15 @@ def app(
     options = {"dtype": dtype, "quantization": quantization, **picture_options(picture)}
     named = [named_model(name, **options) for name in (model, other) if name is not None]
     within = Folders.of(folders or [Path()])
-    serve(spec, within, lambda: _speakers(named), on_start=lambda url: say(f"Open {url}; Ctrl-C ends the app"))
+    document: dict[str, Any] = {"serves": "app", "models": [one.title for one in named]}
+
+    def started(url: str) -> None:
+        say(f"Open {url}; Ctrl-C ends the app")
+        document["url"] = url
+        tell(document)
+
+    serve(spec, within, lambda: _speakers(named), on_start=started)
+    return document
 
 
 def _speakers(named: Sequence[NamedModel]) -> list[Speaker]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sightline.cli.console import out, say, show_messages
+from sightline.cli.json_result import Document
 from sightline.cli.train import Overrides
 from sightline.errors import CheckpointError, RecipeError
 
@@ -20,7 +21,7 @@ def loop(
     status: Annotated[bool, typer.Option("--status", help="Show what is done, with times, and end.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the loop in output_dir and start.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress of trainings, and only warnings.")] = False,
-) -> None:
+) -> Document:
     """Run rounds in which a model learns from what it said itself.
 
     Each round samples answers, scores and compares them, trains, merges, and is examined on held-out questions. Every
@@ -32,8 +33,7 @@ def loop(
     Example: `sightline loop runs/self_rewarding_scenes --status`
     """
     if status:
-        _show_status(recipe, overrides or [])
-        return
+        return _show_status(recipe, overrides or [])
     if recipe.is_dir():
         raise RecipeError(f"{recipe} is a folder, where the recipe of a loop was expected. --status shows a folder.")
     from sightline.recipes.load_loop import load_loop
@@ -55,10 +55,12 @@ def loop(
         told = f"round {result.best} ({figure})" if result.best else f"the start ({figure}): no round is better"
         say(f"Best: {told}")
     say(f"Model: {result.model}")
-    say(f"Report: {result.folder / 'report.html'}")
+    page = result.folder / "report.html"
+    say(f"Report: {page}")
+    return {**vars(result), "report": page}
 
 
-def _show_status(path: Path, overrides: list[str]) -> None:
+def _show_status(path: Path, overrides: list[str]) -> Document:
     from sightline.loops.state import STATE, State
     from sightline.loops.status import status_lines, status_table
 
@@ -75,3 +77,4 @@ def _show_status(path: Path, overrides: list[str]) -> None:
     out.print(status_table(state))
     for line in status_lines(state):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
+    return {"folder": folder, "stages": state.entries, "best": state.best, "ended": state.ended}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.json_result import Document
 from sightline.cli.samples import ImageDir, Limit, Out, tell
 from sightline.cli.stage import check_apart
 from sightline.data.schema import write_groups
@@ -49,7 +50,7 @@ def pairs(
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Keep answers that are in no pair.")] = False,
     image_dir: ImageDir = None,
     limit: Limit = None,
-) -> None:
+) -> Document:
     """Say which answers are preferred over which, or keep the best ones.
 
     Groups without a pair (all rewards equal, or closer than --min-gap) are left out and counted.
@@ -73,11 +74,13 @@ def pairs(
         found = f"no {'answer' if best else 'pair'} among {len(rows)} groups"
         raise DataError(found, source=groups, remedy=_remedy(name, min_gap))
     write_groups(out, [group if keep_all or best else only_compared(group) for group in kept])
+    compared = sum(len(group.edges) for group in kept)
     left = f"{len(rows) - len(kept)} groups without a pair"
     if best:
         say(f"the best answer of {len(kept)} groups, {len(rows) - len(kept)} groups left out: {out}")
     else:
-        say(f"{sum(len(group.edges) for group in kept)} pairs in {len(kept)} groups, {left}: {out}")
+        say(f"{compared} pairs in {len(kept)} groups, {left}: {out}")
+    return {"groups": out, "kept": len(kept), "left_out": len(rows) - len(kept), "pairs": 0 if best else compared}
 
 
 def _remedy(name: str, min_gap: float) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.json_result import Document
 from sightline.cli.model_options import Picture, Quantization, QuantizationAsTrained, picture_options
 from sightline.cli.stage import check_apart
 from sightline.data.identity import made_from
@@ -53,7 +54,7 @@ def sample(
     quantization: Quantization = "none",
     picture: Picture = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """Let a model answer prompts about pictures.
 
     Picture and prompt are computed once for all answers. Answers are appended as they come: a
@@ -94,6 +95,7 @@ def sample(
         overwrite=overwrite,
     )
     say(f"{made} prompts answered, {made * sampling.n} answers: {out}")
+    return {"groups": out, "prompts": made, "answers": made * sampling.n}
 
 
 def score(
@@ -122,7 +124,7 @@ def score(
         typer.Option(help="Answers whose reward fails for good: stop with an error, or leave them without a reward."),
     ] = "stop",
     overwrite: Overwrite = False,
-) -> None:
+) -> Document:
     """Give every answer of a Group file its reward.
 
     The reward sees the prompt, the pictures and the facts of the group. It is one reward, or a
@@ -155,7 +157,15 @@ def score(
     except DataError as error:  # a reward knows the group, not the file
         where = error.source if str(groups) in error.source else f"{groups}: {error.source}".removesuffix(": ")
         raise type(error)(error.found, source=where, remedy=error.remedy) from error
-    say(f"{done} groups scored{_summary(list(read_groups(out)))}: {out}")
+    return _scored(out, done)
+
+
+def _scored(out: Path, done: int) -> Document:
+    from sightline.data.schema import read_groups
+
+    figures = _figures(list(read_groups(out)))
+    say(f"{done} groups scored{_summary(figures)}: {out}")
+    return {"groups": out, "scored": done, **figures}
 
 
 def _answered(groups: list[Group], source: str) -> list[Group]:
@@ -225,17 +235,31 @@ def _sum_of(terms: Mapping[str, AnyTerm]) -> tuple[Reward, dict[str, Any]]:
     return build_reward(terms), settings
 
 
-def _summary(groups: Sequence[Group]) -> str:
+def _figures(groups: Sequence[Group]) -> dict[str, Any]:
     """Mean reward, answers without one, and how often the reward agrees with the edges of the file."""
     rewards = [response.reward for group in groups for response in group.responses]
     known = [reward for reward in rewards if reward is not None]
-    text = f", mean reward {sum(known) / len(known):.3f}" if known else ""
-    if len(known) < len(rewards):
-        why = [r.reward_error for group in groups for r in group.responses if r.reward_error]
-        text += f", {len(rewards) - len(known)} answers without a reward" + (f" (first: {why[0]})" if why else "")
+    why = [r.reward_error for group in groups for r in group.responses if r.reward_error]
     ends = [(g.responses[edge.winner].reward, g.responses[edge.loser].reward) for g in groups for edge in g.edges]
     right = [winner > loser for winner, loser in ends if winner is not None and loser is not None]
-    return text + (f", {sum(right) / len(right):.3f} of {len(right)} pairs in the right order" if right else "")
+    return {
+        "mean_reward": sum(known) / len(known) if known else None,
+        "without_reward": len(rewards) - len(known),
+        "first_error": why[0] if why else None,
+        "pairs": len(right),
+        "pairs_in_order": sum(right) / len(right) if right else None,
+    }
+
+
+def _summary(figures: Mapping[str, Any]) -> str:
+    """The figures in words."""
+    text = "" if figures["mean_reward"] is None else f", mean reward {figures['mean_reward']:.3f}"
+    if figures["without_reward"]:
+        first = f" (first: {figures['first_error']})" if figures["first_error"] else ""
+        text += f", {figures['without_reward']} answers without a reward{first}"
+    if figures["pairs"]:
+        text += f", {figures['pairs_in_order']:.3f} of {figures['pairs']} pairs in the right order"
+    return text
 
 
 def tell(account: Account) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.json_result import Document
 from sightline.cli.model_options import QuantizationAsTrained
 from sightline.cli.stage import check_apart
 from sightline.errors import CheckpointError
@@ -55,7 +56,7 @@ def select(
     seed: Annotated[int, typer.Option(help="Of the projection, of target chunks and of random.")] = 0,
     quantization: QuantizationAsTrained = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Compute the features anew.")] = False,
-) -> None:
+) -> Document:
     """Select the rows of a source set that bring it closest to a target set.
 
     Features are gradients of the pairwise loss of a reward model; the score is that of optimal
@@ -91,6 +92,7 @@ def select(
     settings = made | {"method": method, "regularisation": regularisation, "keep": keep, "reads": asdict(read)}
     replace_file(out.with_name(f"{out.name}.settings.json"), json.dumps(settings, indent=2) + "\n")
     say(f"{len(kept)} of {len(rows[0])} rows kept: {out}")
+    return {"groups": out, "kept": len(kept), "read": len(rows[0])}
 
 
 def _rows(path: str, image_dir: str | None, cache_dir: Path) -> list[Group]:

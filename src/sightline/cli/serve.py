@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.json_result import Document, tell
 from sightline.errors import MissingExtra
 from sightline.recipes.load import check_spec
 
@@ -52,7 +53,7 @@ def judge(
     name: Name = None,
     template: Template = None,
     limit: Limit = None,
-) -> None:
+) -> Document:
     """Serve a judge: `/v1/chat/completions` as OpenAI's, and OViP's `/critic`.
 
     Every judge of Sightline can ask it: `--judge http://127.0.0.1:8002/v1 --judge-option model=NAME`.
@@ -61,7 +62,7 @@ def judge(
 
     Example: `sightline serve judge scenes --port 8002`
     """
-    _serve("judge", model, limit, host=host, port=port, root=root, dtype=dtype, name=name, template=template)
+    return _serve("judge", model, limit, host=host, port=port, root=root, dtype=dtype, name=name, template=template)
 
 
 @app.command(name="describe")
@@ -74,12 +75,12 @@ def describe(
     name: Name = None,
     template: Template = None,
     limit: Limit = None,
-) -> None:
+) -> Document:
     """Serve a describer of negative pictures: OViP's `/describe`, beside all that `serve judge` does.
 
     Example: `sightline serve describe models/qwen --port 8002`
     """
-    _serve("describe", model, limit, host=host, port=port, root=root, dtype=dtype, name=name, template=template)
+    return _serve("describe", model, limit, host=host, port=port, root=root, dtype=dtype, name=name, template=template)
 
 
 @app.command(name="image")
@@ -94,7 +95,7 @@ def image(
     dtype: Dtype = None,
     makes: Annotated[str, typer.Option(help="text_to_image, edit or inpaint.")] = "text_to_image",
     limit: Limit = None,
-) -> None:
+) -> Document:
     """Serve an image maker: OViP's `/generate`.
 
     With `--root` pictures are written below it, the picture first and then its line in data.jsonl; without it the reply
@@ -102,7 +103,7 @@ def image(
 
     Example: `sightline serve image models/flux --root shared/online --port 8001 --limit seconds=600`
     """
-    _serve("image", model, limit, host=host, port=port, root=root, dtype=dtype, makes=makes)
+    return _serve("image", model, limit, host=host, port=port, root=root, dtype=dtype, makes=makes)
 
 
 @app.command(name="reward")
@@ -114,15 +115,15 @@ def reward(
     port: Port = 8003,
     root: Root = None,
     limit: Limit = None,
-) -> None:
+) -> Document:
     """Serve rewards: `/score`, what the reward term `kind: service` asks.
 
     Example: `sightline serve reward runs/fact_rm --root shared/pictures --port 8003`
     """
-    _serve("reward", model, limit, host=host, port=port, root=root)
+    return _serve("reward", model, limit, host=host, port=port, root=root)
 
 
-def _serve(kind: Kind, model: str, limit: list[str] | None, **options: Any) -> None:
+def _serve(kind: Kind, model: str, limit: list[str] | None, **options: Any) -> Document:
     try:
         from sightline.services.serve import serve
     except ImportError as error:
@@ -136,4 +137,12 @@ def _serve(kind: Kind, model: str, limit: list[str] | None, **options: Any) -> N
     values = {"what": kind, "model": model, "bounds": read_bounds(limit or ()), "token": service_token(), **options}
     spec = check_spec(ServeSpec, "serve options", **values)
     say(f"Loading {model} ...")
-    serve(spec, on_start=lambda url: say(f"Serving {kind} {spec.name or model} at {url}; Ctrl-C stops it"))
+    document: dict[str, Any] = {"serves": kind, "model": model, "name": spec.name or model}
+
+    def started(url: str) -> None:
+        say(f"Serving {kind} {spec.name or model} at {url}; Ctrl-C stops it")
+        document["url"] = url
+        tell(document)
+
+    serve(spec, on_start=started)
+    return document

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
+from sightline.cli import complete
 from sightline.cli.console import out, say, show_messages
+from sightline.cli.json_result import Document, asked
 from sightline.errors import EngineError
 from sightline.recipes.load import load_recipe
 from sightline.recipes.load_loop import is_loop, load_loop
@@ -16,7 +19,12 @@ from sightline.recipes.load_loop import is_loop, load_loop
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="key=value", help="Overrides, dotted: train.learning_rate=1e-4", show_default=False),
+    typer.Argument(
+        metavar="key=value",
+        help="Overrides, dotted: train.learning_rate=1e-4",
+        show_default=False,
+        autocompletion=complete.override,
+    ),
 ]
 
 
@@ -33,7 +41,7 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in output_dir and start.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, and of the messages only warnings.")] = False,
-) -> None:
+) -> Document:
     """Train as a recipe says.
 
     The run directory gets the resolved recipe, versions, metrics, checkpoints, the model and a
@@ -58,17 +66,21 @@ def train(
         raise
     if result.steps == result.resumed_from:
         say(f"{result.run_dir} has all its {result.steps} steps. Choose another output_dir, or pass --overwrite.")
-        report_run(result.run_dir)  # a kill may have come right before it
     elif logged:
         say(f"{result.steps} steps done. Model: {result.model_dir}")
-        say(f"Report: {report_run(result.run_dir)}")
+    else:
+        return {}  # another process than the main one
+    page = report_run(result.run_dir)  # also of a run that is whole: a kill may have come right before it
+    if logged:
+        say(f"Report: {page}")
+    return {**vars(result), "report": page}
 
 
 def show(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Put what each key means above it.")] = False,
-) -> None:
+    explain: Annotated[bool, typer.Option("--explain", help="Above each key: what it means, its choices.")] = False,
+) -> Document:
     """Print a recipe, of a training or of a loop, as it will run: checked, overrides applied, every default filled in.
 
     Example: `sightline show recipes/sft_llava.yaml train.epochs=2 --explain`
@@ -77,9 +89,11 @@ def show(
 
     load = load_loop if is_loop(recipe) else load_recipe
     text = shown(load(recipe, overrides or ()), explain=explain)
-    if not out.is_terminal:
-        typer.echo(text, nl=False)
-        return
-    from rich.syntax import Syntax
+    if out.is_terminal:
+        from rich.syntax import Syntax
 
-    out.print(Syntax(text, "yaml", background_color="default"))
+        out.print(Syntax(text, "yaml", background_color="default"))
+    elif not asked():
+        typer.echo(text, nl=False)
+    values = yaml.safe_load(text)
+    return {"recipe": values, "explained": text} if explain else {"recipe": values}

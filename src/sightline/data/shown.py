@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sightline.data.picture import picture_size
 from sightline.errors import shortened
+from sightline.files import replace_file
 from sightline.rendered import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
 
 _CONTEXT = 4
@@ -130,6 +132,25 @@ def as_text(row: ShownRow, *, most: int = 600) -> str:
         note = f" ({part.note})" if part.note else ""
         lines += [f"  {part.title}{note}: {part.tokens} tokens{told}", f"    {_line(part, most)}"]
     return "\n".join(lines)
+
+
+def write_rows(path: Path, rows: Sequence[ShownRow]) -> None:
+    """Keeps rows as JSON."""
+    text = json.dumps([asdict(row) for row in rows], ensure_ascii=False)
+    replace_file(path, f"{text}\n", errors="replace")
+
+
+def read_rows(path: Path) -> list[ShownRow]:
+    """What :func:`write_rows` kept."""
+    found = []
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        pictures = tuple(ShownPicture(**one) for one in row.pop("pictures"))
+        parts = tuple(
+            Part(title=part["title"], note=part["note"], pieces=tuple(Piece(**piece) for piece in part["pieces"]))
+            for part in row.pop("parts")
+        )
+        found.append(ShownRow(pictures=pictures, parts=parts, **row))
+    return found
 
 
 def short_name(path: str) -> str:

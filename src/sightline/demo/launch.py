@@ -39,7 +39,7 @@ def run_demo(*, seed: int = 0, out: Path | None = None, quick: bool = False) -> 
         CheckpointError: the folder holds another demo.
         SightlineError: a process ended early; what it said of that is on stderr.
     """
-    out = out or Path("runs/demo" if seed == 0 else f"runs/demo-{seed}")
+    out = out or default_folder(seed)
     settings: dict[str, object] = {"seed": seed, "quick": quick}
     claim(out, settings)
     command = [sys.executable, "-m", "sightline.demo", json.dumps({**settings, "out": str(out)})]
@@ -57,6 +57,11 @@ def run_demo(*, seed: int = 0, out: Path | None = None, quick: bool = False) -> 
         )
     results: dict[str, Any] = json.loads((out / "results.json").read_text(encoding="utf-8"))
     return results
+
+
+def default_folder(seed: int) -> Path:
+    """Where the demo of a seed goes that is told no other place."""
+    return Path("runs/demo" if seed == 0 else f"runs/demo-{seed}")
 
 
 def claim(out: Path, settings: dict[str, object]) -> None:

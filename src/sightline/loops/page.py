@@ -24,8 +24,9 @@ from sightline.loops.status import clock
 from sightline.recipes.load_loop import dump_loop
 from sightline.recipes.loop import LoopRecipe
 from sightline.report.evaluation import change_rows, graded_item
+from sightline.report.gallery import gallery_of
 from sightline.report.page import Detail, GalleryItem, pieces
-from sightline.report.run_page import gallery_of
+from sightline.report.run_page import is_flat
 from sightline.report.svg import Curve, Line, chart, interval_bar
 from sightline.report.table import SIGNS, Row, bounds, number
 from sightline.report.templates import fill_template
@@ -197,7 +198,7 @@ def _time(rounds: _Rounds) -> Column:
 
 
 def _curves(rounds: _Rounds) -> list[Curve]:
-    """Charts over the rounds; one without two points says nothing that the table does not."""
+    """Charts over the rounds; one without two points, or with one value, says nothing that the table does not."""
     curves = [
         _curve(metric.replace("/", ": "), "", {metric: [_at(one["exam"], (metric, "value")) for one in rounds.figures]})
         for metric in rounds.metrics()
@@ -210,7 +211,11 @@ def _curves(rounds: _Rounds) -> list[Curve]:
         _curve("Pairs ranked right late in training", "share", {"right": rounds.values("train", "rewards/accuracies")}),
         _curve("KL divergence to the start", "nats a token", {"kl": rounds.values("kl", "kl")}),
     ]
-    shown = [curve for curve in curves if max(map(_points, curve.lines), default=0) > 1]
+    shown = [
+        curve
+        for curve in curves
+        if max(map(_points, curve.lines), default=0) > 1 and not all(map(is_flat, curve.lines))
+    ]
     return [*shown, *_stage_times(rounds)]
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from sightline.errors import RecipeError
-from sightline.recipes.describe import field_docs
+from sightline.recipes.field_docs import field_docs
 from sightline.recipes.rewards import kind_of
 from sightline.recipes.schema import Recipe
 from sightline.recipes.source import KeyPath, Source, describe, shortened

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from rich import box
 from rich.table import Table
 
+from sightline.errors import shortened
 from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
 from sightline.report.table import ZERO, number
@@ -105,7 +106,7 @@ def write_league(league: League, folder: Path) -> Path:
         metrics=METRICS,
         meanings=MEANINGS,
         signs=SIGNS,
-        plot=Markup(dot_plot(league.standings)),
+        plots=[Markup(plot) for plot in dot_plots(league.standings)],
         seeds=", ".join(map(str, league.seeds)),
     )
     replace_file(folder / "report.html", page)
@@ -157,50 +158,44 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-_ROW, _TOP, _NAMES, _PANEL, _GAP = 20, 34, 136, 200, 24
+_ROW, _TOP, _NAMES, _PANEL = 20, 34, 140, 300
 
 
-def dot_plot(standings: Sequence[Standing]) -> str:
-    """A row for each method, a panel for each metric: the mean over seeds, a line from least to greatest.
+def dot_plots(standings: Sequence[Standing]) -> list[str]:
+    """For each metric a row for each method: the mean over seeds, a line from least to greatest.
 
-    The upright line of each panel is the base.
+    The upright line is the base. A metric that is the same for all has no plot. Each plot is narrow enough for a phone.
     """
-    height, width = _TOP + _ROW * len(standings) + 8, _NAMES + len(METRICS) * (_PANEL + _GAP)
-    label = "Hal, CHAIR, Cover and yes/no accuracy of each method"
-    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">']
-    for row, standing in enumerate(standings):
-        y = _TOP + _ROW * row + 12
-        parts.append(f'<line class="grid" x1="0" x2="{width}" y1="{y + 8}" y2="{y + 8}"/>')
-        parts.append(f'<text x="0" y="{y + 4}">{escape(standing.name)}</text>')
-    for column, (metric, name) in enumerate(METRICS.items()):
-        left = _NAMES + column * (_PANEL + _GAP)
-        parts += _panel(standings, metric, name, left, height)
-    return "".join([*parts, "</svg>"])
+    plots = (_plot(standings, metric, name) for metric, name in METRICS.items())
+    return [plot for plot in plots if plot]
 
 
-def _panel(standings: Sequence[Standing], metric: str, name: str, left: int, height: int) -> list[str]:
+def _plot(standings: Sequence[Standing], metric: str, name: str) -> str:
     values = [standing.values[metric] for standing in standings]
     known = [end for value in values for end in (value.low, value.high) if not math.isnan(end)]
-    if not known:
-        return []
-    low, high = min(known), max(known)
-    room = max(high - low, 0.01)
+    if not known or min(known) == max(known):
+        return ""
+    low, room = min(known), max(max(known) - min(known), 0.01)
+    height, width = _TOP + _ROW * len(standings) + 8, _NAMES + _PANEL
 
     def x(value: float) -> float:
-        return left + 8 + (value - low) / room * (_PANEL - 16)
+        return _NAMES + 8 + (value - low) / room * (_PANEL - 16)
 
-    parts = [f'<text x="{left + 8}" y="12">{name} %</text>']
-    parts.append(f'<text x="{left + 8}" y="27">{100 * low:.1f}</text>')
-    parts.append(f'<text x="{left + _PANEL - 8}" y="27" text-anchor="end">{100 * (low + room):.1f}</text>')
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{name} of each method">']
+    parts.append(f'<text x="0" y="12">{name} %</text>')
+    parts.append(f'<text x="{_NAMES + 8}" y="27">{100 * low:.1f}</text>')
+    parts.append(f'<text x="{width - 8}" y="27" text-anchor="end">{100 * (low + room):.1f}</text>')
     base = x(values[0].value)
     parts.append(f'<line class="line c2" x1="{base:.1f}" x2="{base:.1f}" y1="{_TOP}" y2="{height - 8}"/>')
-    for row, value in enumerate(values):
+    for row, (standing, value) in enumerate(zip(standings, values, strict=True)):
+        y, kind = _TOP + _ROW * row + 12, "c2" if row == 0 else "c1"
+        parts.append(f'<line class="grid" x1="0" x2="{width}" y1="{y + 8}" y2="{y + 8}"/>')
+        parts.append(f'<text x="0" y="{y + 4}">{escape(shortened(standing.name, 20))}</text>')
         if math.isnan(value.value):
             continue
-        y, kind = _TOP + _ROW * row + 12, "c2" if row == 0 else "c1"
         parts.append(f'<line class="line c1" x1="{x(value.low):.1f}" x2="{x(value.high):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot {kind}" cx="{x(value.value):.1f}" cy="{y}" r="4"/>')
-    return parts
+    return "".join([*parts, "</svg>"])
 
 
 def _percent(value: Interval) -> str:
@@ -212,7 +207,7 @@ def _span(value: Interval) -> str:
 
 
 def _change(value: Interval) -> str:
-    """``−52.1 [−54.0, −50.3]``, in points."""
+    """``−52.1 [−54.0, −50.3]``, in percentage points."""
     low, high = (number(end, "percent", signed=True) for end in (value.low, value.high))
     return f"{number(value.value, 'percent', signed=True)} [{low}, {high}]"
 

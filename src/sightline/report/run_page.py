@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sightline.data.schema import read_groups
+from markupsafe import Markup
+
+from sightline.data.shown import ShownRow, read_rows, short_name
+from sightline.display import embed
 from sightline.errors import CheckpointError
-from sightline.report.page import Answer, Detail, GalleryItem, write_report
-from sightline.report.svg import Curve, Line
-from sightline.types import Group
+from sightline.files import replace_file
+from sightline.report.evaluation import is_picture
+from sightline.report.page import Detail, pieces
+from sightline.report.run_overview import TIME, facts, samples
+from sightline.report.svg import Curve, Line, chart
+from sightline.report.table import bounds, number
+from sightline.report.templates import fill_template
 
 Records = Sequence[dict[str, Any]]
 
@@ -96,8 +102,6 @@ _PARTS: tuple[tuple[str, str, str], ...] = (
     ("negatives/", "", "Pairs by what became of their negative picture"),
 )
 """Metrics that are parts of another one, by start and end of their names: one chart, if there are two or more."""
-_TIME = "time/"
-"""Parts of a step's time, by the start of their names: one chart, on each other."""
 _LINES = 4
 """Most lines of a chart."""
 _SAME = 1e-6
@@ -105,7 +109,6 @@ _SAME = 1e-6
 _HELD_OUT = "eval/"
 _INTERVALS = {f"looking/{picture}/{end}" for picture in ("blank", "other") for end in ("low", "high")}
 _NOT_CHARTED = frozenset({"step", "epoch", "seconds", "num_tokens", "looking/blind", *_INTERVALS})
-_MOST_SAMPLES = 12
 _DETAILS = (
     ("First row as the model sees it", "first_row.txt"),
     ("Recipe", "recipe.yaml"),
@@ -134,15 +137,22 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
     records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     if not records:
         raise CheckpointError(f"{metrics}: found no logged step. Train for at least train.log_every steps.")
-    samples = run_dir / "samples.jsonl"
-    return write_report(
-        run_dir / "report.html" if out is None else out,
+    page = fill_template(
+        "run.html.j2",
+        {"embed": embed, "number": number, "bounds": bounds},
         title=f"Training run: {run_dir.resolve().name}",
-        curves=training_curves(records),
-        gallery=gallery_of(deque(read_groups(samples, growing=True), _MOST_SAMPLES)) if samples.is_file() else (),
-        notes=[_summary(records, run_dir)],
+        summary=_summary(records, run_dir),
+        facts=facts(records, run_dir),
+        rows=_rows(run_dir),
+        name_of=short_name,
+        galleries=samples(run_dir),
+        pieces=pieces,
+        charts=[(curve, Markup(svg)) for curve in training_curves(records) if (svg := chart(curve))],
         details=[*_flat_figures(records), *_details(run_dir)],
     )
+    path = run_dir / "report.html" if out is None else Path(out)
+    replace_file(path, page, errors="replace")
+    return path
 
 
 def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
@@ -156,7 +166,7 @@ def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
     """
     shown: list[Curve] = []
     for curve, _ in _charts(records):
-        if all(map(_is_flat, curve.lines)):
+        if all(map(is_flat, curve.lines)):
             continue
         twin = next((index for index, earlier in enumerate(shown) if _are_same(earlier, curve)), None)
         if twin is None:
@@ -173,14 +183,14 @@ def training_curves(records: Records, *, prefix: str = "") -> list[Curve]:
 
 def unchanged(records: Records) -> dict[str, float]:
     """Metrics with one value throughout, or that were logged once, and that value: a chart of them says no more."""
-    flat = {name for curve, names in _charts(records) if all(map(_is_flat, curve.lines)) for name in names}
+    flat = {name for curve, names in _charts(records) if all(map(is_flat, curve.lines)) for name in names}
     return {name: _last(records, name) for name in sorted(flat)}
 
 
 def _charts(records: Records) -> Iterator[tuple[Curve, Sequence[str]]]:
     """Each chart, and the metrics in it."""
     names = {name for record in records for name, value in record.items() if type(value) in (int, float)}
-    names = {name for name in names if not name.startswith(_TIME)}
+    names = {name for name in names if not name.startswith(TIME)}
     for title, unit, metrics in _layout({name.removeprefix(_HELD_OUT) for name in names} - _NOT_CHARTED):
         trained = {name: label for name, label in metrics.items() if name in names}
         held_out = {f"{_HELD_OUT}{name}": label for name, label in metrics.items() if f"{_HELD_OUT}{name}" in names}
@@ -207,14 +217,15 @@ def _layout(names: set[str]) -> Iterator[tuple[str, str, dict[str, str]]]:
         members = sorted(name for name in left if name.startswith(start) and name.endswith(end))
         left -= set(members)
         charts = [members[first : first + _LINES] for first in range(0, len(members), _LINES)]
-        for number, some in enumerate(charts if len(members) > 1 else (), 1):
-            place = f" ({number} of {len(charts)})" if len(charts) > 1 else ""
-            yield f"{title}{place}", "", {name: name.removeprefix(start).removesuffix(end) for name in some}
+        for place, some in enumerate(charts if len(members) > 1 else (), 1):
+            which = f" ({place} of {len(charts)})" if len(charts) > 1 else ""
+            yield f"{title}{which}", "", {name: name.removeprefix(start).removesuffix(end) for name in some}
     for name in sorted(left):
         yield name, "", {name: name}
 
 
-def _is_flat(line: Line) -> bool:
+def is_flat(line: Line) -> bool:
+    """Whether it is one value throughout: a chart of it says no more."""
     values = [value for value in line.y if math.isfinite(value)]
     return not values or max(values) - min(values) <= _SAME * max(map(abs, values))
 
@@ -233,34 +244,6 @@ def _last(records: Records, name: str) -> float:
     return value
 
 
-def gallery_of(groups: Iterable[Group]) -> list[GalleryItem]:
-    """Sampled or preference groups as gallery items: each answer with its reward and its place in the edges. What was
-    said several times stands once."""
-    items = []
-    for group in groups:
-        prompt = group.prompts[0]
-        won = {edge.winner for edge in group.edges}
-        lost = {edge.loser for edge in group.edges}
-        said: dict[tuple[str, str, str], list[int]] = {}
-        for index, response in enumerate(group.responses):
-            roles = [name for name, members in (("chosen", won), ("rejected", lost)) if index in members]
-            note = "" if response.reward is None else f"reward {response.reward:.3g}"
-            said.setdefault((" and ".join(roles), response.text, note), []).append(index + 1)
-        answers = [
-            Answer(title=_title(role, places), text=text, note=note) for (role, text, note), places in said.items()
-        ]
-        images = [image for image in prompt.images if Path(image).is_file()]
-        items.append(GalleryItem(images=images, question=prompt.question, answers=answers))
-    return items
-
-
-def _title(role: str, places: Sequence[int]) -> str:
-    """``chosen``, ``chosen, 2 times``, ``answer 3``, ``answers 1, 4``."""
-    if role:
-        return role if len(places) == 1 else f"{role}, {len(places)} times"
-    return f"answer{'s' if len(places) > 1 else ''} {', '.join(map(str, places))}"
-
-
 def _line(records: Records, metric: str, label: str) -> Line:
     logged = [record for record in records if metric in record]
     return Line(name=label, x=[record["step"] for record in logged], y=[record[metric] for record in logged])
@@ -268,10 +251,10 @@ def _line(records: Records, metric: str, label: str) -> Line:
 
 def _time(records: Records) -> list[Line]:
     """What each part of a step took, in the order of a step; parts that took nothing are left out."""
-    logged = [record for record in records if f"{_TIME}rest" in record]
-    parts = [name for name in logged[-1] if name.startswith(_TIME)] if logged else []
-    lines = [_line(logged, name, name.removeprefix(_TIME).replace("_", " ")) for name in parts]
-    return [line for line in lines if any(line.y)]
+    logged = [record for record in records if f"{TIME}rest" in record]
+    parts = [name for name in logged[-1] if name.startswith(TIME)] if logged else []
+    lines = [_line(logged, name, name.removeprefix(TIME).replace("_", " ")) for name in parts]
+    return [line for line in lines if any(line.y)] if len(logged) > 1 else []
 
 
 def _summary(records: Records, run_dir: Path) -> str:
@@ -288,6 +271,12 @@ def _flat_figures(records: Records) -> Iterable[Detail]:
         width = max(map(len, flat))
         text = "\n".join(f"{name.ljust(width)}  {value:.6g}" for name, value in flat.items())
         yield Detail(title=f"Figures with one value throughout ({len(flat)})", text=text)
+
+
+def _rows(run_dir: Path) -> list[ShownRow]:
+    path = run_dir / "first_rows.json"
+    rows = read_rows(path) if path.is_file() else []
+    return [replace(row, pictures=tuple(one for one in row.pictures if is_picture(one.path))) for row in rows]
 
 
 def _details(run_dir: Path) -> Iterable[Detail]:

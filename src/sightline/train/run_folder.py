@@ -1,9 +1,9 @@
 """The run directory: what is in it, and whether a run may go on in it.
 
-``recipe.yaml`` (resolved), ``environment.json``, ``process.json``, ``first_row.txt``, ``metrics.jsonl``,
-``checkpoints/``, ``reference/``, ``rows/`` (given in memory), ``samples.jsonl`` (online), ``pairs.jsonl`` and
-``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``, ``trackers/``, ``bad_rows.jsonl``, ``model/`` (at
-the end), ``resumed.log`` (of runs that were resumed from the app).
+``recipe.yaml`` (resolved), ``environment.json``, ``process.json``, ``first_row.txt``, ``first_rows.json``,
+``metrics.jsonl``, ``checkpoints/``, ``reference/``, ``rows/`` (given in memory), ``samples.jsonl`` (online),
+``pairs.jsonl`` and ``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``, ``trackers/``,
+``bad_rows.jsonl``, ``model/`` (at the end), ``resumed.log`` (of runs that were resumed from the app).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _OURS = (
     "recipe.yaml",
     "environment.json",
     "first_row.txt",
+    "first_rows.json",
     "metrics.jsonl",
     "samples.jsonl",
     "pairs.jsonl",
@@ -84,6 +85,11 @@ class RunDirectory:
     def first_row(self) -> Path:
         """The first row as the model sees it."""
         return self.path / "first_row.txt"
+
+    @property
+    def first_rows(self) -> Path:
+        """The first rows as the model sees them, for the page."""
+        return self.path / "first_rows.json"
 
     @property
     def metrics(self) -> Path:

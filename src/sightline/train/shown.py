@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sightline.algorithms.registry import build_algorithm, build_mixed
-from sightline.recipes.describe import describe_recipe, field_docs
+from sightline.algorithms.links import LINKS
+from sightline.algorithms.registry import BUILT_IN, build_algorithm, build_mixed
+from sightline.recipes.choices import choices, hints, notes
+from sightline.recipes.describe import describe_recipe
 from sightline.recipes.load import dump_recipe, with_reference
 from sightline.recipes.load_loop import dump_loop
 from sightline.recipes.loop import LoopRecipe
@@ -20,7 +23,7 @@ def shown(recipe: Recipe | LoopRecipe, *, explain: bool) -> str:
 
     Args:
         recipe: of a training or of a loop.
-        explain: put what each key means above it.
+        explain: put above each key what it means, and its choices.
 
     Raises:
         RecipeError: fields of the algorithm that it does not have, or that do not agree with the recipe.
@@ -30,10 +33,18 @@ def shown(recipe: Recipe | LoopRecipe, *, explain: bool) -> str:
     complete = {"name": recipe.algorithm["name"], **fields}
     if isinstance(recipe, LoopRecipe):
         loop = replace(recipe, algorithm=complete)
-        return describe_recipe(loop, field_docs(type(algorithm))) if explain else dump_loop(loop)
+        return describe_recipe(loop, _algorithm_notes(type(algorithm))) if explain else dump_loop(loop)
     whole = with_reference(recipe, algorithm, build_mixed(mixed_options(recipe)))
     whole = replace(whole, algorithm=complete)
-    return describe_recipe(whole, field_docs(type(algorithm))) if explain else dump_recipe(whole)
+    return describe_recipe(whole, _algorithm_notes(type(algorithm))) if explain else dump_recipe(whole)
+
+
+def _algorithm_notes(kind: type) -> dict[str, str]:
+    """What the fields of an algorithm mean, with the choices that only the algorithms know."""
+    known: dict[str, Sequence[str]] = {"name": [*BUILT_IN]}
+    if "link" in hints(kind) and not choices(hints(kind)["link"]):
+        known["link"] = [*LINKS]
+    return notes(kind, known)
 
 
 def how_it_goes_on(recipe: Recipe, again: str) -> str:
