@@ -59,6 +59,7 @@ if small:
         "train.max_steps=30",
         "train.batch_size=16",
         "train.learning_rate=1e-3",
+        "train.looking.every=10",
     ]
 recipe = sl.load_recipe("../recipes/orpo.yaml", *changes)
 run = sl.train(recipe, rows)

@@ -316,6 +316,8 @@ _EXTRAS = {
     "diffusion": "pictures painted in this process",
     "recurrence": "trees through linear attention (Qwen3.5)",
     "ray": "sampling and rewards on other machines",
+    "app": "`sightline app`",
+    "compressed": "GPTQ and AWQ exports, read by transformers",
     "docs": "this site",
     "dev": "all that the tests ask for",
 }

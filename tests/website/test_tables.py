@@ -24,7 +24,8 @@ def test_the_tables_of_a_page_are_those_of_the_files(page: Path) -> None:
 
 def test_another_figure_in_a_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file under ``benchmarks/results`` stands behind some page: changed, one of them is no longer current."""
-    texts = [page.read_text(encoding="utf-8") for page in tables.pages()]
+    of_code = ("papers.md", "AGENTS.md", "start.md")
+    texts = [page.read_text(encoding="utf-8") for page in tables.pages() if page.name not in of_code]
     for file in sorted(tables.RESULTS.glob("*.json")):
         shutil.rmtree(tmp_path)
         shutil.copytree(tables.RESULTS, tmp_path)

@@ -49,8 +49,9 @@ class Standing:
             return f"running as process {self.pid}, {self.step} steps logged"
         if self.state == "finished":
             return f"finished after {self.step} steps"
-        start = "begins anew: there is no checkpoint" if self.checkpoint is None else f"goes on from {self.checkpoint}"
-        return f"stopped after step {self.step}; resumed it {start}"
+        start = "begins anew: there is no checkpoint" if self.checkpoint is None else "goes on from its checkpoint"
+        place = "" if self.checkpoint is None else f" of step {self.checkpoint}"
+        return f"stopped after step {self.step}; resumed, it {start}{place}"
 
 
 @dataclass(kw_only=True)
