@@ -58,10 +58,10 @@ def test_the_words_about_the_league_count_its_table() -> None:
 def test_the_league_is_of_the_methods_that_there_are() -> None:
     league = json.loads((tables.RESULTS / "league.json").read_text())
     for kind, options in (("offline", {}), ("online", {"online": True}), ("loops", {"loops": True})):
-        names = {row["name"] for row in league[kind]["standings"]} - {"base"}
+        names = {row["name"].removesuffix(", round 1") for row in league[kind]["standings"]} - {"base"}
         known = set(all_methods(**{"online": False, "loops": False, **options}))
         assert names <= known
-        assert kind != "offline" or names == known
+        assert kind == "online" or names == known
 
 
 def test_every_method_of_the_league_stands_on_a_page_of_its_algorithm() -> None:
