@@ -163,6 +163,7 @@ def _with_json(command: Callable[..., Any]) -> Callable[..., None]:
         if own_file:
             _channel.asked = options["json_file"] == STDOUT
             options["json_file"] = None if _channel.asked else options["json_file"]
+            _check_file(options["json_file"])
         else:
             _channel.asked = options.pop("as_json")
         if not _channel.asked:
@@ -187,6 +188,16 @@ def _with_json(command: Callable[..., Any]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
+
+
+def _check_file(path: Path | None) -> None:
+    """
+    Raises:
+        DataError: the word behind ``--json`` is a folder: mostly what was to be read, and not what is written.
+    """
+    if path is not None and path.is_dir():
+        remedy = "Name a file; --json without one comes last, or before another option"
+        raise DataError("found a folder behind --json, expected a file to write", source=str(path), remedy=remedy)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from sightline.errors import CheckpointError
 from sightline.files import replace_file
 from sightline.report.evaluation import is_picture
 from sightline.report.page import Detail, pieces
-from sightline.report.run_overview import TIME, facts, samples
+from sightline.report.run_overview import TIME, facts, samples, where_samples_come_from
 from sightline.report.svg import Curve, Line, chart
 from sightline.report.table import bounds, number
 from sightline.report.templates import fill_template
@@ -137,6 +137,7 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
     records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     if not records:
         raise CheckpointError(f"{metrics}: found no logged step. Train for at least train.log_every steps.")
+    galleries = samples(run_dir)
     page = fill_template(
         "run.html.j2",
         {"embed": embed, "number": number, "bounds": bounds},
@@ -145,7 +146,8 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
         facts=facts(records, run_dir),
         rows=_rows(run_dir),
         name_of=short_name,
-        galleries=samples(run_dir),
+        galleries=galleries,
+        no_samples="" if galleries else where_samples_come_from(run_dir),
         pieces=pieces,
         charts=[(curve, Markup(svg)) for curve in training_curves(records) if (svg := chart(curve))],
         details=[*_flat_figures(records), *_details(run_dir)],
