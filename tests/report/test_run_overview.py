@@ -77,6 +77,12 @@ def test_facts_are_those_of_the_run(run_dir: Path) -> None:
     }
 
 
+def test_rows_that_nobody_held_out_are_not_told(run_dir: Path) -> None:
+    rows = {"train": "58 of 58 rows kept, 58 with pictures", "eval": "0 of 0 rows kept, 0 with pictures"}
+    (run_dir / "environment.json").write_text(json.dumps({"rows": rows}))
+    assert dict(facts(RECORDS, run_dir))["rows"] == rows["train"]
+
+
 def test_what_is_not_known_has_no_line(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("[broken")
     assert facts([{"step": 1}], tmp_path) == [("steps", "1")]

@@ -84,10 +84,11 @@ def tell(document: Document) -> None:
     """Writes the document, once, where ``--json`` was asked for; of several processes the first alone."""
     if not _channel.asked or _channel.told or os.environ.get("RANK", "0") != "0":
         return
+    text = json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
+    _channel.told = True  # a document that the stream did not take is not followed by another
     stream = _channel.stream or sys.stdout
-    stream.write(json.dumps(plain(document), indent=2, allow_nan=False) + "\n")
+    stream.write(text)
     stream.flush()
-    _channel.told = True
 
 
 def error_document(error: BaseException, message: str = "", *, kind: str = "") -> Document:

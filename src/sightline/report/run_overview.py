@@ -40,7 +40,11 @@ def facts(records: Records, run_dir: Path) -> list[tuple[str, str]]:
     found = {
         "model": _model(recipe.get("model") or {}),
         "algorithm": _options(dict(recipe.get("algorithm") or {})),
-        "rows": "; ".join(text if part == "train" else f"{part}: {text}" for part, text in data.items()),
+        "rows": "; ".join(
+            text if part == "train" else f"{part}: {text}"
+            for part, text in data.items()
+            if not str(text).startswith("0 of 0 ")
+        ),
         "steps": _steps(last),
         "duration": _duration(records),
         "time by stage": _stages(records),

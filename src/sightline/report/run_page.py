@@ -132,8 +132,16 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
     run_dir = Path(run_dir)
     metrics = run_dir / "metrics.jsonl"
     if not metrics.is_file():
-        remedy = "Expected the output_dir of a training run"
-        raise CheckpointError(f"{run_dir}: found no metrics.jsonl. {remedy}; `sightline train` makes one.")
+        below = sorted(one.parent for depth in ("*", "*/*") for one in run_dir.glob(f"{depth}/metrics.jsonl"))
+        page = run_dir / "report.html"
+        remedy = "Expected the output_dir of a training run; "
+        remedy += f"there is one below it: {below[-1]}" if below else "`sightline train` makes one"
+        own = (
+            f" The page of this folder itself is {run_dir / 'report.html'}."
+            if (run_dir / "report.html").is_file()
+            else ""
+        )
+        raise CheckpointError(f"{run_dir}: found no metrics.jsonl. {remedy}.{own}")
     records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     if not records:
         raise CheckpointError(f"{metrics}: found no logged step. Train for at least train.log_every steps.")
