@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
+from typing import Final
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from sightline.errors import SightlineError
 
-out = Console()
+_WIDE: Final = 160
+"""Columns of a table in a file or a pipe: at 80, names and figures would be cut."""
+
+
+class _Results(Console):
+    """As wide as the terminal; where there is none, wide enough for every table of ours."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        known = super().size
+        if self.is_terminal or "COLUMNS" in os.environ:
+            return known
+        return ConsoleDimensions(_WIDE, known.height)
+
+
+out = _Results()
 err = Console(stderr=True)
 
 

@@ -352,7 +352,7 @@ def aggregate(
         rows[str(folder)] = row
     table = Table()
     for title in ("figure", *rows):
-        table.add_column(title, justify="left" if title == "figure" else "right")
+        table.add_column(title, justify="left" if title == "figure" else "right", overflow="fold")
     for name in dict.fromkeys(name for row in rows.values() for name in row):
         table.add_row(name, *(f"{row[name]:.2f}" if name in row else "" for row in rows.values()))
     console_out.print(table)
