@@ -21,9 +21,12 @@ class _Results(Console):
     @property
     def size(self) -> ConsoleDimensions:
         known = super().size
-        if self.is_terminal or "COLUMNS" in os.environ:
-            return known
-        return ConsoleDimensions(_WIDE, known.height)
+        known_width = self.is_terminal or "COLUMNS" in os.environ
+        return known if known_width else ConsoleDimensions(_WIDE, known.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
 
 
 out = _Results()

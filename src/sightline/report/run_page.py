@@ -133,7 +133,7 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
     metrics = run_dir / "metrics.jsonl"
     if not metrics.is_file():
         below = sorted(one.parent for depth in ("*", "*/*") for one in run_dir.glob(f"{depth}/metrics.jsonl"))
-        page = run_dir / "report.html"
+        other = run_dir / "report.html"
         remedy = "Expected the output_dir of a training run; "
         remedy += f"there is one below it: {below[-1]}" if below else "`sightline train` makes one"
         own = (
