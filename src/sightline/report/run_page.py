@@ -136,11 +136,7 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
         other = run_dir / "report.html"
         remedy = "Expected the output_dir of a training run; "
         remedy += f"there is one below it: {below[-1]}" if below else "`sightline train` makes one"
-        own = (
-            f" The page of this folder itself is {run_dir / 'report.html'}."
-            if (run_dir / "report.html").is_file()
-            else ""
-        )
+        own = f" The page of this folder itself is {other}." if other.is_file() else ""
         raise CheckpointError(f"{run_dir}: found no metrics.jsonl. {remedy}.{own}")
     records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     if not records:
