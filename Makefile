@@ -67,7 +67,7 @@ lint: setup ## Check style and types, as pre-commit and CI do
 
 docs: setup ## Fill in the tables of the pages, and build the documentation site in site/
 	@$(BIN)/python -m website.tables && $(BIN)/python -m website.agents
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build && echo "Open site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build && echo "Open site/index.html; to search: $(PYTHON) -m http.server -b 127.0.0.1 -d site"
 
 bench: $(VENV)/.installed-bench ## Measure a training step: tree, rows and TRL side by side
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.step

@@ -3,7 +3,12 @@
 #   BENCH=pope DATA=pope RESPONSES=answers.jsonl BASELINE=base.jsonl PROTOCOL= FAIL_ON=worse OUT=graded bash deploy/grade.sh
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
+case "$FAIL_ON" in
+  worse | never) ;;
+  *) echo "fail-on is '$FAIL_ON', expected worse or never." >&2; exit 2 ;;
+esac
 mkdir -p "$OUT"
+rm -f "$OUT/summary.md" "$OUT/results.json" "$OUT/diff.json" # of an earlier step of the job
 options=(--data "$DATA")
 [ -z "$PROTOCOL" ] || options+=(--protocol "$PROTOCOL")
 

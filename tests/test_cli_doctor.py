@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -65,6 +67,32 @@ def test_a_self_test_that_stops_is_told_with_its_place(monkeypatch: pytest.Monke
     done = sightline("doctor")
     assert done.code == 1
     assert "WRONG stopped by RuntimeError: no kernel image. Report this" in done.out and "in fail" in done.err
+
+
+def test_a_look_that_stops_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug report is wanted most where torch cannot be imported."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = sightline("doctor", "--json")
+    looks = json.loads(done.out)["looks"]
+    wrong = {look["about"]: look["found"] for look in looks if look["state"] == "wrong"}
+    assert done.code == 1 and {"GPU", "self test"} <= set(wrong) and "torch" in wrong["GPU"]
+    assert {"extras", "places", "hub"} <= {look["about"] for look in looks}
+    assert all("Install anew" in look["remedy"] for look in looks if look["about"] == "GPU")
+
+
+def test_each_place_has_its_own_remedy_also_where_nothing_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    access = os.access
+    monkeypatch.setattr(doctor_checks.os, "access", lambda path, mode: mode == os.F_OK and access(path, mode))
+    told = {look.found.partition(":")[0]: look.remedy for look in doctor_checks.places()}
+    assert told == {
+        "cache of models": "Give it to this user, or set HF_HOME to another",
+        "temporary files": "Give it to this user, or set TMPDIR to another",
+        "here": "Give it to this user, or run in another folder",
+    }
 
 
 def test_versions_that_do_not_fit_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,16 @@ def test_nothing_else_reaches_stdout_even_from_c():
     assert sorted(done.stderr.split()) == ["child", "printed", "written"]
 
 
+def test_a_full_disk_is_a_message() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    code = "import sys; from sightline.cli import main; sys.argv = ['sightline', 'eval', 'list', '--json']; main()"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: output: No space left on device. Make room")
+
+
 def test_a_result_may_come_with_an_exit_code(monkeypatch):
     def failing() -> json_result.Document:
         raise json_result.Ended({"healthy": False}, code=1)

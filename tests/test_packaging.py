@@ -185,11 +185,58 @@ def test_the_action_grades_alone(answers: Path) -> None:
     assert "| metric | value | 95 % interval |" in (answers / "alone/summary.md").read_text()
 
 
-def test_the_action_passes_all_that_its_script_reads() -> None:
-    script = (ROOT / "deploy/grade.sh").read_text()
-    (step,) = [one for one in ACTION["runs"]["steps"] if one.get("id") == "grade"]
-    read = set(re.findall(r"\$\{?([A-Z_]+)", script)) - {"GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "BASH_SOURCE"}
-    assert read == set(step["env"])
+def test_what_fails_the_action_is_not_misread(answers: Path) -> None:
+    """``fail-on: worst`` failed nothing."""
+    done = grade(answers, RESPONSES="right.jsonl", FAIL_ON="worst")
+    assert (done.returncode, done.stderr) == (2, "fail-on is 'worst', expected worse or never.\n")
+
+
+def test_a_step_that_fails_leaves_no_table_of_the_step_before(answers: Path) -> None:
+    out = answers / "twice"
+    assert grade(answers, RESPONSES="right.jsonl", OUT=str(out)).returncode == 0
+    assert grade(answers, RESPONSES="not there.jsonl", OUT=str(out)).returncode == 2
+    assert not (out / "summary.md").exists() and not (out / "results.json").exists()
+
+
+def test_the_action_writes_over_its_own_comment_alone(tmp_path: Path) -> None:
+    """The last comment of the same bot may be about another benchmark, or from another workflow."""
+    gh = tmp_path / "gh"
+    gh.write_text(
+        f'#!/usr/bin/env bash\necho "$@" >> {tmp_path}/asked.txt\n'
+        f'case "$*" in *--jq*) [ "$MARK" != "$(cat {tmp_path}/mark.txt 2>/dev/null)" ] || echo 77 ;; esac\n'
+    )
+    gh.chmod(0o755)
+    (tmp_path / "summary.md").write_text("### pope (official)\n")
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "GITHUB_REPOSITORY": "me/mine",
+        "PULL_REQUEST": "5",
+        "BENCH": "pope",
+        "PROTOCOL": "",
+        "OUT": str(tmp_path),
+    }
+
+    def comment(responses: str) -> str:
+        command = ["bash", ROOT / "deploy/grade_comment.sh"]
+        subprocess.run(command, env=env | {"RESPONSES": responses}, check=True)
+        return (tmp_path / "asked.txt").read_text().splitlines()[-1]
+
+    assert comment("a.jsonl").startswith("api --method POST repos/me/mine/issues/5/comments -F body=@")
+    mark, first, *_ = (tmp_path / "comment.md").read_text().splitlines()
+    assert (mark, first) == ("<!-- sightline: pope, first protocol, a.jsonl -->", "### pope (official)")
+    (tmp_path / "mark.txt").write_text(mark)
+    assert comment("a.jsonl").startswith("api --method PATCH repos/me/mine/issues/comments/77 ")
+    assert comment("b.jsonl").startswith("api --method POST")
+
+
+@pytest.mark.parametrize(("name", "script"), [("Grade", "grade.sh"), ("Comment", "grade_comment.sh")])
+def test_the_action_passes_all_that_its_scripts_read(name: str, script: str) -> None:
+    text = (ROOT / "deploy" / script).read_text()
+    (step,) = [one for one in ACTION["runs"]["steps"] if one.get("name") == name]
+    read = {one for one in re.findall(r"\$\{?([A-Z_]+)", text) if not one.startswith("GITHUB_")}
+    assert read - {"BASH_SOURCE", "MARK"} == set(step["env"]) - {"GH_TOKEN"}
+    assert script in step["run"]
     used = set(re.findall(r"inputs\.([a-z-]+)", (ROOT / "action.yml").read_text()))
     assert used == set(ACTION["inputs"])
     assert all(one.get("shell") == "bash" for one in ACTION["runs"]["steps"] if "run" in one)

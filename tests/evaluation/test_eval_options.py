@@ -59,6 +59,32 @@ def test_an_export_over_the_answers_is_refused(grade: tuple[str, ...]) -> None:
     assert "would be written over the answers" in sightline(*export).err
 
 
+def test_a_comparison_is_not_written_over_what_it_compares(grade: tuple[str, ...]) -> None:
+    for name in ("one", "two"):
+        assert sightline(*grade, "--data", ".", "--json", f"{name}/results.json").code == 0
+    before = Path("one/results.json").read_bytes()
+    for option, out in (
+        ("--json", "one/results.json"),
+        ("--page", "two/results.json"),
+        ("--json", "./two/results.json"),
+    ):
+        for given in (("one", "two"), ("one/results.json", "two/results.json")):
+            done = sightline("eval", "diff", *given, option, out)
+            assert done.code == 2 and "would be written over the results that are read" in done.err
+    assert Path("one/results.json").read_bytes() == before
+    assert sightline("eval", "diff", "one", "two", "--json", "diff.json").code == 0
+
+
+def test_a_folder_behind_json_is_what_was_to_be_read(grade: tuple[str, ...]) -> None:
+    for folder in ("base", "dpo"):
+        Path(folder).mkdir()
+    for command in ("diff", "aggregate"):
+        done = sightline("eval", command, "--json", "base", "dpo")
+        assert (
+            done.code == 2 and "base: found a folder behind --json, expected a file to write. Name a file" in done.err
+        )
+
+
 def test_the_option_of_one_benchmark_wins_wherever_it_stands() -> None:
     given = ["mmstar.llm_base=own", "llm_base=all", "pope.files=x"]
     assert options_of("mmstar", given) == {"llm_base": "own"} == options_of("mmstar", given[::-1])

@@ -77,6 +77,12 @@ def test_facts_are_those_of_the_run(run_dir: Path) -> None:
     }
 
 
+def test_rows_that_nobody_held_out_are_not_told(run_dir: Path) -> None:
+    rows = {"train": "58 of 58 rows kept, 58 with pictures", "eval": "0 of 0 rows kept, 0 with pictures"}
+    (run_dir / "environment.json").write_text(json.dumps({"rows": rows}))
+    assert dict(facts(RECORDS, run_dir))["rows"] == rows["train"]
+
+
 def test_what_is_not_known_has_no_line(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("[broken")
     assert facts([{"step": 1}], tmp_path) == [("steps", "1")]
@@ -118,10 +124,20 @@ def test_answers_of_an_evaluation_stand_beside_those_of_a_later_one(run_dir: Pat
 
     graded(10, {"a cat": "Yes.", "a dog": "No."})
     assert samples(run_dir) == []  # of one there is no before and after
+    assert "a smaller evaluation.every gives two to compare" in report_run(run_dir).read_text()
     graded(20, {"a cat": "No.", "a dog": "No."})
     ((title, (item,)),) = samples(run_dir)
     assert title == "The same questions before and after" and item.question == "Is there a cat?"
     assert [(a.title, a.text) for a in item.answers] == [("after step 10", "Yes."), ("after step 20", "No.")]
+
+
+def test_a_run_without_answers_says_how_to_get_some(run_dir: Path) -> None:
+    page = report_run(run_dir).read_text()
+    assert "This run left no answers. A recipe with evaluation (every, benches)" in page
+    assert "eval BENCH --model models/llava --adapter runs/sft/model --data DIR -o eval/before" in page
+    assert f"sightline eval BENCH --model {run_dir} --data DIR -o eval/after --against eval/before" in page
+    write_groups(run_dir / "samples.jsonl", [sampled(1, run_dir, "Red.", 1.0)])
+    assert "left no answers" not in report_run(run_dir).read_text()
 
 
 def test_first_rows_are_kept_and_shown_with_their_pictures(run_dir: Path) -> None:

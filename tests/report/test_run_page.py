@@ -176,6 +176,15 @@ def test_report_of_a_run_that_goes_on_or_was_killed(tmp_path, pictures):
     assert "Q0?" in page and "Q1?" not in page
 
 
+def test_the_folder_of_a_loop_names_its_own_page_and_a_run_below(tmp_path):
+    run = tmp_path / "round-1/train"
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").touch()
+    (tmp_path / "report.html").touch()
+    with pytest.raises(CheckpointError, match=r"one below it: .*round-1/train\. The page of this folder itself"):
+        report_run(tmp_path)
+
+
 def test_folder_that_is_no_run(tmp_path):
     with pytest.raises(CheckpointError, match=r"found no metrics\.jsonl"):
         report_run(tmp_path)

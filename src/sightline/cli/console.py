@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
+from typing import Final
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from sightline.errors import SightlineError
 
-out = Console()
+_WIDE: Final = 160
+"""Columns of a table in a file or a pipe: at 80, names and figures would be cut."""
+
+
+class _Results(Console):
+    """As wide as the terminal; where there is none, wide enough for every table of ours."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        known = super().size
+        known_width = self.is_terminal or "COLUMNS" in os.environ
+        return known if known_width else ConsoleDimensions(_WIDE, known.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
+
+out = _Results()
 err = Console(stderr=True)
 
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -53,9 +53,25 @@ class Look:
 
 def looks(*, tested: bool) -> Iterator[Look]:
     """Everything, in the order of the report; with the self test where it is ``tested``."""
-    for look in (versions, devices, extras, places, hub, *([self_test] if tested else [])):
-        for one in look():
+    every = {"versions": versions, "GPU": devices, "extras": extras, "places": places, "hub": hub}
+    if tested:
+        every["self test"] = self_test
+    for about, look in every.items():
+        for one in _to_its_end(about, look):
             yield Look(about=one.about, state=one.state, found=_nobody(one.found), remedy=_nobody(one.remedy))
+
+
+def _to_its_end(about: str, look: Callable[[], Iterator[Look]]) -> Iterator[Look]:
+    """A look; one that stops is a fault to tell of, and the next one comes all the same."""
+    try:
+        yield from look()
+    except (ImportError, OSError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+        say(_nobody(traceback.format_exc()))
+        told = f"stopped by {type(error).__name__}: {error}".splitlines()[0]
+        remedy = "Report this, with all that was printed"
+        if isinstance(error, ImportError):
+            remedy = "Install anew what it names; versions, above, says what is expected"
+        yield Look(about=about, state="wrong", found=told, remedy=remedy)
 
 
 def _nobody(text: str) -> str:
@@ -127,13 +143,19 @@ def places() -> Iterator[Look]:
     """Where files go: caches, temporary files, and the folder that the command stands in."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    wanted = {"cache of models": Path(HF_HUB_CACHE), "temporary files": Path(tempfile.gettempdir()), "here": Path.cwd()}
-    for name, folder in wanted.items():
-        there = next(one for one in (folder, *folder.parents) if one.exists())
+    other = "or set {} to another"
+    wanted = {
+        "cache of models": (Path(HF_HUB_CACHE), other.format("HF_HOME")),
+        "temporary files": (Path(tempfile.gettempdir()), other.format("TMPDIR")),
+        "here": (Path.cwd(), "or run in another folder"),
+    }
+    for name, (folder, otherwise) in wanted.items():
+        # what this user may not look into is not there for it: Path.exists would raise
+        there = next(one for one in (folder, *folder.parents) if os.access(one, os.F_OK))
         free = shutil.disk_usage(there).free
         told = f"{name}: {folder}, {free / 1e9:.1f} GB free"
         if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
-            remedy = f"Give it to this user, or set {'TMPDIR' if name == 'temporary files' else 'HF_HOME'} to another"
+            remedy = f"Give it to this user, {otherwise}"
             yield Look(about="places", state="wrong", found=f"{told}, not writable", remedy=remedy)
         elif free < _LEAST_ROOM:
             yield Look(about="places", state="note", found=told, remedy="Make room: a checkpoint may not fit")
@@ -159,13 +181,7 @@ def self_test() -> Iterator[Look]:
     """A tiny model: two layouts against each other, and a training."""
     from sightline.demo.self_test import self_test as run
 
-    try:
-        test = run()
-    except (ImportError, OSError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-        say(_nobody(traceback.format_exc()))
-        told = f"stopped by {type(error).__name__}: {error}".splitlines()[0]
-        yield Look(about="self test", state="wrong", found=told, remedy="Report this, with all that was printed")
-        return
+    test = run()
     told = (
         f"on {test.device}: {test.tokens} tokens in tree and in rows differ by {test.gap:.1e} nats at most; "
         f"losses of DPO {', '.join(f'{loss:.4f}' for loss in test.losses)}; {test.seconds:.0f} s"

@@ -181,7 +181,7 @@ def grade(
 
     chosen = load_bench(bench)
     check_owners([bench], [*(data or []), *(protocol or [])], option or [])
-    check_kept(responses, [] if json_file is None else [json_file, graded_path(json_file)])
+    check_kept([responses], [] if json_file is None else [json_file, graded_path(json_file)])
     grading = Grading(
         protocol=protocol_of(chosen, protocol or []),
         options=options_of(chosen.name, option or []),
@@ -219,12 +219,13 @@ def diff(
     """
     from rich.text import Text
 
-    from sightline.cli.eval_options import write_json
+    from sightline.cli.eval_options import check_kept, write_json
     from sightline.evaluation.results import changes, length_words
     from sightline.evaluation.sides import comparisons, other_pictures, other_wording
     from sightline.report.evaluation import change_rows, write_results_page
     from sightline.report.table import changes_table, table_json
 
+    check_kept(before, [json_file, page], what="the results that are read")
     compared = comparisons(before, seeds=seeds, tell=say)
     documents = []
     for a, b in compared:
@@ -287,7 +288,7 @@ def export(
     from sightline.evaluation.stages import answers_named
 
     chosen = load_bench(bench)
-    check_kept(responses, [out])
+    check_kept([responses], [out])
     answers = read_responses(chosen, responses)
     out.parent.mkdir(parents=True, exist_ok=True)
     with answers_named(str(responses)):
@@ -351,7 +352,7 @@ def aggregate(
         rows[str(folder)] = row
     table = Table()
     for title in ("figure", *rows):
-        table.add_column(title, justify="left" if title == "figure" else "right")
+        table.add_column(title, justify="left" if title == "figure" else "right", overflow="fold")
     for name in dict.fromkeys(name for row in rows.values() for name in row):
         table.add_row(name, *(f"{row[name]:.2f}" if name in row else "" for row in rows.values()))
     console_out.print(table)

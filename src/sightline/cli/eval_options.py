@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark
 from sightline.evaluation.benches import check_name, load_bench
 from sightline.evaluation.json_files import LONE_SURROGATES
-from sightline.evaluation.results import Measured, figure_cells, length_words, picture_words
+from sightline.evaluation.results import RESULTS, Measured, figure_cells, length_words, picture_words
 from sightline.evaluation.run import only_one
 from sightline.files import replace_file
 
@@ -62,14 +62,19 @@ def check_owners(benches: Sequence[str], pairs: Sequence[str], options: Sequence
             check_name(owner)
 
 
-def check_kept(responses: Path, outputs: Sequence[Path]) -> None:
+def check_kept(read: Sequence[Path], outputs: Iterable[Path | None], *, what: str = "the answers") -> None:
     """
     Raises:
-        DataError: A file that is written is that of the answers.
+        DataError: A file that is written is one of those that are read, or of the results in a folder of them.
     """
+    kept = {path.resolve() for path in read}
     for path in outputs:
-        if path.resolve() == responses.resolve():
-            raise DataError("would be written over the answers", source=str(path), remedy="Choose another name")
+        if path is None:
+            continue
+        place = path.resolve()
+        below = (place.parent, place.parent.parent) if path.name == RESULTS else ()
+        if kept & {place, *below}:
+            raise DataError(f"would be written over {what}", source=str(path), remedy="Choose another name")
 
 
 def parsed_judge(given: Sequence[str]) -> dict[str, Any]:

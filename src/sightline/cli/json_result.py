@@ -84,10 +84,11 @@ def tell(document: Document) -> None:
     """Writes the document, once, where ``--json`` was asked for; of several processes the first alone."""
     if not _channel.asked or _channel.told or os.environ.get("RANK", "0") != "0":
         return
+    text = json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
+    _channel.told = True  # a document that the stream did not take is not followed by another
     stream = _channel.stream or sys.stdout
-    stream.write(json.dumps(plain(document), indent=2, allow_nan=False) + "\n")
+    stream.write(text)
     stream.flush()
-    _channel.told = True
 
 
 def error_document(error: BaseException, message: str = "", *, kind: str = "") -> Document:
@@ -163,6 +164,7 @@ def _with_json(command: Callable[..., Any]) -> Callable[..., None]:
         if own_file:
             _channel.asked = options["json_file"] == STDOUT
             options["json_file"] = None if _channel.asked else options["json_file"]
+            _check_file(options["json_file"])
         else:
             _channel.asked = options.pop("as_json")
         if not _channel.asked:
@@ -187,6 +189,16 @@ def _with_json(command: Callable[..., Any]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
+
+
+def _check_file(path: Path | None) -> None:
+    """
+    Raises:
+        DataError: the word behind ``--json`` is a folder: mostly what was to be read, and not what is written.
+    """
+    if path is not None and path.is_dir():
+        remedy = "Name a file; --json without one comes last, or before another option"
+        raise DataError("found a folder behind --json, expected a file to write", source=str(path), remedy=remedy)
 
 
 @contextmanager

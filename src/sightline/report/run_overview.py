@@ -40,7 +40,11 @@ def facts(records: Records, run_dir: Path) -> list[tuple[str, str]]:
     found = {
         "model": _model(recipe.get("model") or {}),
         "algorithm": _options(dict(recipe.get("algorithm") or {})),
-        "rows": "; ".join(text if part == "train" else f"{part}: {text}" for part, text in data.items()),
+        "rows": "; ".join(
+            text if part == "train" else f"{part}: {text}"
+            for part, text in data.items()
+            if not str(text).startswith("0 of 0 ")
+        ),
         "steps": _steps(last),
         "duration": _duration(records),
         "time by stage": _stages(records),
@@ -138,6 +142,22 @@ def samples(run_dir: Path) -> list[tuple[str, list[GalleryItem]]]:
             found.append(("Samples at the start", gallery_of(start)))
         found.append(("Samples at the end", gallery_of(last)))
     return [(title, items) for title, items in found if items]
+
+
+def where_samples_come_from(run_dir: Path) -> str:
+    """Of a run that left no answers to show: what leaves some."""
+    told = (
+        "This run left no answers. A recipe with evaluation (every, benches) has some questions answered while it "
+        "trains, and the first answers and the last ones stand here"
+    )
+    if any((run_dir / "evaluation").glob("step-*")):
+        told = "Questions were answered at one step alone; a smaller evaluation.every gives two to compare"
+    spec = _read(run_dir / "recipe.yaml").get("model") or {}
+    start = f"--model {spec.get('path') or 'MODEL'}"
+    start += f" --adapter {spec['adapter']}" if spec.get("adapter") else ""
+    first = f"sightline eval BENCH {start} --data DIR -o eval/before"
+    then = f"sightline eval BENCH --model {run_dir} --data DIR -o eval/after --against eval/before"
+    return f"{told}. Of a run that has ended, two commands write a page of both: {first}; {then}"
 
 
 def _first_and_last(groups: Iterable[Group]) -> tuple[dict[str, Group], dict[str, Group], list[Group]]:

@@ -17,7 +17,7 @@ from sightline.errors import CheckpointError
 from sightline.files import replace_file
 from sightline.report.evaluation import is_picture
 from sightline.report.page import Detail, pieces
-from sightline.report.run_overview import TIME, facts, samples
+from sightline.report.run_overview import TIME, facts, samples, where_samples_come_from
 from sightline.report.svg import Curve, Line, chart
 from sightline.report.table import bounds, number
 from sightline.report.templates import fill_template
@@ -132,11 +132,16 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
     run_dir = Path(run_dir)
     metrics = run_dir / "metrics.jsonl"
     if not metrics.is_file():
-        remedy = "Expected the output_dir of a training run"
-        raise CheckpointError(f"{run_dir}: found no metrics.jsonl. {remedy}; `sightline train` makes one.")
+        below = sorted(one.parent for depth in ("*", "*/*") for one in run_dir.glob(f"{depth}/metrics.jsonl"))
+        other = run_dir / "report.html"
+        remedy = "Expected the output_dir of a training run; "
+        remedy += f"there is one below it: {below[-1]}" if below else "`sightline train` makes one"
+        own = f" The page of this folder itself is {other}." if other.is_file() else ""
+        raise CheckpointError(f"{run_dir}: found no metrics.jsonl. {remedy}.{own}")
     records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     if not records:
         raise CheckpointError(f"{metrics}: found no logged step. Train for at least train.log_every steps.")
+    galleries = samples(run_dir)
     page = fill_template(
         "run.html.j2",
         {"embed": embed, "number": number, "bounds": bounds},
@@ -145,7 +150,8 @@ def report_run(run_dir: str | Path, out: str | Path | None = None) -> Path:
         facts=facts(records, run_dir),
         rows=_rows(run_dir),
         name_of=short_name,
-        galleries=samples(run_dir),
+        galleries=galleries,
+        no_samples="" if galleries else where_samples_come_from(run_dir),
         pieces=pieces,
         charts=[(curve, Markup(svg)) for curve in training_curves(records) if (svg := chart(curve))],
         details=[*_flat_figures(records), *_details(run_dir)],
