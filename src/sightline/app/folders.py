@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,8 @@ def _is_group_file(path: Path) -> bool:
 def _head(path: Path) -> bytes:
     try:
         found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            return b""
         return _head_of(path, found.st_mtime_ns, found.st_size)
     except OSError:
         return b""
