@@ -43,7 +43,7 @@ from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
 from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
-from sightline.train.process import note_process
+from sightline.train.process import check_alone, note_end, note_process
 from sightline.train.rows import load_rows
 from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
@@ -212,6 +212,8 @@ def open_session(
     """
     algorithm, mixed, recipe = _algorithms(recipe)
     run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
+    if runtime.is_main:
+        check_alone(run)
     checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
     checkpoint = runtime.gather_objects(checkpoint)[0]
     runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
@@ -254,6 +256,8 @@ def open_session(
             runtime.start_trackers(recipe.name, {"algorithm": str(recipe.algorithm), "model": recipe.model.path})
             yield session
     finally:
+        if runtime.is_main:
+            note_end(run)
         source.close()
         runtime.close()
 
