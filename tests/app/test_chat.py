@@ -211,3 +211,11 @@ def test_an_answer_ends_where_another_conversation_begins(speaker: Speaker, tmp_
     assert turn.answers[0].text and not turn.answers[1].text
     *_, last = tab.answer(seat, "and now?", 0.0, 4, 0)
     assert len(seat.talk.turns) == 2 and "and now?" in last
+
+
+def test_the_end_of_turn_behind_half_a_character_is_no_text(speaker: Speaker, pictures: list[str]) -> None:
+    whole = tokens_of(speaker, "é")
+    assert len(whole) > 1, "a token for each byte"
+    response = Response(text="\ufffd", tokens=(whole[0], speaker.engine.ends[0]))
+    shades = speaker.shades(prompt(pictures[0]), response)
+    assert [(shade.text, shade.special) for shade in shades[:1]] == [("\ufffd", False)] and shades[1].special

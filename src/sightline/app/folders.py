@@ -68,7 +68,8 @@ class Folders:
         """Whether the real place of a path, which need not be there, is in one of the folders."""
         try:
             real = Path(path).resolve()
-        except (OSError, ValueError, RuntimeError):  # a circle of links, a NUL, half a character
+            real.exists()
+        except (OSError, ValueError, RuntimeError):  # a circle of links, a NUL, half a character, too long a name
             return False
         return any(real == root or root in real.parents for root in self.roots)
 
