@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sightline.api.checking import DataCheck, check, preferences
-    from sightline.api.evaluating import Comparison, compare, evaluate, grade, questions
+    from sightline.api.evaluating import Comparison, compare, evaluate, first_answers, grade, questions
     from sightline.api.folders import assemble, convert, export, merge
     from sightline.api.groups import Groups, pairs, read_groups, read_rows, score, write_groups
     from sightline.api.league import league
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "api.checking": ("DataCheck", "check", "preferences"),
-    "api.evaluating": ("Comparison", "compare", "evaluate", "grade", "questions"),
+    "api.evaluating": ("Comparison", "compare", "evaluate", "first_answers", "grade", "questions"),
     "api.folders": ("assemble", "convert", "export", "merge"),
     "api.groups": ("Groups", "pairs", "read_groups", "read_rows", "score", "write_groups"),
     "api.league": ("league",),
@@ -84,6 +84,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "first_answers",
     "grade",
     "league",
     "load",

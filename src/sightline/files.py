@@ -101,7 +101,9 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         CheckpointError: something is where a folder is to be written, and it is not to go.
     """
     if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} is there already. Choose another --out, or pass --overwrite")
+        raise CheckpointError(
+            f"{out} is there already. Choose another --out, or pass --overwrite (in Python overwrite=True)"
+        )
 
 
 def keep_folder(final: Path, write: Callable[[Path], None]) -> None:

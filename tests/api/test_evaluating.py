@@ -94,3 +94,19 @@ def test_calls_for_loops_and_leagues_refuse_what_the_commands_refuse(tmp_path: P
         sl.league(["nobody"], seeds=(0,), out=tmp_path)
     with pytest.raises(RecipeError, match="nothing"):
         sl.league(["dpo"], seeds=(0,), out=tmp_path, size=sl.LeagueSize(overrides=("algorithm.nothing=1",)))
+
+
+def test_first_answers_are_those_of_the_whole_benchmark(
+    measured: tuple[sl.Measured, Path], data: Path, tiny: dict[str, Path], tmp_path: Path
+) -> None:
+    short = sl.AnswerSpec(max_new_tokens=4)
+    some = sl.first_answers(tiny["llava"], "pope", data, limit=2, out=tmp_path, answers=short)
+    asked = sl.questions("pope", data)[:2]
+    assert [group.prompts[0].question for group in some] == [one.prompt.question for one in asked]
+    stored = [json.loads(line) for line in (measured[1] / "pope/answers.jsonl").read_text().splitlines()]
+    assert [group.texts for group in some] == [(row["text"],) for row in stored[:2]]
+    assert not list(tmp_path.rglob("results*")), "figures of a part are no figures of the benchmark"
+    whole = sl.evaluate(tiny["llava"], "pope", data, out=tmp_path, answers=short)
+    assert whole.metrics == measured[0].metrics
+    with pytest.raises(DataError, match="limit is 0"):
+        sl.first_answers(tiny["llava"], "pope", data, limit=0)

@@ -177,3 +177,26 @@ def test_a_bad_row_is_named_by_its_number(tiny: dict[str, Path], tmp_path: Path)
     strict = recipe(tiny, tmp_path / "run", "data.on_bad_row=error")
     with pytest.raises(DataError, match=r"train\.jsonl, row 2 \(counted from 1\): answer 1 is empty"):
         sl.train(strict, [pair(picture(0)), {**pair(picture(1)), "chosen": ""}], quiet=True)
+
+
+def kept(run: Path) -> set[str]:
+    return {path.name for path in (run / "rows").rglob("*") if path.is_file()}
+
+
+def test_a_run_keeps_the_pictures_of_its_own_rows_alone(tiny: dict[str, Path], tmp_path: Path) -> None:
+    from sightline.api.rows import with_rows
+
+    asked, folder = recipe(tiny, tmp_path), tmp_path / "rows"
+    with_rows(asked, folder, rows=[pair(picture(0))], held_out=[pair(picture(1))])
+    first = kept(tmp_path)
+    assert len(first) == 4
+    with pytest.raises(CheckpointError, match="holds a run with other rows"):
+        with_rows(asked, folder, rows=[pair(picture(2))], fixed=True)
+    with pytest.raises(DataError, match="row 2"):
+        with_rows(asked, folder, rows=[pair(picture(3)), pair(object())])
+    assert kept(tmp_path) == first, "what was refused left nothing"
+    with_rows(asked, folder, rows=[pair(picture(0)), pair(picture(4))])
+    assert len(kept(tmp_path)) == 3 and len(kept(tmp_path) & first) == 2, "the first picture and the new one"
+    named = str(next((folder / "images").iterdir()))
+    with_rows(asked, folder, rows=[pair(named)])
+    assert kept(tmp_path) == {"train.jsonl", Path(named).name}, "also where rows name it by its path"

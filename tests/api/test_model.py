@@ -128,3 +128,25 @@ def test_options_out_of_range_and_no_answers_are_refused(model: sl.Model, pictur
 
 def test_it_says_what_it_is(model: sl.Model, tiny: dict[str, Path]) -> None:
     assert repr(model).startswith(f"Model({tiny['llava']}: llava, ") and repr(model).endswith("float32 on cpu)")
+
+
+def test_what_is_no_question_is_said(model: sl.Model) -> None:
+    ends = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    wrong = [
+        (None, "expected a question"),
+        ([], "expected a question"),
+        ([{"role": "user"}], "message 1"),
+        (ends, "ends"),
+    ]
+    for question, told in wrong:
+        with pytest.raises(DataError, match=told):
+            model.answer(None, question)
+    with pytest.raises(DataError, match="no texts"):
+        model.score(None, "hi", [1])
+    with pytest.raises(DataError, match="expected rows"):
+        model.sample(3)
+    with pytest.raises(RecipeError, match="which is loaded"):
+        sl.preferences(model, [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    for call in (sl.train, sl.check):
+        with pytest.raises(RecipeError, match="no such recipe file"):
+            call("nowhere.yaml")

@@ -182,3 +182,40 @@ def test_texts_are_texts_on_the_page() -> None:
     talk = Talk(turns=(Turn(question=bad, answers=(Answered(text=bad, error=bad),)),))
     html = talk_html(talk, [bad])
     assert "<script>" not in html and html.count("&lt;script&gt;") == 4
+
+
+def test_an_answer_ends_where_another_conversation_begins(speaker: Speaker, tmp_path: Path) -> None:
+    """Whether or not the browser's word that it is cancelled comes in time."""
+    import gradio as gr
+
+    from sightline.app.chat import Seat
+    from sightline.app.tab_chat import ChatTab
+
+    desk = Desk(folders=Folders.of([tmp_path]), speakers=(speaker, speaker), scratch=tmp_path)
+    with gr.Blocks():
+        tab = ChatTab(desk)
+    seat = Seat()
+    tab.scene(seat, "caption", 0)
+    growing = tab.answer(seat, "what?", 0.0, 30, 0)
+    next(growing)
+    next(growing)
+    _, asked, _, _ = tab.scene(seat, "caption", 1)
+    begun = seat.talk
+    assert list(growing) == [] and seat.talk is begun and not begun.turns
+    growing = tab.answer(seat, asked, 0.0, 30, 0)
+    next(growing)
+    next(growing)
+    assert tab.end(seat).count("stopped") == 2 and list(growing) == []
+    (turn,) = seat.talk.turns
+    assert [(one.note, one.growing) for one in turn.answers] == [("stopped", False)] * 2
+    assert turn.answers[0].text and not turn.answers[1].text
+    *_, last = tab.answer(seat, "and now?", 0.0, 4, 0)
+    assert len(seat.talk.turns) == 2 and "and now?" in last
+
+
+def test_the_end_of_turn_behind_half_a_character_is_no_text(speaker: Speaker, pictures: list[str]) -> None:
+    whole = tokens_of(speaker, "é")
+    assert len(whole) > 1, "a token for each byte"
+    response = Response(text="\ufffd", tokens=(whole[0], speaker.engine.ends[0]))
+    shades = speaker.shades(prompt(pictures[0]), response)
+    assert [(shade.text, shade.special) for shade in shades[:1]] == [("\ufffd", False)] and shades[1].special

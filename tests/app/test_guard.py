@@ -124,3 +124,7 @@ def test_pages_of_others_and_from_outside_are_not_served(tmp_path: Path) -> None
     for path in ("in/mine.html", "outside.html", "in/link.html", "in/none.html", "in", "scratch/../outside.html", "\0"):
         with pytest.raises(DataError):
             page_of(desk, str(tmp_path / path))
+
+
+def test_a_name_that_is_too_long_is_in_no_folder(tmp_path: Path) -> None:
+    assert not Folders.of([tmp_path]).holds(tmp_path / ("a" * 300 + ".html"))

@@ -169,3 +169,15 @@ def test_edges_of_the_file_are_not_shown_and_not_kept(tmp_path: Path, pictures: 
     labels = opened(tmp_path / "pairs.jsonl")
     labels.choose("q", place_of(labels, "b"))
     assert ends(next(iter(read_groups(labels.out)))) == [("b", "a")]
+
+
+def test_a_file_that_holds_no_labels_is_left_as_it_is(source: Path) -> None:
+    """Another program may be in the middle of a line of it."""
+    out = source.with_name("growing.jsonl")
+    write_groups(out, [asked("elsewhere", "a", "b")])
+    with out.open("a") as file:
+        file.write('{"prompts": [{"id": "half')
+    there = out.read_bytes()
+    with pytest.raises(DataError, match="which is no row of"):
+        open_labels(source, out)
+    assert out.read_bytes() == there

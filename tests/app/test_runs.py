@@ -70,16 +70,19 @@ def test_a_stopped_run_goes_on_with_the_numbers_of_an_unbroken_one(
     stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    monkeypatch.chdir(stopped)
     runs, run = Runs(folders=Folders.of([stopped])), stopped / "runs/sft"
-    assert started_in(RunDirectory(path=run)) == stopped and working_on(RunDirectory(path=run)) == os.getpid()
-    path = RunDirectory(path=run).process
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 2**22 - 1}))
+    assert started_in(RunDirectory(path=run)) == stopped
+    assert working_on(RunDirectory(path=run)) is None, "this process goes on, and works on it no more"
     before = runs.standing(run)
     assert (before.state, before.step, before.checkpoint) == ("stopped", 3, 2)
     assert "Resumed as process" in runs.resume(run)
     with pytest.raises(DataError, match="is running as process"):
         runs.resume(run)
     assert runs.standing(run).state == "running"
+    until(lambda: working_on(RunDirectory(path=run)) is not None)
+    with pytest.raises(CheckpointError, match=r"is in use: process \d+ trains there"):
+        train(load_recipe(run / "recipe.yaml"), quiet=True)
     until(lambda: runs.standing(run).state != "running")
     assert runs.standing(run).state == "finished", (run / "resumed.log").read_text()
     losses = [
@@ -137,8 +140,6 @@ def test_runs_that_were_moved_or_took_several_processes_are_not_resumed(stopped:
     moved.mkdir()
     for name in ("recipe.yaml", "metrics.jsonl", "process.json", "environment.json"):
         (moved / name).write_bytes((stopped / "runs/whole" / name).read_bytes())
-    told = json.loads((moved / "process.json").read_text())
-    (moved / "process.json").write_text(json.dumps(told | {"pid": 2**22 - 1}))
     runs = Runs(folders=Folders.of([tmp_path]))
     with pytest.raises(CheckpointError, match="as another folder"):
         runs.resume(moved)

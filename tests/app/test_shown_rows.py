@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,9 @@ def test_tiles_are_the_picture_as_it_was_resized(pictures: list[str], tiny: dict
     resized = picture.resize(shown[0].size, Image.Resampling.BICUBIC)
     apart = np.abs(np.asarray(shown[0], dtype=int) - np.asarray(resized, dtype=int))
     assert apart.mean() < 2, "a patch in another place would be far away"
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    os.mkfifo(tmp_path / "page.html")
+    assert Folders.of([tmp_path]).look().groups == ()

@@ -156,7 +156,7 @@ def test_files_of_other_shapes_are_refused_with_their_line(tmp_path):
     path.write_text('{"id": 1, "te')
     with pytest.raises(DataError, match=r"a.jsonl.*xpected lines .* or the submission file of scenes"):
         read_responses(BENCH, path)
-    with pytest.raises(DataError, match=r"the file does not exist. Correct --responses"):
+    with pytest.raises(DataError, match=r"the file does not exist. Correct the path"):
         read_responses(BENCH, tmp_path / "none.jsonl")
     write_answers(path, [Answer(id="x", text="ü\n")])
     assert read_stored(path) == [StoredAnswer(answer=Answer(id="x", text="ü\n"))]

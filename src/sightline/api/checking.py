@@ -16,16 +16,18 @@ from typing import Any
 from rich.console import Console
 
 from sightline.algorithms.registry import build_algorithm, build_mixed
+from sightline.api.model import Model
 from sightline.api.preferences_run import Asked, evaluate_preferences, sides_of
 from sightline.api.rows import with_rows
 from sightline.api.run import Run
 from sightline.data.inspect.checked import USUAL, Problem, as_json, problems, thresholds
 from sightline.data.memory import Rows, write_rows
+from sightline.errors import RecipeError
 from sightline.evaluation.preferences import BENCH
 from sightline.evaluation.results import Measured
 from sightline.evaluation.run import default_out
 from sightline.models.forecast import check_device
-from sightline.recipes.load import with_reference
+from sightline.recipes.load import load_recipe, with_reference
 from sightline.recipes.mix import mixed_options
 from sightline.recipes.schema import DatasetSpec, Recipe
 from sightline.report.check import print_check, write_check_page
@@ -54,7 +56,7 @@ class DataCheck:
 
 
 def check(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     rows: Rows | None = None,
     *,
     against: Sequence[str] = (),
@@ -66,7 +68,7 @@ def check(
     no weights.
 
     Args:
-        recipe: whose rows.
+        recipe: whose rows; or its file.
         rows: in their place, as of ``train``.
         against: what must not be trained on: ``BENCH=FOLDER``, a folder of pictures, a picture, or rows.
         fail_on: kinds of problems, with a share above which they are one: ``bad=0.01,leak,bias=0.65``, or ``none``.
@@ -78,6 +80,8 @@ def check(
         DataError: there are no rows.
     """
     limits = thresholds(fail_on)
+    if isinstance(recipe, str | Path):
+        recipe = load_recipe(recipe)
     if device is not None:
         check_device(device)
     with tempfile.TemporaryDirectory(prefix="sightline-check-") as scratch:
@@ -116,7 +120,7 @@ def preferences(
     ``out``, so that a stopped call goes on, with a page of the worst and best cases.
 
     Args:
-        model: a model, an adapter or a run.
+        model: a model, an adapter or a run, by name: it is loaded here.
         rows: with chosen and rejected answers: a file, or rows in memory.
         against: another model, or the folder of an earlier evaluation; its figures stand beside on the page.
         reference: model that implicit rewards are relative to, or ``none``; None: what adapter or run started from.
@@ -129,6 +133,10 @@ def preferences(
         DataError: a bad row, or none that compares two answers.
         CheckpointError: ``out`` holds scores of other rows or of another model.
     """
+    if isinstance(model, Model):
+        raise RecipeError(
+            f"found {model}, which is loaded, and models are loaded here one after the other. Give its folder or run."
+        )
     named = [None if one is None else str(one.path if isinstance(one, Run) else one) for one in (model, against)]
     sides = sides_of(str(named[0]), None, {}, reference=reference, against=named[1])
     folder = default_out(sides.model.spec.path, sides.model.spec.adapter) if out is None else Path(out)

@@ -7,9 +7,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
+from sightline.api.groups import Groups
 from sightline.api.model import Model, name_model, opened
 from sightline.api.run import Run
 from sightline.display import table
@@ -21,6 +23,7 @@ from sightline.evaluation.results import Measured, changes, length_words, read_m
 from sightline.evaluation.run import (
     Evaluation,
     Grading,
+    Task,
     answer,
     check_judge,
     data_folder,
@@ -37,6 +40,7 @@ from sightline.report.evaluation import change_rows, write_results_page
 from sightline.report.summary import write_summary
 from sightline.report.table import SIGNS, Row, Verdict, bounds, changes_table, number
 from sightline.rollouts.hf import unread_settings
+from sightline.types import FinishReason, Group, Response
 
 _log = logging.getLogger(__name__)
 Side = Measured | str | Path
@@ -75,19 +79,75 @@ def evaluate(
             is not loaded yet.
         CheckpointError: ``out`` holds answers of another model or of other settings.
     """
-    chosen, how = load_bench(bench), grading or Grading()
-    check_judge(how)
-    named = model.named if isinstance(model, Model) else name_model(model)
-    spec = named.spec
-    folder = default_out(spec.path, spec.adapter) if out is None else Path(out)
-    evaluation = Evaluation(out=folder, model=spec, spec=answers or AnswerSpec())
-    task = prepare(chosen, _data(chosen, data, folder / chosen.name / "data"), how, tell=_tell)
-    engine = (model if isinstance(model, Model) else opened(named)).engine
-    task = replace(task, unread=unread_settings(engine.policy), pictures=picture_facts(spec))
-    done = answer(evaluation, task, engine, evaluation.settings(), overwrite=overwrite, tell=_tell)
+    evaluation, done = _answered(model, bench, data, _How(out, answers, grading, overwrite))
     measured = grade_task(evaluation, done, tell=_tell)
     write_summary(evaluation, [measured], None, tell=_tell)
     return measured
+
+
+def first_answers(
+    model: Model | Run | str | Path,
+    bench: str,
+    data: str | Path | None = None,
+    *,
+    limit: int = 5,
+    out: str | Path | None = None,
+    answers: AnswerSpec | None = None,
+    grading: Grading | None = None,
+) -> Groups:
+    """Answers the first questions of a benchmark, to look at, as ``eval run --limit`` does. Nothing is graded:
+    figures of a part are no figures of the benchmark. :func:`evaluate` does not ask these again.
+
+    Args:
+        model: as of :func:`evaluate`.
+        bench: as of :func:`evaluate`.
+        data: as of :func:`evaluate`.
+        limit: how many.
+        out: as of :func:`evaluate`.
+        answers: as of :func:`evaluate`.
+        grading: as of :func:`evaluate`.
+
+    Returns:
+        Questions with their pictures and the answer of each.
+
+    Raises:
+        DataError, CheckpointError: as of :func:`evaluate`.
+    """
+    if limit < 1:
+        raise DataError(f"limit is {limit}", source="first_answers", remedy="Give 1 or more")
+    _, done = _answered(model, bench, data, _How(out, answers, grading, overwrite=False), limit=limit)
+    said = {stored.answer.id: stored for stored in done.answers}
+    return Groups(_shown(question, said[question.id]) for question in done.asked)
+
+
+def _shown(question: Question, stored: StoredAnswer) -> Group:
+    ended: FinishReason = "error" if stored.error else "length" if stored.cut else "stop"
+    response = Response(text=stored.answer.text, finish_reason=ended)
+    return Group(prompts=(question.prompt,), responses=(response,), source=question.id)
+
+
+class _How(NamedTuple):
+    out: str | Path | None
+    answers: AnswerSpec | None
+    grading: Grading | None
+    overwrite: bool
+
+
+def _answered(
+    model: Model | Run | str | Path, bench: str, data: str | Path | None, asked: _How, *, limit: int | None = None
+) -> tuple[Evaluation, Task]:
+    """A benchmark, answered; all that can be wrong is said before the model is loaded."""
+    chosen, how = load_bench(bench), asked.grading or Grading()
+    check_judge(how)
+    named = model.named if isinstance(model, Model) else name_model(model)
+    spec = named.spec
+    folder = default_out(spec.path, spec.adapter) if asked.out is None else Path(asked.out)
+    evaluation = Evaluation(out=folder, model=spec, spec=asked.answers or AnswerSpec())
+    place = _data(chosen, data, folder / chosen.name / "data")
+    task = prepare(chosen, place, how, limit=limit, tell=_tell)
+    engine = (model if isinstance(model, Model) else opened(named)).engine
+    task = replace(task, unread=unread_settings(engine.policy), pictures=picture_facts(spec))
+    return evaluation, answer(evaluation, task, engine, evaluation.settings(), overwrite=asked.overwrite, tell=_tell)
 
 
 def questions(bench: str, data: str | Path | None = None, *, drawn: str | Path = "eval/scenes/data") -> list[Question]:

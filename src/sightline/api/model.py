@@ -107,10 +107,11 @@ class Model:
         Raises:
             DataError: as of :meth:`answer`; no answer, or an empty one.
         """
-        if isinstance(answers, str) or not answers:
-            raise DataError(
-                "found one text" if answers else "found no answers", source="answers", remedy="Give a list of texts"
-            )
+        if isinstance(answers, str) or not answers or not all(isinstance(text, str) for text in answers):
+            found = "found no answers" if not answers else "found one text"
+            if not isinstance(answers, str) and answers:
+                found = "found answers that are no texts"
+            raise DataError(found, source="answers", remedy="Give a list of texts")
         group = replace(self._asked(picture, question), responses=tuple(Response(text=text) for text in answers))
         return self._scorer.scores([group])[0]
 
@@ -143,7 +144,7 @@ class Model:
             content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
             messages: tuple[Message, ...] = ({"role": "user", "content": content},)
         else:
-            messages = tuple(question)
+            messages = _conversation(question)
         told = json.dumps([list(messages), [hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in images]])
         id = f"asked-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
         return Group(prompts=(Prompt(id=id, messages=messages, images=images),), source="question")
@@ -194,6 +195,22 @@ def opened(named: NamedModel, device: str | None = None) -> Model:
     if told := not_applied(engine.policy):
         _log.warning("%s", told)
     return Model(named, engine)
+
+
+def _conversation(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """
+    Raises:
+        DataError: they are no messages, or end with an answer.
+    """
+    remedy = "Give a text, or messages with role and content of which the last is a question"
+    if not isinstance(messages, list | tuple) or not messages:
+        raise DataError(f"found {messages!r:.60}, expected a question", source="question", remedy=remedy)
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+            raise DataError(f"message {number} is {message!r:.60}", source="question", remedy=remedy)
+    if messages[-1]["role"] == "assistant":
+        raise DataError("the conversation ends with an answer", source="question", remedy=remedy)
+    return tuple(messages)
 
 
 def _kept(picture: Picture) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +17,8 @@ from sightline.recipes.schema import DatasetSpec, DataSpec, Recipe
 Part = Literal["train", "eval"]
 _NAMES: dict[Part, str] = {"train": "rows", "eval": "held_out"}
 """What they are called in messages."""
+_KEPT = re.compile(r"[0-9a-f]{32}\.\w+")
+"""Names of pictures that were given in memory."""
 
 
 def with_rows(
@@ -51,13 +55,39 @@ def with_rows(
         raise RecipeError("\n".join(f"{recipe.name}: {text}" for text in faults))
     for part, some in given.items():
         _place(some, folder / f"{part}.jsonl", _NAMES[part], fixed=fixed)
+    if given and not fixed:
+        _tidy(folder, read={folder / f"{part}.jsonl" for part in given} | _sources(made))
     return made
 
 
+def _tidy(folder: Path, read: Set[Path]) -> None:
+    """Removes rows of an earlier run that this one does not read, and pictures that no rows name any more."""
+    wanted = {path.resolve() for path in read}
+    files = [folder / f"{part}.jsonl" for part in _NAMES]
+    for file in files:
+        if file.resolve() not in wanted:
+            file.unlink(missing_ok=True)
+    named: set[str] = set()
+    for file in filter(Path.is_file, files):
+        with file.open(encoding="utf-8") as lines:
+            named.update(name for line in lines for name in _KEPT.findall(line))
+    for picture in (folder / "images").glob("*"):
+        if _KEPT.fullmatch(picture.name) and picture.name not in named:
+            picture.unlink()
+
+
+def _sources(recipe: Recipe) -> set[Path]:
+    """Files that a recipe reads rows from."""
+    data, online = recipe.data, recipe.online
+    specs = [*(data.train if data else ()), *(data.eval if data else ()), *([online.prompts] if online else ())]
+    return {Path(spec.path) for spec in specs}
+
+
 def _place(rows: Rows, file: Path, name: str, *, fixed: bool) -> None:
-    new = file.with_suffix(".new.jsonl")
+    new, images = file.with_suffix(".new.jsonl"), file.parent / "images"
+    before = set(images.glob("*"))
     try:
-        count = write_rows(rows, new, name=name, pictures=file.parent / "images")
+        count = write_rows(rows, new, name=name, pictures=images)
         same = file.is_file() and file.read_bytes() == new.read_bytes()
         if fixed and not same:
             raise CheckpointError(
@@ -65,6 +95,10 @@ def _place(rows: Rows, file: Path, name: str, *, fixed: bool) -> None:
                 "with, choose another output_dir, or pass overwrite=True."
             )
         new.replace(file)
+    except BaseException:  # its pictures would stay in a run that does not read them
+        for picture in set(images.glob("*")) - before:
+            picture.unlink()
+        raise
     finally:
         new.unlink(missing_ok=True)
 

@@ -51,7 +51,7 @@ def explain(recipe: Recipe | LoopRecipe) -> str:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     rows: Rows | None = None,
     *,
     held_out: Rows | None = None,
@@ -63,7 +63,7 @@ def train(
     """Trains as a recipe says, and writes its report. The same call goes on with a run that was stopped.
 
     Args:
-        recipe: what to run, in its ``output_dir``.
+        recipe: what to run, in its ``output_dir``; or its file.
         rows: in the place of the recipe's rows: a list of dictionaries in any layout that files may have, Groups, or a
             ``datasets.Dataset``; pictures are paths, bytes or PIL pictures, and relative paths start from the working
             directory. They take the place of ``path`` of the one source under ``data.train`` (of ``online.prompts`` in
@@ -85,6 +85,8 @@ def train(
         DivergenceError: the loss or a gradient is not finite.
     """
     hide_loading_bars()
+    if isinstance(recipe, str | Path):
+        recipe = load_recipe(recipe)
     placed, run_dir = recipe, RunDirectory(path=Path(recipe.output_dir))
     if not (resume and overwrite):  # which the run refuses
         fixed = run_dir.recipe.exists() and not overwrite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -77,6 +77,14 @@ class Talk:
         return {"role": "user", "content": [*shown, {"type": "text", "text": question}]}
 
 
+@dataclass(kw_only=True)
+class Seat:
+    """What is talked about on one page now. Whoever writes an answer looks whether that is still what it began on:
+    another picture may have been chosen, or the answer ended, since."""
+
+    talk: Talk = field(default_factory=Talk)
+
+
 def _said(role: str, text: str) -> Message:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
@@ -95,7 +103,17 @@ def question_in(group: Group) -> str:
     return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
-def ask(talk: Talk, speakers: Sequence[Speaker], question: str, sampling: SamplingSpec, seed: int) -> Iterator[Talk]:
+def stopped(talk: Talk) -> Talk:
+    """The conversation with the answers that were growing left where they are."""
+    if not talk.turns:
+        return replace(talk)
+    left = [replace(one, growing=False, note="stopped") if one.growing else one for one in talk.turns[-1].answers]
+    return replace(talk, turns=(*talk.turns[:-1], replace(talk.turns[-1], answers=tuple(left))))
+
+
+def ask(
+    talk: Talk, speakers: Sequence[Speaker], question: str, sampling: SamplingSpec, seed: int
+) -> Generator[Talk, None, None]:
     """The conversation as it grows: one model after the other, then the colours."""
     waiting = tuple(Answered(growing=True) for _ in speakers)
     now = replace(talk, turns=(*talk.turns, Turn(question=question, answers=waiting)))

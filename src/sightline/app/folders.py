@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,8 @@ class Folders:
         """Whether the real place of a path, which need not be there, is in one of the folders."""
         try:
             real = Path(path).resolve()
-        except (OSError, ValueError, RuntimeError):  # a circle of links, a NUL, half a character
+            real.exists()
+        except (OSError, ValueError, RuntimeError):  # a circle of links, a NUL, half a character, too long a name
             return False
         return any(real == root or root in real.parents for root in self.roots)
 
@@ -169,6 +171,8 @@ def _is_group_file(path: Path) -> bool:
 def _head(path: Path) -> bytes:
     try:
         found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            return b""
         return _head_of(path, found.st_mtime_ns, found.st_size)
     except OSError:
         return b""

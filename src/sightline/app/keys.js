@@ -39,8 +39,8 @@
     const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
     if (digit && event.shiftKey) correct(digit);
     else if (digit) once(`label-choose-${digit}`);
-    else if (event.key === "s") once("label-skip");
-    else if (event.key === "u") { answered = null; press("label-undo"); }
+    else if (event.key.toLowerCase() === "s") once("label-skip");
+    else if (event.key.toLowerCase() === "u") { answered = null; press("label-undo"); }
     else if (event.key === "Escape") press("label-leave");
     else return;
     event.preventDefault();

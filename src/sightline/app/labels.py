@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -180,9 +180,17 @@ def open_labels(source: Path, out: Path) -> Labels:
             source=str(source),
             remedy="Sample several: sightline sample MODEL PROMPTS -n 2 -o FILE",
         )
+    _labelled(out, source, by_id, growing=True)  # before anything is cut off: it may be no file of labels
     complete_lines(out)
+    done = _labelled(out, source, by_id)
+    passed = len(groups) - len(questions)
+    return Labels(source=source, out=out, questions=questions, passed=passed, done=done, size=size_of(out))
+
+
+def _labelled(out: Path, source: Path, by_id: Mapping[str, Group], *, growing: bool = False) -> list[str]:
+    """Ids of the rows that a file of labels holds."""
     done = []
-    for group in read_groups(out) if out.is_file() else ():
+    for group in read_groups(out, growing=growing) if out.is_file() else ():
         asked = by_id.get(group.id)
         if asked is None or made_from(asked, answers=False) != made_from(group, answers=False):
             raise DataError(
@@ -191,8 +199,7 @@ def open_labels(source: Path, out: Path) -> Labels:
                 remedy="Name another file for the labels, or label the file that it belongs to",
             )
         done.append(group.id)
-    passed = len(groups) - len(questions)
-    return Labels(source=source, out=out, questions=questions, passed=passed, done=done, size=size_of(out))
+    return done
 
 
 def _question(group: Group) -> Question | None:

@@ -14,15 +14,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def as_error(error: SightlineError | OSError) -> gr.Error:
+    """A note on the page that stays until it is closed."""
+    text = str(error)
+    if isinstance(error, OSError):
+        text = f"{error.filename or 'a file'}: {error.strerror}. Correct who may read and write there, or make room."
+    return gr.Error(text, duration=None, print_exception=False)
+
+
 def told(work: Callable[P, T]) -> Callable[P, T]:
-    """An error that Sightline raises on purpose becomes a note on the page that stays until it is closed."""
+    """An error that Sightline raises on purpose, or that the file system does, becomes a note on the page."""
 
     @functools.wraps(work)
     def run(*arguments: P.args, **options: P.kwargs) -> T:
         try:
             return work(*arguments, **options)
-        except SightlineError as error:
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
+        except (SightlineError, OSError) as error:
+            raise as_error(error) from error
 
     return run
 
@@ -34,8 +42,8 @@ def told_growing(work: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
     def run(*arguments: P.args, **options: P.kwargs) -> Generator[T, None, None]:
         try:
             yield from work(*arguments, **options)
-        except SightlineError as error:
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
+        except (SightlineError, OSError) as error:
+            raise as_error(error) from error
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any, Final, get_args
 
 import gradio as gr
 
-from sightline.app.chat import Talk, about, ask, question_in, talk_html
+from sightline.app.chat import Seat, Talk, about, ask, question_in, stopped, talk_html
 from sightline.app.desk import Desk
 from sightline.app.parts import button, told, told_growing, when
 from sightline.app.uploads import take_picture
@@ -32,7 +33,7 @@ class ChatTab:
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.names = desk, [speaker.name for speaker in desk.speakers]
-        self.talk = gr.State(Talk())
+        self.seat = gr.State(Seat())
         if not self.names:
             gr.Markdown(_WITHOUT)
         with gr.Row(equal_height=False):
@@ -64,51 +65,64 @@ class ChatTab:
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
 
     def wire(self) -> None:
-        inputs = [self.talk, self.question, self.temperature, self.tokens, self.seed]
+        inputs = [self.seat, self.question, self.temperature, self.tokens, self.seed]
         models = {"concurrency_limit": 1, "concurrency_id": "models"}
-        asking = [
-            when(on, self.answer, inputs, [self.talk, self.said], **models)
-            for on in (self.go.click, self.question.submit)
-        ]
-        ends = {"cancels": asking}  # or the rest of an answer would be written over what comes next
-        self.stop.click(None, None, None, api_visibility="private", **ends)
-        when(self.upload.upload, self.take, [self.upload], [self.talk, self.picture, self.said], **ends)
-        scenes = [self.talk, self.picture, self.question, self.said, self.number]
-        when(self.draw.click, self.scene, [self.kind, self.number], scenes, **ends)
-        when(self.following.click, partial(self.scene, by=1), [self.kind, self.number], scenes, **ends)
-        when(self.new.click, self.anew, [self.talk], [self.talk, self.said], **ends)
+        asking = [when(on, self.answer, inputs, [self.said], **models) for on in (self.go.click, self.question.submit)]
+        ends = {"cancels": asking}  # so that the model is free; what it still says is not written: see `answer`
+        when(self.stop.click, self.end, [self.seat], [self.said], **ends)
+        when(self.upload.upload, self.take, [self.seat, self.upload], [self.picture, self.said], **ends)
+        asked, scenes = [self.seat, self.kind, self.number], [self.picture, self.question, self.said, self.number]
+        when(self.draw.click, self.scene, asked, scenes, **ends)
+        when(self.following.click, partial(self.scene, by=1), asked, scenes, **ends)
+        when(self.new.click, self.anew, [self.seat], [self.said], **ends)
 
     def html(self, talk: Talk) -> str:
         return talk_html(talk, self.names, _EMPTY)
 
     @told
-    def take(self, sent: str) -> tuple[Talk, str, str]:
+    def take(self, seat: Seat, sent: str) -> tuple[str, str]:
         """A conversation about a picture that was sent."""
         fresh = Talk(picture=str(take_picture(Path(sent), self.desk.scratch, self.desk.bounds)))
-        return fresh, picture_html(fresh), self.html(fresh)
+        return self.begin(seat, fresh)
 
     @told
-    def scene(self, kind: Kind, number: int | None, by: int = 0) -> tuple[Talk, str, str, str, int]:
+    def scene(self, seat: Seat, kind: Kind, number: int | None, by: int = 0) -> tuple[str, str, str, int]:
         """A conversation about a scene, with its question in the box."""
         place = int(number or 0) + by
         fresh, asked = drawn(self.desk, kind, place)
-        return fresh, picture_html(fresh), asked, self.html(fresh), place
+        picture, said = self.begin(seat, fresh)
+        return picture, asked, said, place
+
+    def begin(self, seat: Seat, fresh: Talk) -> tuple[str, str]:
+        """Another conversation: its picture and what was said in it. An answer that is still written is left."""
+        seat.talk = fresh
+        return picture_html(fresh), self.html(fresh)
 
     @told_growing
     def answer(
-        self, now: Talk, asked: str, temperature: float | None, most: int | None, seed: int | None
-    ) -> Iterator[tuple[Talk, str]]:
-        """What the models say, as it grows."""
+        self, seat: Seat, asked: str, temperature: float | None, most: int | None, seed: int | None
+    ) -> Iterator[str]:
+        """What the models say, as it grows, and as long as nobody began or ended anything else meanwhile."""
         if not asked.strip():
             raise DataError("the question is empty", remedy="Write one")
         sampling = check_spec(SamplingSpec, "how answers are made", temperature=temperature, max_new_tokens=most)
-        for later in ask(now, self.desk.speakers, asked.strip(), sampling, seed=int(seed or 0)):
-            yield later, self.html(later)
+        last = seat.talk
+        growing = ask(last, self.desk.speakers, asked.strip(), sampling, seed=int(seed or 0))
+        with contextlib.closing(growing):
+            for later in growing:
+                if seat.talk is not last:
+                    return
+                seat.talk = last = later
+                yield self.html(later)
 
-    def anew(self, now: Talk) -> tuple[Talk, str]:
+    def end(self, seat: Seat) -> str:
+        """Leaves an answer where it is."""
+        seat.talk = stopped(seat.talk)
+        return self.html(seat.talk)
+
+    def anew(self, seat: Seat) -> str:
         """Forgets what was said."""
-        fresh = replace(now, turns=())
-        return fresh, self.html(fresh)
+        return self.begin(seat, replace(seat.talk, turns=()))[1]
 
 
 def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import gradio as gr
 
-from sightline.app.chat import Talk, about, question_in
+from sightline.app.chat import Seat, about, question_in
 from sightline.app.desk import Desk
 from sightline.app.parts import button, listed, told, when
 from sightline.app.rows import check_pictures, seen_html, stored_html
-from sightline.app.tab_chat import ChatTab, picture_html
+from sightline.app.tab_chat import ChatTab
 from sightline.errors import DataError
 from sightline.report.fragments import fragment, frame
 from sightline.types import Group
@@ -50,8 +50,8 @@ class DataTab:
         for press, by in ((self.before, -1), (self.after, 1)):
             self._show(when(press.click, partial(_moved, by=by), [self.row], [self.row]).then)
         self._show(when(self.wanted.submit, self.find, [self.file, self.wanted, self.row], [self.row]).success)
-        brought = [chat.talk, chat.picture, chat.question, chat.said, tabs]
-        when(self.ask.click, partial(self.bring, chat), [self.file, self.row], brought)
+        brought = [chat.picture, chat.question, chat.said, tabs]
+        when(self.ask.click, partial(self.bring, chat), [chat.seat, self.file, self.row], brought)
         when(self.report.change, self.opened, [self.report], [self.page])
 
     def look_on(self, on: Any) -> None:
@@ -79,11 +79,11 @@ class DataTab:
         return found
 
     @told
-    def bring(self, chat: ChatTab, name: str | None, number: int | None) -> tuple[Talk, str, str, str, Any]:
+    def bring(self, chat: ChatTab, seat: Seat, name: str | None, number: int | None) -> tuple[str, str, str, Any]:
         """A conversation about the picture of the row."""
         group = asked_group(self.desk, name, number)
-        fresh = about(group)
-        return fresh, picture_html(fresh), question_in(group), chat.html(fresh), gr.Tabs(selected="chat")
+        picture, said = chat.begin(seat, about(group))
+        return picture, question_in(group), said, gr.Tabs(selected="chat")
 
     @told
     def look(self, name: str | None, check: str | None) -> tuple[Any, Any]:

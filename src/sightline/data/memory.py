@@ -33,6 +33,8 @@ def records_of(rows: Rows, name: str) -> Iterator[Mapping[str, Any]]:
     if isinstance(rows, str | bytes | Mapping):
         kind = type(rows).__name__
         raise DataError(f"found a {kind}, expected rows", source=name, remedy="Give a list of dictionaries")
+    if not isinstance(rows, Iterable):
+        raise DataError(f"found {rows!r:.60}, expected rows", source=name, remedy="Give a list of dictionaries")
     datasets = sys.modules.get("datasets")  # whoever made a Dataset has imported it
     if datasets is not None and isinstance(rows, datasets.Dataset):
         rows = undecoded(rows)

@@ -260,6 +260,7 @@ def _pieces(
         before = _decoded(ids[max(0, start - _CONTEXT) : start], tokenizer)
         text = _decoded(ids[max(0, start - _CONTEXT) : end], tokenizer)
         alike = end < stop and (trained[end], weights[end]) == (trained[start], weights[start])
+        alike = alike and ids[end] not in special  # an end of turn is no part of a character
         if text.endswith("\ufffd") and alike and end - start < _LONGEST_CHARACTER:
             continue  # a part of a character
         own = text[len(before) :] if text.startswith(before) else _decoded(ids[start:end], tokenizer)

@@ -26,7 +26,7 @@ class Item(Protocol):
 
 Work = Callable[[Any], Sequence[Item]]
 """Some groups in, as many out, in the same order, under the same ids."""
-_REMEDY = "Choose another --out, or pass --overwrite."
+_REMEDY = "Choose another --out, or pass --overwrite (in Python overwrite=True)."
 
 
 def _nothing(item: Any) -> str:

@@ -65,7 +65,7 @@ class AnswerFile:
             raise DataError(
                 f"{len(twice)} answers stand twice ({twice[0]}): two commands wrote at once",
                 source=str(self.path),
-                remedy="Run one at a time; pass --overwrite to start anew",
+                remedy="Run one at a time; pass --overwrite (in Python overwrite=True) to start anew",
             )
         return stored
 
@@ -82,7 +82,7 @@ class AnswerFile:
         return self.path.with_name(self.path.name + SETTINGS_SUFFIX)
 
     def _check_settings(self) -> None:
-        remedy = "Choose another --out, or pass --overwrite."
+        remedy = "Choose another --out, or pass --overwrite (in Python overwrite=True)."
         if not self._settings_path.exists():
             raise CheckpointError(f"{self.path} exists, and {self._settings_path.name} beside it does not. {remedy}")
         try:
@@ -132,7 +132,7 @@ def read_responses(bench: Benchmark, path: Path) -> list[Answer]:
         DataError: The file is missing, or neither of the two.
     """
     if not path.exists():
-        raise DataError("the file does not exist", source=str(path), remedy="Correct --responses")
+        raise DataError("the file does not exist", source=str(path), remedy="Correct the path")
     if path.is_file() and not path.stat().st_size:
         raise DataError("the file is empty", source=str(path), remedy="Answer the benchmark first")
     if _is_ours(path):

@@ -97,7 +97,7 @@ def answer_questions(
         raise DataError(
             f"{len(strangers)} answers are to no question of this benchmark ({min(strangers)})",
             source=str(file.path),
-            remedy="Choose another --out, or pass --overwrite",
+            remedy="Choose another --out, or pass --overwrite (in Python overwrite=True)",
         )
     there = sum(id in stored for id in ids)
     left = [question for question in questions if question.id not in stored]

@@ -284,7 +284,8 @@ class _Running:
             if self.contents.is_released(path):
                 raise CheckpointError(
                     f"{name} has to be done again{why} and reads {path}, which was removed to save room (merge.keep: "
-                    f"{self.loop.merge.keep}). Set back what changed, choose another output_dir, or pass --overwrite."
+                    f"{self.loop.merge.keep}). Set back what changed, choose another output_dir, or "
+                    "pass --overwrite (in Python overwrite=True)."
                 )
             if self.contents.of(path) is None:
                 raise CheckpointError(

@@ -69,7 +69,7 @@ class State:
             if values.pop("format") != _FORMAT:
                 raise CheckpointError(
                     f"{path} was written by another version of Sightline. Choose another output_dir, or "
-                    "pass --overwrite."
+                    "pass --overwrite (in Python overwrite=True)."
                 )
             entries = {name: Entry(**entry) for name, entry in values.pop("stages").items()}
             return cls(path=path, entries=entries, **values)

@@ -155,7 +155,10 @@ def kept_features(
         if half:
             file.truncate(done * row)
         if done > len(groups):
-            raise CheckpointError(f"{path} has {done} rows for {len(groups)} groups. Remove it, or pass --overwrite")
+            raise CheckpointError(
+                f"{path} has {done} rows for {len(groups)} groups. "
+                "Remove it, or pass --overwrite (in Python overwrite=True)"
+            )
         on_progress(done)
         for start in range(done, len(groups), _CHUNK):
             some = groups[start : start + _CHUNK]

@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from sightline.errors import CheckpointError
 from sightline.files import replace_file
 from sightline.train.run_folder import RunDirectory
 
@@ -17,6 +18,28 @@ def note_process(run: RunDirectory) -> None:
     me = os.getpid()
     told = {"pid": me, "host": platform.node(), "started": _started(me), "folder": str(Path.cwd())}
     replace_file(run.process, json.dumps(told) + "\n")
+
+
+def note_end(run: RunDirectory) -> None:
+    """Writes down that this process has ended its work on the run: it may live on, as that of a notebook does."""
+    try:
+        told = _told(run)
+    except (OSError, ValueError):
+        return
+    if told.get("pid") == os.getpid():
+        replace_file(run.process, json.dumps(told | {"pid": None}) + "\n")
+
+
+def check_alone(run: RunDirectory) -> None:
+    """
+    Raises:
+        CheckpointError: another process of this machine works on the run.
+    """
+    pid = working_on(run)
+    if pid is not None and pid != os.getpid():
+        raise CheckpointError(
+            f"{run.path} is in use: process {pid} trains there. Wait for it or stop it, or choose another output_dir."
+        )
 
 
 def working_on(run: RunDirectory) -> int | None:

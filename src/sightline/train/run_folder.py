@@ -179,11 +179,14 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
             raise CheckpointError(f"{run.path} holds no run to resume. Leave out resume, or correct output_dir.")
         return None
     if resume is False:
-        raise CheckpointError(f"{run.path} already holds a run. Choose another output_dir, or pass --overwrite.")
+        raise CheckpointError(
+            f"{run.path} already holds a run. Choose another output_dir, "
+            "or pass --overwrite (in Python overwrite=True)."
+        )
     if changes := changed_fields(load_recipe(run.recipe), recipe):
         raise CheckpointError(
             f"{run.path} holds a run with other settings ({'; '.join(changes)}). "
-            "Set them back, choose another output_dir, or pass --overwrite."
+            "Set them back, choose another output_dir, or pass --overwrite (in Python overwrite=True)."
         )
     found = latest(run.path)
     if resume and found is None:

@@ -43,7 +43,7 @@ from sightline.train.metrics import Meter, MetricsFile, read_metrics
 from sightline.train.optim import Schedule, build_optimizer
 from sightline.train.periodic_eval import Benchmarks, build_benchmarks
 from sightline.train.probe import Looking, blind_at_the_end
-from sightline.train.process import note_process
+from sightline.train.process import check_alone, note_end, note_process
 from sightline.train.rows import load_rows
 from sightline.train.run_folder import RunDirectory, open_run, write_run
 from sightline.train.runtime import Runtime
@@ -212,8 +212,7 @@ def open_session(
     """
     algorithm, mixed, recipe = _algorithms(recipe)
     run, runtime = RunDirectory(path=Path(recipe.output_dir)), _runtime(recipe)
-    checkpoint = open_run(recipe, resume=resume, overwrite=overwrite) if runtime.is_main else None
-    checkpoint = runtime.gather_objects(checkpoint)[0]
+    checkpoint = _opened(recipe, run, runtime, resume=resume, overwrite=overwrite)
     runtime.seed(recipe.seed)  # adapters start from random numbers, the same on every rank
     policy = _policy(recipe, algorithm)
     reads, reference = keep_settings(policy, recipe), place_policy(recipe, runtime, policy)
@@ -254,6 +253,7 @@ def open_session(
             runtime.start_trackers(recipe.name, {"algorithm": str(recipe.algorithm), "model": recipe.model.path})
             yield session
     finally:
+        note_end(run)
         source.close()
         runtime.close()
 
@@ -288,6 +288,17 @@ def _mixed_in(
         yield {"mix": rows.account["train"]}
     finally:
         source.close()
+
+
+def _opened(
+    recipe: Recipe, run: RunDirectory, runtime: Runtime, *, resume: bool | None, overwrite: bool
+) -> Path | None:
+    """The checkpoint to go on from, the same for every process; None: from the beginning."""
+    found = None
+    if runtime.is_main:
+        check_alone(run)
+        found = open_run(recipe, resume=resume, overwrite=overwrite)
+    return runtime.gather_objects(found)[0]
 
 
 def _moved(algorithm: Algorithm) -> dict[str, Any]:
