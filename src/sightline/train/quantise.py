@@ -83,11 +83,14 @@ def quantise(
             raise UnsupportedError(
                 f"{source} is a reward model, and few bits are checked on what answers. Leave --quantize out"
             )
+        plan = Plan.of_config(trained.policy.config, trained.policy.family, spec.kind)
         rows = _rows(trained, spec, scratch)
         whole = export(trained, scratch / "whole", merged=trained.policy.has_adapter)
         # used up: the memory is for the next
         trained = replace(trained, policy=None)  # type: ignore[arg-type]
-        maker = _Maker(spec=spec, scratch=scratch, task=task, python=python, trained=trained, rows=rows, whole=whole)
+        maker = _Maker(
+            spec=spec, plan=plan, scratch=scratch, task=task, python=python, trained=trained, rows=rows, whole=whole
+        )
         found: list[Quantised] = []
 
         def write(folder: Path) -> None:
@@ -123,6 +126,7 @@ class _Maker:
     """One quantised folder."""
 
     spec: QuantiseSpec
+    plan: Plan
     scratch: Path
     task: Task
     python: str
@@ -132,10 +136,9 @@ class _Maker:
 
     def make(self, folder: Path, *, name: str) -> Quantised:
         """Fills the folder."""
-        source, dtype = self.scratch / "whole", self.trained.spec.dtype
+        source, plan, dtype = self.scratch / "whole", self.plan, self.trained.spec.dtype
         engine = load_engine(ModelSpec(path=str(source), dtype=dtype))
         family, processor = engine.policy.family, engine.policy.processor
-        plan = Plan.of(engine.policy.base, family, self.spec.kind)
         white = [_white(row, self.scratch) for row in self.rows.compared]
         asked = [*self.rows.compared, *white]
         before = self._read(engine, asked)
