@@ -156,7 +156,8 @@ def _other_python(python: Path) -> str:
         done = subprocess.run([program, "-c", _ASKED], capture_output=True, text=True)
     except OSError as error:
         raise RecipeError(
-            f"--quantizer-python {python} cannot be run ({error.strerror}). Give the bin/python of the other environment"
+            f"--quantizer-python {python} cannot be run ({error.strerror}). Give the bin/python of the other "
+            "environment"
         ) from None
     if done.stdout.strip() != "True":
         raise RecipeError(

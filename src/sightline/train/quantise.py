@@ -42,6 +42,13 @@ from sightline.types import Group
 _log = logging.getLogger(__name__)
 FIGURES = "quantised.json"
 """What was measured, beside the model."""
+_LEARN = "Take int8, or more rows to learn from (--calibration), or tolerate more (--tolerance)"
+_REMEDIES = {
+    "gptq": _LEARN,
+    "awq": _LEARN,
+    "nf4": "Take int8, or tolerate more (--tolerance)",
+    "int8": "Tolerate more (--tolerance), or leave --quantize out",
+}
 _COMPARED = 16
 """Rows that log-probabilities are compared on."""
 _SLICE = {"seed": 0, "scenes": 32, "questions": 2}
@@ -155,8 +162,8 @@ class _Maker:
         moved = Moved.of(old, new, self.rows.whose)
         if faults := moved.faults(self.spec):
             raise VerificationError(
-                f"in {self.spec.kind} the model is another: {', and '.join(faults)}. Nothing was kept. Take int8, more "
-                "rows to learn from (--calibration), or tolerate more (--tolerance)"
+                f"in {self.spec.kind} the model is another: {', and '.join(faults)}. Nothing was kept. "
+                f"{_REMEDIES[self.spec.kind]}"
             )
         after = self._graded(load_engine(ModelSpec(path=str(folder), dtype=dtype)), "after")
         quantised = Quantised(
