@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_rows import pair, picture, recipe
+from test_memory import pair, picture, recipe
 
 import sightline as sl
 from sightline.errors import DivergenceError

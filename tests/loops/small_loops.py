@@ -13,7 +13,7 @@ from sightline.recipes.load_loop import load_loop
 from sightline.recipes.loop import LoopRecipe
 from sightline.scenes.world import Scenes
 
-TIMED = {"environment.json", "metrics.jsonl", "report.html", "state.json", ".lock"}
+TIMED = {"environment.json", "process.json", "metrics.jsonl", "report.html", "state.json", ".lock"}
 """Files that hold times."""
 RECIPE = {
     "name": "small",

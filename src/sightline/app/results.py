@@ -37,8 +37,13 @@ class Figures:
 
 def sides(found: Found) -> list[Path]:
     """What can be compared: the folders of evaluations, and results that are in none; the oldest first."""
-    ends = [path.parent.parent if is_evaluation(path.parent.parent) else path for path in found.results]
+    ends = [_end(path) for path in found.results]
     return sorted(dict.fromkeys(ends), key=_last_written)
+
+
+def _end(result: Path) -> Path:
+    folder = result.parent.parent
+    return folder if result.name == RESULTS and is_evaluation(folder) else result
 
 
 def _last_written(end: Path) -> float:

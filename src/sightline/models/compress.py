@@ -255,7 +255,9 @@ def _by_bitsandbytes(plan: Plan, source: Path, folder: Path, dtype: str) -> None
         else {"load_in_8bit": True}
     )
     config = BitsAndBytesConfig(**how, llm_int8_skip_modules=plan.skipped())
-    model = AutoModelForImageTextToText.from_pretrained(source, quantization_config=config, dtype=kind)
+    model = AutoModelForImageTextToText.from_pretrained(
+        source, quantization_config=config, dtype=kind, trust_remote_code=False
+    )
     # by the names in memory: transformers cannot take back how it read quantised weights
     model.save_pretrained(folder, save_original_format=False)
 
