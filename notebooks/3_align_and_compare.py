@@ -20,7 +20,7 @@
 # For a real model take the recipe of LLaVA-ORPO (a decoder in 4 bits, adapters, the projector in full) and its data:
 #
 # ```python
-# recipe = sl.load_recipe("../recipes/orpo_qlora_llava_next.yaml", "train.trackers=[]")
+# recipe = sl.load_recipe("../recipes/papers/llava_orpo.yaml", "train.trackers=[]")
 # run = sl.train(recipe)
 # ```
 

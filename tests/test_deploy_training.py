@@ -30,6 +30,7 @@ GIVEN = {
     "SLURM_JOB_NODELIST": "n[1-2]",
     "SLURM_NNODES": "2",
     "SLURM_GPUS_ON_NODE": "8",
+    "SLURM_CPUS_PER_TASK": "64",
     "SKYPILOT_NUM_GPUS_PER_NODE": "8",
     "DISTRIBUTION": "ddp",
 }
@@ -42,11 +43,12 @@ def started(name: str, folder: Path, *, training: str = "") -> subprocess.Popen[
     Args:
         name: of the file.
         folder: to work in.
-        training: what ``sightline`` does after it noted.
+        training: what ``sightline`` and ``torchrun`` do after they noted.
     """
     script = (DEPLOY / name).read_text(encoding="utf-8")
     script = script if name.endswith(".slurm") else yaml.safe_load(script)["run"]
-    programs = {"sightline": training, "torchrun": "", "srun": '"$@"', "scontrol": "echo n1; echo n2"}
+    srun = f'echo cpus "$SRUN_CPUS_PER_TASK" >> "{folder}/noted"; "$@"'
+    programs = {"sightline": training, "torchrun": training, "srun": srun, "scontrol": "echo n1; echo n2"}
     for program, does in programs.items():
         text = f'#!/bin/bash\n{{ printf "%q " {program} "$@"; echo; }} >> "{folder}/noted"\n{does}\n'
         (folder / program).write_text(text)
@@ -85,6 +87,14 @@ def test_slurm_starts_a_process_for_every_gpu_of_every_node(tmp_path: Path) -> N
     assert (pairs["--nnodes"], pairs["--nproc-per-node"], pairs["--rdzv-endpoint"]) == ("2", "8", "n1:29500")
     (checked,) = [words for words in noted(tmp_path) if words[:3] == ["sightline", "data", "check"]]
     assert checked[checked.index("--processes") + 1] == "16"
+    assert ["cpus", "64"] in noted(tmp_path), "srun gives a task one processor unless it is told"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_job_that_failed_says_so(name: str, tmp_path: Path) -> None:
+    script = started(name, tmp_path, training='[ "$1" = data ] || exit 3')
+    script.communicate()
+    assert script.returncode == 3
 
 
 def test_a_job_whose_time_ends_is_put_into_the_queue_again(tmp_path: Path) -> None:

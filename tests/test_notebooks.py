@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ def test_both_files_of_a_pair_say_the_same(script: Path) -> None:
     assert cells(script.with_suffix(".ipynb")) == cells(script)
     assert all(cell.execution_count is None and not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     assert notebook.metadata.jupytext.formats == "ipynb,py:percent"
+
+
+def test_what_they_name_is_there() -> None:
+    for script in SCRIPTS:
+        text = script.read_text(encoding="utf-8")
+        for recipe in re.findall(r"[\w./]*recipes/[\w/]+\.yaml", text):
+            assert (script.parent / recipe).is_file(), (script.name, recipe)
+        for notebook in re.findall(r"\]\(([\w.]+)\)", text):
+            assert (script.parent / notebook).is_file(), (script.name, notebook)
 
 
 @pytest.fixture(scope="module")

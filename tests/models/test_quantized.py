@@ -10,7 +10,7 @@ import pytest
 import torch
 from groups import corner_groups
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, GptOssConfig, LlavaNextConfig, MixtralConfig
 
 from sightline.data.render import Renderer
 from sightline.errors import MissingExtra, RecipeError, UnsupportedError
@@ -19,6 +19,7 @@ from sightline.models.family import base_name, family_of
 from sightline.models.layout import lay_out
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
+from sightline.models.quantized import check_quantization
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec, SamplingSpec
 from sightline.rollouts.hf import HFEngine
 from sightline.train.sharding import shard
@@ -114,6 +115,9 @@ def test_the_linear_layers_of_the_decoder_are_quantised_and_nothing_else(tiny: d
 def test_experts_that_would_stay_large_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="its experts are no linear layers and would stay as large"):
         load_policy(spec_of(save_family("qwen3_5_moe", tmp_path)))
+    for text in (MixtralConfig(), GptOssConfig()):  # they count them by another name
+        with pytest.raises(RecipeError, match="its experts are no linear layers"):
+            check_quantization(ModelSpec(path="x", quantization="nf4"), LlavaNextConfig(text_config=text))
 
 
 @pytest.mark.parametrize("model_type", [name for name in BUILDERS if name != "qwen3_5_moe"])

@@ -29,7 +29,7 @@ from sightline.files import replace_file
 from sightline.models import _torchvision
 from sightline.models.export import quantised
 from sightline.models.family import Family
-from sightline.models.quantized import decoder_linears
+from sightline.models.quantized import decoder_linears, has_experts
 from sightline.models.reload import ProbeRow, inputs_of
 from sightline.models.serving import FLAT_TOWERS
 
@@ -42,6 +42,7 @@ _GROUP = 128
 _LEAST_GROUP = 32
 """What servers read."""
 _SCRIPT = Path(__file__).parent / "quantisers" / "llm_compressor.py"
+_ASKED = "import importlib.util; print(importlib.util.find_spec('llmcompressor') is not None)"
 _BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 """What a decoder layer is made of that AWQ can be laid over: Llama's, Mistral's, Qwen's."""
 _LAST = 30
@@ -78,7 +79,7 @@ class Plan:
                 f"the model is quantised already ({found}). Export a run on the model in full precision that it was "
                 "made from"
             )
-        if getattr(model.config.get_text_config(), "num_experts", None):
+        if has_experts(model.config):
             raise UnsupportedError(
                 "the model is a mixture of experts: its experts are no linear layers and would stay as large as they "
                 "are. Leave --quantize out"
@@ -95,6 +96,12 @@ class Plan:
         return cls(
             kind=kind, decoder=family.language, layers=tuple(layers), left=tuple(_left(model, layers)), group=group
         )
+
+    @classmethod
+    def of_config(cls, config: Any, family: Family, kind: Kind) -> Plan:
+        """The same without any weights: what cannot be quantised is known before anything is merged."""
+        with torch.device("meta"):
+            return cls.of(AutoModelForImageTextToText.from_config(config, trust_remote_code=False), family, kind)
 
     def patterns(self) -> list[str]:
         """Regular expressions of the names of what is left, by the ends of their paths: every program names the
@@ -124,7 +131,7 @@ def check_quantiser(kind: Kind, python: Path | None) -> str:
 
     Raises:
         MissingExtra: bitsandbytes, or what reads compressed weights, is not there.
-        RecipeError: no LLM Compressor, or an interpreter that nothing needs or that is none.
+        RecipeError: no LLM Compressor, or an interpreter that nothing needs, cannot be run, or has none.
     """
     if kind not in CALIBRATED:
         if python is not None:
@@ -140,9 +147,24 @@ def check_quantiser(kind: Kind, python: Path | None) -> str:
             "Make one for it (python -m venv quantiser; quantiser/bin/pip install llmcompressor) and name its "
             "interpreter: --quantizer-python quantiser/bin/python"
         )
-    if python is not None and not python.is_file():
-        raise RecipeError(f"--quantizer-python {python} is no file. Give the bin/python of the other environment")
-    return str(python or sys.executable)
+    return sys.executable if python is None else _other_python(python)
+
+
+def _other_python(python: Path) -> str:
+    program = python.absolute()  # not resolved: an environment is found from where its link stands
+    try:
+        done = subprocess.run([program, "-c", _ASKED], capture_output=True, text=True)
+    except OSError as error:
+        raise RecipeError(
+            f"--quantizer-python {python} cannot be run ({error.strerror}). Give the bin/python of the other "
+            "environment"
+        ) from None
+    if done.stdout.strip() != "True":
+        raise RecipeError(
+            f"--quantizer-python {python} has no LLM Compressor. Install it there ({python} -m pip install "
+            "llmcompressor), or name the interpreter that has it"
+        )
+    return str(program)
 
 
 def compress(

@@ -43,7 +43,7 @@ def check_quantization(spec: ModelSpec, config: Any) -> None:
             f"model.quantization is {spec.quantization}, and the weights in model.path {spec.path} are quantised "
             "already. Leave model.quantization out, or name the model that they were made from"
         )
-    if getattr(config.get_text_config(), "num_experts", None):
+    if has_experts(config):
         raise RecipeError(
             f"model.quantization is {spec.quantization}, and {spec.path} is a mixture of experts: its experts are no "
             "linear layers and would stay as large as they are. Leave model.quantization out"
@@ -76,6 +76,12 @@ def quantise(model: Any, family: Family, spec: ModelSpec) -> None:
     model.to(device)
     # PEFT then makes adapters for such layers
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = spec.quantization == "nf4", spec.quantization == "int8"
+
+
+def has_experts(config: Any) -> bool:
+    """Whether the decoder is a mixture of experts; families name their number in three ways."""
+    text = config.get_text_config()
+    return any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
 def quantised_loading(config: Any) -> dict[str, Any]:

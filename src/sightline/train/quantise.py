@@ -42,6 +42,13 @@ from sightline.types import Group
 _log = logging.getLogger(__name__)
 FIGURES = "quantised.json"
 """What was measured, beside the model."""
+_LEARN = "Take int8, or more rows to learn from (--calibration), or tolerate more (--tolerance)"
+_REMEDIES = {
+    "gptq": _LEARN,
+    "awq": _LEARN,
+    "nf4": "Take int8, or tolerate more (--tolerance)",
+    "int8": "Tolerate more (--tolerance), or leave --quantize out",
+}
 _COMPARED = 16
 """Rows that log-probabilities are compared on."""
 _SLICE = {"seed": 0, "scenes": 32, "questions": 2}
@@ -83,11 +90,14 @@ def quantise(
             raise UnsupportedError(
                 f"{source} is a reward model, and few bits are checked on what answers. Leave --quantize out"
             )
+        plan = Plan.of_config(trained.policy.config, trained.policy.family, spec.kind)
         rows = _rows(trained, spec, scratch)
         whole = export(trained, scratch / "whole", merged=trained.policy.has_adapter)
         # used up: the memory is for the next
         trained = replace(trained, policy=None)  # type: ignore[arg-type]
-        maker = _Maker(spec=spec, scratch=scratch, task=task, python=python, trained=trained, rows=rows, whole=whole)
+        maker = _Maker(
+            spec=spec, plan=plan, scratch=scratch, task=task, python=python, trained=trained, rows=rows, whole=whole
+        )
         found: list[Quantised] = []
 
         def write(folder: Path) -> None:
@@ -123,6 +133,7 @@ class _Maker:
     """One quantised folder."""
 
     spec: QuantiseSpec
+    plan: Plan
     scratch: Path
     task: Task
     python: str
@@ -132,10 +143,9 @@ class _Maker:
 
     def make(self, folder: Path, *, name: str) -> Quantised:
         """Fills the folder."""
-        source, dtype = self.scratch / "whole", self.trained.spec.dtype
+        source, plan, dtype = self.scratch / "whole", self.plan, self.trained.spec.dtype
         engine = load_engine(ModelSpec(path=str(source), dtype=dtype))
         family, processor = engine.policy.family, engine.policy.processor
-        plan = Plan.of(engine.policy.base, family, self.spec.kind)
         white = [_white(row, self.scratch) for row in self.rows.compared]
         asked = [*self.rows.compared, *white]
         before = self._read(engine, asked)
@@ -152,8 +162,8 @@ class _Maker:
         moved = Moved.of(old, new, self.rows.whose)
         if faults := moved.faults(self.spec):
             raise VerificationError(
-                f"in {self.spec.kind} the model is another: {', and '.join(faults)}. Nothing was kept. Take int8, more "
-                "rows to learn from (--calibration), or tolerate more (--tolerance)"
+                f"in {self.spec.kind} the model is another: {', and '.join(faults)}. Nothing was kept. "
+                f"{_REMEDIES[self.spec.kind]}"
             )
         after = self._graded(load_engine(ModelSpec(path=str(folder), dtype=dtype)), "after")
         quantised = Quantised(
