@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from doc_blocks import run_page
 from sightline.data.render import Renderer
 from sightline.errors import RecipeError, UnsupportedError
 from sightline.models.adapters import switched
@@ -70,6 +71,22 @@ def scored(policy: Policy, batch: Batch, name: str | None = "default") -> Tensor
     with torch.no_grad(), switched(policy.model, name):
         found: Tensor = policy(batch).logprobs
     return found
+
+
+def test_the_page_of_models_runs(tiny: dict[str, Path], reward: Path, batch: Batch, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/reward").mkdir(parents=True)
+    (tmp_path / "runs/reward/model").symlink_to(reward)
+    policy = loaded(tiny["llava"])
+    run_page(Path(__file__).parents[2] / "docs/models.md", {"policy": policy, "batch": batch})
+    reached = {
+        n
+        for name in ("default", "value")
+        for n, p in adapter_parameters(policy.model, name).items()
+        if p.grad is not None
+    }
+    assert reached and (tmp_path / "runs/value/adapter_model.safetensors").is_file()
+    assert all(p.grad is None for p in adapter_parameters(policy.model, "reference").values())
 
 
 def test_each_adapter_gives_what_it_gives_alone(roles: Policy, reward: Path, tiny: dict[str, Path], batch: Batch):
