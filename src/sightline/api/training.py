@@ -11,7 +11,8 @@ from sightline.api.rows import with_rows
 from sightline.api.run import Run
 from sightline.data.memory import Rows
 from sightline.errors import CheckpointError, EngineError, RecipeError
-from sightline.loops.run import LoopResult, run_loop
+from sightline.loops.run import run_loop
+from sightline.loops.stages import LoopResult
 from sightline.models.load import hide_loading_bars
 from sightline.recipes.load import load_recipe as read_recipe
 from sightline.recipes.load_loop import load_loop

@@ -8,17 +8,11 @@ from __future__ import annotations
 import hmac
 import html
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from sightline.services.guard import header_of, of_this_machine
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+from sightline.services.guard import App, Door, Message, Receive, Send, header_of, of_this_machine
 
 COOKIE: Final = "sightline"
 LOGIN: Final = "/login"
@@ -33,7 +27,7 @@ _LONGEST_FORM: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
+class Gate(Door):
     """Lets requests through that may come in, and no more of them than ``most`` bytes."""
 
     app: App
@@ -43,14 +37,6 @@ class Gate:
     """Bytes of a body."""
     session: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     """What the cookie holds, as long as the app runs."""
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = scope["headers"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shutil
 import tempfile
@@ -31,10 +30,11 @@ from sightline.app.page import HEAD, THEME, build_page
 from sightline.app.speakers import Speaker
 from sightline.errors import DataError
 from sightline.report.fragments import stylesheet
-from sightline.services.connection import Connection
-from sightline.services.serve import address_of, bound_socket
+from sightline.services.serve import address_of, bound_socket, web_server
 
 PAGE = "/page"
+_GRACE = 3
+"""Seconds that a stop waits: pages keep a connection open for as long as they are."""
 _FRAMED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'; sandbox"
 
 
@@ -68,17 +68,7 @@ def serve(
 
 def server_of(desk: Desk, app: Gate) -> uvicorn.Server:
     """The web server."""
-    config = uvicorn.Config(
-        app,
-        http=functools.partial(Connection, bounds=desk.bounds),  # type: ignore[arg-type]  # called as a class is
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=3,  # pages keep a connection open for as long as they are
-    )
-    return uvicorn.Server(config)
+    return web_server(app, desk.bounds, grace=_GRACE)
 
 
 def build_app(desk: Desk, token: str) -> Gate:

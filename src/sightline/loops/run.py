@@ -31,7 +31,7 @@ from sightline.loops.figures import FIGURES
 from sightline.loops.methods import build_method
 from sightline.loops.page import write_page
 from sightline.loops.prompts import asked_in, read_prompts, round_prompts
-from sightline.loops.stages import Method, Round, Stage
+from sightline.loops.stages import LoopResult, Method, Round, Stage
 from sightline.loops.state import STATE, Entry, State, changes, settled
 from sightline.loops.status import plan_lines
 from sightline.models.locate import located
@@ -44,23 +44,6 @@ from sightline.types import Group
 _log = logging.getLogger(__name__)
 RECIPE = "loop.yaml"
 _OURS = (RECIPE, "report.html", "prompts.jsonl", STATE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopResult:
-    """What a loop leaves."""
-
-    folder: Path
-    best: int
-    """Round whose model is the best; 0: none is better than the start."""
-    model: Path
-    """Its folder."""
-    value: float | None
-    """Its figure of ``exam.best``; None: there is no exam."""
-    ended: str
-    """Why there are no more rounds."""
-    stages: int
-    """That this call did."""
 
 
 def run_loop(loop: LoopRecipe, *, overwrite: bool = False, quiet: bool = False) -> LoopResult:

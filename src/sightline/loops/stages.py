@@ -1,4 +1,4 @@
-"""The seam of loops: what a round is, what a stage of it is, and what a method adds."""
+"""The seam of loops: what a round is, what a stage of it is, what a method adds, and what a loop leaves."""
 
 from __future__ import annotations
 
@@ -84,3 +84,20 @@ class Method(Protocol):
         """The training of a round: ``plain``, which trains on ``round.pairs``, as it is or with other parts
         (``online`` in the place of ``data``). Where it reads other files than the pairs, prompts are among them."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopResult:
+    """What a loop leaves."""
+
+    folder: Path
+    best: int
+    """Round whose model is the best; 0: none is better than the start."""
+    model: Path
+    """Its folder."""
+    value: float | None
+    """Its figure of ``exam.best``; None: there is no exam."""
+    ended: str
+    """Why there are no more rounds."""
+    stages: int
+    """That this call did."""

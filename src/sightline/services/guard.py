@@ -12,6 +12,7 @@ import ipaddress
 import json
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -46,8 +47,26 @@ def error_headers(status: int) -> dict[str, str]:
     return more.get(status, {})
 
 
+class Door(ABC):
+    """Before an ASGI application: requests of HTTP come in through ``_http``, and nothing else does."""
+
+    app: App
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    @abstractmethod
+    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answers one request, or lets it through."""
+
+
 @dataclass(kw_only=True)
-class Guard:
+class Guard(Door):
     """Lets requests through that hold the token and stay within the bounds."""
 
     app: App
@@ -59,14 +78,6 @@ class Guard:
     """Paths that are told apart in the metrics."""
     held: int = 0
     """Bytes of bodies that are being received or worked on."""
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         started, status, held = time.monotonic(), 0, _Held()

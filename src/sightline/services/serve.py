@@ -10,6 +10,7 @@ from collections.abc import Callable
 import uvicorn
 
 from sightline.errors import RecipeError
+from sightline.services.bounds import Bounds
 from sightline.services.build import build_service
 from sightline.services.connection import Connection
 from sightline.services.spec import ServeSpec
@@ -37,16 +38,29 @@ def serve(spec: ServeSpec, *, on_start: Callable[[str], None]) -> None:
 
 def server_of(spec: ServeSpec, app: object) -> uvicorn.Server:
     """The web server, with the limits of the service."""
+    bounds = spec.bounds
+    return web_server(app, bounds, grace=math.ceil(bounds.seconds) + _GRACE, connections=bounds.connections)
+
+
+def web_server(app: object, bounds: Bounds, *, grace: int, connections: int | None = None) -> uvicorn.Server:
+    """HTTP alone, of whose connections each keeps to the bounds.
+
+    Args:
+        app: an ASGI application.
+        bounds: seconds and bytes of a request.
+        grace: seconds that a stop waits for answers.
+        connections: at most so many at once; None: as many as come.
+    """
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=functools.partial(Connection, bounds=spec.bounds),  # type: ignore[arg-type]  # called as a class is
+        http=functools.partial(Connection, bounds=bounds),  # type: ignore[arg-type]  # called as a class is
         ws="none",
         lifespan="on",
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=spec.bounds.connections,
-        timeout_graceful_shutdown=math.ceil(spec.bounds.seconds) + _GRACE,
+        limit_concurrency=connections,
+        timeout_graceful_shutdown=grace,
     )
     return uvicorn.Server(config)
 
