@@ -130,6 +130,21 @@ def test_overlapping_stages_give_the_run_that_stages_in_turn_give(make: Make, tm
     assert told[0] < 1 < told[-1]
 
 
+def test_pairs_without_a_picture_are_trained_by_their_answers_in_turn_and_ahead(make: Make, tmp_path: Path) -> None:
+    """A step of a pair without its picture has one comparison in the place of three."""
+    stages = (StagesSpec(overlap=False, chunk=2), StagesSpec(chunk=2, scorers=2, painters=2))
+    # next to no training: every comparison stays at log 2
+    runs = [make(tmp_path / str(n), staleness=2, stages=one, learning_rate=1e-9) for n, one in enumerate(stages)]
+    kept = [replace(r, online=replace(r.online, negatives=GeneratedSpec(kind="scenes", failed="text"))) for r in runs]
+    for recipe in kept:
+        train(recipe, quiet=True)
+    same(*kept)
+    lost = list(read_groups(Path(kept[0].output_dir) / "dropped_pairs.jsonl"))
+    assert lost and not any(group.edges for group in lost)
+    comparisons = [record["loss"] / 0.693147 for record in train_runs.figures(kept[0])]
+    assert 1 <= min(comparisons) < 2.9 and max(comparisons) == pytest.approx(3, rel=1e-4)
+
+
 @pytest.mark.processes
 def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(make: Make, tmp_path: Path) -> None:
     stages = StagesSpec(chunk=2, scorers=2, painters=2)
