@@ -98,11 +98,11 @@ def test_a_job_that_failed_says_so(name: str, tmp_path: Path) -> None:
 
 
 def test_a_job_whose_time_ends_is_put_into_the_queue_again(tmp_path: Path) -> None:
-    script = started("loop.slurm", tmp_path, training="sleep 5 & echo $! >> pid; wait")
+    script = started("loop.slurm", tmp_path, training="sleep 300 & echo $! >> pid; wait")
     while not (tmp_path / "pid").exists():
         time.sleep(0.01)
     script.send_signal(signal.SIGUSR1)
-    script.wait(timeout=4)
+    script.wait(timeout=120)
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     assert ["scontrol", "requeue", "7"] in noted(tmp_path)
     for name in SCRIPTS:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,12 +57,9 @@ def stopped(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(900):
-        if true():
-            return
-        time.sleep(0.1)
-    raise AssertionError("nothing happened in 90 s")
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """Waits without collecting the end of the process, which the app does."""
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
 
 def test_a_stopped_run_goes_on_with_the_numbers_of_an_unbroken_one(
@@ -80,10 +76,7 @@ def test_a_stopped_run_goes_on_with_the_numbers_of_an_unbroken_one(
     with pytest.raises(DataError, match="is running as process"):
         runs.resume(run)
     assert runs.standing(run).state == "running"
-    until(lambda: working_on(RunDirectory(path=run)) is not None)
-    with pytest.raises(CheckpointError, match=r"is in use: process \d+ trains there"):
-        train(load_recipe(run / "recipe.yaml"), quiet=True)
-    until(lambda: runs.standing(run).state != "running")
+    ended(runs._started[run])
     assert runs.standing(run).state == "finished", (run / "resumed.log").read_text()
     losses = [
         {record["step"]: record["loss"] for record in read_records(stopped / f"runs/{name}/metrics.jsonl")}
@@ -105,9 +98,22 @@ def worked_on(run: Path, process: subprocess.Popen[bytes]) -> None:
         os.getpid = pid
 
 
+def test_a_run_that_a_process_trains_is_not_trained_by_another(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stopped)
+    run = stopped / "runs/other"
+    with subprocess.Popen(["sleep", "600"]) as process:
+        worked_on(run, process)
+        with pytest.raises(CheckpointError, match=rf"is in use: process {process.pid} trains there"):
+            train(load_recipe("recipe.yaml", [f"output_dir={run}"]), quiet=True)
+        process.kill()
+    assert working_on(RunDirectory(path=run)) is None
+
+
 def test_stop_is_ctrl_c_and_asked_again_it_is_kill(tmp_path: Path) -> None:
     runs, run = Runs(folders=Folders.of([tmp_path])), tmp_path / "run"
-    with subprocess.Popen(["sh", "-c", "trap '' INT; while :; do sleep 0.05; done"]) as deaf:
+    program = "trap '' INT; echo deaf; while :; do sleep 0.05; done"
+    with subprocess.Popen(["sh", "-c", program], stdout=subprocess.PIPE) as deaf:
+        assert deaf.stdout is not None and deaf.stdout.readline() == b"deaf\n"
         worked_on(run, deaf)
         assert runs.standing(run).state == "running"
         assert "asked to stop" in runs.stop(run)
