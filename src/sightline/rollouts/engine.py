@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sightline.errors import DataError
+from sightline.errors import DataError, DivergenceError
 from sightline.recipes.schema import SamplingSpec
 from sightline.rendered import RenderedGroup
 from sightline.types import Group, Response
@@ -139,6 +140,21 @@ def check_room(
             f"{limit}",
             source=group.source,
             remedy=f"Lower {key} or model.image_size, or leave the row out",
+        )
+
+
+def check_finite(numbers: Iterable[float]) -> None:
+    """Whether what a model says of tokens are numbers: of others any token would do.
+
+    Raises:
+        DivergenceError: they are not.
+    """
+    wrong = next((number for number in numbers if not math.isfinite(number)), None)
+    if wrong is not None:
+        raise DivergenceError(
+            f"the model gives {wrong} where log-probabilities were expected: its weights are damaged, diverged in "
+            "training, or overflow in model.dtype. Look at the training that made them, load the checkpoint before, "
+            "or set dtype: float32."
         )
 
 
