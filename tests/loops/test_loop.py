@@ -203,6 +203,7 @@ def test_rounds_without_a_gain_end_a_loop_and_the_start_stays_the_best(done, tmp
         ([1.0, 1.0], "higher", 0.0, (0, 1)),
         ([math.nan, 0.1, math.nan, 0.2], "higher", 0.0, (3, 0)),
         ([0.5], "higher", 0.0, (0, 0)),
+        ([0.7, 0.4], "lower", 0.3, (1, 0)),  # 0.7 - 0.4 is below 0.3 in binary
     ],
 )
 def test_the_best_round_is_the_last_that_gained_enough(values, better, least, expected):

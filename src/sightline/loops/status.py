@@ -29,9 +29,8 @@ def plan_lines(loop: LoopRecipe, state: State, stages: Sequence[str], prompts: i
     if loop.exam is not None:
         names = ", ".join(bench.bench for bench in loop.exam.benches)
         stop = loop.stop.patience
-        until = (
-            "" if stop is None else f"; ends after {stop} rounds without a gain of more than {loop.stop.least_gain:g}"
-        )
+        gain = f" of {loop.stop.least_gain:g} or more" if loop.stop.least_gain else ""
+        until = "" if stop is None else f"; ends after {stop} rounds without a gain{gain}"
         lines.append(f"exam: {names}; the best round is that of the best {loop.exam.best}{until}")
     done = [name for name, entry in state.entries.items() if entry.status == "done"]
     if done:
