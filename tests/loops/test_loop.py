@@ -5,12 +5,16 @@ import json
 import logging
 import math
 import shutil
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
-from small_loops import held, loop_of, world_of
+from small_loops import RECIPE, held, loop_of, world_of
 
+from sightline.data.picture import read_picture
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.trees import read_trees
 from sightline.errors import CheckpointError, DataError, RecipeError
@@ -141,6 +145,23 @@ def test_another_picture_under_the_same_name_is_another_prompt(asked, tmp_path):
 def test_a_folder_that_moved_goes_on(done, tmp_path):
     shutil.copytree(done[0], tmp_path / "elsewhere")
     assert run_loop(loop_of(done[0], tmp_path / "elsewhere/loop"), quiet=True).stages == 0
+
+
+def test_a_loop_that_keeps_its_pictures_itself_moves_with_them(done, tmp_path):
+    """Rows that embed their pictures: every file of a round names them by where it lies itself."""
+    groups = list(read_groups(done[0] / "prompts.jsonl"))[:3]
+    shown = [{"bytes": Path(group.prompts[0].images[0]).read_bytes(), "path": None} for group in groups]
+    rows = [{"prompt": "Describe the picture.", "image": image} for image in shown]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    method = json.dumps({**RECIPE["method"], "reward": "test_families:Letters"})
+    asked = (f"prompts={{path: {tmp_path / 'rows.parquet'}}}", f"method={method}", "prompts_per_round=3", "exam=null")
+    first = loop_of(done[0], tmp_path / "here/loop", *asked, "rounds=1", "train.max_steps=1")
+    assert run_loop(first, quiet=True).stages == 5
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = loop_of(done[0], tmp_path / "there/loop", *asked, "rounds=1", "train.max_steps=1")
+    assert run_loop(moved, quiet=True).stages == 0
+    for file in (tmp_path / "there/loop/round-1").glob("*.jsonl"):
+        assert [read_picture(path) for group in read_groups(file) for path in group.prompts[0].images]
 
 
 def test_more_rounds_are_added_and_old_models_make_room(again, caplog):

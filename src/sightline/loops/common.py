@@ -7,12 +7,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sightline.algorithms.registry import build_algorithm
-from sightline.data.schema import read_groups
+from sightline.data.schema import append_groups, read_groups
 from sightline.data.staged import StagedGroups
 from sightline.errors import RecipeError
 from sightline.evaluation.logprobs import NAMES, TOKENS, LogprobScorer
@@ -52,13 +53,18 @@ def files_of(spec: ModelSpec) -> list[Path]:
     return [Path(spec.path), *([] if spec.chat_template is None else [Path(spec.chat_template)])]
 
 
+def staged(root: Path, out: Path, tell: Callable[[str], None] = log.info) -> StagedGroups:
+    """A Group file of a round of the loop in ``root`` that is made piece by piece."""
+    return StagedGroups(out=out, settings=None, tell=tell, append=partial(append_groups, below=root))
+
+
 def sample_stage(round: Round, sampling: SamplingSpec, *, out: str = "samples.jsonl") -> Stage:
     """The round's model answers its prompts: every answer with its tokens and their log-probabilities."""
     path = round.folder / out
 
     def run() -> None:
         engine = load_engine(round.spec)
-        StagedGroups(out=path, settings=None, tell=log.info).run(
+        staged(round.root, path).run(
             list(read_groups(round.prompts)),
             lambda some: engine.generate(some, sampling, seed=round.seed),
             chunk=4 * sampling.batch_size,
@@ -129,7 +135,7 @@ def kl_stage(round: Round, start: ModelSpec, merged: ModelSpec, exam: ExamSpec) 
 
     def run() -> None:
         engine = load_engine(merged)
-        StagedGroups(out=folder / "answers.jsonl", settings=None, tell=log.info).run(
+        staged(round.root, folder / "answers.jsonl").run(
             list(read_groups(round.prompts))[: exam.kl_prompts],
             lambda some: engine.generate(some, sampling, seed=round.seed),
             chunk=sampling.batch_size,

@@ -49,6 +49,11 @@ class Round:
         return Path(self.spec.path)
 
     @property
+    def root(self) -> Path:
+        """Folder of the loop, which may move: pictures below it are named relative to the files of the round."""
+        return self.folder.parent
+
+    @property
     def pairs(self) -> Path:
         """Group file that the round trains on."""
         return self.folder / "pairs.jsonl"

@@ -47,15 +47,14 @@ def ovip(group: Group, spec: SelectionSpec = OVIP) -> Group:
     for prompt, rewards in by_prompt(group).items():
         order = sorted(_unique(group, rewards), key=lambda i: (-rewards[i], i))
         found = _pairs([rewards[i] for i in order], spec)
-        if not found and rewards[order[-1]] <= spec.bad:
-            if spec.fallback == "reference":
-                text = reference_answer(group.prompts[prompt], spec.reference, group.source)
-                if text.strip() == group.responses[order[-1]].text.strip():
-                    continue  # the judge calls the reference itself bad
+        fallback = spec.fallback if not found and rewards[order[-1]] <= spec.bad else "none"
+        if fallback == "reference":
+            text = reference_answer(group.prompts[prompt], spec.reference, group.source)
+            if text.strip() != group.responses[order[-1]].text.strip():  # else the judge calls the reference itself bad
                 edges.append(Edge(winner=len(group.responses) + len(added), loser=order[-1]))
                 added.append(Response(text=text, prompt=prompt))
-            elif spec.fallback == "relaxed" and apart(rewards[order[0]], rewards[order[-1]], spec.relaxed_gap):
-                found = [(0, len(order) - 1)]
+        elif fallback == "relaxed" and apart(rewards[order[0]], rewards[order[-1]], spec.relaxed_gap):
+            found = [(0, len(order) - 1)]
         edges += [Edge(winner=order[winner], loser=order[loser]) for winner, loser in found]
     return replace(group, responses=(*group.responses, *added), edges=tuple(edges))
 
