@@ -38,6 +38,7 @@ _OF_TRAINING = ("layout", "attention", "parts", "lora", "gradient_checkpointing"
 _PATHS = ("path", "adapter", "chat_template")
 _GIVEN = (*(f"model.{name}" for name in _PATHS), "data.train.0.path", "online.prompts.path")
 """Settings of a training that say where lies what the stage reads."""
+_MAY_FAIL = ("online.failed_rewards", "online.negatives.failed")
 _ASKED = ("online.reward", "online.negatives.")
 """Of an online training what it asks, and may lie in files."""
 
@@ -102,13 +103,24 @@ def train_stage(round: Round, recipe: Recipe, *, quiet: bool) -> Stage:
     online = {name: settings.pop(name) for name in list(settings) if name.startswith(_ASKED)}
     files, asked = split_files(online)
     reads = [*files_of(recipe.model), *(data or [round.prompts]), *files]
-    settings |= asked
+    settings |= asked | _failing(recipe)
 
     def run() -> None:
         train(recipe, quiet=quiet)
         report_run(round.run)
 
-    return Stage(name="train", out=round.run, reads=reads, settings=settings, run=run)
+    return Stage(name="train", out=round.run, reads=reads, settings=settings, eased=_MAY_FAIL, run=run)
+
+
+def _failing(recipe: Recipe) -> dict[str, Any]:
+    """What becomes of what fails, where it is not dropped. A run that goes on may change its mind; one that has ended
+    has trained on what was left."""
+    online = recipe.online
+    if online is None:
+        return {}
+    pictures = None if online.negatives is None else online.negatives.failed
+    told = zip(_MAY_FAIL, (online.failed_rewards, pictures), strict=True)
+    return {name: value for name, value in told if value not in (None, "drop")}
 
 
 def merge_stage(round: Round, loop: LoopRecipe) -> Stage:

@@ -185,7 +185,7 @@ class _Running:
         name = f"round-{number}/{stage.name}"
         reads = {self.contents.place(path): self.contents.of(path) for path in stage.reads}
         entry = self.state.entries.get(name)
-        changed = [] if entry is None else changes(entry, stage.settings, reads)
+        changed = [] if entry is None else changes(entry, stage, reads)
         there = stage.out.exists() or self.contents.is_released(stage.out)
         if entry is not None and entry.status == "done" and not changed and there:
             self._tell_edited(entry, stage)
@@ -196,7 +196,7 @@ class _Running:
         if entry is None or entry.status != "running" or changed:
             entry = self._clear(name, stage, reads)
         else:
-            entry.starts += 1
+            entry.starts, entry.settings = entry.starts + 1, settled(stage.settings)
             _log.info("%s goes on where it was", name)
         self.state.write()
         self._run(entry, stage)

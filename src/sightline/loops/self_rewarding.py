@@ -114,6 +114,7 @@ def score_stage(round: Round, spec: SelfRewardingSpec, samples: Path, scored: Pa
             "failed_rewards": spec.failed_rewards,
             "max_new_tokens": spec.sampling.max_new_tokens,
         },
+        eased=("failed_rewards",),
         run=run,
     )
 

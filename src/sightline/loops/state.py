@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sightline.errors import CheckpointError
 from sightline.files import read_settings, replace_file
+from sightline.loops.stages import Stage
 from sightline.recipes.source import dotted
 
 _FORMAT = 1
@@ -90,10 +91,11 @@ class State:
         replace_file(self.path, json.dumps(values, indent=1) + "\n")
 
 
-def changes(entry: Entry, settings: Mapping[str, Any], reads: Mapping[str, str | None]) -> list[str]:
+def changes(entry: Entry, stage: Stage, reads: Mapping[str, str | None]) -> list[str]:
     """What is not as it was when a stage was begun, in words; files count by what they hold, not by where they lie."""
-    old, new = entry.settings, settled(settings)
-    names = [*old, *(name for name in new if name not in old)]
+    old, new = entry.settings, settled(stage.settings)
+    eased = [name for name in stage.eased if entry.status == "running" and old.get(name) == "stop"]
+    names = [name for name in [*old, *(name for name in new if name not in old)] if name not in eased]
     told = [f"{n}: {_shown(old.get(n))} there, {_shown(new.get(n))} here" for n in names if old.get(n) != new.get(n)]
     before, after = list(entry.reads.values()), list(reads.values())
     if before == after:
