@@ -199,6 +199,8 @@ def test_what_would_not_be_honoured_is_refused(changed, status, words):
 def test_options_that_mean_nothing_are_taken():
     body = {**chat("x"), "model": "scenes", "n": 1, "top_p": 1, "stream": False, "logprobs": False, "user": "u"}
     body |= {"frequency_penalty": 0, "presence_penalty": 0.0, "response_format": {"type": "text"}, "top_logprobs": None}
+    body |= dict.fromkeys(("stop", "tools", "logit_bias", "temperature", "seed", "max_tokens"))
+    body["messages"] = [{**message, "name": None} for message in body["messages"]]
     ((status, reply),) = asked(build_service(spec()), ("/v1/chat/completions", body))
     assert status == 422 and "reads the rubrics reward_score" in reply["error"]["message"]
 
