@@ -20,7 +20,7 @@ from sightline.recipes.csr import CalibrationSpec, SearchSpec
 from sightline.recipes.schema import SamplingSpec
 from sightline.relations.calibrated import cumulative_own, kept, sentence_scores
 from sightline.relations.junk import junk
-from sightline.relations.sentence_end import CLOSERS, MARKS, ends, may_end
+from sightline.relations.sentence_end import CLOSING, MARKS, ends, may_end
 from sightline.relations.tree import End, Sentence, SentenceTree
 from sightline.rollouts.engine import check_finite, check_room
 from sightline.rollouts.hf import HFEngine
@@ -216,7 +216,7 @@ class SentenceSearch:
         """Whether the text of a token has something that may end a sentence, or half a character."""
         if token not in self._marked:
             text = self.engine.tokenizer.decode([token])
-            self._marked[token] = any(mark in text for mark in (*MARKS, *CLOSERS, "」", "』", "）", "\ufffd"))
+            self._marked[token] = any(mark in text for mark in (*MARKS, *CLOSING, "\ufffd"))
         return self._marked[token]
 
     def _decoded(self, tokens: Sequence[int]) -> str:
