@@ -309,6 +309,29 @@ def test_length_is_measured_by_the_limit_of_the_answers(done, tmp_path):
     assert [one.rewards["length"] for one in answers] == [len(one.tokens) / 8 for one in answers]
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("stages", "round-0/exam", "seconds"), "x"),
+        (("stages", "round-0/exam", "status"), "finished"),
+        (("stages", "round-0/exam"), None),
+        (("best",), {"round": 1}),
+        (("released",), 5),
+        (("more",), 1),
+    ],
+)
+def test_a_state_that_is_damaged_anywhere_is_told(done, tmp_path, run, place, value):
+    state = read_settings(done[0] / "loop/state.json")
+    at = state
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    code, _, err = run("loop", str(tmp_path), "--status")
+    assert code == 2 and "state.json is damaged: found " in err and "Remove it" in err
+    assert ".".join(place[-1:]) in err.replace("entries", "stages")
+
+
 def test_one_process_at_a_time(done, tmp_path):
     (tmp_path / "loop").mkdir()
     with (tmp_path / "loop/.lock").open("a") as lock:

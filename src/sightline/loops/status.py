@@ -57,9 +57,9 @@ def status_lines(state: State) -> list[str]:
     """The best round so far, and whether there will be more."""
     lines = []
     if state.best is not None:
-        number = state.best["round"]
-        value = "undefined" if state.best["value"] is None else f"{state.best['value']:.4g}"
-        lines.append(f"best: {f'round {number}' if number else 'the start'} ({state.best['figure']} {value})")
+        number = state.best.round
+        value = "undefined" if state.best.value is None else f"{state.best.value:.4g}"
+        lines.append(f"best: {f'round {number}' if number else 'the start'} ({state.best.figure} {value})")
     if state.released:
         models = sorted(name for name in state.released if name.endswith("/model") and name.count("/") == 1)
         lines.append(f"removed to save room: {', '.join(models)}")
