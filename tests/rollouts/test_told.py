@@ -67,6 +67,9 @@ def test_a_judge_that_tells_of_its_tokens_may_say_nothing():
     """Where the answer ends at once, its end is told of; else an empty reply is none."""
 
     class Ends:
+        def read(self, group):
+            return (1,)
+
         def told(self, groups, sampling, *, seed, likeliest):
             return [(self.answer, (ToldToken(text="</s>", logprob=-0.5, likeliest=(("yes", -1.0),)),)) for _ in groups]
 

@@ -117,8 +117,11 @@ def test_tokens_are_told_of_as_openai_tells_them(vlm, pictures):
         chat(content, **{**told, "temperature": 1.0}, seed=3),
         chat(content, temperature=0, max_tokens=3),
     ]
-    replies = [reply["choices"][0] for _, reply in asked(vlm, *[("/v1/chat/completions", body) for body in bodies])]
-    greedy, drawn, bare = replies
+    whole = [reply for _, reply in asked(vlm, *[("/v1/chat/completions", body) for body in bodies])]
+    greedy, drawn, bare = (reply["choices"][0] for reply in whole)
+    (used,) = {tuple(reply["usage"].values()) for reply in whole}
+    assert list(whole[0]["usage"]) == ["prompt_tokens", "completion_tokens", "total_tokens"]
+    assert used[0] > 4 and used[1:] == (3, used[0] + 3)
     assert bare["logprobs"] is None and bare["message"] == greedy["message"]
     for place in greedy["logprobs"]["content"]:
         near = [one["logprob"] for one in place["top_logprobs"]]

@@ -69,7 +69,15 @@ class RolloutEngine(Protocol):
         ...
 
 
-class AskedEngine(RolloutEngine, Protocol):
+class ReadEngine(RolloutEngine, Protocol):
+    """An engine that tells how it reads a prompt."""
+
+    def read(self, group: Group) -> tuple[int, ...]:
+        """Token ids of the group's prompt as the engine computes it, every picture at its full length."""
+        ...
+
+
+class AskedEngine(ReadEngine, Protocol):
     """An engine that also tells how likely tokens were: what a local judge is asked with."""
 
     def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
@@ -96,12 +104,8 @@ class AskedEngine(RolloutEngine, Protocol):
         ...
 
 
-class CheckedEngine(RolloutEngine, Protocol):
-    """An engine that tells how it reads a prompt, so that it can be checked against the trainer (``check``)."""
-
-    def read(self, group: Group) -> tuple[int, ...]:
-        """Token ids of the group's prompt as the engine computes it, every picture at its full length."""
-        ...
+class CheckedEngine(ReadEngine, Protocol):
+    """An engine whose reading can be checked against the trainer (``check``)."""
 
     def update(self, version: int) -> None:
         """From now on answers come from the policy as it is now, which is called ``version``. Every rank calls."""

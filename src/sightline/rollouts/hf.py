@@ -113,7 +113,7 @@ class HFEngine:
         return FirstWords(self.policy, self.renderer).of(groups, words)
 
     def read(self, group: Group) -> tuple[int, ...]:
-        """See ``CheckedEngine.read``."""
+        """See ``ReadEngine.read``."""
         return self.renderer.render(replace(group, responses=(), edges=())).prompts[0].tokens
 
     def update(self, version: int) -> None:

@@ -84,6 +84,10 @@ class TextEngine:
             found.append(FirstWord(text=text, probabilities=told))
         return found
 
+    def read(self, group: Group) -> tuple[int, ...]:
+        """See ``ReadEngine.read``."""
+        return tuple(self._encoded(group, SamplingSpec(max_new_tokens=1)))
+
     def _encoded(self, group: Group, sampling: SamplingSpec) -> list[int]:
         prompt = group.prompts[0]
         if prompt.images:

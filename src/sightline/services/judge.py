@@ -103,7 +103,8 @@ class Desk:
             finish_reason="length" if made.reply.cut else "stop",
             logprobs=Logprobs(content=list(map(_told, made.tokens))) if request.logprobs else None,
         )
-        usage = Usage(completion_tokens=made.completion_tokens)
+        read, said = made.prompt_tokens, made.completion_tokens
+        usage = Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
         name = f"chatcmpl-{uuid.uuid4().hex}"
         return ChatReply(id=name, created=int(time.time()), model=self.model, choices=[choice], usage=usage)
 

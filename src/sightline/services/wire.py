@@ -123,9 +123,11 @@ class Choice(Wire):
 
 
 class Usage(Wire):
-    """Tokens of the answer; those of the prompt are not counted."""
+    """Tokens of the prompt, every picture at its full length, of the answer, and of both."""
 
+    prompt_tokens: int
     completion_tokens: int
+    total_tokens: int
 
 
 class ChatReply(Wire):
