@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from sightline.recipes.load import load_recipe
 from sightline.recipes.loop import StopSpec
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.hf import load_engine
+from sightline.train.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +300,16 @@ def test_errors_come_before_the_first_stage(done, tmp_path):
     out.mkdir(exist_ok=True)
     (out / "recipe.yaml").write_text("")
     refused(CheckpointError, "holds a training run")
+
+
+def test_a_training_leaves_a_loop_alone(again):
+    folder, _ = again
+    before = held(folder)
+    recipe = replace(load_recipe(folder / "round-1/train/recipe.yaml"), output_dir=str(folder))
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(CheckpointError, match="holds a loop, where a training run was expected"):
+            train(recipe, quiet=True, **options)
+    assert held(folder) == before
 
 
 def test_length_is_measured_by_the_limit_of_the_answers(done, tmp_path):
