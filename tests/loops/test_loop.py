@@ -149,6 +149,20 @@ def test_a_folder_that_moved_goes_on(done, tmp_path):
     assert run_loop(loop_of(done[0], tmp_path / "elsewhere/loop"), quiet=True).stages == 0
 
 
+def test_a_training_that_was_stopped_goes_on_where_the_loop_has_moved_to(again):
+    """Its recipe names the places of before, which are the same files."""
+    folder, run = again
+    before, state = held(folder), read_settings(folder / "state.json")
+    state["stages"]["round-2/train"]["status"] = "running"
+    (folder / "state.json").write_text(json.dumps(state))
+    shutil.rmtree(folder / "round-2/train/model")
+    assert run()[0] == ["round-2/train"]
+    recipe = load_recipe(folder / "round-2/train/recipe.yaml")
+    assert recipe.model.path == str(folder / "round-1/model")
+    name = "round-2/train/model/model.safetensors"
+    assert held(folder)[name] == before[name]
+
+
 def test_a_loop_that_keeps_its_pictures_itself_moves_with_them(done, tmp_path):
     """Rows that embed their pictures: every file of a round names them by where it lies itself."""
     groups = list(read_groups(done[0] / "prompts.jsonl"))[:3]

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sightline.evaluation.logprobs import NAMES, TOKENS, LogprobScorer
 from sightline.files import replace_file, replace_folder
 from sightline.loops.exam import Exam
 from sightline.loops.stages import Round, Stage
+from sightline.recipes.load import dump_recipe, load_recipe
 from sightline.recipes.loop import ExamSpec, LoopRecipe
 from sightline.recipes.schema import ModelSpec, Recipe, SamplingSpec
 from sightline.report.run_page import report_run
@@ -106,10 +108,26 @@ def train_stage(round: Round, recipe: Recipe, *, quiet: bool) -> Stage:
     settings |= asked | _failing(recipe)
 
     def run() -> None:
+        _follow(recipe, round.run / "recipe.yaml")
         train(recipe, quiet=quiet)
         report_run(round.run)
 
     return Stage(name="train", out=round.run, reads=reads, settings=settings, eased=_MAY_FAIL, run=run)
+
+
+def _follow(recipe: Recipe, noted: Path) -> None:
+    """Lets a training that was stopped go on where the loop lies now: what it reads is the same (``Stage.reads``)."""
+    if not noted.is_file():
+        return
+    kept = load_recipe(noted)
+    model = replace(kept.model, **{name: vars(recipe.model)[name] for name in _PATHS})
+    data, online = kept.data, kept.online
+    if data is not None and recipe.data is not None:
+        places = zip(data.train, recipe.data.train, strict=False)
+        data = replace(data, train=tuple(replace(source, path=now.path) for source, now in places))
+    if online is not None and recipe.online is not None:
+        online = replace(online, prompts=replace(online.prompts, path=recipe.online.prompts.path))
+    replace_file(noted, dump_recipe(replace(kept, model=model, data=data, online=online)))
 
 
 def _failing(recipe: Recipe) -> dict[str, Any]:
