@@ -231,7 +231,13 @@ def test_ovips_critic_and_its_two_names_for_the_question(response, answer, grade
     assert asked(app, ("/critic", {**bodies[0], **bodies[1]}), ("/critic", {"response": "", "answer": ""}))[0][0] == 422
 
 
-@pytest.mark.parametrize(("said", "grade"), [("Score: 8.5", 8), ("no idea", "none"), ("Score: 85", "none")])
+@pytest.mark.parametrize(
+    ("said", "grade"),
+    [
+        ("Score: 8.5", 8), ("no idea", "none"), ("Score: 85", "none"),
+        ("<think>A score of 3?</think> 8", 8), ("<think>A score of 3? No", "none"),
+    ],
+)  # fmt: skip
 def test_a_grade_is_read_from_what_a_model_says(said, grade, monkeypatch):
     app, told = build_service(spec()), []
 

@@ -17,6 +17,7 @@ from fastapi import APIRouter
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import Backend, Outcome
 from sightline.evaluation.rubric import Rubric
+from sightline.evaluation.verdicts import conclusion
 from sightline.rewards.judge import read_score
 from sightline.rollouts.engine import ToldToken
 from sightline.services.batching import Batcher, Refused
@@ -128,7 +129,7 @@ class Desk:
         asked = JudgeRequest(id=_digest(messages), messages=messages, temperature=_TEMPERATURE, max_tokens=_TOKENS)
         for attempt in range(_ATTEMPTS):
             made = await self.batcher.submit(replace(asked, id=f"{asked.id}/{attempt}"))
-            if (found := read(_whole(made.reply))) is not None:
+            if (found := read(conclusion(_whole(made.reply)))) is not None:
                 return found
         return None
 
