@@ -122,6 +122,9 @@ def test_tokens_are_told_of_as_openai_tells_them(vlm, pictures):
     (used,) = {tuple(reply["usage"].values()) for reply in whole}
     assert list(whole[0]["usage"]) == ["prompt_tokens", "completion_tokens", "total_tokens"]
     assert used[0] > 4 and used[1:] == (3, used[0] + 3)
+    ((_, models),) = asked(vlm, ("/v1/models", None))
+    assert [list(card) for card in models["data"]] == [["id", "object", "created", "owned_by"]]
+    assert models["data"][0]["id"] == "m" and 0 < models["data"][0]["created"] <= whole[0]["created"]
     assert bare["logprobs"] is None and bare["message"] == greedy["message"]
     for place in greedy["logprobs"]["content"]:
         near = [one["logprob"] for one in place["top_logprobs"]]

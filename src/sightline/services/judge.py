@@ -136,7 +136,7 @@ class Desk:
 
 def judge_routes(desk: Desk) -> APIRouter:
     """``/v1/chat/completions``, ``/v1/models`` and ``/critic``."""
-    router = APIRouter()
+    router, loaded = APIRouter(), int(time.time())
 
     @router.post("/v1/chat/completions")
     async def chat(request: ChatRequest) -> ChatReply:
@@ -144,7 +144,7 @@ def judge_routes(desk: Desk) -> APIRouter:
 
     @router.get("/v1/models")
     async def models() -> ModelList:
-        return ModelList(data=[ModelCard(id=desk.model)])
+        return ModelList(data=[ModelCard(id=desk.model, created=loaded)])
 
     @router.post("/critic")
     async def critic(request: CriticRequest) -> CriticReply:

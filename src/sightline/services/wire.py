@@ -146,6 +146,8 @@ class ModelCard(Wire):
 
     id: str
     object: Literal["model"] = "model"
+    created: int
+    """When it was loaded here, Unix time."""
     owned_by: Literal["sightline"] = "sightline"
 
 
