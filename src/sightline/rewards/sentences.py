@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sightline.relations.sentence_end import CLOSING, MARKS, ends
+
+_LAST: Final = MARKS + CLOSING
+"""With what a sentence may end."""
+_SEEN: Final = 200
+"""Characters before an end that are looked at: a run of dots without end costs no more than others."""
 
 
 def sentences(text: str) -> list[str]:
@@ -14,7 +21,7 @@ def sentences(text: str) -> list[str]:
     """
     cut, start = [], 0
     for place in range(1, len(text)):
-        if text[place - 1] in (*MARKS, *CLOSING) and ends(text[start:place], text[place]):
+        if text[place - 1] in _LAST and ends(text[max(start, place - _SEEN) : place], text[place]):
             cut.append(text[start:place])
             start = place
     return [one.strip() for one in (*cut, text[start:]) if any(map(str.isalnum, one))]
