@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sightline.api.groups import Groups, pairs, read_groups, read_rows, score, write_groups
     from sightline.api.league import league
     from sightline.api.model import Model, load
+    from sightline.api.quantised import QuantisedModel
     from sightline.api.run import Run
     from sightline.api.training import explain, load_recipe, loop, open_run, report, train
     from sightline.demo.sizes import LeagueSize, LoopSize, OnlineSize
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sightline.recipes.schema import DataSpec, Recipe, SamplingSpec
     from sightline.rewards.base import load_reward
     from sightline.train.callback import Callback
+    from sightline.train.quantised import Quantizing
     from sightline.types import Edge, Group, Prompt, Response
 
 __version__ = "0.1.0"
@@ -41,6 +43,7 @@ _HOMES = {
     "api.groups": ("Groups", "pairs", "read_groups", "read_rows", "score", "write_groups"),
     "api.league": ("league",),
     "api.model": ("Model", "load"),
+    "api.quantised": ("QuantisedModel",),
     "api.run": ("Run",),
     "api.training": ("explain", "load_recipe", "loop", "open_run"),
     "demo.sizes": ("LeagueSize", "LoopSize", "OnlineSize"),
@@ -51,6 +54,7 @@ _HOMES = {
     "recipes.schema": ("DataSpec", "Recipe", "SamplingSpec"),
     "rewards.base": ("load_reward",),
     "train.callback": ("Callback",),
+    "train.quantised": ("Quantizing",),
     "types": ("Edge", "Group", "Prompt", "Response"),
 }
 """Where each name is defined. ``train`` and ``report`` are packages that are called (``callable_package``)."""
@@ -72,6 +76,8 @@ __all__ = [
     "Model",
     "OnlineSize",
     "Prompt",
+    "QuantisedModel",
+    "Quantizing",
     "Recipe",
     "Response",
     "Run",

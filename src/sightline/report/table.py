@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -135,6 +137,14 @@ def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
         verdict = f"{SIGNS[row.verdict]} {row.verdict}" if words else SIGNS[row.verdict]
         table.add_row(*map(Text, cells), Text(verdict))
     return table
+
+
+def plain_text(shown: Table, *, width: int = 100) -> str:
+    """A table without colours, as ``print`` shows it."""
+    plain = Console(file=io.StringIO(), width=width, color_system=None)
+    with plain.capture() as told:
+        plain.print(shown)
+    return "\n".join(line.rstrip() for line in told.get().strip("\n").splitlines())
 
 
 def table_json(rows: Sequence[Row]) -> dict[str, Any]:
