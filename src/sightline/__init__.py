@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sightline.api.checking import DataCheck, check, preferences
+    from sightline.api.checking import DataCheck, Scoring, check, preferences
     from sightline.api.evaluating import Comparison, compare, evaluate, first_answers, grade, questions
     from sightline.api.folders import assemble, convert, export, merge
     from sightline.api.groups import Groups, pairs, read_groups, read_rows, score, write_groups
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sightline.evaluation.results import Measured
     from sightline.evaluation.run import Grading
     from sightline.evaluation.stages import AnswerSpec
+    from sightline.recipes.preferences import SelectionSpec
     from sightline.recipes.schema import DataSpec, Recipe, SamplingSpec
     from sightline.rewards.base import load_reward
     from sightline.train.callback import Callback
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api.checking": ("DataCheck", "check", "preferences"),
+    "api.checking": ("DataCheck", "Scoring", "check", "preferences"),
     "api.evaluating": ("Comparison", "compare", "evaluate", "first_answers", "grade", "questions"),
     "api.folders": ("assemble", "convert", "export", "merge"),
     "api.groups": ("Groups", "pairs", "read_groups", "read_rows", "score", "write_groups"),
@@ -51,6 +52,7 @@ _HOMES = {
     "evaluation.results": ("Measured",),
     "evaluation.run": ("Grading",),
     "evaluation.stages": ("AnswerSpec",),
+    "recipes.preferences": ("SelectionSpec",),
     "recipes.schema": ("DataSpec", "Recipe", "SamplingSpec"),
     "rewards.base": ("load_reward",),
     "train.callback": ("Callback",),
@@ -82,6 +84,8 @@ __all__ = [
     "Response",
     "Run",
     "SamplingSpec",
+    "Scoring",
+    "SelectionSpec",
     "SightlineError",
     "assemble",
     "check",

@@ -173,6 +173,17 @@ def test_several_sources_or_processes_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_check_fails_on_nothing_that_it_does_not_look_at(tiny: dict[str, Path], tmp_path: Path) -> None:
+    asked, rows = recipe(tiny, tmp_path / "run"), [pair(picture(n), n) for n in range(4)]
+    look = sl.check(asked, rows, device="h100", fail_on="bad", processes=2)
+    assert look.figures["forecast"]["processes"] == 2 and not look.problems
+    for kind in ("leak", "split"):
+        with pytest.raises(RecipeError, match=f"--fail-on {kind} would never fail"):
+            sl.check(asked, rows, fail_on=kind)
+    with pytest.raises(RecipeError, match="processes is 0, expected 1 or more"):
+        sl.check(asked, rows, processes=0)
+
+
 def test_a_bad_row_is_named_by_its_number(tiny: dict[str, Path], tmp_path: Path) -> None:
     strict = recipe(tiny, tmp_path / "run", "data.on_bad_row=error")
     with pytest.raises(DataError, match=r"train\.jsonl, row 2 \(counted from 1\): answer 1 is empty"):
