@@ -188,11 +188,7 @@ def preferences(
     )
     sides = sides_of(str(named), None, how.model_options(), reference=start, against=rival)
     folder = default_out(sides.model.spec.path, sides.model.spec.adapter) if out is None else Path(out)
-    data, image_dir = str(rows), how.image_dir
-    if not isinstance(rows, str | Path):
-        file = folder / BENCH / "rows.jsonl"
-        write_rows(rows, file, pictures=folder / BENCH / "images")
-        data, image_dir = str(file), image_dir or "."
+    data, image_dir = _readable(rows, folder / BENCH, how.image_dir)
     asked = Asked(
         out=folder,
         data=data,
@@ -203,13 +199,14 @@ def preferences(
         overwrite=overwrite,
         tell=lambda text: _log.info("%s", text),
     )
-    done = evaluate_preferences(
-        asked,
-        sides,
-        beta=how.beta,
-        looking=how.looking,
-        generate=how.generate,
-        max_tokens=how.max_tokens,
-        device=how.device,
-    )
-    return done.measured
+    shown = {name: vars(how)[name] for name in ("beta", "looking", "generate", "max_tokens", "device")}
+    return evaluate_preferences(asked, sides, **shown).measured
+
+
+def _readable(rows: Rows | str | Path, folder: Path, image_dir: str | None) -> tuple[str, str | None]:
+    """The file of rows and where its pictures start; rows in memory are written there."""
+    if isinstance(rows, str | Path):
+        return str(rows), image_dir
+    file = folder / "rows.jsonl"
+    write_rows(rows, file, pictures=folder / "images")
+    return str(file), image_dir or "."
