@@ -40,7 +40,7 @@ def pairs(
     ] = 0.0,
     selection: Annotated[
         str | None,
-        typer.Option(help="Of ovip: small=4,small_gap=4,good=6,... as online.selection.", show_default="published"),
+        typer.Option(help="Of ovip: values by name (small=4,good=6), as online.selection.", show_default="published"),
     ] = None,
     fallback: Annotated[
         Literal["reference", "relaxed", "none"] | None,

@@ -11,7 +11,7 @@ from rich.text import Text
 from sightline.evaluation.bench import Result
 from sightline.evaluation.results import Change
 from sightline.report.evaluation import change_rows
-from sightline.report.table import SIGNS, Row, legend, measured, number
+from sightline.report.table import SIGNS, Row, legend, measured, number, number_column, words_column
 
 _NAMES = {"logprob": "log-prob of answers", "picture": "picture's effect"}
 
@@ -40,14 +40,16 @@ def quantised_rows(own: Sequence[Change], bench: Sequence[Change], result: Resul
 
 
 def quantised_table(rows: Sequence[Row]) -> Table:
-    """Narrow enough for 80 columns; the intervals of both sides are in the file."""
+    """A line each at 80 columns; the intervals of both sides are in the file."""
     caption = f"differences with bootstrap 95 % intervals\n{legend(rows)}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
-    table.add_column("figure", no_wrap=True)
-    for title in ("before", "after", "difference"):
-        table.add_column(title, justify="right", no_wrap=True)
+    words_column(table, "figure")
+    for title in ("before", "after"):
+        number_column(table, title)
+    words_column(table, "difference", justify="right")
     for row in rows:
         assert row.after is not None and row.difference is not None
         sides = [Text(number(side.value, row.unit)) for side in (row.before, row.after)]
-        table.add_row(row.name, *sides, Text(f"{SIGNS[row.verdict]} {measured(row.difference, row.unit, signed=True)}"))
+        change = f"{SIGNS[row.verdict]} {measured(row.difference, row.unit, signed=True)}"
+        table.add_row(Text(row.name), *sides, Text(change))
     return table
