@@ -2,7 +2,8 @@
 
 ``recipe.yaml`` (resolved), ``environment.json``, ``process.json``, ``first_row.txt``, ``first_rows.json``,
 ``metrics.jsonl``, ``checkpoints/``, ``reference/``, ``rows/`` (given in memory), ``samples.jsonl`` (online),
-``pairs.jsonl`` and ``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``, ``trackers/``,
+``pairs.jsonl``, ``text_pairs.jsonl`` and ``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``,
+``trackers/``,
 ``bad_rows.jsonl``, ``model/`` (at the end), ``resumed.log`` (of runs that were resumed from the app).
 """
 
@@ -36,6 +37,7 @@ _OURS = (
     "metrics.jsonl",
     "samples.jsonl",
     "pairs.jsonl",
+    "text_pairs.jsonl",
     "dropped_pairs.jsonl",
     "bad_rows.jsonl",
     "looking.json",
