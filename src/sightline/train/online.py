@@ -38,8 +38,8 @@ class OnlineSource(Rollout):
     In a round every rank samples its share of the prompts and scores them; the groups are gathered and dealt
     out anew, so that ranks have equal shares although groups drop out (failed rewards, ties). Groups as scored
     go to ``samples.jsonl``, pairs with their negative pictures to ``pairs.jsonl``, those without to
-    ``text_pairs.jsonl`` where they are trained by their answers, else to ``dropped_pairs.jsonl``. With ``max_staleness`` m the round
-    after the next m is sampled when a round begins.
+    ``text_pairs.jsonl`` where they are trained by their answers, else to ``dropped_pairs.jsonl``. With
+    ``max_staleness`` m the round after the next m is sampled when a round begins.
     """
 
     samples: Path
