@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,40 @@ def test_what_is_no_question_is_said(model: sl.Model) -> None:
     for call in (sl.train, sl.check):
         with pytest.raises(RecipeError, match="no such recipe file"):
             call("nowhere.yaml")
+
+
+def test_threads_that_ask_one_model_wait_for_each_other(model: sl.Model, pictures: list[str]) -> None:
+    asked = [(pictures[0], QUESTION), (pictures[1], "how many objects can you see?")]
+    alone = [model.answer(*one, max_tokens=12).texts[0] for one in asked]
+    began, done, other = threading.Event(), threading.Event(), threading.Event()
+    told: dict[int, str] = {}
+
+    def first() -> None:
+        told[0] = _streamed(model, asked[0], lambda: (began.set(), other.wait(0.3)))  # of two at work, the second comes
+        done.set()
+
+    def second() -> None:
+        told[1] = _streamed(model, asked[1], lambda: (other.set(), done.wait(30)))
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (first, second)]
+    threads[0].start()
+    assert began.wait(30)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert [told.get(0), told.get(1)] == alone
+    assert model.answer(*asked[0], max_tokens=12).texts[0] == alone[0]
+
+
+def _streamed(model: sl.Model, asked: tuple[str, str], at_first: Callable[[], object]) -> str:
+    pieces: list[str] = []
+
+    def tell(piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 1:
+            at_first()
+
+    prompt = model.answer(*asked, max_tokens=1).prompts[0]
+    sampling = sl.SamplingSpec(temperature=0, max_new_tokens=12)
+    model.engine.stream(sl.Group(prompts=(prompt,)), sampling, seed=0, on_text=tell)
+    return "".join(pieces)
