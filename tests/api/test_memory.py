@@ -91,6 +91,11 @@ def test_groups_and_numbers_of_numpy_are_rows(tmp_path: Path) -> None:
     first, second = written([group, {"prompt": "x", "score": np.float32(0.5), "box": np.arange(2)}], tmp_path)
     assert first["responses"] == [{"text": "one", "reward": 0.5}] and second["score"] == 0.5 and second["box"] == [0, 1]
     assert sl.read_rows([group])[0].responses[0].reward == 0.5
+    picture(0).save(tmp_path / "there.png")
+    part = {"type": "image", "path": "/other.png"}
+    asked = sl.Prompt(id="a", messages=({"role": "user", "content": [part]},), images=(str(tmp_path / "there.png"),))
+    with pytest.raises(DataError, match=r"message 1 has the part .*/other.png.*whose picture stands under images"):
+        sl.read_rows([sl.Group(prompts=(asked,))], prompts_only=True)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +109,7 @@ def test_groups_and_numbers_of_numpy_are_rows(tmp_path: Path) -> None:
             r"rows, row 2 \(counted from 1\): 'images\[0\]' is a object.*Give texts, numbers",
         ),
         ([{"score": float("nan")}], r"row 1 \(counted from 1\): cannot be written as JSON.*Write None"),
+        ([pair(np.zeros((4, 4, 3), np.uint8))], r"row 1 .*is an array of \(4, 4, 3\).*PIL\.Image\.fromarray"),
         ([pair(b"no picture")], r"row 1 \(counted from 1\): the 10 bytes of the picture are no image"),
     ],
 )

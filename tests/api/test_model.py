@@ -46,7 +46,7 @@ def test_several_pictures_none_and_a_conversation(model: sl.Model, pictures: lis
     said = {"role": "assistant", "content": [{"type": "text", "text": "yes"}]}
     talk = [two.prompts[0].messages[0], said, {"role": "user", "content": [{"type": "text", "text": "how many?"}]}]
     assert model.answer(pictures[:2], talk, max_tokens=3).prompts[0].question == "how many?"
-    with pytest.raises(DataError, match="renders to 2 image placeholders and has 1 images"):
+    with pytest.raises(DataError, match="2 image placeholders and 1 images"):
         model.answer(pictures[0], talk, max_tokens=3)
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_picture_is_said(model: sl.Model, picture: object, message: s
 def test_options_out_of_range_and_no_answers_are_refused(model: sl.Model, pictures: list[str]) -> None:
     with pytest.raises(RecipeError, match="temperature"):
         model.answer(pictures[0], QUESTION, temperature=-1)
-    with pytest.raises(DataError, match=r"answers: found one text\. Give a list of texts"):
+    with pytest.raises(DataError, match=r"answers: found one text, expected texts\. Give a list of texts"):
         model.score(pictures[0], QUESTION, "yes")
     with pytest.raises(RecipeError, match="nowhere/at/all"):
         sl.load("nowhere/at/all")
@@ -136,14 +136,23 @@ def test_what_is_no_question_is_said(model: sl.Model) -> None:
     wrong = [
         (None, "expected a question"),
         ([], "expected a question"),
-        ([{"role": "user"}], "message 1"),
+        ([{"role": "user"}], r"messages\[0\]"),
         (ends, "ends"),
+        ([{"role": "bot", "content": "hi"}], "'bot'"),
+        ([{"role": "user", "content": None}], "expected a string"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "a text part without text"),
+        ([{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "hi"}]}], "Videos"),
+        ([{"role": "user", "content": "hi", "name": "bob"}], "unknown key"),
+        ("half \ud83d", "half of a character"),
     ]
     for question, told in wrong:
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=f"^question: .*{told}"):
             model.answer(None, question)
-    with pytest.raises(DataError, match="no texts"):
-        model.score(None, "hi", [1])
+    for answers in ([1], (text for text in ("a", "b")), {"a", "b"}, []):
+        with pytest.raises(DataError, match="expected texts"):
+            model.score(None, "hi", answers)
+    with pytest.raises(RecipeError, match="expected options by name"):
+        sl.load("my/model", pictures=3)
     with pytest.raises(DataError, match="expected rows"):
         model.sample(3)
     with pytest.raises(RecipeError, match="which is loaded"):

@@ -87,6 +87,9 @@ def _plain(value: Any, where: str, pictures: Pictures) -> Any:
         if value.keys() == {"bytes", "path"}:
             return value["path"]
         return {key: _plain(inner, f"{where}.{key}", pictures) for key, inner in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim == 3 and value.dtype == np.uint8:
+        found = f"'{where}' is an array of {value.shape}, which looks like a picture"
+        raise RowError("malformed", found, remedy="Give a picture: PIL.Image.fromarray(array)")
     if isinstance(value, np.generic | np.ndarray):
         return _plain(value.tolist(), where, pictures)
     if isinstance(value, list | tuple):
