@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from sightline.api.given import check_least, check_word, groups_of
 from sightline.data.load import Account, groups_from_records, load_groups, load_prompts
 from sightline.data.memory import Rows, records_of
 from sightline.data.schema import read_groups as groups_of_file
@@ -93,8 +94,12 @@ def read_groups(path: str | Path) -> Groups:
 
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
-    """Writes a Group file as a whole, one line each; returns how many. Pictures stay where they are."""
-    return write_file(path, groups)
+    """Writes a Group file as a whole, one line each; returns how many. Pictures stay where they are.
+
+    Raises:
+        DataError: they are no Groups, or cannot be written.
+    """
+    return write_file(path, groups_of(groups))
 
 
 def score(
@@ -115,7 +120,8 @@ def score(
         DataError: no group has an answer, or one lacks what the reward needs.
         RecipeError, CheckpointError: there is no such reward.
     """
-    asked = list(groups)
+    check_word(failed, "failed", ("stop", "drop"))
+    asked = groups_of(groups)
     if not any(group.responses for group in asked):
         remedy = "Sample answers first: load(model).sample(rows)"
         raise DataError(f"none of {len(asked)} groups has an answer", source="groups", remedy=remedy)
@@ -150,12 +156,15 @@ def pairs(
 
     Raises:
         DataError: an answer without a reward, or no pair at all.
-        RecipeError: ``min_gap`` with ``ovip``.
+        RecipeError: ``min_gap`` with ``ovip`` or below 0, or no such relation.
     """
     if relation == "ovip" and min_gap:
         raise RecipeError("found min_gap with relation ovip, which does not read it. Leave it out.")
-    check_scored(groups, "groups")
-    related = [relation_of(relation, min_gap)(group) for group in groups]
+    check_word(relation, "relation", get_args(Relation))
+    check_least(min_gap, "min_gap", 0)
+    scored = groups_of(groups)
+    check_scored(scored, "groups")
+    related = [relation_of(relation, min_gap)(group) for group in scored]
     kept = [group for group in related if group.edges]
     if not kept:
         remedy = "Lower min_gap, or sample more answers" if min_gap else "Sample more answers"

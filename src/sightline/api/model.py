@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from sightline.api.given import check_kind
 from sightline.api.groups import Groups, pictures_folder, read_rows
 from sightline.api.run import Run
 from sightline.data.memory import Rows
@@ -127,6 +128,7 @@ class Model:
         Raises:
             DataError: a bad row, or one too long for the model.
         """
+        check_kind(sampling, "sampling", SamplingSpec)
         asked = read_rows(rows, prompts_only=True)
         return Groups(self.engine.generate(asked, sampling or SamplingSpec(), seed=seed))
 
