@@ -68,3 +68,9 @@ def test_rewards_of_numpy_are_plain_numbers(tmp_path: Path) -> None:
     scored = sl.score([GROUP], Gives(np.float32(0.5)))
     assert sl.write_groups(tmp_path / "scored.jsonl", scored) == 1
     assert [type(one.reward) for one in scored[0].responses] == [float, float]
+
+
+def test_a_run_whose_folder_is_gone_can_still_be_printed(tmp_path: Path) -> None:
+    run = sl.Run(path=tmp_path / "gone")
+    assert "no recipe that can be read" in repr(run) and "nothing logged yet" in repr(run)
+    assert "no recipe that can be read" in run._repr_html_()

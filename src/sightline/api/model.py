@@ -69,8 +69,8 @@ class Model:
 
         Returns:
             The question with its answers: ``texts``, and ``responses`` with the ``tokens``, their log-probabilities in
-            nats (``rollout_logprobs``) and why each ended (``finish_reason``: ``stop``, or ``length`` where it was cut
-            at ``max_tokens``).
+            nats under the model itself, whatever the temperature (``rollout_logprobs``), and why each ended
+            (``finish_reason``: ``stop``, or ``length`` where it was cut at ``max_tokens``).
 
         Raises:
             DataError: a picture that is missing or cannot be read, or a question too long for the model.
