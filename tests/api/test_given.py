@@ -35,6 +35,8 @@ class Gives:
 @pytest.mark.parametrize(
     ("call", "told"),
     [
+        (lambda: sl.load_recipe("r.yaml", ["seed=1"]), r"override \['seed=1'\]: expected texts\. Write each by itself"),
+        (lambda: sl.load_recipe(None), r"found None, expected the path of a YAML file"),
         (lambda: sl.pairs([GROUP], relation="bst"), r"relation is 'bst', expected one of best_worst, ranked"),
         (lambda: sl.pairs([GROUP], min_gap=-1), r"min_gap is -1, expected a number of at least 0"),
         (lambda: sl.pairs([GROUP], min_gap=float("nan")), r"min_gap is nan, expected a number"),

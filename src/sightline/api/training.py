@@ -39,6 +39,12 @@ def load_recipe(path: str | Path, *overrides: str) -> Recipe:
 
     >>> load_recipe("recipes/dpo_llava_lora.yaml", "model.path=my/model", "train.max_steps=100")  # doctest: +SKIP
     """
+    if not isinstance(path, str | Path):
+        raise RecipeError(f"found {path!r:.60}, expected the path of a YAML file.")
+    if wrong := [one for one in overrides if not isinstance(one, str)]:
+        raise RecipeError(
+            f'override {wrong[0]!r:.60}: expected texts. Write each by itself: "train.learning_rate=1e-4".'
+        )
     return read_recipe(path, overrides)
 
 
