@@ -38,8 +38,8 @@ class Gives:
         (lambda: sl.load_recipe("r.yaml", ["seed=1"]), r"override \['seed=1'\]: expected texts\. Write each by itself"),
         (lambda: sl.load_recipe(None), r"found None, expected the path of a YAML file"),
         (lambda: sl.pairs([GROUP], relation="bst"), r"relation is 'bst', expected one of best_worst, ranked"),
-        (lambda: sl.pairs([GROUP], min_gap=-1), r"min_gap is -1, expected a number of at least 0"),
-        (lambda: sl.pairs([GROUP], min_gap=float("nan")), r"min_gap is nan, expected a number"),
+        (lambda: sl.pairs([GROUP], min_gap=-1), r"min-gap is -1, expected 0 or more"),
+        (lambda: sl.pairs([GROUP], min_gap=float("nan")), r"min-gap is nan, expected 0 or more"),
         (lambda: sl.pairs([{"a": 1}]), r"groups: found \{'a': 1\}, expected Groups\. Read rows first"),
         (lambda: sl.pairs([NAN]), r"answer 0 of group a \(counted from 0\) is nan\. Score it anew"),
         (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from sightline.api.given import check_least, check_word, groups_of
+from sightline.api.given import check_word, groups_of
 from sightline.data.load import Account, groups_from_records, load_groups, load_prompts
 from sightline.data.memory import Rows, records_of
 from sightline.data.schema import read_groups as groups_of_file
@@ -195,7 +195,6 @@ def pairs(
     of_ovip = [] if selection is None else ["selection"]
     check_pairing(relation, best=best, min_gap=min_gap, keep_all=keep_all, of_ovip=of_ovip)
     check_word(relation, "relation", get_args(Relation))
-    check_least(min_gap, "min_gap", 0)
     scored = groups_of(groups)
     if failed := check_scored(scored, "groups"):
         _log.warning("%s answers got no reward and are left out (first: %s)", len(failed), failed[0])
