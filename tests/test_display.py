@@ -46,6 +46,13 @@ def test_groups_show_the_first_and_count_the_others(group: Group) -> None:
     assert repr(sl.Groups()) == "0 groups, 0 answers, 0 comparisons"
 
 
+def test_a_group_of_many_answers_shows_the_first(group: Group) -> None:
+    edges = tuple(Edge(winner=0, loser=place) for place in range(1, 100))
+    many = replace(group, responses=group.responses[1:] * 100, edges=edges)
+    assert len(repr(many)) < 1000 and "... 92 more" in repr(many) and "0 > 8 ... 91 more" in repr(many)
+    assert many._repr_html_().count("<tr>") == 33 and "... 68 more answers" in many._repr_html_()
+
+
 def test_a_curve_needs_two_numbers() -> None:
     assert curve("loss", [(1, 0.5), (2, float("nan"))]) == ""
     assert 'points="2.0,4.0 238.0,56.0"' in curve("loss", [(1, 2.0), (9, 1.0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -108,8 +109,14 @@ def check_scored(groups: Sequence[Group], source: str) -> list[str]:
     failed = list[str]()
     for group in groups:
         for index, response in enumerate(group.responses):
-            if response.reward is not None:
+            if response.reward is not None and math.isfinite(response.reward):
                 continue
+            if response.reward is not None:
+                raise DataError(
+                    f"the reward of answer {index} of group {group.id} (counted from 0) is {response.reward}",
+                    source=source,
+                    remedy="Score it anew; an answer that cannot be judged has none",
+                )
             if response.reward_error is None and response.finish_reason != "error":
                 raise DataError(
                     f"group {group.id} has answers without a reward (number {index}, counted from 0)",

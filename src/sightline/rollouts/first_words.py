@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sightline.data.render import Renderer
 from sightline.errors import RecipeError
-from sightline.models.branches import decoding
+from sightline.models.decoding import decoding
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.rendered import RenderedGroup, RenderedResponse

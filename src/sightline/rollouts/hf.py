@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sightline.data.render import Renderer
 from sightline.errors import RecipeError
-from sightline.models.branches import decoding
+from sightline.models.decoding import decoding
 from sightline.models.limits import Limits
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sightline.errors import DataError
-from sightline.models.branches import decoding
+from sightline.models.decoding import decoding
 from sightline.recipes.csr import CalibrationSpec, SearchSpec
 from sightline.recipes.schema import SamplingSpec
 from sightline.relations.calibrated import cumulative_own, kept, sentence_scores
