@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ def test_what_is_not_there_is_marked_by_the_letter() -> None:
     shades = [Shade(text=word, seen=-1.0, unseen=-1.5) for word in re.findall(r"\s?\S+", text)]
     drawn_parts = parts(Answered(text=text, shades=shades, wrong=[(start, len(text) - 1)]))
     assert "".join(part.text for part in drawn_parts) == text
-    assert "".join(part.text for part in drawn_parts if part.wrong) == "red moon"
+    assert "".join(part.text for part in drawn_parts if part.mark == "wrong") == "red moon"
     assert drawn_parts[0].dependence == 0.5 and drawn_parts[0].tint == " more" and "--d:9" in drawn_parts[0].style
     assert parts(Answered()) == [] and parts(Answered(text="x"))[0].tint == ""
 
@@ -145,9 +146,10 @@ class Says:
 def test_answers_about_a_known_scene_are_judged(tmp_path: Path, kind: str) -> None:
     desk = Desk(folders=Folders.of([tmp_path]), speakers=(), scratch=tmp_path / "scratch")
     talk, question = drawn(desk, kind, 3)
-    truth = talk.facts["truth"]
+    scene = talk.facts.scene
+    truth = scene["truth"]
     wrong = {"yes": "no", "no": "yes"}.get(truth, "nineteen")
-    absent = next(s for s in ("moon", "star", "ring", "heart", "drop", "cross") if s not in str(talk.facts["scene"]))
+    absent = next(s for s in ("moon", "star", "ring", "heart", "drop", "cross") if s not in str(scene["scene"]))
     texts = [f"A {absent}.", f"A {absent}."] if kind == "caption" else [truth, wrong]
     *_, last = ask(talk, [Says(text) for text in texts], question, SamplingSpec(), seed=0)
     one, other = last.turns[0].answers
@@ -159,7 +161,8 @@ def test_answers_about_a_known_scene_are_judged(tmp_path: Path, kind: str) -> No
         assert (one.note, other.note) == ("right, cut at the limit", f"wrong: {truth}, cut at the limit")
     *_, free = ask(talk, [Says("No.")], "Something else?", SamplingSpec(), seed=0)
     assert free.turns[0].answers[0].note == "cut at the limit", "the facts answer another question"
-    assert about(Group(prompts=(last.prompt(0, "x"),))).facts == talk.facts
+    row = Group(prompts=(replace(last.prompt(0, question), facts=scene),))
+    assert about(row).facts == talk.facts
 
 
 def test_uploads_are_looked_at_before_they_are_decoded(tmp_path: Path, pictures: list[str]) -> None:

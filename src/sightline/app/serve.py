@@ -29,6 +29,7 @@ from sightline.app.guard import LOGIN, Gate
 from sightline.app.page import HEAD, THEME, build_page
 from sightline.app.speakers import Speaker
 from sightline.errors import DataError
+from sightline.evaluation.known import Annotated
 from sightline.report.fragments import stylesheet
 from sightline.services.serve import address_of, bound_socket, web_server
 
@@ -39,7 +40,12 @@ _FRAMED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-a
 
 
 def serve(
-    spec: AppSpec, folders: Folders, load: Callable[[], Sequence[Speaker]], *, on_start: Callable[[str], None]
+    spec: AppSpec,
+    folders: Folders,
+    load: Callable[[], Sequence[Speaker]],
+    know: Callable[[], Sequence[Annotated]],
+    *,
+    on_start: Callable[[str], None],
 ) -> None:
     """Serves until SIGINT or SIGTERM. Runs that were resumed from it go on.
 
@@ -47,6 +53,7 @@ def serve(
         spec: Where.
         folders: All that is read and written.
         load: Brings the models, once the address is ours.
+        know: Brings the benchmarks whose pictures are known.
         on_start: Told the address once connections are taken.
 
     Raises:
@@ -56,7 +63,8 @@ def serve(
     os.environ["GRADIO_TEMP_DIR"] = str(scratch / "uploads")
     try:
         with bound_socket(spec.host, spec.port) as bound:
-            desk = Desk(folders=folders, speakers=tuple(load()), scratch=scratch)
+            annotated = tuple(know())
+            desk = Desk(folders=folders, speakers=tuple(load()), scratch=scratch, annotated=annotated)
             app = build_app(desk, spec.token)
             bound.listen(128)
             address = address_of(bound)

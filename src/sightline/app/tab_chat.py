@@ -13,6 +13,7 @@ import gradio as gr
 
 from sightline.app.chat import Seat, Talk, about, ask, question_in, stopped, talk_html
 from sightline.app.desk import Desk
+from sightline.app.facts import facts_of
 from sightline.app.parts import button, told, told_growing, when
 from sightline.app.uploads import take_picture
 from sightline.errors import DataError
@@ -82,8 +83,9 @@ class ChatTab:
     @told
     def take(self, seat: Seat, sent: str) -> tuple[str, str]:
         """A conversation about a picture that was sent."""
-        fresh = Talk(picture=str(take_picture(Path(sent), self.desk.scratch, self.desk.bounds)))
-        return self.begin(seat, fresh)
+        picture = str(take_picture(Path(sent), self.desk.scratch, self.desk.bounds))
+        known = facts_of(self.desk.annotated, picture, Path(sent).name, {})
+        return self.begin(seat, Talk(picture=picture, facts=known))
 
     @told
     def scene(self, seat: Seat, kind: Kind, number: int | None, by: int = 0) -> tuple[str, str, str, int]:
@@ -139,8 +141,4 @@ def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:
 
 def picture_html(talk: Talk) -> str:
     """The picture, and what is known of it."""
-    told = []
-    if "scene" in talk.facts:
-        objects = talk.facts["scene"]["objects"]
-        told = [", ".join(f"{one['colour']} {one['shape']}" for one in objects)]
-    return fill_fragment("app_picture.html.j2", picture=talk.picture, told=told)
+    return fill_fragment("app_picture.html.j2", picture=talk.picture, there=talk.facts.there, note=talk.facts.note)

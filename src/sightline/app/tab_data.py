@@ -82,7 +82,7 @@ class DataTab:
     def bring(self, chat: ChatTab, seat: Seat, name: str | None, number: int | None) -> tuple[str, str, str, Any]:
         """A conversation about the picture of the row."""
         group = asked_group(self.desk, name, number)
-        picture, said = chat.begin(seat, about(group))
+        picture, said = chat.begin(seat, about(group, self.desk.annotated))
         return picture, question_in(group), said, gr.Tabs(selected="chat")
 
     @told
