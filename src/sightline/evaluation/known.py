@@ -10,7 +10,7 @@ import filecmp
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
@@ -86,8 +86,8 @@ class Album(Generic[Id]):
     """Names under which each annotated picture is known, to its id."""
     folders: Sequence[Path]
     """Where its file may lie, the official place first."""
-    _files: dict[Id, Path] = field(default_factory=dict)
-    _sizes: dict[int, list[Id]] | None = None
+    _seen: tuple[dict[Id, Path], dict[int, list[Id]]] | None = None
+    """Files by id, ids by the size of their file."""
 
     def find(self, picture: Path, name: str) -> tuple[Id, How] | None:
         """The id of a picture, and how it was found.
@@ -95,36 +95,38 @@ class Album(Generic[Id]):
         Raises:
             DataError: it bears the name of another picture.
         """
-        if self._sizes is None:
-            self._sizes = self._look()
-        alike = [id for id in self._sizes.get(picture.stat().st_size, ()) if self._same(picture, id)]
+        if self._seen is None:
+            self._seen = self._look()
+        files, sizes = self._seen
+        alike = [id for id in sizes.get(picture.stat().st_size, ()) if _same(picture, files[id])]
         named = self.names.get(name)
         if alike:
             return (named if named in alike else alike[0]), "content"
         if named is None:
             return None
-        if named in self._files:
+        if named in files:
             raise DataError(
-                f"the picture bears the name {name} and is another one than {self._files[named]}",
+                f"the picture bears the name {name} and is another one than {files[named]}",
                 remedy="Take that file, or give yours another name",
             )
         return named, "name"
 
-    def _look(self) -> dict[int, list[Id]]:
-        """Ids by the size of their files."""
+    def _look(self) -> tuple[dict[Id, Path], dict[int, list[Id]]]:
+        files: dict[Id, Path] = {}
         sizes: dict[int, list[Id]] = {}
         for entry in itertools.chain.from_iterable(os.scandir(folder) for folder in self.folders if folder.is_dir()):
             id = self.names.get(entry.name)
-            if id is not None and id not in self._files and entry.is_file():
-                self._files[id] = Path(entry.path)
+            if id is not None and id not in files and entry.is_file():
+                files[id] = Path(entry.path)
                 sizes.setdefault(entry.stat().st_size, []).append(id)
-        return sizes
+        return files, sizes
 
-    def _same(self, picture: Path, id: Id) -> bool:
-        try:
-            return filecmp.cmp(picture, self._files[id], shallow=False)
-        except OSError:  # gone since
-            return False
+
+def _same(picture: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(picture, other, shallow=False)
+    except OSError:  # gone since
+        return False
 
 
 class CocoPictures:
