@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from sightline.app.chat import Answered, Talk, Turn, about, ask, parts, talk_html
 from sightline.app.desk import Desk
@@ -176,8 +177,13 @@ def test_uploads_are_looked_at_before_they_are_decoded(tmp_path: Path, pictures:
         with pytest.raises(DataError, match=why):
             take_picture(Path(pictures[0]), tmp_path, bounds)
     (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
-    with pytest.raises(DataError, match="no picture that can be read"):
-        take_picture(tmp_path / "x.png", tmp_path, Bounds())
+    (tmp_path / "half.png").write_bytes(Path(pictures[0]).read_bytes()[:-60])
+    for name in ("x.png", "half.png"):
+        with pytest.raises(DataError, match="no picture that can be read"):
+            take_picture(tmp_path / name, tmp_path, Bounds())
+    Image.new("F", (8, 8)).save(tmp_path / "float.tif")
+    with pytest.raises(DataError, match="values of 32 bits"):
+        take_picture(tmp_path / "float.tif", tmp_path, Bounds())
 
 
 def test_texts_are_texts_on_the_page() -> None:

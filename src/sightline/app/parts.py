@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import gradio as gr
 
 from sightline.errors import SightlineError
 
+LARGEST: Final = 2**31 - 1
+"""Of a number that is typed: one of more than 64 bits breaks the stream of events to the page."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -17,7 +19,7 @@ T = TypeVar("T")
 def as_error(error: SightlineError | OSError) -> gr.Error:
     """A note on the page that stays until it is closed."""
     text = str(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename or 'a file'}: {error.strerror}. Correct who may read and write there, or make room."
     return gr.Error(text, duration=None, print_exception=False)
 

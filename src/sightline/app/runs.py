@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from sightline.app.folders import Folders
+from sightline.app.rows import kept
 from sightline.data.schema import group_of_line, relative_to
 from sightline.errors import CheckpointError, DataError
 from sightline.recipes.load import load_recipe
@@ -222,9 +223,4 @@ def last_samples(run: Path, folders: Folders) -> list[GalleryItem]:
         lines = file.read().split(b"\n")
     whole = lines[(path.stat().st_size > _TAIL) : -1][-_SAMPLES:]
     groups = [group_of_line(line, str(path), relative_to(run)) for line in whole if line.strip()]
-    return [_kept(item, folders) for item in gallery_of(reversed(groups))]
-
-
-def _kept(item: GalleryItem, folders: Folders) -> GalleryItem:
-    images: Sequence[Any] = [image for image in item.images if folders.holds(str(image))]
-    return GalleryItem(images=images, question=item.question, answers=item.answers, caption=item.caption)
+    return [kept(item, folders) for item in gallery_of(reversed(groups))]

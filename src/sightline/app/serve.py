@@ -100,9 +100,11 @@ def build_app(desk: Desk, token: str) -> Gate:
         text = found.read_text(encoding="utf-8", errors="replace")
         return HTMLResponse(text, headers={"Content-Security-Policy": _FRAMED})
 
+    pages = build_page(desk, framed)
+    pages.has_launched = True  # or a mounted page takes any file of this machine for one that was uploaded
     gradio.mount_gradio_app(
         app,
-        build_page(desk, framed),
+        pages,
         path="/",
         footer_links=[],
         ssr_mode=False,

@@ -14,7 +14,7 @@ import gradio as gr
 from sightline.app.chat import Seat, Talk, about, ask, question_in, stopped, talk_html
 from sightline.app.desk import Desk
 from sightline.app.facts import facts_of
-from sightline.app.parts import button, told, told_growing, when
+from sightline.app.parts import LARGEST, button, told, told_growing, when
 from sightline.app.uploads import take_picture
 from sightline.errors import DataError
 from sightline.recipes.load import check_spec
@@ -56,14 +56,14 @@ class ChatTab:
         with gr.Group():
             with gr.Row():
                 self.kind = gr.Dropdown(list(get_args(Kind)), value="caption", label="Scene and its question")
-                self.number = gr.Number(0, label="Number", precision=0, minimum=0)
+                self.number = gr.Number(0, label="Number", precision=0, minimum=0, maximum=LARGEST)
             with gr.Row():
                 self.draw = button("Draw the scene", elem_id="chat-draw")
                 self.following = button("Next scene", elem_id="chat-next")
         with gr.Accordion("How answers are made", open=False):
             self.temperature = gr.Number(0.0, label="Temperature (0: greedy)", minimum=0)
-            self.tokens = gr.Number(128, label="Most tokens of an answer", precision=0, minimum=1)
-            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            self.tokens = gr.Number(128, label="Most tokens of an answer", precision=0, minimum=1, maximum=LARGEST)
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST)
 
     def wire(self) -> None:
         inputs = [self.seat, self.question, self.temperature, self.tokens, self.seed]
@@ -97,8 +97,9 @@ class ChatTab:
 
     def begin(self, seat: Seat, fresh: Talk) -> tuple[str, str]:
         """Another conversation: its picture and what was said in it. An answer that is still written is left."""
+        shown = picture_html(fresh), self.html(fresh)
         seat.talk = fresh
-        return picture_html(fresh), self.html(fresh)
+        return shown
 
     @told_growing
     def answer(

@@ -14,6 +14,7 @@ from sightline.app.desk import Desk, labels_of
 from sightline.app.folders import has_choice
 from sightline.app.labels import MOST, Labels, Question
 from sightline.app.parts import button, listed, told, when
+from sightline.app.rows import viewed
 from sightline.report.fragments import fill_fragment, fragment
 
 Key = tuple[str, str] | None
@@ -130,13 +131,15 @@ class _Tab:
 
 
 def board_html(desk: Desk, labels: Labels, question: Question | None) -> str:
-    """How far the file is labelled, and what is asked now. Pictures outside of the folders are left out."""
-    values: dict[str, Any] = {"images": (), "history": (), "asked": "", "texts": (), "id": ""}
+    """How far the file is labelled, and what is asked now. What cannot be shown is told."""
+    values: dict[str, Any] = {"images": (), "unseen": (), "history": (), "asked": "", "texts": (), "id": ""}
     if question is not None:
         prompt = question.group.prompts[0]
+        images, unseen = viewed(prompt.images, desk.folders)
         values = {
             "id": question.group.id,
-            "images": [image for image in prompt.images if desk.folders.holds(image) and Path(image).is_file()],
+            "images": images,
+            "unseen": unseen,
             "history": [(str(message["role"]), _text(message["content"])) for message in prompt.messages[:-1]],
             "asked": question_in(question.group),
             "texts": question.texts,
