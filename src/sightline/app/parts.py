@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -21,7 +22,7 @@ def as_error(error: SightlineError | OSError) -> gr.Error:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename or 'a file'}: {error.strerror}. Correct who may read and write there, or make room."
-    return gr.Error(text, duration=None, print_exception=False)
+    return gr.Error(html.escape(text, quote=False), duration=None, print_exception=False)  # a note is read as HTML
 
 
 def told(work: Callable[P, T]) -> Callable[P, T]:
