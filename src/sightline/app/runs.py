@@ -21,7 +21,7 @@ from sightline.recipes.load import load_recipe
 from sightline.report.fragments import fragment
 from sightline.report.gallery import gallery_of
 from sightline.report.page import Detail, GalleryItem
-from sightline.report.run_page import training_curves, unchanged
+from sightline.report.run_page import not_finite, training_curves, unchanged
 from sightline.train.checkpoint import newest_step
 from sightline.train.process import started_in, working_on
 from sightline.train.run_folder import RunDirectory, model_step
@@ -68,9 +68,11 @@ class Runs:
     def standing(self, name: str | Path) -> Standing:
         """
         Raises:
-            DataError: outside of the folders.
+            DataError: outside of the folders, or gone.
         """
         run = RunDirectory(path=self.folders.inside(name))
+        if not run.path.is_dir():
+            raise DataError("is not there any more", source=str(run.path), remedy="Choose another run")
         records = read_records(run.metrics)
         pid, step, done = self._pid(run), records[-1]["step"] if records else 0, model_step(run.model)
         state: State = "running" if pid is not None else "finished" if done is not None and done >= step else "stopped"
@@ -160,7 +162,7 @@ def read_records(metrics: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:  # being written
             continue
-        if isinstance(record, dict) and "step" in record:
+        if isinstance(record, dict) and type(record.get("step")) is int:
             found.append(record)
     return found
 
@@ -202,8 +204,14 @@ def run_html(run: Path, standing: Standing, folders: Folders) -> str:
             details.append(Detail(title=title, text=(run / name).read_text(encoding="utf-8", errors="replace")))
     if (said := _said(run / "resumed.log")) and standing.state != "running":
         details.insert(0, Detail(title="What the resumed run said last", text=said))
+    bad = [broken] if records and (broken := not_finite(records)) else []
+    gallery: list[GalleryItem] = []
+    try:
+        gallery = last_samples(run, folders)
+    except DataError as error:
+        bad.append(str(error))
     curves = training_curves(records) if records else []
-    return fragment(notes=notes, curves=curves, gallery=last_samples(run, folders), details=details)
+    return fragment(bad=bad, notes=notes, curves=curves, gallery=gallery, details=details)
 
 
 def _said(log: Path) -> str:
