@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +117,16 @@ def test_a_reader_who_leaves_stops_the_model(speaker: Speaker, pictures: list[st
     next(growing)
     growing.close()
     assert speaker.worker.submit(lambda: "free").result(timeout=20) == "free"
+
+
+def test_a_stop_of_the_app_ends_an_answer(speaker: Speaker, pictures: list[str]) -> None:
+    stops = replace(speaker, ended=threading.Event())
+    growing = stops.answer(prompt(pictures[0]), SamplingSpec(max_new_tokens=2000, temperature=1.0), seed=0)
+    next(growing)
+    stops.ended.set()
+    with pytest.raises(DataError, match="the app was stopped"):
+        while True:
+            next(growing)
 
 
 def test_what_is_not_there_is_marked_by_the_letter() -> None:

@@ -35,7 +35,7 @@ from sightline.services.serve import address_of, bound_socket, web_server
 
 PAGE = "/page"
 _GRACE = 3
-"""Seconds that a stop waits: pages keep a connection open for as long as they are."""
+"""Seconds that a stop waits for requests under way."""
 _FRAMED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'; sandbox"
 
 
@@ -75,8 +75,14 @@ def serve(
 
 
 def server_of(desk: Desk, app: Gate) -> uvicorn.Server:
-    """The web server."""
-    return web_server(app, desk.bounds, grace=_GRACE)
+    """The web server. When it stops, answers that grow end at their next word, and pages are let go."""
+
+    def stop() -> None:
+        for speaker in desk.speakers:
+            speaker.ended.set()
+        app.closing.set()
+
+    return web_server(app, desk.bounds, grace=_GRACE, on_stop=stop)
 
 
 def build_app(desk: Desk, token: str) -> Gate:
