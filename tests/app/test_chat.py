@@ -216,21 +216,25 @@ def test_an_answer_ends_where_another_conversation_begins(speaker: Speaker, tmp_
         tab = ChatTab(desk)
     seat = Seat()
     tab.scene(seat, "caption", 0)
-    growing = tab.answer(seat, "what?", 0.0, 30, 0)
+    growing = tab.answer(seat, "what?", 0.0, 30, 0, seat.talk.id)
     next(growing)
     next(growing)
     _, asked, _, _ = tab.scene(seat, "caption", 1)
     begun = seat.talk
     assert list(growing) == [] and seat.talk is begun and not begun.turns
-    growing = tab.answer(seat, asked, 0.0, 30, 0)
+    growing = tab.answer(seat, asked, 0.0, 30, 0, seat.talk.id)
     next(growing)
     next(growing)
     assert tab.end(seat).count("stopped") == 2 and list(growing) == []
     (turn,) = seat.talk.turns
     assert [(one.note, one.growing) for one in turn.answers] == [("stopped", False)] * 2
     assert turn.answers[0].text and not turn.answers[1].text
-    *_, last = tab.answer(seat, "and now?", 0.0, 4, 0)
+    *_, last = tab.answer(seat, "and now?", 0.0, 4, 0, seat.talk.id)
     assert len(seat.talk.turns) == 2 and "and now?" in last
+    lost = Seat()  # the app was started again below the page, or forgot it
+    with pytest.raises(gr.Error, match="the page shows another conversation"):
+        list(tab.answer(lost, "and now?", 0.0, 4, 0, seat.talk.id))
+    assert not lost.talk.turns and f'data-talk="{lost.talk.id}"' in tab.anew(lost)[0]
 
 
 def test_the_end_of_turn_behind_half_a_character_is_no_text(speaker: Speaker, pictures: list[str]) -> None:

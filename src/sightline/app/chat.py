@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,6 +60,8 @@ class Talk:
     facts: Facts = field(default_factory=Facts)
     """What is known of the picture."""
     turns: tuple[Turn, ...] = ()
+    id: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)
+    """Stands on the page that shows it: what the page shows may be another one than what is known here."""
 
     def prompt(self, side: int, question: str) -> Prompt:
         """What model number ``side`` is asked. A turn that it left empty was never asked."""

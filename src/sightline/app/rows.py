@@ -154,7 +154,7 @@ def viewed(images: Sequence[str], folders: Folders) -> tuple[list[str], list[str
 
 def stored_html(group: Group, folders: Folders) -> str:
     """A row as the file holds it: pictures, questions, answers with their places, all of it as JSON."""
-    notes = [f"{group.source} · id {group.id}"]
+    notes = [" · ".join(filter(None, (group.source, f"id {group.id}")))]
     bad = viewed([image for prompt in group.prompts for image in prompt.images], folders)[1]
     items = [item for prompt in range(len(group.prompts)) for item in _items(group, prompt, folders)]
     whole = json.dumps(group_to_json(group), ensure_ascii=False, indent=1)

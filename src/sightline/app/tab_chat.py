@@ -28,18 +28,24 @@ _WITHOUT: Final = (
 )
 _EMPTY: Final = "Choose a picture, or draw a scene whose facts are known, and ask."
 
+_SHOWS: Final = (
+    "(...given) => [...given.slice(0, -1), document.querySelector('#chat-picture [data-talk]')?.dataset.talk]"
+)
+"""Sends which conversation the page shows."""
+
 
 class ChatTab:
     """The widgets of the tab, and what happens to them."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.names = desk, [speaker.name for speaker in desk.speakers]
-        self.seat = gr.State(Seat())
+        first = Talk()
+        self.seat = gr.State(Seat(talk=first))
         if not self.names:
             gr.Markdown(_WITHOUT)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=280):
-                self._lay_out_picture()
+                self._lay_out_picture(first)
             with gr.Column(scale=2, min_width=300):
                 self.question = gr.Textbox(label="Question", lines=1, max_lines=6, elem_id="chat-question")
                 with gr.Row():
@@ -47,10 +53,11 @@ class ChatTab:
                     self.go = button("Ask", variant="primary", elem_id="chat-ask", interactive=able)
                     self.stop = button("Stop", elem_id="chat-stop")
                     self.new = button("New conversation", elem_id="chat-new")
-                self.said = gr.HTML(self.html(Talk()), elem_id="chat-said")
+                self.said = gr.HTML(self.html(first), elem_id="chat-said")
+                self.shows = gr.Textbox(visible=False)
 
-    def _lay_out_picture(self) -> None:
-        self.picture = gr.HTML(picture_html(Talk()), elem_id="chat-picture")
+    def _lay_out_picture(self, first: Talk) -> None:
+        self.picture = gr.HTML(picture_html(first), elem_id="chat-picture")
         face: dict[str, Any] = {"file_types": ["image"], "size": "md", "elem_id": "chat-upload"}
         self.upload = gr.UploadButton("Choose a picture", **face)
         with gr.Group():
@@ -66,8 +73,8 @@ class ChatTab:
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST)
 
     def wire(self) -> None:
-        inputs = [self.seat, self.question, self.temperature, self.tokens, self.seed]
-        models = {"concurrency_limit": 1, "concurrency_id": "models"}
+        inputs = [self.seat, self.question, self.temperature, self.tokens, self.seed, self.shows]
+        models = {"concurrency_limit": 1, "concurrency_id": "models", "js": _SHOWS}
         asking = [when(on, self.answer, inputs, [self.said], **models) for on in (self.go.click, self.question.submit)]
         ends = {"cancels": asking}  # so that the model is free; what it still says is not written: see `answer`
         when(self.stop.click, self.end, [self.seat], [self.said], **ends)
@@ -75,7 +82,7 @@ class ChatTab:
         asked, scenes = [self.seat, self.kind, self.number], [self.picture, self.question, self.said, self.number]
         when(self.draw.click, self.scene, asked, scenes, **ends)
         when(self.following.click, partial(self.scene, by=1), asked, scenes, **ends)
-        when(self.new.click, self.anew, [self.seat], [self.said], **ends)
+        when(self.new.click, self.anew, [self.seat], [self.picture, self.said], **ends)
 
     def html(self, talk: Talk) -> str:
         return talk_html(talk, self.names, _EMPTY)
@@ -103,11 +110,14 @@ class ChatTab:
 
     @told_growing
     def answer(
-        self, seat: Seat, asked: str, temperature: float | None, most: int | None, seed: int | None
+        self, seat: Seat, asked: str, temperature: float | None, most: int | None, seed: int | None, shows: str
     ) -> Iterator[str]:
         """What the models say, as it grows, and as long as nobody began or ended anything else meanwhile."""
         if not asked.strip():
             raise DataError("the question is empty", remedy="Write one")
+        if shows != seat.talk.id:  # it would be answered without the picture that the page shows
+            found = "the page shows another conversation than the app knows: it was started again, or long away"
+            raise DataError(found, remedy="Choose the picture again, or begin a new conversation")
         sampling = check_spec(SamplingSpec, "how answers are made", temperature=temperature, max_new_tokens=most)
         last = seat.talk
         growing = ask(last, self.desk.speakers, asked.strip(), sampling, seed=int(seed or 0))
@@ -123,9 +133,9 @@ class ChatTab:
         seat.talk = stopped(seat.talk)
         return self.html(seat.talk)
 
-    def anew(self, seat: Seat) -> str:
+    def anew(self, seat: Seat) -> tuple[str, str]:
         """Forgets what was said."""
-        return self.begin(seat, replace(seat.talk, turns=()))[1]
+        return self.begin(seat, replace(seat.talk, turns=()))
 
 
 def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:
@@ -142,4 +152,6 @@ def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:
 
 def picture_html(talk: Talk) -> str:
     """The picture, and what is known of it."""
-    return fill_fragment("app_picture.html.j2", picture=talk.picture, there=talk.facts.there, note=talk.facts.note)
+    return fill_fragment(
+        "app_picture.html.j2", id=talk.id, picture=talk.picture, there=talk.facts.there, note=talk.facts.note
+    )
