@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sightline.pixels import upright
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -23,7 +25,7 @@ _CELL = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
 
 
 def embed(image: Path | str | Image.Image) -> str:
-    """A picture as a data URI of at most 384 pixels: PNG for drawings, JPEG for photographs."""
+    """A picture as models see it, as a data URI of at most 384 pixels: PNG for drawings, JPEG for photographs."""
     from PIL import Image
 
     if isinstance(image, Image.Image):
@@ -129,7 +131,7 @@ def _picture(path: str) -> str:
 
 def _encode(image: Image.Image, made_as: str) -> str:
     kind = "JPEG" if made_as == "JPEG" else "PNG"
-    small = image.convert("RGB")
+    small = upright(image)
     small.thumbnail((_LARGEST, _LARGEST))
     buffer = io.BytesIO()
     small.save(buffer, kind, optimize=True)
