@@ -142,6 +142,8 @@ def test_all_faults_are_told_at_once(write):
 
 def test_file_that_is_missing_or_empty(write, tmp_path):
     assert "no such recipe file" in message(tmp_path / "none.yaml")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
+    assert "found a file of rows, expected a recipe" in message(tmp_path / "rows.jsonl")
     assert "found nothing" in message(write(""))
     (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
     assert "latin.yaml:1: not UTF-8 text" in message(tmp_path / "latin.yaml")

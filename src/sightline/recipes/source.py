@@ -37,6 +37,7 @@ _PLAIN = (
 
 _DEEPEST = 32
 """Levels of mappings and lists in one another."""
+_OF_ROWS: Final = {".jsonl", ".csv", ".tsv", ".parquet", ".tar"}
 _LARGEST_FILE = 250_000
 """Bytes of a recipe."""
 _LONGEST = 160
@@ -142,6 +143,11 @@ def _text(path: Path) -> str:
     try:
         if not path.is_file():
             raise RecipeError(f"{_named(path)}: no such recipe file. Expected the path of a YAML file.")
+        if _OF_ROWS & set(path.suffixes):
+            raise RecipeError(
+                f"{_named(path)}: found a file of rows, expected a recipe (YAML). Rows are named in one, under "
+                "data.train; 'sightline data check --data FILE' looks at rows alone."
+            )
         with path.open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
