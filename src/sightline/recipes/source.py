@@ -37,7 +37,7 @@ _PLAIN = (
 
 _DEEPEST = 32
 """Levels of mappings and lists in one another."""
-_OF_ROWS: Final = {".jsonl", ".csv", ".tsv", ".parquet", ".tar"}
+_OF_ROWS = {".jsonl", ".csv", ".tsv", ".parquet", ".tar"}
 _LARGEST_FILE = 250_000
 """Bytes of a recipe."""
 _LONGEST = 160
