@@ -19,20 +19,26 @@ sys.path.extend(str(folder) for folder in Path(__file__).parent.rglob("*") if fo
 
 
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
-from sightline import cli
-from tiny_models import FAMILIES, save_tiny
-
-torch.set_num_threads(1)
 os.environ["SIGHTLINE_CACHE"] = tempfile.mkdtemp(prefix="sightline-tests-")  # nothing goes to the home folder
 atexit.register(shutil.rmtree, os.environ["SIGHTLINE_CACHE"], ignore_errors=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Imports torch where tests run, which is not the process that hands them out."""
+    if "PYTEST_XDIST_WORKER" in os.environ or not config.getoption("numprocesses", None):
+        import torch
+
+        import sightline.models  # noqa: F401  (makes torchvision importable, so before transformers)
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command line; gives its exit code, stdout and stderr."""
+    from sightline import cli
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["sightline", *map(str, arguments)])
@@ -47,6 +53,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folder of one tiny random model per family."""
+    from tiny_models import FAMILIES, save_tiny
+
     root = tmp_path_factory.mktemp("tiny")
     return {family: save_tiny(family, root / family) for family in FAMILIES}
 
