@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -12,8 +13,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.extend(str(folder) for folder in Path(__file__).parent.rglob("*") if folder.is_dir())  # shared test modules
 
@@ -25,8 +27,17 @@ os.environ["SIGHTLINE_CACHE"] = tempfile.mkdtemp(prefix="sightline-tests-")  # n
 atexit.register(shutil.rmtree, os.environ["SIGHTLINE_CACHE"], ignore_errors=True)
 
 
+LONG = ("families/", "fuzz/", "train/", "loops/", "demo/", "real/", "test_notebooks.py", "recipes/", "equivalence/")
+"""Where the files of half a minute are: they are begun first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(LONG))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Imports torch where tests run, which is not the process that hands them out."""
+    config.option.loadscopereorder = False  # by the number of tests in a file, which is least in the longest
     if "PYTEST_XDIST_WORKER" in os.environ or not config.getoption("numprocesses", None):
         import torch
 
@@ -48,6 +59,30 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return stopped.value.code or 0, out, err
 
     return call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def verified_here() -> Iterator[None]:
+    """What is exported is read again in this process: one of its own would import torch for five seconds each time.
+    ``fresh_process`` and ``make fuzz`` have it."""
+    from sightline.models import reload
+
+    def here(command: list[str], **_: object) -> SimpleNamespace:
+        reload.answer_request(Path(command[3]), Path(command[4]))
+        return SimpleNamespace(returncode=0, stderr="")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("SIGHTLINE_FUZZ", "1") == "1":
+            patch.setattr(reload, "subprocess", SimpleNamespace(run=here))
+        yield
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is exported is read again in a process of its own, as outside the tests."""
+    from sightline.models import reload
+
+    monkeypatch.setattr(reload, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")
