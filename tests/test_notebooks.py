@@ -53,7 +53,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         whole.cells.append(nbformat.v4.new_code_cell("%reset -f"))
         starts[script.stem[0]] = len(whole.cells)
         whole.cells += nbformat.read(script.with_suffix(".ipynb"), as_version=4).cells
-    NotebookClient(whole, timeout=300, kernel_name="python3").execute(cwd=str(folder / "notebooks"))
+    NotebookClient(whole, timeout=1800, kernel_name="python3").execute(cwd=str(folder / "notebooks"))
     ends = [*(start - 1 for start in starts.values()), len(whole.cells)][1:]
     return {
         name: "\n".join(map(shown, whole.cells[start:end]))
