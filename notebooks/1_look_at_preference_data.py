@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -21,8 +23,14 @@
 # `ROWS = "openbmb/RLAIF-V-Dataset"`; a `.json`, `.jsonl` or `.parquet` file works as well.
 
 # %%
-from collections import Counter
+import os
 from pathlib import Path
+
+if Path("notebooks/drawn.py").is_file():  # started at the root of the repository
+    os.chdir("notebooks")  # all paths below start from the folder of the notebooks
+
+# %%
+from collections import Counter
 from statistics import mean, median
 
 from drawn import preference_rows, small_model

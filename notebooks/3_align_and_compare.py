@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -25,8 +27,13 @@
 # ```
 
 # %%
+import os
 from pathlib import Path
 
+if Path("notebooks/drawn.py").is_file():  # started at the root of the repository
+    os.chdir("notebooks")  # all paths below start from the folder of the notebooks
+
+# %%
 from drawn import preference_rows, small_model
 from IPython.display import display
 from looking import losses, shaded

@@ -44,16 +44,21 @@ def test_what_they_name_is_there() -> None:
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What each notebook shows, by the start of its name; all in one kernel, whose names are removed in between."""
+    """What each notebook shows, by the start of its name; all in one kernel, whose names are removed in between. The
+    first and the third start at the root, the others in their own folder."""
     folder = tmp_path_factory.mktemp("clone")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     (folder / "recipes").symlink_to(ROOT / "recipes")
     whole, starts = nbformat.v4.new_notebook(), dict[str, int]()
     for script in SCRIPTS:
-        whole.cells.append(nbformat.v4.new_code_cell("%reset -f"))
+        at_root = int(script.stem[0]) % 2 == 1
+        whole.cells.append(
+            nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {folder if at_root else folder / 'notebooks'}")
+        )
         starts[script.stem[0]] = len(whole.cells)
         whole.cells += nbformat.read(script.with_suffix(".ipynb"), as_version=4).cells
-    NotebookClient(whole, timeout=1800, kernel_name="python3").execute(cwd=str(folder / "notebooks"))
+    NotebookClient(whole, timeout=1800, kernel_name="python3").execute(cwd=str(folder))
+    assert {path.name for path in folder.iterdir()} == {"notebooks", "recipes"}, "nothing is left at the root"
     ends = [*(start - 1 for start in starts.values()), len(whole.cells)][1:]
     return {
         name: "\n".join(map(shown, whole.cells[start:end]))

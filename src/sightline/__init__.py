@@ -14,12 +14,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sightline.api.checking import DataCheck, check, preferences
+    from sightline.api.checking import DataCheck, Scoring, check, preferences
     from sightline.api.evaluating import Comparison, compare, evaluate, first_answers, grade, questions
     from sightline.api.folders import assemble, convert, export, merge
     from sightline.api.groups import Groups, pairs, read_groups, read_rows, score, write_groups
     from sightline.api.league import league
     from sightline.api.model import Model, load
+    from sightline.api.quantised import QuantisedModel
     from sightline.api.run import Run
     from sightline.api.training import explain, load_recipe, loop, open_run, report, train
     from sightline.demo.sizes import LeagueSize, LoopSize, OnlineSize
@@ -27,20 +28,23 @@ if TYPE_CHECKING:
     from sightline.evaluation.results import Measured
     from sightline.evaluation.run import Grading
     from sightline.evaluation.stages import AnswerSpec
+    from sightline.recipes.preferences import SelectionSpec
     from sightline.recipes.schema import DataSpec, Recipe, SamplingSpec
     from sightline.rewards.base import load_reward
     from sightline.train.callback import Callback
+    from sightline.train.quantised import Quantizing
     from sightline.types import Edge, Group, Prompt, Response
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api.checking": ("DataCheck", "check", "preferences"),
+    "api.checking": ("DataCheck", "Scoring", "check", "preferences"),
     "api.evaluating": ("Comparison", "compare", "evaluate", "first_answers", "grade", "questions"),
     "api.folders": ("assemble", "convert", "export", "merge"),
     "api.groups": ("Groups", "pairs", "read_groups", "read_rows", "score", "write_groups"),
     "api.league": ("league",),
     "api.model": ("Model", "load"),
+    "api.quantised": ("QuantisedModel",),
     "api.run": ("Run",),
     "api.training": ("explain", "load_recipe", "loop", "open_run"),
     "demo.sizes": ("LeagueSize", "LoopSize", "OnlineSize"),
@@ -48,9 +52,11 @@ _HOMES = {
     "evaluation.results": ("Measured",),
     "evaluation.run": ("Grading",),
     "evaluation.stages": ("AnswerSpec",),
+    "recipes.preferences": ("SelectionSpec",),
     "recipes.schema": ("DataSpec", "Recipe", "SamplingSpec"),
     "rewards.base": ("load_reward",),
     "train.callback": ("Callback",),
+    "train.quantised": ("Quantizing",),
     "types": ("Edge", "Group", "Prompt", "Response"),
 }
 """Where each name is defined. ``train`` and ``report`` are packages that are called (``callable_package``)."""
@@ -72,10 +78,14 @@ __all__ = [
     "Model",
     "OnlineSize",
     "Prompt",
+    "QuantisedModel",
+    "Quantizing",
     "Recipe",
     "Response",
     "Run",
     "SamplingSpec",
+    "Scoring",
+    "SelectionSpec",
     "SightlineError",
     "assemble",
     "check",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image
 
+WIDE = 4096
+"""Columns of a table where there is no terminal: more than any has, so that each of its rows is a line."""
 _LARGEST = 384
 """Longest side of a picture in a page, in pixels."""
 _CELL = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"

@@ -51,5 +51,8 @@ def test_a_loop_runs_its_rounds(tmp_path: Path) -> None:
     assert done.stages > 3 and done.model.is_dir() and (done.folder / "report.html").is_file()
     assert sl.loop(tmp_path / "loop.yaml", "rounds=1", quiet=True).stages == 0
     assert "rounds" in sl.explain(recipe)
+    assert sl.explain(tmp_path / "loop.yaml", "rounds=1") == sl.explain(recipe)
+    with pytest.raises(RecipeError, match="found overrides beside a recipe that was read"):
+        sl.explain(recipe, "rounds=2")
     with pytest.raises(RecipeError, match="found overrides beside a recipe that was read"):
         sl.loop(recipe, "rounds=2")

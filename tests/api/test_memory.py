@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 import sightline as sl
 from command_line import sightline
+from sightline.api.rows import with_rows
 from sightline.data.memory import write_rows
 from sightline.errors import CheckpointError, DataError, RecipeError
 
@@ -45,6 +47,12 @@ def written(rows: Any, folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def there(image: str, folder: Path) -> Path:
+    """The file of a picture that rows name by where it lies beside them."""
+    assert image.startswith("file:images/")
+    return folder / image.removeprefix("file:")
+
+
 def test_pictures_in_memory_are_written_once_without_loss(tmp_path: Path) -> None:
     drawn, encoded = picture(0), io.BytesIO()
     picture(1).save(encoded, format="JPEG")
@@ -54,10 +62,10 @@ def test_pictures_in_memory_are_written_once_without_loss(tmp_path: Path) -> Non
     paths = [row["images"][0] for row in written(iter(rows), tmp_path)]
     assert paths[0] == paths[1] and paths[2] == paths[3] and paths[5:] == ["/there.png", "here.png"]
     assert len(list((tmp_path / "images").iterdir())) == 3
-    with Image.open(paths[0]) as kept:
+    with Image.open(there(paths[0], tmp_path)) as kept:
         assert (np.asarray(kept) == np.asarray(drawn)).all()
-    assert Path(paths[2]).read_bytes() == encoded.getvalue()
-    with Image.open(paths[4]) as kept:
+    assert there(paths[2], tmp_path).read_bytes() == encoded.getvalue()
+    with Image.open(there(paths[4], tmp_path)) as kept:
         assert (np.asarray(kept) == np.asarray(tall)).all()
 
 
@@ -68,7 +76,7 @@ def test_a_picture_is_written_as_it_is_looked_at(tmp_path: Path) -> None:
     encoded = io.BytesIO()
     turned.save(encoded, format="PNG", exif=exif)
     (row,) = written([pair(Image.open(encoded))], tmp_path)
-    with Image.open(row["images"][0]) as kept:
+    with Image.open(there(row["images"][0], tmp_path)) as kept:
         assert kept.size == (24, 30)
 
 
@@ -80,7 +88,7 @@ def test_a_dataset_of_datasets_gives_its_pictures_as_they_are_stored(tmp_path: P
     made = datasets.Dataset.from_list([{**pair(None), "images": [{"bytes": encoded.getvalue(), "path": None}]}])
     made = made.cast_column("images", datasets.List(datasets.Image()))
     (row,) = written(made, tmp_path)
-    assert row["images"][0].endswith(".jpeg") and Path(row["images"][0]).read_bytes() == encoded.getvalue()
+    assert row["images"][0].endswith(".jpeg") and there(row["images"][0], tmp_path).read_bytes() == encoded.getvalue()
 
 
 def test_groups_and_numbers_of_numpy_are_rows(tmp_path: Path) -> None:
@@ -161,6 +169,43 @@ def test_to_start_over_keeps_the_rows_that_are_read(trained: sl.Run, tiny: dict[
     assert not (copy / "rows").exists()
 
 
+def test_a_run_that_was_moved_shows_reports_and_goes_on(
+    trained: sl.Run, tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(trained.path, first)
+    rewrite = (first / "recipe.yaml").read_text().replace(str(trained.path), "away")  # where no run is
+    (first / "recipe.yaml").write_text(rewrite)
+    shown = json.loads((first / "first_rows.json").read_text())
+    names = [Path(one["path"]) for row in shown for one in row["pictures"]]
+    assert names and not any(name.is_absolute() for name in names), "pictures of the page are in the folder of the run"
+    shutil.rmtree(first / "checkpoints/step-00000004")
+    run = sl.open_run(first)
+    assert run.recipe.output_dir == str(first) and run.recipe.data.train[0].path == str(first / "rows/train.jsonl")
+    assert sl.report(run).read_text().count("<img") >= len(names) and "step 4" in repr(run)
+    rows = [pair(picture(number), number) for number in range(4)]
+    monkeypatch.chdir(tmp_path)
+    done = sightline("train", "first/recipe.yaml", "--quiet")
+    assert done.code == 0 and sl.open_run(first).metrics[-1]["loss"] == trained.metrics[-1]["loss"], done.err
+    assert not (tmp_path / "away").exists()
+    second = tmp_path / "second"
+    first.rename(second)
+    moved = sl.train(recipe(tiny, second), rows, held_out=[pair(picture(9))], quiet=True)
+    assert moved.steps == 4 and len(sl.read_rows(second / "rows/train.jsonl")) == 4
+    shutil.rmtree(second / "rows/images")
+    with pytest.raises(DataError, match=r"picture 'file:images/\w+.png' is missing.*Move rows and pictures together"):
+        sl.read_rows(second / "rows/train.jsonl")
+
+
+def test_rows_of_earlier_versions_are_the_same_rows(tiny: dict[str, Path], tmp_path: Path) -> None:
+    asked, folder = recipe(tiny, tmp_path), tmp_path / "rows"
+    with_rows(asked, folder, rows=[pair(picture(0))])
+    file = folder / "train.jsonl"
+    file.write_text(file.read_text().replace("file:images", str(folder / "images")))
+    with_rows(asked, folder, rows=[pair(picture(0))], fixed=True)
+    assert "file:images" in file.read_text()
+
+
 def test_several_sources_or_processes_are_refused(
     tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +216,17 @@ def test_several_sources_or_processes_are_refused(
     with pytest.raises(RecipeError, match="rows in memory and several processes"):
         sl.train(recipe(tiny, tmp_path / "run"), [pair(picture(0))])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_check_fails_on_nothing_that_it_does_not_look_at(tiny: dict[str, Path], tmp_path: Path) -> None:
+    asked, rows = recipe(tiny, tmp_path / "run"), [pair(picture(n), n) for n in range(4)]
+    look = sl.check(asked, rows, device="h100", fail_on="bad", processes=2)
+    assert look.figures["forecast"]["processes"] == 2 and not look.problems
+    for kind in ("leak", "split"):
+        with pytest.raises(RecipeError, match=f"--fail-on {kind} would never fail"):
+            sl.check(asked, rows, fail_on=kind)
+    with pytest.raises(RecipeError, match="processes is 0, expected 1 or more"):
+        sl.check(asked, rows, processes=0)
 
 
 def test_a_bad_row_is_named_by_its_number(tiny: dict[str, Path], tmp_path: Path) -> None:
@@ -184,8 +240,6 @@ def kept(run: Path) -> set[str]:
 
 
 def test_a_run_keeps_the_pictures_of_its_own_rows_alone(tiny: dict[str, Path], tmp_path: Path) -> None:
-    from sightline.api.rows import with_rows
-
     asked, folder = recipe(tiny, tmp_path), tmp_path / "rows"
     with_rows(asked, folder, rows=[pair(picture(0))], held_out=[pair(picture(1))])
     first = kept(tmp_path)

@@ -11,7 +11,8 @@ from PIL import Image
 
 import sightline as sl
 from command_line import sightline
-from sightline.errors import DataError, RecipeError
+from sightline.errors import CheckpointError, DataError, RecipeError
+from sightline.evaluation.results import read_measured
 
 QUESTION = "is there a yellow moon in the image?"
 
@@ -99,6 +100,65 @@ def test_scoring_and_pairing_refuse_what_the_commands_refuse(model: sl.Model, pi
     scored = sl.score([group], {"repetition": 1.0})
     assert all(response.reward is not None for response in scored[0].responses)
     assert set(scored[0].responses[0].rewards) == {"repetition"}
+
+
+def test_pairs_take_the_options_of_the_command(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = ({"role": "user", "content": [{"type": "text", "text": "what?"}]},)
+    prompt = sl.Prompt(id="a", messages=said, facts={"answer": "a ball"})
+    answers = [sl.Response(text=str(reward), reward=reward) for reward in (0.7, 0.2, 0.5)]
+    answers += [sl.Response(text="x", reward_error="no object is named")]
+    scored = [sl.Group(prompts=(prompt,), responses=tuple(answers))]
+    sl.write_groups(tmp_path / "scored.jsonl", scored)
+    rule = sl.SelectionSpec(good=0.6, small_gap=0.4)
+    for ours, options in (
+        ({"best": True}, ("--best",)),
+        ({"relation": "ovip", "selection": rule}, ("--relation", "ovip", "--selection", "good=0.6,small_gap=0.4")),
+        ({"min_gap": 0.3, "relation": "ranked"}, ("--min-gap", 0.3, "--relation", "ranked")),
+    ):
+        done = sightline("pairs", tmp_path / "scored.jsonl", *options, "-o", tmp_path / "out.jsonl")
+        assert done.code == 0, done.err
+        made, there = sl.pairs(scored, **ours), sl.read_groups(tmp_path / "out.jsonl")
+        assert [(one.texts, one.edges) for one in made] == [(one.texts, one.edges) for one in there]
+    assert "1 answers got no reward and are left out (first: no object is named)" in caplog.text
+    for wrong, told in (
+        ({"best": True, "keep_all": True}, "found --best and --keep-all"),
+        ({"best": True, "relation": "ranked"}, "found --best and --relation ranked"),
+        ({"selection": rule}, "--selection is for --relation ovip, found best_worst"),
+        ({"relation": "ovip", "min_gap": 1.0}, "--min-gap is not read with --relation ovip"),
+        ({"min_gap": -1.0}, "--min-gap is -1.0, expected 0 or more"),
+        ({"relation": "worst_best"}, "relation is 'worst_best', expected one of best_worst"),
+    ):
+        with pytest.raises(RecipeError, match=told):
+            sl.pairs(scored, **wrong)
+    for reward, told in (({"repetition": 1.0}, "for one reward model"), ("scenes", "--reward is scenes")):
+        with pytest.raises(RecipeError, match=told):
+            sl.score(scored, reward, missing_facts="leave_out")
+    with pytest.raises(RecipeError, match="--quantization is for reward models, and --reward is an object"):
+        sl.score(scored, sl.load_reward("scenes"), quantization="nf4")
+
+
+def test_preferences_take_the_options_of_the_command(
+    tiny: dict[str, Path], pictures: list[str], tmp_path: Path
+) -> None:
+    rows = [
+        {"prompt": f"{n}?", "chosen": "one two", "rejected": "three", "images": [path]}
+        for n, path in enumerate(pictures[:2])
+    ]
+    how = sl.Scoring(limit=1, looking=0, generate=1, max_tokens=2, beta=0.5)
+    ours = sl.preferences(tiny["llava"], rows, out=tmp_path / "ours", scoring=how)
+    sl.write_groups(tmp_path / "rows.jsonl", sl.read_rows(rows))
+    asked = ("--limit", 1, "--looking", 0, "--generate", 1, "--max-tokens", 2, "--beta", 0.5, "-o", tmp_path / "theirs")
+    done = sightline("eval", "preferences", "--model", tiny["llava"], "--data", tmp_path / "rows.jsonl", *asked)
+    assert done.code == 0, done.err
+    theirs = read_measured(tmp_path / "theirs/preferences")
+    assert ours.metrics == theirs.metrics and len(ours.result.graded) == 1
+    again = sl.Scoring(looking=0)
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        sl.preferences(tiny["llava"], rows, out=tmp_path / "ours", scoring=again)
+    anew = sl.preferences(tiny["llava"], rows, out=tmp_path / "ours", scoring=again, overwrite=True)
+    assert len(anew.result.graded) == 2
+    with pytest.raises(RecipeError, match="scoring: limit: found 0"):
+        sl.preferences(tiny["llava"], rows, scoring=sl.Scoring(limit=0))
 
 
 @pytest.mark.parametrize(

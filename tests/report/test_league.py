@@ -73,7 +73,7 @@ def test_markdown():
 
 
 def test_terminal_table_has_means_and_no_time_for_the_base():
-    columns = [list(column.cells) for column in terminal_table([BASE, GOOD]).columns]
+    columns = [list(map(str, column.cells)) for column in terminal_table([BASE, GOOD]).columns]
     assert columns[:2] == [["base", "dpo"], ["60.0", "5.0"]]
     assert columns[5] == ["", "12.3"] and columns[7] == ["", "✓"]
 

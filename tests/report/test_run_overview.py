@@ -148,7 +148,7 @@ def test_first_rows_are_kept_and_shown_with_their_pictures(run_dir: Path) -> Non
         pictures=(ShownPicture(path=str(run_dir / "a.png"), width=8, height=8, tokens=4),),
         parts=(Part(title="answer", note="chosen", pieces=pieces),),
     )
-    lost = replace(row, pictures=(replace(row.pictures[0], path="moved.png"),))
+    lost = replace(row, pictures=(replace(row.pictures[0], path="/gone/moved.png"),))
     write_rows(run_dir / "first_rows.json", [row, lost])
     assert read_rows(run_dir / "first_rows.json") == [row, lost]
     page = report_run(run_dir).read_text()

@@ -34,6 +34,7 @@ from sightline.scenes.grader import grade_caption
 from sightline.scenes.scene import Scene
 from sightline.scenes.world import Scenes
 from sightline.train.loop import train
+from sightline.types import Edge
 
 WORLD = Scenes(seed=0)
 Make = Callable[..., Recipe]
@@ -85,7 +86,8 @@ def weights(recipe: Recipe) -> dict[str, torch.Tensor]:
 def files(recipe: Recipe) -> dict[str, str]:
     """What a run wrote of samples and pairs, by name; and the names of its pictures."""
     folder = Path(recipe.output_dir)
-    found = {name: (folder / name).read_text() for name in ("samples.jsonl", "pairs.jsonl", "dropped_pairs.jsonl")}
+    found = {path.name: path.read_text() for path in folder.glob("*.jsonl") if path.name != "metrics.jsonl"}
+    assert {"samples.jsonl", "pairs.jsonl", "dropped_pairs.jsonl"} <= set(found)
     return found | {"pictures": str(sorted(path.name for path in (folder / "negatives").glob("scene-*")))}
 
 
@@ -139,8 +141,18 @@ def test_pairs_without_a_picture_are_trained_by_their_answers_in_turn_and_ahead(
     for recipe in kept:
         train(recipe, quiet=True)
     same(*kept)
-    lost = list(read_groups(Path(kept[0].output_dir) / "dropped_pairs.jsonl"))
-    assert lost and not any(group.edges for group in lost)
+    made, bare, lost = (
+        list(read_groups(Path(kept[0].output_dir) / name))
+        for name in ("pairs.jsonl", "text_pairs.jsonl", "dropped_pairs.jsonl")
+    )
+    assert made and bare and not lost, "what is trained is not called dropped"
+    for pair in bare:  # to be trained as it stands
+        assert pair.edges == (Edge(winner=0, loser=1),) and len(pair.prompts[0].images) == 1
+        assert pair.prompts[1].images == () and pair.prompts[1].facts["reason"]
+    rows = DatasetSpec(train=(DataSpec(path=str(Path(kept[0].output_dir) / "text_pairs.jsonl")),))
+    offline = replace(kept[0], output_dir=str(tmp_path / "offline"), online=None, data=rows)
+    train(replace(offline, train=replace(offline.train, max_steps=1)), quiet=True)
+    assert train_runs.figures(offline)[0]["loss"] == pytest.approx(0.693147, rel=1e-4)
     comparisons = [record["loss"] / 0.693147 for record in train_runs.figures(kept[0])]
     assert 1 <= min(comparisons) < 2.9 and max(comparisons) == pytest.approx(3, rel=1e-4)
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,10 +25,13 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
+import sightline as sl
 from command_line import sightline
+from sightline.api import folders
 from sightline.data.readers.rows import RowError
 from sightline.data.render import Renderer
 from sightline.data.schema import read_groups
+from sightline.errors import RecipeError
 from sightline.models import compress, reload
 from sightline.models.compress import Plan, check_untouched
 from sightline.models.family import family_of
@@ -35,6 +39,7 @@ from sightline.models.layout import lay_out
 from sightline.models.load import load_policy, load_processor
 from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import ModelSpec
+from sightline.report.table import number
 from sightline.train import export as writing
 from sightline.train import quantise as quantising
 from sightline.train.loop import train
@@ -93,6 +98,19 @@ def trained_logprob(run: Path) -> float:
     return float(policy(lay_out(rendered, "tree", policy.family, policy.config)).logprobs.mean())
 
 
+def by_python(run: Path, kind: Any, out: Path, scenes: str) -> SimpleNamespace:
+    """What the command says, of the call."""
+    made = sl.export(sl.open_run(run), out, quantize=sl.Quantizing(kind=kind, bench=scenes), push="me/low")
+    assert made.figures == json.loads((out / "quantised.json").read_text())
+    first, second = made.rows[:2]
+    assert (first.key, second.key) == ("logprob", "picture") and first.difference
+    told, page = repr(made), made._repr_html_()
+    assert told.startswith(f"{out}: {kind}, before and after (scenes, ")
+    for text in ("log-prob of answers", "picture's effect", number(first.before.value, first.unit), made.sentence()):
+        assert text in told and escape(text) in page
+    return SimpleNamespace(code=0, err=made.sentence(), out=told)
+
+
 @pytest.mark.parametrize(
     ("family", "kind", "fresh"),
     [("llava", "nf4", True), ("llava", "int8", False), ("qwen2_5_vl", "nf4", False), ("qwen2_5_vl", "int8", False)],
@@ -104,7 +122,13 @@ def test_a_quantised_run_reloads_as_the_same_model(
     calls = iter([here, subprocess.run if fresh else here])  # of the whole model, and of the one in few bits
     monkeypatch.setattr(reload, "subprocess", SimpleNamespace(run=lambda *a, **o: next(calls)(*a, **o)))
     out = tmp_path / "out"
-    done = sightline("export", runs[family], "--quantize", kind, "-o", out, "--bench", scenes)
+    if (family, kind) == ("llava", "int8"):
+        uploaded: list[Any] = []
+        monkeypatch.setattr(folders, "push_to_hub", lambda *asked: uploaded.append(asked))
+        done = by_python(runs[family], kind, out, scenes)
+        assert uploaded == [(out, "me/low")]
+    else:
+        done = sightline("export", runs[family], "--quantize", kind, "-o", out, "--bench", scenes)
     assert done.code == 0, done.err
     assert next(calls, None) is None
     assert f"14 layers of the decoder in {kind}" in done.err and "8 answers (rows of the run)" in done.err
@@ -243,6 +267,18 @@ def test_wrong_requests_say_what_to_change(
     ):
         done = sightline("export", run, "-o", out, *arguments)
         assert done.code == 2 and told in done.err, done.err
+    for wrong, told in (
+        ("int4", "quantize: kind: found 'int4' (string), expected one of the words. Did you mean 'int8'?"),
+        (sl.Quantizing(kind="gptq", calibration=0), "quantize: calibration: found 0"),
+        (sl.Quantizing(kind="nf4", tolerance=-1.0), "quantize: tolerance: found -1"),
+        (sl.Quantizing(kind="nf4", calibration=8), "--calibration is for gptq and awq: nf4 learns from nothing"),
+        (sl.Quantizing(kind="awq", quantizer_python="x/python"), "x/python cannot be run"),  # type: ignore[arg-type]
+        (sl.Quantizing(kind="int8", only=("yes",)), "--only chooses categories of --bench, which is not there"),
+        (sl.Quantizing(kind="int8", bench="pope"), "--bench pope names no folder. Write NAME=DIR"),
+    ):
+        with pytest.raises(RecipeError) as error:
+            sl.export(run, out, quantize=wrong)  # type: ignore[arg-type]
+        assert told in str(error.value)
     monkeypatch.setattr(compress, "find_spec", lambda name: None)
     for kind, extra in (("nf4", "quantize"), ("gptq", "compressed")):
         done = sightline("export", run, "-o", out, "--quantize", kind)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
-
-from rich.console import Console
 
 from sightline.api.groups import Groups
 from sightline.api.model import Model, name_model, opened
@@ -38,7 +35,7 @@ from sightline.evaluation.stages import AnswerSpec
 from sightline.models.load import picture_facts
 from sightline.report.evaluation import change_rows, write_results_page
 from sightline.report.summary import write_summary
-from sightline.report.table import SIGNS, Row, Verdict, bounds, changes_table, number
+from sightline.report.table import SIGNS, Row, Verdict, bounds, changes_table, number, plain_text
 from sightline.rollouts.hf import unread_settings
 from sightline.types import FinishReason, Group, Response
 
@@ -224,13 +221,7 @@ class Comparison:
         return f"{result.bench} ({result.protocol}): A against B, on the same questions"
 
     def __repr__(self) -> str:
-        plain = Console(file=io.StringIO(), width=100, color_system=None)
-        with plain.capture() as told:
-            plain.print(self.title)
-            plain.print(changes_table(self.rows))
-            for note in self.notes:
-                plain.print(note)
-        return "\n".join(line.rstrip() for line in told.get().strip().splitlines())
+        return "\n".join([self.title, plain_text(changes_table(self.rows)), "", *self.notes])
 
     def _repr_html_(self) -> str:
         cells = [

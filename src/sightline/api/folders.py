@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
+from sightline.api.quantised import QuantisedModel
 from sightline.api.run import Run
 from sightline.files import check_free
+from sightline.models.compress import Kind
 from sightline.models.convert import convert as write_converted
 from sightline.models.export import Verified
 from sightline.models.from_parts import assemble as write_assembled
+from sightline.models.hub import push as push_to_hub
 from sightline.models.load import hide_loading_bars
 from sightline.models.locate import check_run
 from sightline.train.export import Dtype, open_trained
 from sightline.train.export import export as write_trained
+from sightline.train.quantise import quantise
+from sightline.train.quantised import Quantizing
+
+_log = logging.getLogger(__name__)
 
 
 def merge(
@@ -23,6 +31,7 @@ def merge(
     step: int | None = None,
     dtype: Dtype | None = None,
     into_quantised: bool = False,
+    push: str | None = None,
     overwrite: bool = False,
 ) -> Verified:
     """Merges an adapter into its model: one folder that transformers loads, kept only if a fresh process with plain
@@ -34,6 +43,8 @@ def merge(
         step: checkpoint of the run; None: the newest.
         dtype: of the written weights; None: as in training, of a bare adapter float32.
         into_quantised: merge into quantised weights, which rounds what was trained.
+        push: ``OWNER/NAME`` on the Hugging Face hub, to which it is uploaded as well; a repository that is made is
+            private.
         overwrite: replace what is at ``out``.
 
     Returns:
@@ -44,10 +55,39 @@ def merge(
         CheckpointError: ``out`` is there already, or there is no such checkpoint.
         RecipeError: neither a run nor an adapter.
         UnsupportedError: nothing to merge, or quantised weights.
+        SightlineError: the hub did not take it; the folder stays.
     """
     hide_loading_bars()
     trained = open_trained(_path(source), step=step, dtype=dtype)
-    return write_trained(trained, Path(out), merged=True, into_quantised=into_quantised, overwrite=overwrite)
+    found = write_trained(trained, Path(out), merged=True, into_quantised=into_quantised, overwrite=overwrite)
+    _push(Path(out), push)
+    return found
+
+
+@overload
+def export(
+    run: Run | str | Path,
+    out: str | Path,
+    *,
+    step: int | None = None,
+    dtype: Dtype | None = None,
+    quantize: None = None,
+    push: str | None = None,
+    overwrite: bool = False,
+) -> Verified: ...
+
+
+@overload
+def export(
+    run: Run | str | Path,
+    out: str | Path,
+    *,
+    step: int | None = None,
+    dtype: Dtype | None = None,
+    quantize: Kind | Quantizing,
+    push: str | None = None,
+    overwrite: bool = False,
+) -> QuantisedModel: ...
 
 
 def export(
@@ -56,25 +96,46 @@ def export(
     *,
     step: int | None = None,
     dtype: Dtype | None = None,
+    quantize: Kind | Quantizing | None = None,
+    push: str | None = None,
     overwrite: bool = False,
-) -> Verified:
+) -> Verified | QuantisedModel:
     """Writes what a run trained, at any of its checkpoints: a model, or an adapter as it is. Verified as
-    :func:`merge` does.
+    :func:`merge` does. With ``quantize`` it is one model, an adapter merged, its decoder in few bits, which is kept
+    only if it is near the trained one.
 
     Args:
         run: the run.
         out: folder to write.
         step: checkpoint of the run; None: the newest.
         dtype: of the written weights; None: as in training.
+        quantize: ``gptq``, ``awq``, ``nf4`` (4 bits) or ``int8``; or ``Quantizing``, which says more: rows to learn
+            from, a benchmark to compare on, how far the model may move. None: the weights as they are.
+        push: as of :func:`merge`.
         overwrite: replace what is at ``out``.
 
+    Returns:
+        What the comparison found; with ``quantize`` every figure before and after.
+
     Raises:
-        VerificationError, CheckpointError, RecipeError: as of :func:`merge`.
+        VerificationError, CheckpointError, RecipeError, UnsupportedError, SightlineError: as of :func:`merge`. Also of
+            ``quantize``: no quantiser, no rows to learn from, or a model that cannot be quantised.
+
+    >>> export("runs/dpo", "models/dpo-nf4", quantize="nf4")  # doctest: +SKIP
+    >>> export("runs/dpo", "models/nf4", quantize=Quantizing(kind="nf4", bench="pope=pope/"))  # doctest: +SKIP
     """
     check_run(_path(run))
     hide_loading_bars()
-    trained = open_trained(_path(run), step=step, dtype=dtype)
-    return write_trained(trained, Path(out), merged=False, overwrite=overwrite)
+    found: Verified | QuantisedModel
+    if quantize is None:
+        trained = open_trained(_path(run), step=step, dtype=dtype)
+        found = write_trained(trained, Path(out), merged=False, overwrite=overwrite)
+    else:
+        asked = quantize if isinstance(quantize, Quantizing) else Quantizing(kind=quantize)
+        made = quantise(_path(run), Path(out), asked.spec(), step=step, dtype=dtype, overwrite=overwrite)
+        found = QuantisedModel.of(made, Path(out))
+    _push(Path(out), push)
+    return found
 
 
 def convert(
@@ -135,6 +196,11 @@ def assemble(
     hide_loading_bars()
     write_assembled(str(language), str(vision), Path(out), projector=projector, layer=vision_layer, seed=seed)
     return Path(out)
+
+
+def _push(folder: Path, repo: str | None) -> None:
+    if repo is not None:
+        _log.info("Uploaded: %s", push_to_hub(folder, repo))
 
 
 def _path(run: Run | str | Path) -> Path:

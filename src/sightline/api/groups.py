@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from sightline.data.load import Account, groups_from_records, load_groups, load_prompts
 from sightline.data.memory import Rows, records_of
@@ -15,13 +16,15 @@ from sightline.data.store import default_folder
 from sightline.data.validate import Checks
 from sightline.errors import DataError, RecipeError
 from sightline.recipes.load import terms_of
+from sightline.recipes.preferences import SelectionSpec
 from sightline.recipes.schema import DataSpec
 from sightline.relations.scores import only_compared
-from sightline.relations.selection import check_scored, relation_of
-from sightline.rewards.base import Reward, load_reward, scored_or_stopped
-from sightline.rewards.build import build_reward, check_prompts
+from sightline.relations.selection import check_pairing, check_scored, relation_of
+from sightline.rewards.base import Reward, is_reward_model, load_reward, scored_or_stopped
+from sightline.rewards.build import build_reward, check_prompts, check_unread
 from sightline.types import Group
 
+_log = logging.getLogger(__name__)
 Relation = Literal["best_worst", "ranked", "length_balanced", "ovip"]
 _MOST_SHOWN = 8
 """Groups that a notebook shows."""
@@ -99,9 +102,12 @@ def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
 
 def score(
     groups: Sequence[Group],
-    reward: str | Mapping[str, float] | Reward,
+    reward: str | Path | Mapping[str, float] | Reward,
     *,
     failed: Literal["stop", "drop"] = "stop",
+    missing_facts: Literal["error", "leave_out"] | None = None,
+    quantization: Literal["none", "nf4", "int8"] | None = None,
+    batch_tokens: int = 8192,
 ) -> Groups:
     """Gives every answer its reward: ``Response.reward``, and its named parts in ``Response.rewards``.
 
@@ -110,54 +116,89 @@ def score(
         reward: ``scenes``; the run directory of a reward model; ``package.module:Name``; terms and their weights
             (``{"scenes": 1.0, "repetition": 0.5}``); a YAML file of terms; or an object with ``reward(group)``.
         failed: what becomes of an answer whose reward fails for good: an error, or no reward. Never a reward of 0.
+        missing_facts: of a reward model that reads facts: what to do where they are missing; None: as trained.
+        quantization: how a reward model is held; None: as trained.
+        batch_tokens: of a reward model: most tokens of one forward pass. Changes no score.
 
     Raises:
         DataError: no group has an answer, or one lacks what the reward needs.
-        RecipeError, CheckpointError: there is no such reward.
+        RecipeError, CheckpointError: there is no such reward, or an option that it does not read.
     """
     asked = list(groups)
     if not any(group.responses for group in asked):
         remedy = "Sample answers first: load(model).sample(rows)"
         raise DataError(f"none of {len(asked)} groups has an answer", source="groups", remedy=remedy)
-    scorer = reward if isinstance(reward, Reward) else _named_reward(reward)
+    loaded = {"missing_facts": missing_facts, "quantization": quantization}
+    if isinstance(reward, Reward):
+        check_unread(loaded, None)
+        scorer = reward
+    else:
+        scorer = _named_reward(reward, batch_tokens, loaded)
     check_prompts(scorer, asked)
     return Groups(scored_or_stopped(scorer, asked, failed=failed, drop='pass failed="drop"'))
 
 
-def _named_reward(reward: str | Mapping[str, float]) -> Reward:
+def _named_reward(
+    reward: str | Path | Mapping[str, float], batch_tokens: int, loaded: Mapping[str, str | None]
+) -> Reward:
     if isinstance(reward, Mapping):
         reward = ",".join(f"{name}={weight!r}" for name, weight in reward.items())
-    if not isinstance(reward, str):
+    if not isinstance(reward, str | Path):
         raise RecipeError(
             f"the reward is a {type(reward).__name__} without a method reward(group). Give it one that returns the "
             "group with rewards, or name a reward."
         )
-    terms = terms_of(reward)
-    return load_reward(reward) if terms is None else build_reward(terms)
+    name = str(reward)
+    terms = terms_of(name)
+    if terms is not None:
+        check_unread(loaded, "terms")
+        return build_reward(terms)
+    if not is_reward_model(name):
+        check_unread(loaded, name)
+        return load_reward(name)
+    from sightline.rewards.model import load_reward_model
+
+    return load_reward_model(name, batch_tokens=batch_tokens, **loaded)
 
 
 def pairs(
-    groups: Sequence[Group], *, relation: Relation = "best_worst", min_gap: float = 0.0, keep_all: bool = False
+    groups: Sequence[Group],
+    *,
+    relation: Relation = "best_worst",
+    best: bool = False,
+    min_gap: float = 0.0,
+    selection: SelectionSpec | None = None,
+    keep_all: bool = False,
 ) -> Groups:
-    """Says which of the scored answers are preferred over which; groups without a pair are left out.
+    """Says which of the scored answers are preferred over which; groups without a pair are left out. Or keeps the best
+    answer of each.
 
     Args:
         groups: every answer with a reward, or with the reason why it has none.
         relation: best over worst; every higher over every lower reward; as often a longer over a shorter answer as
-            the other way round; OViP's rule with its published values.
-        min_gap: least difference of reward for a pair; not of ``ovip``.
+            the other way round; OViP's rule.
+        best: no pairs: the best answer of each group alone, to train by SFT (best of n).
+        min_gap: least difference of reward for a pair, with ``best`` between best and worst; not of ``ovip``.
+        selection: of ``ovip``; None: its published values, for scores from 0 to 10.
         keep_all: keep answers that are in no pair.
 
     Raises:
         DataError: an answer without a reward, or no pair at all.
-        RecipeError: ``min_gap`` with ``ovip``.
+        RecipeError: options that contradict each other, or that nothing would read.
     """
-    if relation == "ovip" and min_gap:
-        raise RecipeError("found min_gap with relation ovip, which does not read it. Leave it out.")
-    check_scored(groups, "groups")
-    related = [relation_of(relation, min_gap)(group) for group in groups]
-    kept = [group for group in related if group.edges]
+    of_ovip = [] if selection is None else ["selection"]
+    check_pairing(relation, best=best, min_gap=min_gap, keep_all=keep_all, of_ovip=of_ovip)
+    if relation not in (known := get_args(Relation)):
+        raise RecipeError(f"relation is {relation!r}, expected one of {', '.join(known)}. Choose one.")
+    if failed := check_scored(groups, "groups"):
+        _log.warning("%s answers got no reward and are left out (first: %s)", len(failed), failed[0])
+    compare = relation_of("best" if best else relation, min_gap, selection)
+    related = [compare(group) for group in groups]
+    kept = [group for group in related if (group.responses if best else group.edges)]
     if not kept:
         remedy = "Lower min_gap, or sample more answers" if min_gap else "Sample more answers"
-        raise DataError(f"no pair among {len(related)} groups", source="groups", remedy=remedy)
-    return Groups(group if keep_all else only_compared(group) for group in kept)
+        if relation == "ovip":
+            remedy = "Bring selection to the scale of the rewards, or sample more answers"
+        found = f"no {'answer' if best else 'pair'} among {len(related)} groups"
+        raise DataError(found, source="groups", remedy=remedy)
+    return Groups(group if keep_all or best else only_compared(group) for group in kept)

@@ -88,7 +88,8 @@ def _place(rows: Rows, file: Path, name: str, *, fixed: bool) -> None:
     before = set(images.glob("*"))
     try:
         count = write_rows(rows, new, name=name, pictures=images)
-        same = file.is_file() and file.read_bytes() == new.read_bytes()
+        named = f'"{images.absolute()}/'.encode()  # as earlier versions named pictures
+        same = file.is_file() and file.read_bytes().replace(named, b'"file:images/') == new.read_bytes()
         if fixed and not same:
             raise CheckpointError(
                 f"{file.parent.parent} holds a run with other {name} than these {count}. Give those that it began "

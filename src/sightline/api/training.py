@@ -15,7 +15,7 @@ from sightline.loops.run import run_loop
 from sightline.loops.stages import LoopResult
 from sightline.models.load import hide_loading_bars
 from sightline.recipes.load import load_recipe as read_recipe
-from sightline.recipes.load_loop import load_loop
+from sightline.recipes.load_loop import is_loop, load_loop
 from sightline.recipes.loop import LoopRecipe
 from sightline.recipes.schema import Recipe
 from sightline.report.run_page import report_run
@@ -25,6 +25,7 @@ from sightline.train.run_folder import RunDirectory
 from sightline.train.shown import how_it_goes_on, shown
 
 _log = logging.getLogger(__name__)
+_OVERRIDDEN = "found overrides beside a recipe that was read. Give them where it is read."
 
 
 def load_recipe(path: str | Path, *overrides: str) -> Recipe:
@@ -42,12 +43,20 @@ def load_recipe(path: str | Path, *overrides: str) -> Recipe:
     return read_recipe(path, overrides)
 
 
-def explain(recipe: Recipe | LoopRecipe) -> str:
+def explain(recipe: Recipe | LoopRecipe | str | Path, *overrides: str) -> str:
     """The recipe as YAML as it will run, every default filled in, and above each key what it means.
+
+    Args:
+        recipe: of a training or of a loop; or its file.
+        overrides: of a file, as of :func:`load_recipe`.
 
     Raises:
         RecipeError: fields of the algorithm that it does not have, or that do not agree with the recipe.
     """
+    if isinstance(recipe, str | Path):
+        recipe = (load_loop if is_loop(recipe) else read_recipe)(Path(recipe), overrides)
+    elif overrides:
+        raise RecipeError(_OVERRIDDEN)
     return shown(recipe, explain=True)
 
 
@@ -144,6 +153,6 @@ def loop(recipe: LoopRecipe | str | Path, *overrides: str, overwrite: bool = Fal
     if isinstance(recipe, str | Path):
         recipe = load_loop(Path(recipe), overrides)
     elif overrides:
-        raise RecipeError("found overrides beside a recipe that was read. Give them where it is read.")
+        raise RecipeError(_OVERRIDDEN)
     hide_loading_bars()
     return run_loop(recipe, overwrite=overwrite, quiet=quiet)

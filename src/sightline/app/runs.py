@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from sightline.app.folders import Folders
 from sightline.data.schema import group_of_line, relative_to
 from sightline.errors import CheckpointError, DataError
-from sightline.recipes.load import load_recipe
+from sightline.recipes.moved import where_it_was
 from sightline.report.fragments import fragment
 from sightline.report.gallery import gallery_of
 from sightline.report.page import Detail, GalleryItem
@@ -141,7 +141,7 @@ def folder_of(run: RunDirectory) -> Path:
             "started it."
         )
     folder = started_in(run)
-    if folder is None or (folder / load_recipe(run.recipe).output_dir).resolve() != run.path:
+    if folder is None or (folder / where_it_was(run.recipe)).resolve() != run.path:
         found = "does not say where it was started" if folder is None else f"was started in {folder} as another folder"
         raise CheckpointError(f"{run.path} {found}. Resume it with the command that started it.")
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sys
 from typing import Annotated, Final, NoReturn
 
@@ -39,7 +40,8 @@ app = typer.Typer(
     help="Align vision-language models so that they say what is in the picture.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    # below 80 columns its boxes would cut the names of options
+    rich_markup_mode="markdown" if shutil.get_terminal_size().columns >= 80 else None,
 )
 app.command(name="demo")(demo.demo)
 app.command(name="doctor")(doctor.doctor)

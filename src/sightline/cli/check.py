@@ -107,7 +107,7 @@ def check(
     """
     options = locals()
     from sightline.data.inspect.checked import USUAL, problems, thresholds
-    from sightline.train.check_run import Asks, asked_by, card_of, speed_of
+    from sightline.train.check_run import Asks, asked_by, card_of, check_measured, speed_of
     from sightline.train.check_run import check as run
 
     limits = thresholds(USUAL if fail_on is None else fail_on)
@@ -115,7 +115,7 @@ def check(
     resolved, dataset = _asked(recipe, data, bare | {"model": model, "max_length": max_length})
     _check_options(resolved, dataset, options)
     if fail_on is not None:
-        _check_measured(limits, resolved, dataset, options)
+        check_measured(limits, resolved, dataset, against=bool(against), pixels=pixels, device=device)
     card = card_of(resolved, model)
     asks = Asks(
         title=str(recipe[0]) if recipe else str(data),
@@ -212,32 +212,3 @@ def _check_output(option: str, path: Path | None, read: Iterable[str]) -> None:
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir() or not above.is_dir():
         raise RecipeError(f"{option} is {path}, where no file can be written. Name a file in a folder.")
-
-
-def _check_measured(
-    limits: Iterable[str], recipe: Recipe | None, dataset: DatasetSpec, options: Mapping[str, Any]
-) -> None:
-    """
-    Raises:
-        RecipeError: ``--fail-on`` names something that is not looked at.
-    """
-    bench = "" if options["against"] else "Name a benchmark with --against"
-    pixels = "" if options["pixels"] else "Leave --no-pixels out"
-    held_out = "" if dataset.eval or dataset.validation else "Name held-out rows under data.eval"
-    forecast = recipe is not None and recipe.online is None and (options["device"] or _has_gpu())
-    lacking = {
-        "leak": bench,
-        "similar": bench,
-        "split": held_out or pixels,
-        "copies": pixels,
-        "memory": "" if forecast else "Name a recipe that is not online, and --device",
-    }
-    for kind in limits:
-        if remedy := lacking.get(kind):
-            raise RecipeError(f"--fail-on {kind} would never fail, for nothing of it is looked at. {remedy}.")
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -101,10 +101,11 @@ def _shown(league: League, out: Path) -> Document:
 
     console.print(terminal_table(league.standings))
     page = out / "report.html"
-    console.print(f"Report: {page}", soft_wrap=True)
+    console.print(f"Report: {page}", soft_wrap=True, markup=False)
     document = {"folder": out, "report": page, "league": league}
     if league.failed:
-        console.print("Not finished: " + "; ".join(f"{name} ({why})" for name, why in league.failed.items()))
+        failed = "; ".join(f"{name} ({why})" for name, why in league.failed.items())
+        console.print(f"Not finished: {failed}", soft_wrap=True, markup=False)
         raise Ended(document, code=1)
     return document
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Final
 
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
+from sightline.display import WIDE
 from sightline.errors import SightlineError
-
-_WIDE: Final = 160
-"""Columns of a table in a file or a pipe: at 80, names and figures would be cut."""
 
 
 class _Results(Console):
@@ -22,7 +19,7 @@ class _Results(Console):
     def size(self) -> ConsoleDimensions:
         known = super().size
         known_width = self.is_terminal or "COLUMNS" in os.environ
-        return known if known_width else ConsoleDimensions(_WIDE, known.height)
+        return known if known_width else ConsoleDimensions(WIDE, known.height)
 
     @size.setter
     def size(self, new_size: tuple[int, int]) -> None:

@@ -233,7 +233,7 @@ def diff(
         rows = change_rows(changes(a, b, resamples=resamples), result)
         title = f"{result.bench} ({result.protocol}): A against B, on the same questions"
         console_out.print(Text(title, style="bold"))
-        console_out.print(changes_table(rows))
+        console_out.print(changes_table(rows, width=console_out.width))
         for name in ("better", "worse"):
             named = [row.name for row in rows if row.verdict == name]
             say(f"{result.bench}: B is {name} in {', '.join(named) or 'nothing'}.")
@@ -262,6 +262,8 @@ def list_benchmarks() -> Document:
     from sightline.evaluation.benches import MODULES, load_bench
 
     table, known = Table(box=None, show_header=False, padding=(0, 2, 1, 0)), {}
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name in MODULES:
         bench = load_bench(name)
         what = Text(f"protocols: {', '.join(bench.protocols)}\n")
@@ -333,9 +335,7 @@ def aggregate(
     """
     from dataclasses import asdict
 
-    from rich.table import Table
-
-    from sightline.cli.eval_options import write_json
+    from sightline.cli.eval_options import side_by_side, write_json
     from sightline.errors import DataError
     from sightline.evaluation.aggregate import OVIP_7B, hri, load_reference, ovip_row, read_evaluation
 
@@ -350,12 +350,8 @@ def aggregate(
         except DataError as error:
             say(f"{folder}: no HRI: {error}")
         rows[str(folder)] = row
-    table = Table()
-    for title in ("figure", *rows):
-        table.add_column(title, justify="left" if title == "figure" else "right", overflow="fold")
-    for name in dict.fromkeys(name for row in rows.values() for name in row):
-        table.add_row(name, *(f"{row[name]:.2f}" if name in row else "" for row in rows.values()))
-    console_out.print(table)
+    for table in side_by_side(rows, console_out.width):
+        console_out.print(table)
     for name, used in protocols.items():
         say(f"{name}: {', '.join(f'{bench} {protocol}' for bench, protocol in used.items())}.")
     say(f"HRI is scaled from 0 to 10 by: {scale.summary()}.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from rich import box
@@ -21,6 +21,10 @@ from sightline.evaluation.json_files import LONE_SURROGATES
 from sightline.evaluation.results import RESULTS, Measured, figure_cells, length_words, picture_words
 from sightline.evaluation.run import only_one
 from sightline.files import replace_file
+from sightline.report.table import number_column, words_column
+
+_SIDE: Final = 15
+"""Columns for one of several models: a number, the line beside it, and a part of its name."""
 
 
 def options_of(bench: str, given: Sequence[str]) -> dict[str, Any]:
@@ -131,9 +135,9 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 def result_table(measured: Measured) -> Table:
     """One result for the terminal: figures as the protocol prints them, and their intervals."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("metric", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("95 % interval", justify="right", no_wrap=True)
+    words_column(table, "metric")
+    number_column(table, "value")
+    words_column(table, "95 % interval", justify="right")
     for cells in figure_cells(measured):
         table.add_row(*map(Text, cells))
     return table
@@ -147,9 +151,9 @@ def category_table(measured: Measured) -> Table | None:
         return None
     decimals = 3 if all(abs(values.get(names[0], 0.0)) <= 1 for values in categories.values()) else 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("category", overflow="fold")
-    table.add_column(names[0], justify="right", no_wrap=True)
-    table.add_column("95 % interval", justify="right", no_wrap=True)
+    words_column(table, "category")
+    words_column(table, names[0], justify="right")
+    words_column(table, "95 % interval", justify="right")
     for category, values in categories.items():
         if names[0] in values:
             found = measured.category_intervals.get(category, {}).get(names[0])
@@ -160,6 +164,27 @@ def category_table(measured: Measured) -> Table | None:
             )
             table.add_row(Text(category), Text(f"{values[names[0]]:.{decimals}f}"), Text(cell))
     return table
+
+
+def side_by_side(rows: Mapping[str, Mapping[str, float]], width: int) -> Iterator[Table]:
+    """Figures of several models, each in a column, as many in a table as have room for their numbers.
+
+    Args:
+        rows: figures by the name of the model.
+        width: columns of the terminal.
+    """
+    titles, figures = list(rows), dict.fromkeys(name for row in rows.values() for name in row)
+    most = max(1, (width - max(map(len, figures), default=0) - 4) // _SIDE)
+    for first in range(0, len(titles), most):
+        some = titles[first : first + most]
+        table = Table()
+        words_column(table, "figure")
+        for title in some:
+            words_column(table, title, justify="right")
+        for name in figures:
+            cells = (f"{rows[title][name]:.2f}" if name in rows[title] else "" for title in some)
+            table.add_row(Text(name), *map(Text, cells))
+        yield table
 
 
 def show_result(measured: Measured, *, counted: str = "") -> None:

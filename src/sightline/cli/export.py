@@ -122,19 +122,17 @@ def export(
 
     Example: `sightline export runs/dpo --quantize nf4 -o models/dpo-nf4 --bench pope=eval_data/pope`
     """
-    from sightline.cli.export_quantised import Asked, write_quantised
+    from sightline.cli.export_quantised import asked_for, write_quantised
     from sightline.models.locate import check_run
     from sightline.train.export import open_trained
 
     check_run(source)
     _hide()
-    asked = Asked(
-        calibration=calibration, bench=bench, only=only, tolerance=tolerance, quantizer_python=quantizer_python
-    )
-    if quantize is not None:
-        written = write_quantised(source, out, asked.spec(quantize), step=step, dtype=dtype, overwrite=overwrite)
+    asked = {"calibration": calibration, "bench": bench, "only": only, "tolerance": tolerance}
+    spec = asked_for(quantize, {**asked, "quantizer_python": quantizer_python})
+    if spec is not None:
+        written = write_quantised(source, out, spec, step=step, dtype=dtype, overwrite=overwrite)
     else:
-        asked.refuse()
         trained = open_trained(source, step=step, dtype=dtype)
         written = _write(trained, out, merged=False, into_quantised=False, overwrite=overwrite)
     return {**written, **_push(out, push)}

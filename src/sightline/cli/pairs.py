@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +18,7 @@ from sightline.recipes.preferences import SelectionSpec
 from sightline.recipes.rewards import pairs_of
 from sightline.recipes.schema import DataSpec
 from sightline.relations.scores import only_compared
-from sightline.relations.selection import check_scored, relation_of
+from sightline.relations.selection import check_pairing, check_scored, relation_of
 from sightline.types import Group
 
 
@@ -41,7 +40,7 @@ def pairs(
     ] = 0.0,
     selection: Annotated[
         str | None,
-        typer.Option(help="Of ovip: small=4,small_gap=4,good=6,... as online.selection.", show_default="published"),
+        typer.Option(help="Of ovip: values by name (small=4,good=6), as online.selection.", show_default="published"),
     ] = None,
     fallback: Annotated[
         Literal["reference", "relaxed", "none"] | None,
@@ -65,7 +64,9 @@ def pairs(
     """
     check_apart(out, groups)
     name = "best" if best else relation
-    rule = _pair_options(name, best, relation, min_gap, keep_all, {"selection": selection, "fallback": fallback})
+    own = [key for key, value in (("selection", selection), ("fallback", fallback)) if value is not None]
+    check_pairing(relation, best=best, min_gap=min_gap, keep_all=keep_all, of_ovip=own)
+    rule = _selection(selection, fallback)
     rows = _rows(groups, out, name, image_dir=image_dir, limit=limit)
     if name != "options":
         rows = [relation_of(name, min_gap, rule)(group) for group in rows]
@@ -103,27 +104,15 @@ def _rows(path: str, out: Path, name: str, *, image_dir: str | None, limit: int 
     return rows
 
 
-def _pair_options(
-    name: str, best: bool, relation: str, min_gap: float, keep_all: bool, ovip: Mapping[str, str | None]
-) -> SelectionSpec:
+def _selection(text: str | None, fallback: str | None) -> SelectionSpec:
     """What ovip selects by.
 
     Raises:
-        RecipeError: options that nothing would read, or wrong values.
+        RecipeError: wrong values.
     """
-    if best and relation != "best_worst":
-        raise RecipeError(f"found --best and --relation {relation}: --best makes no pairs. Leave one of them out.")
-    if best and keep_all:
-        raise RecipeError("found --best and --keep-all: the best answer alone, or all of them. Leave one of them out.")
-    if name in ("ovip", "options") and min_gap:
-        raise RecipeError(f"--min-gap is not read with --relation {name}. Leave it out (ovip: see --selection).")
-    given = [key for key, value in ovip.items() if value is not None]
-    if given and name != "ovip":
-        raise RecipeError(f"--{given[0]} is for --relation ovip, found {name}. Leave it out.")
-    text = ovip["selection"]
     numbers = {} if text is None else pairs_of(text)
     if numbers is None:
         raise RecipeError(f"found --selection {text!r}, expected numbers by name, such as good=0.6,small_gap=0.4.")
     values: dict[str, Any] = {key: pair["weight"] for key, pair in numbers.items()}
-    values |= {} if ovip["fallback"] is None else {"fallback": ovip["fallback"]}
+    values |= {} if fallback is None else {"fallback": fallback}
     return check_spec(SelectionSpec, "--selection", **values)

@@ -21,7 +21,7 @@ def show(done: Published) -> Document:
         rows = change_rows(changes([done.before], [done.measured]), done.measured.result)
         compared = table_json(rows)
         out.print(Text("against (A) and this model (B), on the same comparisons", style="bold"))
-        out.print(changes_table(rows, words=False))
+        out.print(changes_table(rows, width=out.width))
     say(f"Report: {done.page}")
     page = {"folder": done.page.parent, "report": done.page}
     return {**page, **results_document(done.measured), "changes": compared}

@@ -196,20 +196,15 @@ _NO_REWARD = (
 
 def _scorer(reward: str, batch_tokens: int, loaded: Mapping[str, str | None]) -> tuple[Reward, dict[str, Any]]:
     """The reward, and what else than its name changes its numbers."""
-    from sightline.rewards.base import BUILT_IN, load_reward
+    from sightline.rewards.base import is_reward_model, load_reward
+    from sightline.rewards.build import check_unread
 
     terms = terms_of(reward)
     if terms is not None:
-        if given := [name.replace("_", "-") for name, value in loaded.items() if value is not None]:
-            raise RecipeError(
-                f"--{given[0]} is for one reward model, and --reward names terms. Leave it out; what to do about "
-                "missing facts is written under the term of the model (missing_facts)."
-            )
+        check_unread(loaded, "terms")
         return _sum_of(terms)
-    if reward in BUILT_IN or not Path(reward).is_dir():
-        if given := [name for name, value in loaded.items() if value is not None]:
-            option = given[0].replace("_", "-")
-            raise RecipeError(f"--{option} is for reward models, and --reward is {reward}. Leave it out.")
+    if not is_reward_model(reward):
+        check_unread(loaded, reward)
         from sightline.loops.contents import digests
         from sightline.rewards.settings import inputs_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,14 @@ def records_of(rows: Rows, name: str) -> Iterator[Mapping[str, Any]]:
 
 
 def write_rows(rows: Rows, path: Path, *, name: str = "rows", pictures: Path) -> int:
-    """Writes rows as JSON lines, row n in line n. Pictures that live in memory go to a folder, named by their content;
-    what is a path stays one.
+    """Writes rows as JSON lines, row n in line n. Pictures that live in memory go to a folder, named by their content,
+    and rows name them by where they lie beside the file: both may be moved. What is a path stays one.
 
     Args:
         rows: see :data:`Rows`.
         path: the file; what is there goes.
         name: stands for the file in messages.
-        pictures: the folder.
+        pictures: the folder, that of the file or one in it.
 
     Returns:
         How many rows were written.
@@ -57,8 +57,12 @@ def write_rows(rows: Rows, path: Path, *, name: str = "rows", pictures: Path) ->
     Raises:
         DataError: a row is none, a picture cannot be read, or a value is nothing that JSON has; names the row.
     """
-    keep = Pictures(image_dir=None, data_dir=None, cache_dir=pictures, must_exist=False)
+    kept = Pictures(image_dir=None, data_dir=None, cache_dir=pictures, must_exist=False)
     count = 0
+
+    def keep(picture: Any) -> str:
+        return f"file:{Path(kept.path(picture)).relative_to(path.parent.absolute())}"
+
     with replacing(path) as aside, aside.open("a", encoding="utf-8") as out:
         for row in rows_of(records_of(rows, name), name):
             try:
@@ -79,18 +83,18 @@ def _place(row: Row) -> str:
     return f"{row.file}, row {row.number} (counted from 1)"
 
 
-def _plain(value: Any, where: str, pictures: Pictures) -> Any:
-    """A value as JSON has it, pictures as paths."""
+def _plain(value: Any, where: str, keep: Callable[[Any], str]) -> Any:
+    """A value as JSON has it, pictures as where they are kept."""
     if isinstance(value, Image.Image | bytes) or (isinstance(value, Mapping) and value.get("bytes") is not None):
-        return pictures.path(value)
+        return keep(value)
     if isinstance(value, Mapping):
         if value.keys() == {"bytes", "path"}:
             return value["path"]
-        return {key: _plain(inner, f"{where}.{key}", pictures) for key, inner in value.items()}
+        return {key: _plain(inner, f"{where}.{key}", keep) for key, inner in value.items()}
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist(), where, pictures)
+        return _plain(value.tolist(), where, keep)
     if isinstance(value, list | tuple):
-        return [_plain(inner, f"{where}[{index}]", pictures) for index, inner in enumerate(value)]
+        return [_plain(inner, f"{where}[{index}]", keep) for index, inner in enumerate(value)]
     if isinstance(value, Path):
         return str(value)
     if value is None or isinstance(value, str | int | float):

@@ -157,7 +157,7 @@ def group_to_json(group: Group, folder: str | Path | None = None) -> dict[str, A
     row["prompts"] = [_to_json(prompt) for prompt in group.prompts]
     for prompt in row["prompts"]:
         if folder is not None and "images" in prompt:
-            prompt["images"] = [_shorten(path, Path(folder)) for path in prompt["images"]]
+            prompt["images"] = [shorten(path, Path(folder)) for path in prompt["images"]]
     for name in ("responses", "edges"):
         if name in row:
             row[name] = [_to_json(item) for item in row[name]]
@@ -306,7 +306,7 @@ def _defaults(kind: type) -> dict[str, Any]:
 _DEFAULTS = {kind: _defaults(kind) for kind in (Group, Prompt, Response, Edge)}
 
 
-def _shorten(path: str, folder: Path) -> str:
+def shorten(path: str, folder: Path) -> str:
     """``path`` relative to ``folder`` where it lies below it, else absolute."""
     full, base = os.path.abspath(path), os.path.abspath(folder)  # noqa: PTH100 (a million paths: pathlib is 10x slower)
     return full[len(base) + 1 :] if full.startswith(f"{base}/") else full

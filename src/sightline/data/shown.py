@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sightline.data.picture import picture_size
+from sightline.data.schema import relative_to, shorten
 from sightline.errors import shortened
 from sightline.files import replace_file
 from sightline.rendered import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
@@ -135,16 +136,20 @@ def as_text(row: ShownRow, *, most: int = 600) -> str:
 
 
 def write_rows(path: Path, rows: Sequence[ShownRow]) -> None:
-    """Keeps rows as JSON."""
-    text = json.dumps([asdict(row) for row in rows], ensure_ascii=False)
+    """Keeps rows as JSON; pictures below its folder are named from there, so that it may be moved."""
+    kept = [
+        replace(row, pictures=tuple(replace(one, path=shorten(one.path, path.parent)) for one in row.pictures))
+        for row in rows
+    ]
+    text = json.dumps([asdict(row) for row in kept], ensure_ascii=False)
     replace_file(path, f"{text}\n", errors="replace")
 
 
 def read_rows(path: Path) -> list[ShownRow]:
     """What :func:`write_rows` kept."""
-    found = []
+    found, resolve = [], relative_to(path.parent)
     for row in json.loads(path.read_text(encoding="utf-8")):
-        pictures = tuple(ShownPicture(**one) for one in row.pop("pictures"))
+        pictures = tuple(ShownPicture(**one | {"path": resolve(one["path"])}) for one in row.pop("pictures"))
         parts = tuple(
             Part(title=part["title"], note=part["note"], pieces=tuple(Piece(**piece) for piece in part["pieces"]))
             for part in row.pop("parts")

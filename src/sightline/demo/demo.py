@@ -82,7 +82,7 @@ def run_stages(*, seed: int, out: Path, quick: bool = False) -> None:
     page = report(world, rows, (before, after), out, results)
     progress.rule("[bold]3. Before and after, on held-out scenes")
     console.print(terminal_table(rows))
-    console.print(f"Report: {page}", soft_wrap=True)
+    console.print(f"Report: {page}", soft_wrap=True, markup=False)
 
 
 def draw(world: Scenes, size: DemoSize, out: Path, runtime: Runtime) -> list[Group]:

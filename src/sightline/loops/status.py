@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from sightline.loops.state import State
 from sightline.recipes.loop import LoopRecipe
+from sightline.report.table import number_column, words_column
 
 
 def plan_lines(loop: LoopRecipe, state: State, stages: Sequence[str], prompts: int) -> list[str]:
@@ -43,13 +45,14 @@ def status_table(state: State) -> Table:
     """Every stage that was begun, with what it took."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("round", "stage", "", "time", "CPU", "starts"):
-        table.add_column(title, justify="left" if title in ("stage", "") else "right", no_wrap=True)
+        column = words_column if title in ("stage", "") else number_column
+        column(table, title)
     before = ""
     for name, entry in state.entries.items():
         number, _, stage = name.removeprefix("round-").partition("/")
         shown = "" if number == before else ("start" if number == "0" else number)
         cells = [clock(entry.seconds), clock(entry.cpu_seconds), str(entry.starts)]
-        table.add_row(shown, stage, "done" if entry.status == "done" else "not finished", *cells)
+        table.add_row(shown, Text(stage), "done" if entry.status == "done" else "not finished", *cells)
         before = number
     return table
 

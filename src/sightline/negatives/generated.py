@@ -24,8 +24,8 @@ class Pairing:
     """A pair, and what became of its picture."""
 
     group: Group
-    """Question and negative, chosen and rejected answer; with the comparison where there is a picture, so that it can
-    be trained from disk (``negative: {kind: column}``)."""
+    """Question and negative, chosen and rejected answer; with the comparison where it is trained, so that it can be
+    trained from disk (``negative: {kind: column}``, without a picture as it is)."""
     outcome: Outcome
 
 
@@ -75,12 +75,12 @@ class Generated:
         pairings, prompts, edges = list[Pairing](), list(group.prompts), list[Edge]()
         for edge, pair, one in zip(group.edges, pairs, made, strict=True):
             negative = _negative(pair, one)
-            pairings.append(_pairing(group, edge, negative, one))
+            trained = isinstance(one, Made) or self.spec.failed == "text"
+            pairings.append(_pairing(group, edge, negative, one, trained=trained))
+            if trained:
+                edges.append(edge)
             if isinstance(one, Made):
-                edges.append(edge)
                 prompts.append(negative)
-            elif self.spec.failed == "text":
-                edges.append(edge)
             elif self.spec.failed == "stop" and one.outcome != "refused":
                 remedy = "Mend it and run again: the run goes on from its last checkpoint. Or set failed: drop"
                 raise ServiceError(f"the negative picture of {group.id} failed ({one.reason})", remedy=remedy)
@@ -119,14 +119,14 @@ def _negative(pair: Pair, one: Made | Lost) -> Prompt:
     return Prompt(id=_name(pair), messages=bare, facts=told)
 
 
-def _pairing(group: Group, edge: Edge, negative: Prompt, one: Made | Lost) -> Pairing:
+def _pairing(group: Group, edge: Edge, negative: Prompt, one: Made | Lost, *, trained: bool) -> Pairing:
     """The pair by itself: prompt ids are those of the group, answers as they were scored."""
     winner, loser = group.responses[edge.winner], group.responses[edge.loser]
     kept = replace(
         group,
         prompts=(group.prompts[winner.prompt], negative),
         responses=(replace(winner, prompt=0), replace(loser, prompt=0)),
-        edges=(Edge(winner=0, loser=1, weight=edge.weight),) if isinstance(one, Made) else (),
+        edges=(Edge(winner=0, loser=1, weight=edge.weight),) if trained else (),
     )
     return Pairing(group=kept, outcome="made" if isinstance(one, Made) else one.outcome)
 

@@ -67,7 +67,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.dump(dataclasses.asdict(recipe), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def check_spec(kind: type[Spec], where: str, **values: Any) -> Spec:
+def check_spec(kind: type[Spec], where: str, /, **values: Any) -> Spec:
     """A part of a recipe from values that were given another way (command-line options).
 
     Args:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from sightline.errors import RecipeError
+from sightline.recipes.moved import at_home
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands: keys and list indices from the root."""
@@ -114,6 +115,7 @@ def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     source = _parse(_text(path), _named(path))
     if not isinstance(source.values, dict):
         raise RecipeError(f"{_named(path)}: found {describe(source.values)}, expected keys and values (`name: ...`).")
+    source.values = at_home(source.values, path)
     for override in overrides:
         _override(source, override)
     return source

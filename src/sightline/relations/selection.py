@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from sightline.errors import DataError
+from sightline.errors import DataError, RecipeError
 from sightline.recipes.preferences import SelectionSpec
 from sightline.relations.scores import RELATIONS, by_prompt
 from sightline.types import Edge, Group, Prompt, Response
@@ -56,6 +56,31 @@ def ovip(group: Group, spec: SelectionSpec = OVIP) -> Group:
                 found = [(0, len(order) - 1)]
         edges += [Edge(winner=order[winner], loser=order[loser]) for winner, loser in found]
     return replace(group, responses=(*group.responses, *added), edges=tuple(edges))
+
+
+def check_pairing(relation: str, *, best: bool, min_gap: float, keep_all: bool, of_ovip: Sequence[str] = ()) -> None:
+    """Options of ``sightline pairs`` and of ``sightline.pairs``.
+
+    Args:
+        relation: how answers are compared.
+        best: no pairs: the best answer of each group alone.
+        min_gap: least difference of reward.
+        keep_all: keep answers that are in no pair.
+        of_ovip: names of given options that ``ovip`` alone reads.
+
+    Raises:
+        RecipeError: options that contradict each other, or that nothing would read.
+    """
+    if best and relation != "best_worst":
+        raise RecipeError(f"found --best and --relation {relation}: --best makes no pairs. Leave one of them out.")
+    if best and keep_all:
+        raise RecipeError("found --best and --keep-all: the best answer alone, or all of them. Leave one of them out.")
+    if relation in ("ovip", "options") and min_gap:
+        raise RecipeError(f"--min-gap is not read with --relation {relation}. Leave it out (ovip: see --selection).")
+    if not min_gap >= 0:
+        raise RecipeError(f"--min-gap is {min_gap}, expected 0 or more. Leave it out where every difference counts.")
+    if of_ovip and relation != "ovip":
+        raise RecipeError(f"--{of_ovip[0]} is for --relation ovip, found {'best' if best else relation}. Leave it out.")
 
 
 def check_references(groups: Sequence[Group], spec: SelectionSpec) -> None:

@@ -14,11 +14,12 @@ from typing import Any, Literal
 from markupsafe import Markup
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from sightline.errors import shortened
 from sightline.evaluation.statistics import Interval
 from sightline.files import replace_file
-from sightline.report.table import ZERO, number
+from sightline.report.table import ZERO, number, number_column, words_column
 from sightline.report.templates import fill_template
 
 METRICS: Mapping[str, str] = {"hal": "Hal", "chair": "CHAIR", "cover": "Cover", "accuracy": "yes/no"}
@@ -114,17 +115,17 @@ def write_league(league: League, folder: Path) -> Path:
 
 
 def terminal_table(standings: Sequence[Standing]) -> Table:
-    """The table for ``rich``: means over seeds, narrow enough for 80 columns."""
+    """The table for ``rich``: means over seeds, a line each at 80 columns."""
     caption = "% means over seeds, time in CPU seconds   ✓ improves   ✓− Cover falls   ≈ no clear change   ✗ worsens"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
-    table.add_column("method", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), caption=caption, caption_justify="left")
+    words_column(table, "method")
     for title in (*METRICS.values(), "time", "seeds"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("")
+        number_column(table, title)
+    table.add_column("", no_wrap=True)
     for standing in standings:
         cells = [_percent(standing.values[metric]) for metric in METRICS]
         time = number(standing.cpu_seconds.value, "number") if standing.changes else ""
-        table.add_row(standing.name, *cells, time, str(len(standing.seeds)), SIGNS[standing.verdict])
+        table.add_row(Text(standing.name), *cells, time, str(len(standing.seeds)), SIGNS[standing.verdict])
     return table
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sightline.display import WIDE
 from sightline.evaluation.statistics import Interval
 
 ZERO: Final = 1e-6
@@ -97,16 +100,27 @@ def legend(rows: Sequence[Row]) -> str:
     return "  ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items() if verdict and verdict in there)
 
 
+def words_column(table: Table, title: str, *, justify: Literal["left", "right"] = "left") -> None:
+    """A column of names, of intervals or of words: where there is no room it goes over several lines, between words
+    where that is enough, and nothing of it is cut. The widest column gives way first."""
+    table.add_column(Text(title), justify=justify, overflow="fold")
+
+
+def number_column(table: Table, title: str, *, justify: Literal["left", "right"] = "right") -> None:
+    """A column of what stays on a line: it gives way to nothing."""
+    table.add_column(Text(title), justify=justify, no_wrap=True)
+
+
 def terminal_table(rows: Sequence[Row]) -> Table:
-    """The rows as a table for ``rich``, narrow enough for 80 columns."""
+    """The rows as a table for ``rich``, a line each at 80 columns."""
     compared = any(row.after is not None for row in rows)
     caption = "shares in %; brackets: bootstrap 95 % interval"
     if compared:
         caption += f"\n{legend(rows)}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), caption=caption, caption_justify="left")
-    table.add_column("metric", no_wrap=True)
+    words_column(table, "metric")
     for title in ("before", "after", "difference") if compared else ("value",):
-        table.add_column(title, justify="right", no_wrap=True)
+        words_column(table, title, justify="right")  # a figure and its interval
     for row in rows:
         cells = [Text(row.name), Text(measured(row.before, row.unit))]
         if row.after is not None and row.difference is not None:
@@ -116,17 +130,21 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
-    """A against B for the terminal: both values, and the difference with its interval; ``words``: verdicts are spelled
-    out, otherwise signs fit beside long names."""
+def changes_table(rows: Sequence[Row], *, width: int = WIDE) -> Table:
+    """A against B for the terminal: both values, and the difference with its interval. Verdicts are spelled out where
+    ``width`` has room for all of it, otherwise they are signs."""
+    whole = _changes(rows, words=True)
+    fits = Console(width=WIDE).measure(whole).maximum <= width
+    return whole if fits else _changes(rows, words=False)
+
+
+def _changes(rows: Sequence[Row], *, words: bool) -> Table:
     caption = None if words else legend(rows)
     padding = (0, 1) if words else (0, 0, 0, 1)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, caption=caption, caption_justify="left")
-    table.add_column("metric", no_wrap=True)
-    for title in ("A", "B", "B - A"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("95 % interval", justify="right", no_wrap=words)  # what gives way where names are long
-    table.add_column("", no_wrap=True)
+    words_column(table, "metric")
+    for title in ("A", "B", "B - A", "95 % interval", ""):
+        number_column(table, title, justify="right" if title else "left")
     for row in rows:
         assert row.after is not None and row.difference is not None
         values = [number(side.value, row.unit) for side in (row.before, row.after)]
@@ -135,6 +153,14 @@ def changes_table(rows: Sequence[Row], *, words: bool = True) -> Table:
         verdict = f"{SIGNS[row.verdict]} {row.verdict}" if words else SIGNS[row.verdict]
         table.add_row(*map(Text, cells), Text(verdict))
     return table
+
+
+def plain_text(shown: Table) -> str:
+    """A table without colours, as wide as it needs, as ``print`` shows it."""
+    plain = Console(file=io.StringIO(), width=WIDE, color_system=None)
+    with plain.capture() as told:
+        plain.print(shown)
+    return "\n".join(line.rstrip() for line in told.get().strip("\n").splitlines())
 
 
 def table_json(rows: Sequence[Row]) -> dict[str, Any]:

@@ -132,6 +132,11 @@ def _said(group: Group) -> list[tuple[int, str]]:
     return [(response.prompt, response.text) for response in group.responses]
 
 
+def is_reward_model(name: str) -> bool:
+    """Whether a reward is named that is loaded from a folder."""
+    return name not in BUILT_IN and Path(name).is_dir()
+
+
 def load_reward(name: str) -> Reward:
     """The reward that a recipe names.
 
@@ -143,7 +148,7 @@ def load_reward(name: str) -> Reward:
         RecipeError: nothing of that name, or something that is not a reward.
         CheckpointError: a folder without a reward model.
     """
-    if name not in BUILT_IN and Path(name).is_dir():
+    if is_reward_model(name):
         from sightline.rewards.model import load_reward_model
 
         return load_reward_model(name)

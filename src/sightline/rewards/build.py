@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from sightline.errors import RecipeError
 from sightline.recipes.terms import AnyTerm, IrisSpec
 from sightline.rewards.base import Reward, load_reward
 from sightline.rewards.terms import Term
@@ -38,6 +39,28 @@ def build_reward(
             for name, spec in reward.items()
         ]
     )
+
+
+def check_unread(loaded: Mapping[str, str | None], reward: str | None) -> None:
+    """Options of reward models, where the reward is none.
+
+    Args:
+        loaded: ``missing_facts`` and ``quantization``, None where one was not given.
+        reward: its name; ``terms``; None: an object.
+
+    Raises:
+        RecipeError: one was given.
+    """
+    given = next((name.replace("_", "-") for name, value in loaded.items() if value is not None), None)
+    if given is None:
+        return
+    if reward == "terms":
+        raise RecipeError(
+            f"--{given} is for one reward model, and --reward names terms. Leave it out; what to do about missing "
+            "facts is written under the term of the model (missing_facts)."
+        )
+    what = "an object" if reward is None else reward
+    raise RecipeError(f"--{given} is for reward models, and --reward is {what}. Leave it out.")
 
 
 def check_prompts(reward: Reward, groups: Sequence[Group]) -> None:

@@ -336,3 +336,48 @@ def asked_by(name: str) -> tuple[Asked, ...]:
     account = Account(checks=Checks(images=False), on_bad_row="skip")
     groups = load_prompts(DataSpec(path=name), account)
     return tuple(asked_of(prompt) for group in groups for prompt in group.prompts)
+
+
+def check_measured(
+    limits: Iterable[str],
+    recipe: Recipe | None,
+    dataset: DatasetSpec,
+    *,
+    against: bool,
+    pixels: bool,
+    device: str | None,
+) -> None:
+    """What is to fail a check must be looked at.
+
+    Args:
+        limits: kinds of problems that were asked for.
+        recipe: that would be run; None: rows alone.
+        dataset: the rows.
+        against: whether there is something that must not be trained on.
+        pixels: whether pictures are decoded.
+        device: that the run is forecast for.
+
+    Raises:
+        RecipeError: one of them is not looked at.
+    """
+    bench = "" if against else "Name a benchmark with --against"
+    decoded = "" if pixels else "Leave --no-pixels out"
+    held_out = "" if dataset.eval or dataset.validation else "Name held-out rows under data.eval"
+    forecast = recipe is not None and recipe.online is None and (device or has_gpu())
+    lacking = {
+        "leak": bench,
+        "similar": bench,
+        "split": held_out or decoded,
+        "copies": decoded,
+        "memory": "" if forecast else "Name a recipe that is not online, and --device",
+    }
+    for kind in limits:
+        if remedy := lacking.get(kind):
+            raise RecipeError(f"--fail-on {kind} would never fail, for nothing of it is looked at. {remedy}.")
+
+
+def has_gpu() -> bool:
+    """Whether this machine has one."""
+    import torch
+
+    return torch.cuda.is_available()

@@ -38,7 +38,8 @@ class OnlineSource(Rollout):
     In a round every rank samples its share of the prompts and scores them; the groups are gathered and dealt
     out anew, so that ranks have equal shares although groups drop out (failed rewards, ties). Groups as scored
     go to ``samples.jsonl``, pairs with their negative pictures to ``pairs.jsonl``, those without to
-    ``dropped_pairs.jsonl``. With ``max_staleness`` m the round after the next m is sampled when a round begins.
+    ``text_pairs.jsonl`` where they are trained by their answers, else to ``dropped_pairs.jsonl``. With
+    ``max_staleness`` m the round after the next m is sampled when a round begins.
     """
 
     samples: Path
@@ -152,9 +153,10 @@ class OnlineSource(Rollout):
             self._scores.restore(state["scores"])
 
     @property
-    def _files(self) -> tuple[Path, Path, Path]:
-        """Samples, pairs with their negatives, pairs without."""
-        return self.samples, self.samples.with_name("pairs.jsonl"), self.samples.with_name("dropped_pairs.jsonl")
+    def _files(self) -> tuple[Path, Path, Path, Path]:
+        """Samples, pairs with their negatives, pairs without that are trained, and those that are not."""
+        pairs, text, dropped = map(self.samples.with_name, ("pairs.jsonl", "text_pairs.jsonl", "dropped_pairs.jsonl"))
+        return self.samples, pairs, text, dropped
 
     def _sample_round(self, number: int, *, version: int) -> tuple[list[Group], dict[str, Stat]]:
         """The groups of a round, as they are trained, and this rank's part of what is told of it. Rounds ahead are
@@ -222,11 +224,14 @@ class OnlineSource(Rollout):
         """What became of a launch, on disk. A picture is there before the line that names it."""
         dealt = self.settle(launched)
         if self.ranks.rank == 0:
-            samples, pairs, dropped = self._files
+            samples, pairs, text, dropped = self._files
             append_groups(samples, [one.scored for one in dealt if one.scored is not None])
             if found := [pair for one in dealt for pair in one.pairs]:
                 append_groups(pairs, [pair.group for pair in found if pair.outcome == "made"])
-                append_groups(dropped, [pair.group for pair in found if pair.outcome != "made"])
+                lost = [pair.group for pair in found if pair.outcome != "made"]
+                append_groups(dropped, [group for group in lost if not group.edges])
+                if bare := [group for group in lost if group.edges]:
+                    append_groups(text, bare)
         return dealt
 
     def _stats_of(self, everything: Sequence[Sampled], attempts: int) -> dict[str, Stat]:
@@ -244,7 +249,7 @@ class OnlineSource(Rollout):
         elif lost := [pair.group for one in everything for pair in one.pairs]:
             reasons = [group.prompts[1].facts.get("reason") for group in lost]
             why = f"none of {len(lost)} pairs has its negative picture; first: {reasons[0]}"
-            remedy = f"Look at {self._files[2].name}, and mend online.negatives"
+            remedy = f"Look at {self._files[3].name}, and mend online.negatives"
         elif self._error:
             why, remedy = self._error, "Look at the samples, and mend the reward"
         else:

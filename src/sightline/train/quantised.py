@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from sightline import __version__
+from sightline.errors import RecipeError
 from sightline.evaluation.bench import Result
 from sightline.evaluation.results import Change
 from sightline.evaluation.statistics import Interval, bootstrap_all, mean, paired_differences
-from sightline.models.compress import Kind
+from sightline.models.compress import CALIBRATED, Kind
 from sightline.models.export import Verified
 from sightline.recipes.evaluation import BenchSpec
+from sightline.recipes.load import check_spec
 
 TOLERANCES: Mapping[Kind, float] = {"int8": 0.1, "nf4": 0.3, "gptq": 0.3, "awq": 0.3}
 """How far log-probabilities of answers may move on average, in nats a token."""
@@ -43,6 +46,57 @@ class QuantiseSpec:
     def most(self) -> float:
         """The tolerance that holds."""
         return TOLERANCES[self.kind] if self.tolerance is None else self.tolerance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizing:
+    """How an export is quantised: the options of ``sightline export --quantize``, None where one is left out."""
+
+    kind: Kind
+    calibration: Annotated[int, Field(ge=1)] | None = None
+    """Most rows of the run that ``gptq`` and ``awq`` learn from, with their pictures; None: 128."""
+    bench: str | None = None
+    """``NAME=DIR``: the benchmark that is compared on, one that needs no judge; None: 32 drawn scenes."""
+    only: tuple[str, ...] = ()
+    """Categories of ``bench``; empty: all of it."""
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    """How far log-probabilities of answers may move on average, in nats a token; None: 0.3, of ``int8`` 0.1."""
+    quantizer_python: Path | None = None
+    """Interpreter of an environment with LLM Compressor, for ``gptq`` and ``awq``; None: this one."""
+
+    def spec(self) -> QuantiseSpec:
+        """As it was asked for.
+
+        Raises:
+            RecipeError: a value out of its range, an option that means nothing of this kind, or a benchmark without
+                its folder.
+        """
+        asked = check_spec(Quantizing, "quantize", **vars(self))
+        if asked.calibration is not None and asked.kind not in CALIBRATED:
+            raise RecipeError(
+                f"--calibration is for {' and '.join(CALIBRATED)}: {asked.kind} learns from nothing. Leave it out"
+            )
+        if asked.only and asked.bench is None:
+            raise RecipeError("--only chooses categories of --bench, which is not there. Name one: --bench NAME=DIR")
+        spec = QuantiseSpec(
+            kind=asked.kind, bench=asked.named_bench(), tolerance=asked.tolerance, python=asked.quantizer_python
+        )
+        return spec if asked.calibration is None else replace(spec, calibration=asked.calibration)
+
+    def named_bench(self) -> BenchSpec | None:
+        """The benchmark and its folder.
+
+        Raises:
+            RecipeError: no folder.
+        """
+        if self.bench is None:
+            return None
+        name, _, folder = self.bench.partition("=")
+        if not name or not folder:
+            raise RecipeError(
+                f"--bench {self.bench} names no folder. Write NAME=DIR, as in --bench pope=eval_data/pope"
+            )
+        return BenchSpec(bench=name, data=folder, only=self.only)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 ``recipe.yaml`` (resolved), ``environment.json``, ``process.json``, ``first_row.txt``, ``first_rows.json``,
 ``metrics.jsonl``, ``checkpoints/``, ``reference/``, ``rows/`` (given in memory), ``samples.jsonl`` (online),
-``pairs.jsonl`` and ``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``, ``trackers/``,
+``pairs.jsonl``, ``text_pairs.jsonl`` and ``dropped_pairs.jsonl`` (with negatives made online), ``negatives/``,
+``trackers/``,
 ``bad_rows.jsonl``, ``model/`` (at the end), ``resumed.log`` (of runs that were resumed from the app).
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 from sightline.errors import CheckpointError
 from sightline.files import leftovers, replace_file, restore_folder
 from sightline.recipes.load import dump_recipe, load_recipe
+from sightline.recipes.moved import from_run
 from sightline.recipes.schema import Recipe
 from sightline.recipes.source import dotted
 from sightline.rewards.settings import FREE_OPTIONS, FREE_TERMS
@@ -35,6 +37,7 @@ _OURS = (
     "metrics.jsonl",
     "samples.jsonl",
     "pairs.jsonl",
+    "text_pairs.jsonl",
     "dropped_pairs.jsonl",
     "bad_rows.jsonl",
     "looking.json",
@@ -203,14 +206,19 @@ def changed_fields(before: Recipe, now: Recipe) -> list[str]:
     ``online.engine`` are, how they are reached and checked and how long they are waited for, ``online.failed_rewards``,
     and ``data.on_bad_row`` may differ: a picture may be found damaged on the way. The length (``train.epochs``,
     ``train.max_steps``) may differ where the
-    learning rate does not depend on it: ``constant``, with a warm-up counted in steps.
+    learning rate does not depend on it: ``constant``, with a warm-up counted in steps. Paths in the folder of the run
+    are the same wherever it lies.
     """
     old, new = dotted(dataclasses.asdict(before)), dotted(dataclasses.asdict(now))
     free = _free(now, {**old, **new})
     if now.train.schedule == "constant" and (now.train.warmup == 0 or now.train.warmup >= 1):
         free |= {"train.epochs", "train.max_steps"}
     names = [name for name in [*old, *(n for n in new if n not in old)] if name not in free]
-    return [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if old.get(n) != new.get(n)]
+    return [
+        f"{n}: {old.get(n)} there, {new.get(n)} here"
+        for n in names
+        if old.get(n) != new.get(n) and from_run(old.get(n), before.output_dir) != from_run(new.get(n), now.output_dir)
+    ]
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:

@@ -25,6 +25,8 @@ _DATA_URL = re.compile(r"data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.IGNOREC
 _BASE64 = re.compile(r"\s*(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-9A-Za-z+/]|SUkqA|TU0AK)[A-Za-z0-9+/\s]+={0,2}\s*")
 """What encoded files of pictures (JPEG, PNG, GIF, WebP, BMP, TIFF) begin with; names of files are shorter."""
 _SHORTEST_BASE64 = 64
+BESIDE = re.compile(r"file:[^/].*")
+"""A picture whose path starts from the folder of its rows, wherever other paths start: both may be moved."""
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
@@ -33,7 +35,8 @@ class Pictures:
 
     A relative path starts from ``image_dir``, or else from the folder of the data file. A file that
     is not there is looked for by its bare name directly in ``image_dir``, but only where that is
-    asked for by giving ``image_dir``, and never for two different paths of the same bare name.
+    asked for by giving ``image_dir``, and never for two different paths of the same bare name. What
+    begins with ``file:`` and no slash (``file:images/a.png``) starts from the folder of the data file in any case.
     """
 
     def __init__(
@@ -114,6 +117,8 @@ class Pictures:
             raise RowError("missing image", f"picture '{given:.80}' is an address", remedy=remedy)
         if given.lower().startswith("data:"):
             raise RowError("broken image", f"picture '{given:.40}' is no data:image/...;base64,... address")
+        if BESIDE.fullmatch(given):
+            return self._beside(given)
         if given.lower().startswith("file:"):
             given = _path_of_address(given)
         if len(given) > _LONGEST_PATH or len(Path(given).name.encode(errors="replace")) > _LONGEST_NAME:
@@ -145,6 +150,19 @@ class Pictures:
                 remedy="Set image_dir to the folder that the paths start from",
             )
         return by_name
+
+    def _beside(self, given: str) -> str:
+        if self.data_dir is None:
+            raise RowError(
+                "missing image",
+                f"picture '{given}' starts from the folder of its rows, and these rows lie in none",
+                remedy="Give its path",
+            )
+        path = os.path.normpath(Path(self.data_dir).absolute() / given.removeprefix("file:"))
+        if self.must_exist and not self._is_there(path):
+            found = f"picture '{given}' is missing: looked for {path}"
+            raise RowError("missing image", found, remedy="Move rows and pictures together, or put the file there")
+        return path
 
     def _joined(self, given: str) -> str:
         base = self.image_dir if self.image_dir is not None else self.data_dir
