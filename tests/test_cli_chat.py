@@ -53,10 +53,10 @@ def test_one_question_and_a_pipe(tiny: dict[str, Path], pictures: list[str], mon
     engine = load_engine(ModelSpec(path=str(tiny["llava"])))
     greedy = engine.generate([prompt(pictures[0])], SamplingSpec(temperature=0, max_new_tokens=6), seed=0)[0]
     assert one.code == 0 and one.out.strip() == greedy.responses[0].text
-    monkeypatch.setattr(sys, "stdin", io.StringIO("is there a star?\n\n/image nowhere.png\n/quit\nnever read\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("is there a star?\n\n/image nowhere.png\nhalf \udcff\n/quit\n?\n"))
     piped = sightline(*asked)
     assert (piped.code, piped.out) == (0, one.out), "no prompts, no greeting"
-    assert "nowhere.png: no such picture" in piped.err
+    assert "nowhere.png: no such picture" in piped.err and "half of a character ('\\udcff')" in piped.err
     missing = sightline("chat", tiny["llava"], "--image", "gone.png", "--question", "?")
     assert missing.code == 2 and "gone.png: no such picture. Give the path of a file" in missing.err
 

@@ -1,10 +1,12 @@
 """``--json``: one document on stdout from every command, nothing else there, and errors in parts."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from inspect import signature, unwrap
 from pathlib import Path
 from typing import Any, get_origin
@@ -14,7 +16,7 @@ import typer
 
 from command_line import sightline
 from sightline.cli import json_result
-from sightline.cli.app import app
+from sightline.cli.app import app, main
 from sightline.cli.console import out
 from sightline.errors import DataError, RecipeError, SightlineError
 from sightline.scenes.world import Scenes
@@ -130,6 +132,23 @@ def test_a_full_disk_is_a_message() -> None:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: output: No space left on device. Make room")
+
+
+def test_what_nobody_expected_is_a_document_too(monkeypatch):
+    def broken() -> json_result.Document:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
+    app.command(name="broken")(json_result._with_json(broken))
+    told = io.StringIO()
+    with pytest.raises(RuntimeError), redirect_stdout(told):
+        monkeypatch.setattr(sys, "argv", ["sightline", "broken", "--json"])
+        main()
+    assert json.loads(told.getvalue())["error"] == {
+        "kind": "RuntimeError",
+        "message": "out of memory",
+        "found": "out of memory",
+    }
 
 
 def test_a_result_may_come_with_an_exit_code(monkeypatch):

@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sightline.pixels import upright
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -17,11 +19,13 @@ WIDE = 4096
 """Columns of a table where there is no terminal: more than any has, so that each of its rows is a line."""
 _LARGEST = 384
 """Longest side of a picture in a page, in pixels."""
+_IN_LINE, _IN_PAGE = 8, 32
+"""Answers of a Group that are shown; the others are counted."""
 _CELL = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
 
 
 def embed(image: Path | str | Image.Image) -> str:
-    """A picture as a data URI of at most 384 pixels: PNG for drawings, JPEG for photographs."""
+    """A picture as models see it, as a data URI of at most 384 pixels: PNG for drawings, JPEG for photographs."""
     from PIL import Image
 
     if isinstance(image, Image.Image):
@@ -48,12 +52,17 @@ def group_line(group: Any) -> str:
     if pictures := len({image for prompt in group.prompts for image in prompt.images}):
         parts.append(f"{pictures} picture{'s' if pictures > 1 else ''}")
     if group.responses:
-        parts.append(f"answers {tuple(_short(text, 60) for text in group.texts)!r}")
+        parts.append(f"answers {tuple(_short(text, 60) for text in group.texts[:_IN_LINE])!r}{_more(group.responses)}")
     if rewards := [one.reward for one in group.responses if one.reward is not None]:
-        parts.append(f"rewards {', '.join(map(_number, rewards))}")
+        parts.append(f"rewards {', '.join(map(_number, rewards[:_IN_LINE]))}{_more(rewards)}")
     if group.edges:
-        parts.append(f"preferred {', '.join(f'{edge.winner} > {edge.loser}' for edge in group.edges)}")
+        told = ", ".join(f"{edge.winner} > {edge.loser}" for edge in group.edges[:_IN_LINE])
+        parts.append(f"preferred {told}{_more(group.edges)}")
     return f"Group({'; '.join(parts)})"
+
+
+def _more(some: Sequence[Any], most: int = _IN_LINE, what: str = "") -> str:
+    return f" ... {len(some) - most} more{what}" if len(some) > most else ""
 
 
 def group_html(group: Any) -> str:
@@ -76,7 +85,8 @@ def group_html(group: Any) -> str:
             for place, one in enumerate(group.responses)
             if one.prompt == index
         ]
-        answers = table(head, rows) if rows else ""
+        notes = [left] if (left := _more(rows, _IN_PAGE, " answers")) else []
+        answers = table(head, rows[:_IN_PAGE], notes=notes) if rows else ""
         pictures = "".join(map(_picture, prompt.images))
         left = f'<div style="flex:0 0 auto">{pictures}</div>' if pictures else ""
         right = f'<div style="flex:1 1 18em"><strong>{escape(prompt.question)}</strong>{answers}</div>'
@@ -121,7 +131,7 @@ def _picture(path: str) -> str:
 
 def _encode(image: Image.Image, made_as: str) -> str:
     kind = "JPEG" if made_as == "JPEG" else "PNG"
-    small = image.convert("RGB")
+    small = upright(image)
     small.thumbnail((_LARGEST, _LARGEST))
     buffer = io.BytesIO()
     small.save(buffer, kind, optimize=True)

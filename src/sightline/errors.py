@@ -73,7 +73,7 @@ class MissingExtra(SightlineError, ImportError):
 
 
 class DivergenceError(SightlineError, ArithmeticError):
-    """The loss or a gradient became infinite or not a number."""
+    """The loss, a gradient or what a model says became infinite or not a number."""
 
 
 class EngineError(SightlineError, ConnectionError):

@@ -10,7 +10,7 @@ import pytest
 from test_memory import pair, picture, recipe
 
 import sightline as sl
-from sightline.errors import DivergenceError
+from sightline.errors import DivergenceError, RecipeError
 
 
 class Told(sl.Callback):
@@ -41,13 +41,20 @@ class Told(sl.Callback):
         self.events.append(("end", (result.steps, result.stopped)))
 
 
+class Blank(sl.Callback):
+    """Spoils what it is told: the record is its own."""
+
+    def on_log(self, record: Mapping[str, Any]) -> None:
+        record.clear()  # type: ignore[attr-defined]
+
+
 ROWS = [pair(picture(number), number) for number in range(4)]
 
 
 @pytest.fixture(scope="module")
 def whole(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[sl.Run, Told]:
     told = Told()
-    run = sl.train(recipe(tiny, tmp_path_factory.mktemp("whole") / "run"), ROWS, callbacks=[told], quiet=True)
+    run = sl.train(recipe(tiny, tmp_path_factory.mktemp("whole") / "run"), ROWS, callbacks=[Blank(), told], quiet=True)
     return run, told
 
 
@@ -91,3 +98,17 @@ def test_what_a_callback_raises_ends_the_run(tiny: dict[str, Path], tmp_path: Pa
     with pytest.raises(DivergenceError, match="seen enough"):
         sl.train(recipe(tiny, tmp_path / "run"), ROWS, callbacks=[Fails()], quiet=True)
     assert not (tmp_path / "run/model").exists()
+
+
+def test_what_is_no_callback_or_no_recipe_is_said_before_anything_is_written(
+    tiny: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = recipe(tiny, tmp_path / "run")
+    for wrong in ([Told], [print], Told):
+        with pytest.raises(
+            RecipeError, match=r"callbacks holds .*expected objects of classes that inherit sl\.Callback"
+        ):
+            sl.train(asked, ROWS, callbacks=wrong)
+    with pytest.raises(RecipeError, match=r"found \{'a': 1\}, expected a recipe"):
+        sl.train({"a": 1}, ROWS)
+    assert not list(tmp_path.iterdir())

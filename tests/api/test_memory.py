@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -99,6 +100,18 @@ def test_groups_and_numbers_of_numpy_are_rows(tmp_path: Path) -> None:
     first, second = written([group, {"prompt": "x", "score": np.float32(0.5), "box": np.arange(2)}], tmp_path)
     assert first["responses"] == [{"text": "one", "reward": 0.5}] and second["score"] == 0.5 and second["box"] == [0, 1]
     assert sl.read_rows([group])[0].responses[0].reward == 0.5
+    labelled = [{"prompt": "a", "completion": "b", "label": np.bool_(True)}]
+    assert sl.read_rows(labelled)[0].responses[0].label is True
+    for drawn in (np.zeros((4, 4, 3), np.uint8), [np.zeros((4, 4, 3), np.uint8)]):
+        with pytest.raises(DataError, match=r"^rows, row 1 .*is an array of \(4, 4, 3\).*PIL\.Image\.fromarray"):
+            sl.read_rows([{"prompt": "a", "completion": "b", "images": drawn}])
+    with pytest.raises(DataError, match=r"found a DataFrame.*to_dict\('records'\)"):
+        sl.read_rows(pandas.DataFrame(labelled))
+    picture(0).save(tmp_path / "there.png")
+    part = {"type": "image", "path": "/other.png"}
+    asked = sl.Prompt(id="a", messages=({"role": "user", "content": [part]},), images=(str(tmp_path / "there.png"),))
+    with pytest.raises(DataError, match=r"message 1 has the part .*/other.png.*whose picture stands under images"):
+        sl.read_rows([sl.Group(prompts=(asked,))], prompts_only=True)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +125,7 @@ def test_groups_and_numbers_of_numpy_are_rows(tmp_path: Path) -> None:
             r"rows, row 2 \(counted from 1\): 'images\[0\]' is a object.*Give texts, numbers",
         ),
         ([{"score": float("nan")}], r"row 1 \(counted from 1\): cannot be written as JSON.*Write None"),
+        ([pair(np.zeros((4, 4, 3), np.uint8))], r"row 1 .*is an array of \(4, 4, 3\).*PIL\.Image\.fromarray"),
         ([pair(b"no picture")], r"row 1 \(counted from 1\): the 10 bytes of the picture are no image"),
     ],
 )

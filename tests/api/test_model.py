@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_several_pictures_none_and_a_conversation(model: sl.Model, pictures: lis
     said = {"role": "assistant", "content": [{"type": "text", "text": "yes"}]}
     talk = [two.prompts[0].messages[0], said, {"role": "user", "content": [{"type": "text", "text": "how many?"}]}]
     assert model.answer(pictures[:2], talk, max_tokens=3).prompts[0].question == "how many?"
-    with pytest.raises(DataError, match="renders to 2 image placeholders and has 1 images"):
+    with pytest.raises(DataError, match="2 image placeholders and 1 images"):
         model.answer(pictures[0], talk, max_tokens=3)
 
 
@@ -180,7 +181,7 @@ def test_what_is_no_picture_is_said(model: sl.Model, picture: object, message: s
 def test_options_out_of_range_and_no_answers_are_refused(model: sl.Model, pictures: list[str]) -> None:
     with pytest.raises(RecipeError, match="temperature"):
         model.answer(pictures[0], QUESTION, temperature=-1)
-    with pytest.raises(DataError, match=r"answers: found one text\. Give a list of texts"):
+    with pytest.raises(DataError, match=r"answers: found one text, expected texts\. Give a list of texts"):
         model.score(pictures[0], QUESTION, "yes")
     with pytest.raises(RecipeError, match="nowhere/at/all"):
         sl.load("nowhere/at/all")
@@ -195,14 +196,23 @@ def test_what_is_no_question_is_said(model: sl.Model) -> None:
     wrong = [
         (None, "expected a question"),
         ([], "expected a question"),
-        ([{"role": "user"}], "message 1"),
+        ([{"role": "user"}], r"messages\[0\]"),
         (ends, "ends"),
+        ([{"role": "bot", "content": "hi"}], "'bot'"),
+        ([{"role": "user", "content": None}], "expected a string"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "a text part without text"),
+        ([{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "hi"}]}], "Videos"),
+        ([{"role": "user", "content": "hi", "name": "bob"}], "unknown key"),
+        ("half \ud83d", "half of a character"),
     ]
     for question, told in wrong:
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=f"^question: .*{told}"):
             model.answer(None, question)
-    with pytest.raises(DataError, match="no texts"):
-        model.score(None, "hi", [1])
+    for answers in ([1], (text for text in ("a", "b")), {"a", "b"}, []):
+        with pytest.raises(DataError, match="expected texts"):
+            model.score(None, "hi", answers)
+    with pytest.raises(RecipeError, match="expected options by name"):
+        sl.load("my/model", pictures=3)
     with pytest.raises(DataError, match="expected rows"):
         model.sample(3)
     with pytest.raises(RecipeError, match="which is loaded"):
@@ -210,3 +220,40 @@ def test_what_is_no_question_is_said(model: sl.Model) -> None:
     for call in (sl.train, sl.check):
         with pytest.raises(RecipeError, match="no such recipe file"):
             call("nowhere.yaml")
+
+
+def test_threads_that_ask_one_model_wait_for_each_other(model: sl.Model, pictures: list[str]) -> None:
+    asked = [(pictures[0], QUESTION), (pictures[1], "how many objects can you see?")]
+    alone = [model.answer(*one, max_tokens=12).texts[0] for one in asked]
+    began, done, other = threading.Event(), threading.Event(), threading.Event()
+    told: dict[int, str] = {}
+
+    def first() -> None:
+        told[0] = _streamed(model, asked[0], lambda: (began.set(), other.wait(0.3)))  # of two at work, the second comes
+        done.set()
+
+    def second() -> None:
+        told[1] = _streamed(model, asked[1], lambda: (other.set(), done.wait(30)))
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (first, second)]
+    threads[0].start()
+    assert began.wait(30)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert [told.get(0), told.get(1)] == alone
+    assert model.answer(*asked[0], max_tokens=12).texts[0] == alone[0]
+
+
+def _streamed(model: sl.Model, asked: tuple[str, str], at_first: Callable[[], object]) -> str:
+    pieces: list[str] = []
+
+    def tell(piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 1:
+            at_first()
+
+    prompt = model.answer(*asked, max_tokens=1).prompts[0]
+    sampling = sl.SamplingSpec(temperature=0, max_new_tokens=12)
+    model.engine.stream(sl.Group(prompts=(prompt,)), sampling, seed=0, on_text=tell)
+    return "".join(pieces)

@@ -25,6 +25,7 @@ from sightline.scenes.world import Scenes
 from sightline.types import Response
 
 CHROMIUM = Path("/usr/bin/chromium")
+httpx = pytest.importorskip("httpx", reason="gradio is absent")
 pytestmark = [
     pytest.mark.skipif(find_spec("gradio") is None, reason="the extra app (gradio) is absent"),
     pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is absent"),
@@ -157,6 +158,30 @@ def test_a_picture_is_sent_and_one_that_is_too_large_is_refused(seen: Any, tmp_p
     page.wait_for_selector(".toast-body")
     assert page.get_attribute("#chat-picture img", "src") == now
     seen.errors.clear()  # the refusal stands in the console too
+
+
+def told_by(address: str, element: str, event: str, data: list[Any]) -> dict[str, Any]:
+    """What an event of the page gives to a program that sends it."""
+    with httpx.Client(base_url=address, timeout=60) as client:
+        config = client.get("/config").json()
+        (place,) = [one["id"] for one in config["components"] if one["props"].get("elem_id") == element]
+        number = next(
+            one["id"] for one in config["dependencies"] if [place, event] in one["targets"] and one["backend_fn"]
+        )
+        sent = {"fn_index": number, "data": data, "session_hash": "program"}
+        assert client.post("/gradio_api/queue/join", json=sent).status_code == 200
+        with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "program"}) as events:
+            told = (json.loads(line[5:]) for line in events.iter_lines() if line.startswith("data:"))
+            output: dict[str, Any] = next(one for one in told if one["msg"] == "process_completed")["output"]
+            return output
+
+
+def test_a_file_of_this_machine_is_no_upload(address: str, pictures: list[str]) -> None:
+    sent = {"path": pictures[0], "meta": {"_type": "gradio.FileData"}}
+    told = told_by(address, "chat-upload", "upload", [None, sent])
+    assert "data" not in told and "not uploaded by a user" in told["error"]
+    told = told_by(address, "chat-draw", "click", [None, "caption", 10**30])
+    assert "greater than maximum value" in told["error"], "a number that is too large for the stream of events"
 
 
 def test_rows_are_shown_as_stored_and_as_the_model_sees_them(seen: Any) -> None:

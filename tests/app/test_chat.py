@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from sightline.app.chat import Answered, Talk, Turn, about, ask, parts, talk_html
 from sightline.app.desk import Desk
@@ -117,13 +120,23 @@ def test_a_reader_who_leaves_stops_the_model(speaker: Speaker, pictures: list[st
     assert speaker.worker.submit(lambda: "free").result(timeout=20) == "free"
 
 
+def test_a_stop_of_the_app_ends_an_answer(speaker: Speaker, pictures: list[str]) -> None:
+    stops = replace(speaker, ended=threading.Event())
+    growing = stops.answer(prompt(pictures[0]), SamplingSpec(max_new_tokens=2000, temperature=1.0), seed=0)
+    next(growing)
+    stops.ended.set()
+    with pytest.raises(DataError, match="the app was stopped"):
+        while True:
+            next(growing)
+
+
 def test_what_is_not_there_is_marked_by_the_letter() -> None:
     text = "A blue ring and a red moon."
     start = text.index("red ")
     shades = [Shade(text=word, seen=-1.0, unseen=-1.5) for word in re.findall(r"\s?\S+", text)]
     drawn_parts = parts(Answered(text=text, shades=shades, wrong=[(start, len(text) - 1)]))
     assert "".join(part.text for part in drawn_parts) == text
-    assert "".join(part.text for part in drawn_parts if part.wrong) == "red moon"
+    assert "".join(part.text for part in drawn_parts if part.mark == "wrong") == "red moon"
     assert drawn_parts[0].dependence == 0.5 and drawn_parts[0].tint == " more" and "--d:9" in drawn_parts[0].style
     assert parts(Answered()) == [] and parts(Answered(text="x"))[0].tint == ""
 
@@ -146,9 +159,10 @@ class Says:
 def test_answers_about_a_known_scene_are_judged(tmp_path: Path, kind: str) -> None:
     desk = Desk(folders=Folders.of([tmp_path]), speakers=(), scratch=tmp_path / "scratch")
     talk, question = drawn(desk, kind, 3)
-    truth = talk.facts["truth"]
+    scene = talk.facts.scene
+    truth = scene["truth"]
     wrong = {"yes": "no", "no": "yes"}.get(truth, "nineteen")
-    absent = next(s for s in ("moon", "star", "ring", "heart", "drop", "cross") if s not in str(talk.facts["scene"]))
+    absent = next(s for s in ("moon", "star", "ring", "heart", "drop", "cross") if s not in str(scene["scene"]))
     texts = [f"A {absent}.", f"A {absent}."] if kind == "caption" else [truth, wrong]
     *_, last = ask(talk, [Says(text) for text in texts], question, SamplingSpec(), seed=0)
     one, other = last.turns[0].answers
@@ -160,7 +174,8 @@ def test_answers_about_a_known_scene_are_judged(tmp_path: Path, kind: str) -> No
         assert (one.note, other.note) == ("right, cut at the limit", f"wrong: {truth}, cut at the limit")
     *_, free = ask(talk, [Says("No.")], "Something else?", SamplingSpec(), seed=0)
     assert free.turns[0].answers[0].note == "cut at the limit", "the facts answer another question"
-    assert about(Group(prompts=(last.prompt(0, "x"),))).facts == talk.facts
+    row = Group(prompts=(replace(last.prompt(0, question), facts=scene),))
+    assert about(row).facts == talk.facts
 
 
 def test_uploads_are_looked_at_before_they_are_decoded(tmp_path: Path, pictures: list[str]) -> None:
@@ -174,8 +189,13 @@ def test_uploads_are_looked_at_before_they_are_decoded(tmp_path: Path, pictures:
         with pytest.raises(DataError, match=why):
             take_picture(Path(pictures[0]), tmp_path, bounds)
     (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
-    with pytest.raises(DataError, match="no picture that can be read"):
-        take_picture(tmp_path / "x.png", tmp_path, Bounds())
+    (tmp_path / "half.png").write_bytes(Path(pictures[0]).read_bytes()[:-60])
+    for name in ("x.png", "half.png"):
+        with pytest.raises(DataError, match="no picture that can be read"):
+            take_picture(tmp_path / name, tmp_path, Bounds())
+    Image.new("F", (8, 8)).save(tmp_path / "float.tif")
+    with pytest.raises(DataError, match="values of 32 bits"):
+        take_picture(tmp_path / "float.tif", tmp_path, Bounds())
 
 
 def test_texts_are_texts_on_the_page() -> None:
@@ -197,21 +217,25 @@ def test_an_answer_ends_where_another_conversation_begins(speaker: Speaker, tmp_
         tab = ChatTab(desk)
     seat = Seat()
     tab.scene(seat, "caption", 0)
-    growing = tab.answer(seat, "what?", 0.0, 30, 0)
+    growing = tab.answer(seat, "what?", 0.0, 30, 0, seat.talk.id)
     next(growing)
     next(growing)
     _, asked, _, _ = tab.scene(seat, "caption", 1)
     begun = seat.talk
     assert list(growing) == [] and seat.talk is begun and not begun.turns
-    growing = tab.answer(seat, asked, 0.0, 30, 0)
+    growing = tab.answer(seat, asked, 0.0, 30, 0, seat.talk.id)
     next(growing)
     next(growing)
     assert tab.end(seat).count("stopped") == 2 and list(growing) == []
     (turn,) = seat.talk.turns
     assert [(one.note, one.growing) for one in turn.answers] == [("stopped", False)] * 2
     assert turn.answers[0].text and not turn.answers[1].text
-    *_, last = tab.answer(seat, "and now?", 0.0, 4, 0)
+    *_, last = tab.answer(seat, "and now?", 0.0, 4, 0, seat.talk.id)
     assert len(seat.talk.turns) == 2 and "and now?" in last
+    lost = Seat()  # the app was started again below the page, or forgot it
+    with pytest.raises(gr.Error, match="the page shows another conversation"):
+        list(tab.answer(lost, "and now?", 0.0, 4, 0, seat.talk.id))
+    assert not lost.talk.turns and f'data-talk="{lost.talk.id}"' in tab.anew(lost)[0]
 
 
 def test_the_end_of_turn_behind_half_a_character_is_no_text(speaker: Speaker, pictures: list[str]) -> None:

@@ -98,6 +98,32 @@ def test_bodies_are_bounded_whether_they_tell_their_length_or_not() -> None:
     assert status == 413 and "More than 100 bytes" in body
 
 
+def test_a_stream_ends_whole_when_the_app_stops() -> None:
+    """Pages listen to events for as long as they are open."""
+    sent = []
+
+    async def stop() -> None:
+        guarded = Gate(app=listens, token="", most=100)
+
+        async def listens_on() -> dict:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: dict) -> None:
+            sent.append(message)
+            guarded.closing.set()
+
+        await guarded({"type": "http", "method": "GET", "path": "/", "headers": [HOST]}, listens_on, send)
+
+    async def listens(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"data: 1", "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+
+    asyncio.run(asyncio.wait_for(stop(), 30))
+    assert [one.get("more_body", False) for one in sent] == [False, True, False] and sent[-1]["body"] == b""
+
+
 def test_other_machines_take_a_token() -> None:
     with pytest.raises(RecipeError, match="there is no token"):
         check_spec(AppSpec, "app options", host="0.0.0.0")

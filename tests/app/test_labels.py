@@ -93,8 +93,8 @@ def test_undo_takes_labels_back_also_those_of_an_earlier_session(source: Path) -
     first = labels.out.read_bytes()
     labels.choose("q1", 0)
     again = opened(source)
-    assert again.undo() == "q1" and again.out.read_bytes() == first and again.now().group.id == "q1"
-    assert again.undo() == "q0" and again.out.read_bytes() == b"" and again.undo() is None
+    assert again.undo("q2") == "q1" and again.out.read_bytes() == first and again.now().group.id == "q1"
+    assert again.undo("q1") == "q0" and again.out.read_bytes() == b"" and again.undo("q0") is None
     again.choose("q0", 1)
     assert len(list(read_groups(again.out))) == 1
 
@@ -117,11 +117,43 @@ def test_a_label_that_comes_twice_or_late_is_refused(source: Path) -> None:
     labels = opened(source)
     labels.choose("q0", 0)
     for again in (lambda: labels.choose("q0", 1), lambda: labels.skip("q0"), lambda: labels.correct("q0", 0, "x")):
-        with pytest.raises(DataError, match="not the question that is asked now"):
+        with pytest.raises(DataError, match="is not what is asked now"):
             again()
     with pytest.raises(DataError, match="no answer 6"):
         labels.choose("q1", 5)
     assert len(list(read_groups(labels.out))) == 1
+
+
+def test_two_pages_at_one_file_show_what_is_asked_now_and_take_nothing_back_unseen(source: Path) -> None:
+    gr = pytest.importorskip("gradio", reason="the extra app (gradio) is absent")
+    from sightline.app.tab_label import _Tab
+
+    desk = Desk(folders=Folders.of([source.parent]), speakers=(), scratch=source.parent / "scratch")
+    with gr.Blocks():
+        tab = _Tab(desk)
+    key, asked, *_ = tab.opened(str(source), "")
+    assert asked == "q0" and tab.choose(key, "q0", place=0)[1] == "q1"
+    for late in (
+        lambda: tab.choose(key, asked, place=0),
+        lambda: tab.passed(key, asked),
+        lambda: tab.undone(key, asked),
+        lambda: tab.corrected(key, asked, "1", "a <b>dog</b>"),
+        lambda: tab.edited(key, asked, "1"),
+    ):
+        with pytest.warns(UserWarning, match="q0 is not what is asked now: another page went on"):
+            shown = late()
+        assert shown[1] == "q1" and "1 of 4 labelled" in shown[2], "the other page is shown what is asked now"
+    question = desk.labels(key).now()
+    assert tab.edited(key, "q1", "2")[-1] == question.texts[1]
+    with pytest.raises(gr.Error, match=r"&lt;b&gt;\.jsonl: lies outside"):  # a note on the page is read as HTML
+        tab.opened("/nowhere/<b>.jsonl", "")
+    assert [group.id for group in read_groups(desk.labels(key).out)] == ["q0"]
+    assert tab.undone(key, "q1")[1] == "q0"
+    for id in ("q0", "q1", "q2", "q3"):
+        last = tab.choose(key, id, place=1)
+    with pytest.warns(UserWarning, match="q3 is not what is asked now"):
+        assert last[1] == "" == tab.choose(key, "q3", place=0)[1]
+    assert tab.undone(key, "")[1] == "q3"
 
 
 def test_labels_of_other_rows_and_files_that_others_change_are_not_written_into(

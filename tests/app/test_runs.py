@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,20 @@ def test_a_run_is_shown_with_what_there_is(tmp_path: Path, pictures: list[str]) 
     assert html.index(groups[-1].responses[0].text) < html.index(groups[-2].responses[0].text)
     hidden = run_html(run, runs.standing(run), Folders.of([tmp_path / "run/images"]))
     assert "data:image/png" in hidden and Folders.of([tmp_path]).holds(run)
+
+
+def test_a_run_that_is_damaged_or_gone_is_told(tmp_path: Path) -> None:
+    runs, run = Runs(folders=Folders.of([tmp_path])), tmp_path / "run"
+    run.mkdir()
+    lines = ['{"step": 1, "loss": 1.0}', '{"step": "two", "loss": 1}', "[]", '{"step": 3, "loss": NaN}']
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (run / "samples.jsonl").write_text('{"a": 1}\n')
+    html = run_html(run, runs.standing(run), runs.folders)
+    assert "no Group but a row with a" in html and "Loss in 1 of 2 records, first at step 3" in html
+    shutil.rmtree(run)
+    for asked in (runs.standing, runs.resume):
+        with pytest.raises(DataError, match="is not there any more"):
+            asked(run)
 
 
 def test_the_look_meter_in_words() -> None:

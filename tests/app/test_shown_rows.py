@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.app.desk import Desk
 from sightline.app.folders import Folders, has_choice
+from sightline.app.labels import open_labels
 from sightline.app.rows import Shelf, index_file, seen_html, stored_html
+from sightline.app.tab_label import board_html
 from sightline.app.tiles import tiles
 from sightline.data.render import Renderer
 from sightline.data.schema import read_groups, write_groups
@@ -19,6 +22,8 @@ from sightline.errors import DataError, RecipeError
 from sightline.models.load import read_sides
 from sightline.recipes.schema import ModelSpec
 from sightline.types import Edge, Group, Prompt, Response
+
+pytest.importorskip("gradio", reason="the extra app (gradio) is absent")
 
 
 def group(name: str, picture: str, *, compared: bool = True) -> Group:
@@ -100,6 +105,22 @@ def test_a_row_is_shown_as_stored(root: Path) -> None:
     assert json.dumps("a blue ✓ square", ensure_ascii=False)[1:-1] in html
     elsewhere = stored_html(first, Folders.of([root / "a"]))
     assert "outside of the folders of the app" in elsewhere and "data:image" not in elsewhere
+
+
+def test_a_picture_that_cannot_be_shown_is_told_and_the_rest_of_the_row_stands(root: Path) -> None:
+    folders, (first, second, *_) = Folders.of([root]), list(read_groups(root / "pairs.jsonl"))
+    whole = (root / "0.png").read_bytes()
+    for content, why in ((b"", "cannot be read"), (whole[:-60], "cannot be read"), (None, "is not there")):
+        (root / "0.png").unlink()
+        if content is not None:
+            (root / "0.png").write_bytes(content)
+        html = stored_html(first, folders)
+        assert why in html and "What is in q0?" in html and "data:image" not in html
+        assert why not in stored_html(second, folders)
+        desk = Desk(folders=folders, speakers=(), scratch=root / "scratch")
+        labels = open_labels(root / "pairs.jsonl", root / "labels.jsonl")
+        board = board_html(desk, labels, labels.now())
+        assert why in board and "data:image" not in board, "who labels knows that there is a picture to be seen"
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_5_vl"])

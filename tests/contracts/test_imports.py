@@ -13,7 +13,7 @@ from sightline import _HOMES
 PACKAGE = Path(__file__).parents[2] / "src/sightline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"types", "rendered", "errors", "files", "progress", "addresses", "display", "callable_package"}
+GROUND = {"types", "rendered", "errors", "files", "progress", "addresses", "pixels", "display", "callable_package"}
 CORE = GROUND | {"ops", "recipes"}
 MIDDLE = CORE | {"models", "data", "relations", "scenes"}
 OUTER = MIDDLE | {"rollouts", "rewards", "negatives", "evaluation"}
@@ -21,7 +21,8 @@ UPPER = OUTER | {"algorithms", "train", "report", "services", "loops"}
 EVERYTHING = UPPER | {"app", "demo", "api", "cli", "__init__"}
 MAY_IMPORT = {
     "types": {"display"},
-    "display": set(),
+    "pixels": set(),
+    "display": {"pixels"},
     "callable_package": set(),
     "rendered": {"types"},
     "errors": set(),

@@ -306,6 +306,9 @@ class Engine:
     def __init__(self):
         self.calls = []
 
+    def read(self, group):
+        return tuple(range(10 + len(group.prompts[0].images)))
+
     def generate(self, groups, sampling, *, seed, on_progress=None):
         self.calls.append((sampling.temperature, sampling.max_new_tokens, seed, len(groups)))
         out = []
@@ -335,7 +338,7 @@ def test_a_local_model_judges_in_batches_of_like_requests(pictures):
     assert replies[2] == JudgeReply(text="1 pictures: rate answer 2", cut=True)
     assert replies[4] == JudgeReply(text=None, error="the reply is empty", final=True)
     assert engine.calls == [(0.0, 1024, 0, 2), (0.0, 1024, 0, 2), (0.2, 1024, 0, 1), (0.0, 1024, 2, 1)]
-    assert (judge.usage.failed, judge.usage.completion_tokens) == (1, 12)
+    assert (judge.usage.failed, judge.usage.prompt_tokens, judge.usage.completion_tokens) == (1, 61, 12)
 
 
 def test_a_reply_that_trickles_ends_at_the_time_limit():

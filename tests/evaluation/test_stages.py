@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from command_line import sightline
 from sightline.errors import CheckpointError, DataError
+from sightline.evaluation import weights as weights_of_files
 from sightline.evaluation.answers import AnswerFile, StoredAnswer, read_responses, read_stored, write_answers
 from sightline.evaluation.bench import Answer, Question, match_ids
 from sightline.evaluation.benches import MODULES, load_bench
@@ -288,7 +289,21 @@ def test_a_model_that_was_trained_anew_does_not_go_on_where_the_old_one_was(run,
     assert "made with other settings (weights: " in run(*command)[2]
 
 
-def test_the_fingerprint_of_weights_sees_every_tensor(tmp_path):
+def test_the_fingerprint_of_a_small_model_sees_every_number_and_every_file_of_its_tokenizer(tmp_path):
+    weights, seen = torch.zeros(3000), set()
+    for _ in range(3):
+        save_file({"layer": weights}, tmp_path / "model.safetensors")
+        seen.add(fingerprint_files(tmp_path))
+        weights[-1] += 1
+    for name in ("vocab.json", "merges.txt", "tokenizer.model", "tokenizer.json"):
+        (tmp_path / name).write_text("a")
+        seen.add(fingerprint_files(tmp_path))
+    (tmp_path / "vocab.json").write_text("b")  # nobody reads it where tokenizer.json is
+    assert fingerprint_files(tmp_path) in seen and len(seen) == 7
+
+
+def test_the_fingerprint_of_weights_sees_every_tensor(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_of_files, "_WHOLE", 0)
     tensors = {f"layer.{n}": torch.zeros(3000) for n in range(20)}
     seen = set()
     for changed in (None, *tensors):

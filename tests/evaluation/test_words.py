@@ -2,7 +2,7 @@
 
 import pytest
 
-from sightline.evaluation.words import treebank_words
+from sightline.evaluation.words import Word, as_written, treebank_words
 
 
 def texts(text):
@@ -53,3 +53,11 @@ def test_every_token_knows_its_place():
     words = treebank_words(text)
     assert all(text[word.start : word.end] == word.text for word in words)
     assert "".join(text.split()) == "".join(word.text for word in words)
+
+
+def test_words_of_the_lower_case_stand_where_the_text_has_them():
+    """``İ`` is two characters in lower case."""
+    text = "İİ A dog, İ a cat"
+    words = as_written(text, treebank_words(text.lower()))
+    assert [text[word.start : word.end] for word in words] == ["İİ", "A", "dog", ",", "İ", "a", "cat"]
+    assert as_written(text, [Word("none", 0, 0)]) == [Word("none", 0, 0)]

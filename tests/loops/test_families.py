@@ -121,17 +121,19 @@ def test_a_reward_that_fails_stops_the_loop_and_it_goes_on_there(tiny, rows, tmp
     with pytest.raises(ServiceError, match=r"got no reward: the judge is away.*method.failed_rewards: drop"):
         run_loop(loop, quiet=True)
     samples = (tmp_path / "loop/round-1/samples.jsonl").read_bytes()
+
+    def scored(loop):
+        run_loop(loop, quiet=True)
+        entries = read_settings(tmp_path / "loop/state.json")["stages"]
+        assert entries["round-1/sample"]["starts"] == 1
+        rewards = [[r.reward for r in g.responses] for g in read_groups(tmp_path / "loop/round-1/scored.jsonl")]
+        return entries["round-1/score"]["starts"], sorted(map(str, rewards))
+
+    dropping = loop_of(tiny["llava_next"], rows, tmp_path / "loop", method=method | {"failed_rewards": "drop"})
+    assert scored(dropping) == (2, ["[0.0, 1.0, 2.0]"] * 3 + ["[0.0, None, 2.0]"])  # the same rewards so far
     (tmp_path / "mended").touch()
-    run_loop(loop, quiet=True)
-    entries = read_settings(tmp_path / "loop/state.json")["stages"]
-    assert (entries["round-1/sample"]["starts"], entries["round-1/score"]["starts"]) == (1, 2)
+    assert scored(loop) == (1, ["[0.0, 1.0, 2.0]"] * 4)  # once it has ended, the other wish is another result
     assert (tmp_path / "loop/round-1/samples.jsonl").read_bytes() == samples
-    (tmp_path / "mended").unlink()
-    run_loop(
-        loop_of(tiny["llava_next"], rows, tmp_path / "dropped", method=method | {"failed_rewards": "drop"}), quiet=True
-    )
-    rewards = [[r.reward for r in g.responses] for g in read_groups(tmp_path / "dropped/round-1/scored.jsonl")]
-    assert sorted(map(str, rewards)) == ["[0.0, 1.0, 2.0]"] * 3 + ["[0.0, None, 2.0]"]
 
 
 def test_no_pair_is_an_error_that_says_what_to_change(tiny, rows, tmp_path):

@@ -5,12 +5,17 @@ import json
 import logging
 import math
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
-from small_loops import held, loop_of, world_of
+from small_loops import RECIPE, held, loop_of, world_of
 
+from sightline.data.picture import read_picture
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.trees import read_trees
 from sightline.errors import CheckpointError, DataError, RecipeError
@@ -22,6 +27,7 @@ from sightline.recipes.load import load_recipe
 from sightline.recipes.loop import StopSpec
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.hf import load_engine
+from sightline.train.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +149,37 @@ def test_a_folder_that_moved_goes_on(done, tmp_path):
     assert run_loop(loop_of(done[0], tmp_path / "elsewhere/loop"), quiet=True).stages == 0
 
 
+def test_a_training_that_was_stopped_goes_on_where_the_loop_has_moved_to(again):
+    """Its recipe names the places of before, which are the same files."""
+    folder, run = again
+    before, state = held(folder), read_settings(folder / "state.json")
+    state["stages"]["round-2/train"]["status"] = "running"
+    (folder / "state.json").write_text(json.dumps(state))
+    shutil.rmtree(folder / "round-2/train/model")
+    assert run()[0] == ["round-2/train"]
+    recipe = load_recipe(folder / "round-2/train/recipe.yaml")
+    assert recipe.model.path == str(folder / "round-1/model")
+    name = "round-2/train/model/model.safetensors"
+    assert held(folder)[name] == before[name]
+
+
+def test_a_loop_that_keeps_its_pictures_itself_moves_with_them(done, tmp_path):
+    """Rows that embed their pictures: every file of a round names them by where it lies itself."""
+    groups = list(read_groups(done[0] / "prompts.jsonl"))[:3]
+    shown = [{"bytes": Path(group.prompts[0].images[0]).read_bytes(), "path": None} for group in groups]
+    rows = [{"prompt": "Describe the picture.", "image": image} for image in shown]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    method = json.dumps({**RECIPE["method"], "reward": "test_families:Letters"})
+    asked = (f"prompts={{path: {tmp_path / 'rows.parquet'}}}", f"method={method}", "prompts_per_round=3", "exam=null")
+    first = loop_of(done[0], tmp_path / "here/loop", *asked, "rounds=1", "train.max_steps=1")
+    assert run_loop(first, quiet=True).stages == 5
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = loop_of(done[0], tmp_path / "there/loop", *asked, "rounds=1", "train.max_steps=1")
+    assert run_loop(moved, quiet=True).stages == 0
+    for file in (tmp_path / "there/loop/round-1").glob("*.jsonl"):
+        assert [read_picture(path) for group in read_groups(file) for path in group.prompts[0].images]
+
+
 def test_more_rounds_are_added_and_old_models_make_room(again, caplog):
     caplog.set_level(logging.INFO, logger="sightline")
     folder, run = again
@@ -203,6 +240,7 @@ def test_rounds_without_a_gain_end_a_loop_and_the_start_stays_the_best(done, tmp
         ([1.0, 1.0], "higher", 0.0, (0, 1)),
         ([math.nan, 0.1, math.nan, 0.2], "higher", 0.0, (3, 0)),
         ([0.5], "higher", 0.0, (0, 0)),
+        ([0.7, 0.4], "lower", 0.3, (1, 0)),  # 0.7 - 0.4 is below 0.3 in binary
     ],
 )
 def test_the_best_round_is_the_last_that_gained_enough(values, better, least, expected):
@@ -278,6 +316,16 @@ def test_errors_come_before_the_first_stage(done, tmp_path):
     refused(CheckpointError, "holds a training run")
 
 
+def test_a_training_leaves_a_loop_alone(again):
+    folder, _ = again
+    before = held(folder)
+    recipe = replace(load_recipe(folder / "round-1/train/recipe.yaml"), output_dir=str(folder))
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(CheckpointError, match="holds a loop, where a training run was expected"):
+            train(recipe, quiet=True, **options)
+    assert held(folder) == before
+
+
 def test_length_is_measured_by_the_limit_of_the_answers(done, tmp_path):
     """n / max_new_tokens, as in an online run: the reward has no limit of its own."""
     out = tmp_path / "loop"
@@ -285,6 +333,29 @@ def test_length_is_measured_by_the_limit_of_the_answers(done, tmp_path):
     run_loop(loop_of(done[0], out, reward, "rounds=1", "exam=null", "train.max_steps=1"), quiet=True)
     answers = [response for group in read_groups(out / "round-1/scored.jsonl") for response in group.responses]
     assert [one.rewards["length"] for one in answers] == [len(one.tokens) / 8 for one in answers]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("stages", "round-0/exam", "seconds"), "x"),
+        (("stages", "round-0/exam", "status"), "finished"),
+        (("stages", "round-0/exam"), None),
+        (("best",), {"round": 1}),
+        (("released",), 5),
+        (("more",), 1),
+    ],
+)
+def test_a_state_that_is_damaged_anywhere_is_told(done, tmp_path, run, place, value):
+    state = read_settings(done[0] / "loop/state.json")
+    at = state
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    code, _, err = run("loop", str(tmp_path), "--status")
+    assert code == 2 and "state.json is damaged: found " in err and "Remove it" in err
+    assert ".".join(place[-1:]) in err.replace("entries", "stages")
 
 
 def test_one_process_at_a_time(done, tmp_path):

@@ -61,9 +61,9 @@ def test_what_the_training_asks_counts_by_what_it_holds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     world = world_of(tmp_path / "w")
 
-    def stage(term, **negatives):
-        made = "{kind: edit, describe: {judge: 'openai:d', options: {url: 'http://a'}}, paint: {path: %s}}"
-        method = f"method={{name: ovip, reward: {{it: {term}}}, negatives: {made % negatives.get('paint', 'flux')}}}"
+    def stage(term, paint="flux", failed="drop"):
+        made = f"{{kind: edit, describe: {{judge: 'openai:d', options: {{url: 'http://a'}}}}, paint: {{path: {paint}}}"
+        method = f"method={{name: ovip, reward: {{it: {term}}}, negatives: {made}, failed: {failed}}}}}"
         loop = loop_of(world, tmp_path / "loop", method)
         spec = loop.model
         round = Round(number=1, folder=tmp_path / "loop/round-1", spec=spec, prompts=world / "prompts.jsonl", seed=1)
@@ -76,6 +76,7 @@ def test_what_the_training_asks_counts_by_what_it_holds(tmp_path, monkeypatch):
     first = stage("{kind: clip, path: hub/one}")
     assert first == stage("{kind: clip, path: hub/one, batch_size: 3}")
     assert first != stage("{kind: clip, path: hub/two}") and first != stage("{kind: clip, path: hub/one}", paint="sd3")
+    assert first != stage("{kind: clip, path: hub/one}", failed="text")  # other pairs where a picture fails
     assert str(tmp_path / "rewards.py") in stage("{kind: function, path: 'rewards:one'}")[0]
     (tmp_path / "judge").mkdir()
     reads, settings = stage("{kind: judge, judge: 'local:judge', options: {workers: 2}}")

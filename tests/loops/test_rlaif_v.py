@@ -9,12 +9,11 @@ import pytest
 from fake_judge import FakeJudge, body
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sightline.data import staged
 from sightline.data.load import load_prompts
 from sightline.data.schema import append_groups, read_groups, write_groups
 from sightline.errors import DataError, RecipeError, ServiceError
 from sightline.evaluation.results import read_measured
-from sightline.loops import rlaif_v
+from sightline.loops import common, rlaif_v
 from sightline.loops.rlaif_v import RlaifV
 from sightline.loops.run import run_loop
 from sightline.loops.stages import Round
@@ -138,7 +137,7 @@ def test_a_round_killed_at_any_piece_of_work_ends_as_an_unbroken_one(tiny, pictu
     broken = replace(round, folder=tmp_path / "broken")
     hit, left = [], 0
 
-    def append(out, groups):
+    def append(out, groups, *, below):
         nonlocal left
         if left:
             left -= 1
@@ -150,7 +149,7 @@ def test_a_round_killed_at_any_piece_of_work_ends_as_an_unbroken_one(tiny, pictu
                 file.truncate(out.stat().st_size - 7)
         raise Killed
 
-    monkeypatch.setitem(staged.StagedGroups.__init__.__kwdefaults__, "append", append)
+    monkeypatch.setattr(common, "append_groups", append)
     for number in range(30):
         left = min(number, 1)
         try:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from sightline.data.readers.rows import RowError
 from sightline.errors import RecipeError
+from sightline.negatives.describe import read_description
 from sightline.negatives.prompts import Negatives, counterparts
 from sightline.negatives.relate import visual_relation
 from sightline.recipes.schema import NegativeSpec, VisualSpec
@@ -150,3 +151,21 @@ def test_the_picture_in_between(pictures, tmp_path):
         assert [p.id for p in made.prompts] == ["row", f"row/{between}", "row/crop"]
         assert made.prompts[1].images == images
         assert made.prompts[0].images == (pictures[0],)
+
+
+@pytest.mark.parametrize(
+    ("reply", "description"),
+    [
+        ("Sure! Here is the description:\n\nA red kite.", "A red kite."),
+        ("Certainly! A red kite.", "A red kite."),
+        ("Of course. Description: A red kite", "A red kite"),
+        ("**Image Description**\n\nA red kite.", "A red kite."),
+        ('"A red kite" beside "STOP"', '"A red kite" beside "STOP"'),
+        ("I’m sorry, I can’t.", None),
+        ("Unfortunately, I cannot help.", None),
+        ("None.", None),
+        ("N/A", None),
+    ],
+)
+def test_a_description_is_read_without_what_is_said_around_it(reply, description):
+    assert read_description(reply) == description

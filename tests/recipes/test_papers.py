@@ -155,6 +155,11 @@ def load_any(path: Path) -> Recipe | LoopRecipe:
     return load_loop(path) if path in LOOPS else load_recipe(path)
 
 
+def test_pictures_are_padded_where_the_code_of_the_paper_pads() -> None:
+    padded = {path.stem for path in PAPERS if load_any(path).model.pictures.pad_to_square}
+    assert padded == {"csr", "csr_dpo", "llava_rlhf_init", "llava_rlhf_ppo", "llava_rlhf_rm", "llava_rlhf_sft"}
+
+
 def test_what_is_trained_in_full_is_float32_under_bfloat16() -> None:
     """The combination whose steps tests/train/test_precision.py holds against float32."""
     for path in RECIPES:

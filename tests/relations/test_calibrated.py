@@ -114,6 +114,21 @@ def test_the_same_sentence_twice_has_the_same_place():
     assert scores == {1: pytest.approx(-(1.5 + 2.5) / 6), 2: scores[1], 3: pytest.approx(-(3 + 1) / 6)}
 
 
+def test_answers_whose_sums_differ_by_rounding_alone_are_no_pair():
+    """The same places on two paths, in other company: -0.6375 and -0.6375000000000001."""
+    made = tree(
+        ("A.", 0, -0.2, 2.0, None),
+        ("B.", 0, -0.1, 2.0, None),
+        ("A0.", 1, -0.1, 2.0, "stop"),
+        ("A1.", 1, -0.2, 1.0, None),
+        ("B0.", 2, -0.2, 2.0, "stop"),
+        ("B1.", 2, -0.1, 1.0, None),
+    )
+    totals = [path_score(path, sentence_scores(made, CalibrationSpec()), CalibrationSpec()) for path in made.answers()]
+    assert totals[0] > totals[1]
+    assert pair_of(made, CalibrationSpec()) == Unpaired(id="p", reason="scores too near")
+
+
 def test_pruning_keeps_one_of_the_best_and_two_of_the_worst_of_many_and_all_of_few():
     assert kept(range(15), 5) == [0, 13, 14]
     assert kept(range(4), 5) == [0, 1, 2, 3]

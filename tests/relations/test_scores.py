@@ -1,4 +1,6 @@
-from sightline.relations.scores import RELATIONS, best_worst, only_compared, ranked
+from dataclasses import replace
+
+from sightline.relations.scores import RELATIONS, best, best_worst, only_compared, ranked
 from sightline.types import Edge, Group, Prompt, Response
 
 
@@ -25,6 +27,21 @@ def test_a_tie_gives_no_edge():
 def test_a_gap_that_is_too_small_gives_no_edge():
     assert ends(best_worst(scored(0.0, 0.25), 0.5)) == []
     assert ends(best_worst(scored(0.0, 0.5), 0.5)) == [(1, 0)]
+
+
+def test_a_gap_is_that_of_the_numbers_that_were_meant():
+    """0.7 - 0.4 is below 0.3 in binary, and 0.1 + 0.2 above it."""
+    assert ends(best_worst(scored(0.4, 0.7), 0.3)) == ends(ranked(scored(0.4, 0.7), 0.3)) == [(1, 0)]
+    assert ends(best_worst(scored(0.3, 0.1 + 0.2))) == ends(ranked(scored(0.3, 0.1 + 0.2))) == []
+    assert [r.text for r in best(scored(0.4, 0.7), 0.3).responses] == ["1"]
+
+
+def test_an_answer_is_not_compared_with_itself_whatever_two_asks_of_it_gave():
+    group = scored(1.0, 0.0, 0.5)
+    same = replace(group, responses=(*(replace(r, text="a cat") for r in group.responses[:2]), group.responses[2]))
+    assert ends(best_worst(same)) == [] and ends(ranked(same)) == [(0, 2), (2, 1)]
+    cut = replace(same, responses=(*(replace(r, tokens=(n,)) for n, r in enumerate(same.responses)),))
+    assert ends(best_worst(cut)) == [(0, 1)]  # one of them ends its turn, and the other was cut
 
 
 def test_ranked_compares_all_that_differ_enough():

@@ -48,6 +48,8 @@ SIXTEEN = (9, 9, 8, 8, 7, 7, 6, 6, 6, 5, 5, 4, 4, 3, 2, 2)
         ((4,), RELAXED, []),
         ((4, 4), replace(RELAXED, relaxed_gap=0.0), []),  # a tie is never a pair
         ((), REFERENCE, []),
+        ((9.1, 5.1), REFERENCE, [(9.1, 5.1)]),  # 3.9999999999999996 apart, and 4 is the least
+        ((9.1, 9.1, 9.1, 9.1, 6.1), REFERENCE, []),  # 3 apart, and more than 3 is asked for
     ],
 )  # fmt: skip
 def test_golden_vectors(rewards, spec, expected):
@@ -72,6 +74,12 @@ def test_answers_of_the_same_words_count_once_and_failed_ones_not_at_all():
     assert ends(ovip(failed)) == [(0, 5)]
 
 
+def test_a_reference_is_no_better_than_itself():
+    group = with_reference(4)
+    said = replace(group, responses=(replace(group.responses[0], text=f" {group.prompts[0].facts['answer']} "),))
+    assert ovip(said) == said
+
+
 def test_scores_of_another_scale_have_their_own_thresholds():
     spec = SelectionSpec(good=0.6, small_gap=0.4, bad=0.5, least_deviation=0.15)
     assert pairs(ovip(with_reference(*(score / 10 for score in SIXTEEN)), spec)) == [(0.9, 0.2), (0.9, 0.2), (0.8, 0.3)]
@@ -92,7 +100,9 @@ def test_a_reference_is_a_text_among_the_facts():
 
 
 def worded(*answers):
-    responses = tuple(Response(text="word " * words, reward=float(reward)) for words, reward in answers)
+    responses = tuple(
+        Response(text="word " * (n - 1) + f"{reward:07.3f}", reward=float(reward)) for n, reward in answers
+    )
     return Group(prompts=(Prompt(id="a", messages=()),), responses=responses)
 
 

@@ -40,6 +40,7 @@ TEXTS = {
     "1. A red ball. 2. A blue one.": 2,
     "A title\nA line. Another": 3,
     "He is taller than I. She waves. End": 3,
+    "It is bus No. 5. A Ph.D. student waits. Is it late? No. He waves": 5,
 }
 
 
@@ -54,6 +55,8 @@ def test_a_text_is_cut_where_its_sentences_end(text, pieces):
 def test_marks_without_blanks_end_where_the_script_has_none():
     assert cut(characters("这是一只狗。它在跑！真的吗？是")) == ["这是一只狗。", "它在跑！", "真的吗？", "是"]
     assert cut(characters("她说「停。」他停了。")) == ["她说「停。」", "他停了。"]
+    assert cut(characters("यह कुत्ता है। वह बिल्ली है।")) == ["यह कुत्ता है।", "वह बिल्ली है।"]
+    assert cut(characters("ما هذا؟ قطة")) == ["ما هذا؟", "قطة"]
 
 
 def test_what_follows_decides():

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 from sightline.data.schema import write_groups
 from sightline.errors import CheckpointError
 from sightline.report.gallery import gallery_of
-from sightline.report.run_page import report_run, training_curves, unchanged
+from sightline.report.run_page import not_finite, report_run, training_curves, unchanged
 from sightline.report.svg import chart
 from sightline.train.clock import PARTS
 from sightline.types import Edge, Group, Prompt, Response
@@ -122,6 +123,14 @@ def test_readings_of_the_meter_share_a_chart():
         ("another picture", [4.0, 4.0]),
         ("a white one", [5.0, 5.0]),
     ]
+
+
+def test_what_is_not_finite_is_told_and_not_left_out_in_silence(tmp_path):
+    lines = [{"step": n, "loss": 1 / n if n < 3 else math.nan, "reward": None if n == 1 else n} for n in (1, 2, 3, 4)]
+    assert not_finite(lines) == "Not a finite number: Loss in 2 of 4 records, first at step 3."
+    assert not_finite(lines[:2]) == "" and [line.y for line in training_curves(lines)[1].lines] == [[2, 3, 4]]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "Loss in 2 of 4 records, first at step 3" in report_run(tmp_path).read_text()
 
 
 def test_gallery_names_the_place_of_each_answer(pictures):

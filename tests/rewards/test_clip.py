@@ -67,6 +67,9 @@ def test_sentences():
     text = "A dog. It weighs 3.5 kg!\nIs it old? Yes\n- a list\n..."
     assert sentences(text) == ["A dog.", "It weighs 3.5 kg!", "Is it old?", "Yes", "- a list"]
     assert sentences(" \n.") == []
+    said = 'Mr. Smith says "stop." He has No. 5, i.e. it is 3.5 m off.'
+    assert sentences(said) == ['Mr. Smith says "stop."', "He has No. 5, i.e. it is 3.5 m off."]
+    assert sentences("1. A dog\n2. A cat\n这是一只狗。它在跑！") == ["1. A dog", "2. A cat", "这是一只狗。", "它在跑！"]
 
 
 def test_what_is_too_long_is_cut_between_words_or_refused_and_never_in_silence(models, pictures):

@@ -22,6 +22,10 @@ from sightline.rewards.terms import Failure
         ("Score: 4. No, the rating is 5", 5), ("9", 9), ("Score: 10/10", 10), ("3 or 4", None), ("", None),
         ("good", None),
         ("Score: 11", None), ("Score: -1", None),
+        ("Score: 4/5", None), ("Score: 60%", None), ("Score: 6 / 100", None), ("Score: 7 of 10", 7), ("Score: 7.", 7),
+        ("Score: 7-8", None), ("Score: 7 or 8", None), ("Score: 7 to 8", None), ("Score: 7,5", None),
+        ("Score: 1e1", None), ("Score: 7, 2 things are wrong", 7), ("Score: 7 - 2 things are wrong", 7),
+        ("The score is 7 to be fair", 7),
     ],
 )  # fmt: skip
 def test_the_score_of_a_reply(reply, score):
@@ -31,7 +35,8 @@ def test_the_score_of_a_reply(reply, score):
 def test_yes_and_no_of_a_reply():
     replies = ("Yes", "**No**, it is not", "yes, no doubt", "It is wrong: no.", "perhaps", "yes or no")
     assert [read_yes_no(reply) for reply in replies[:4]] == [1, 0, 1, 0]
-    assert read_yes_no("perhaps") is None and read_yes_no("It is yes and no") is None
+    assert [read_yes_no(reply) for reply in replies[4:]] == [None, None]
+    assert read_yes_no("It is yes and no") is None and read_yes_no("Yes and no.") is None
 
 
 def replayed(folder, replies, **options):

@@ -7,11 +7,14 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from sightline.errors import DivergenceError
 from sightline.evaluation.bench import JudgeRequest
 from sightline.evaluation.judges.local import LocalBackend
+from sightline.recipes.csr import SearchSpec
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import ToldToken
 from sightline.rollouts.hf import load_engine
+from sightline.rollouts.sentence_search import SentenceSearch
 from sightline.rollouts.text import load_text_engine
 from sightline.types import Group, Prompt, Response
 from tiny_models import FAMILIES, save_text_model
@@ -64,6 +67,9 @@ def test_a_judge_that_tells_of_its_tokens_may_say_nothing():
     """Where the answer ends at once, its end is told of; else an empty reply is none."""
 
     class Ends:
+        def read(self, group):
+            return (1,)
+
         def told(self, groups, sampling, *, seed, likeliest):
             return [(self.answer, (ToldToken(text="</s>", logprob=-0.5, likeliest=(("yes", -1.0),)),)) for _ in groups]
 
@@ -95,3 +101,27 @@ def test_a_language_model_tells_of_its_tokens(tmp_path):
         check(tokens, logits.log_softmax(-1), tokenizer.decode)
         chosen = logits.log_softmax(-1).gather(1, torch.tensor(response.tokens)[:, None])[:, 0]
         assert [one.logprob for one in tokens] == pytest.approx(chosen.tolist(), abs=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["pictures", "text"])
+def test_a_model_whose_numbers_are_none_is_refused_whatever_it_is_asked(tmp_path, tiny, pictures, kind):
+    """Greedily it would take the first token, and drawn one that is not there."""
+    if kind == "text":
+        engine, group = load_text_engine(ModelSpec(path=str(save_text_model(tmp_path)))), asked("is there a moon?")
+        head = engine.model.model.get_output_embeddings()
+    else:
+        engine, group = load_engine(ModelSpec(path=str(tiny["llava"]))), asked("is there a moon?", pictures[0])
+        head = engine.policy.base.get_output_embeddings()
+        search = SentenceSearch(engine, SearchSpec(max_new_tokens=3, max_sentences=1))
+    head.weight.data[1] = float("nan")
+    greedy, drawn = (SamplingSpec(n=1, temperature=at, max_new_tokens=3) for at in (0.0, 1.0))
+    ways = [
+        lambda: engine.generate([group], greedy, seed=0),
+        lambda: engine.generate([group], drawn, seed=0),
+        lambda: engine.told([group], drawn, seed=0, likeliest=2),
+        lambda: engine.first_words([group], ("yes", "no")),
+        *([] if kind == "text" else [lambda: search.grow([group])]),
+    ]
+    for way in ways:
+        with pytest.raises(DivergenceError, match="the model gives nan where log-probabilities were expected"):
+            way()

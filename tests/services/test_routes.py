@@ -87,8 +87,9 @@ def test_a_chat_is_answered_the_same_alone_and_in_company(vlm, pictures):
 
 
 def test_without_a_seed_every_sample_is_another(vlm):
-    replies = asked(vlm, *[("/v1/chat/completions", chat("describe it", max_tokens=12))] * 4)
-    assert len({reply["choices"][0]["message"]["content"] for _, reply in replies}) == 4
+    # of an answer whose tokens are told of nothing may be said, as chance has it now and then
+    replies = asked(vlm, *[("/v1/chat/completions", chat("describe it", max_tokens=12, logprobs=True))] * 4)
+    assert len({json.dumps(reply["choices"][0]["logprobs"]) for _, reply in replies}) == 4
 
 
 def test_the_endpoint_judge_asks_it_as_it_asks_openai(tiny, pictures, monkeypatch):
@@ -117,8 +118,14 @@ def test_tokens_are_told_of_as_openai_tells_them(vlm, pictures):
         chat(content, **{**told, "temperature": 1.0}, seed=3),
         chat(content, temperature=0, max_tokens=3),
     ]
-    replies = [reply["choices"][0] for _, reply in asked(vlm, *[("/v1/chat/completions", body) for body in bodies])]
-    greedy, drawn, bare = replies
+    whole = [reply for _, reply in asked(vlm, *[("/v1/chat/completions", body) for body in bodies])]
+    greedy, drawn, bare = (reply["choices"][0] for reply in whole)
+    (used,) = {tuple(reply["usage"].values()) for reply in whole}
+    assert list(whole[0]["usage"]) == ["prompt_tokens", "completion_tokens", "total_tokens"]
+    assert used[0] > 4 and used[1:] == (3, used[0] + 3)
+    ((_, models),) = asked(vlm, ("/v1/models", None))
+    assert [list(card) for card in models["data"]] == [["id", "object", "created", "owned_by"]]
+    assert models["data"][0]["id"] == "m" and 0 < models["data"][0]["created"] <= whole[0]["created"]
     assert bare["logprobs"] is None and bare["message"] == greedy["message"]
     for place in greedy["logprobs"]["content"]:
         near = [one["logprob"] for one in place["top_logprobs"]]
@@ -199,6 +206,8 @@ def test_what_would_not_be_honoured_is_refused(changed, status, words):
 def test_options_that_mean_nothing_are_taken():
     body = {**chat("x"), "model": "scenes", "n": 1, "top_p": 1, "stream": False, "logprobs": False, "user": "u"}
     body |= {"frequency_penalty": 0, "presence_penalty": 0.0, "response_format": {"type": "text"}, "top_logprobs": None}
+    body |= dict.fromkeys(("stop", "tools", "logit_bias", "temperature", "seed", "max_tokens"))
+    body["messages"] = [{**message, "name": None} for message in body["messages"]]
     ((status, reply),) = asked(build_service(spec()), ("/v1/chat/completions", body))
     assert status == 422 and "reads the rubrics reward_score" in reply["error"]["message"]
 
@@ -226,7 +235,13 @@ def test_ovips_critic_and_its_two_names_for_the_question(response, answer, grade
     assert asked(app, ("/critic", {**bodies[0], **bodies[1]}), ("/critic", {"response": "", "answer": ""}))[0][0] == 422
 
 
-@pytest.mark.parametrize(("said", "grade"), [("Score: 8.5", 8), ("no idea", "none"), ("Score: 85", "none")])
+@pytest.mark.parametrize(
+    ("said", "grade"),
+    [
+        ("Score: 8.5", 8), ("no idea", "none"), ("Score: 85", "none"),
+        ("<think>A score of 3?</think> 8", 8), ("<think>A score of 3? No", "none"),
+    ],
+)  # fmt: skip
 def test_a_grade_is_read_from_what_a_model_says(said, grade, monkeypatch):
     app, told = build_service(spec()), []
 

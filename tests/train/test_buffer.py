@@ -13,10 +13,13 @@ from test_online import Ranks, means, source
 from sightline.data.sampler import Sampler
 from sightline.data.schema import read_groups
 from sightline.errors import DataError, RecipeError
+from sightline.negatives.generated import Pairing
 from sightline.recipes.preferences import BufferSpec, SelectionSpec
 from sightline.recipes.schema import SamplingSpec
 from sightline.train.buffer import Buffer
 from sightline.train.loop import train
+from sightline.train.rollout_stats import Sampled
+from sightline.train.stages import Launched, launched_from_json, launched_to_json
 from sightline.types import Edge, Group, Prompt, Response
 
 
@@ -153,7 +156,29 @@ def test_both_ranks_hold_the_same_and_train_their_shares(tmp_path):
         )
     shares = [ids(one.take(0)) for one in online]
     assert shares == [["p0", "p4"], ["p2", "p6"]] and ids(alone.take(0)) == ["p0", "p2", "p4", "p6"]
-    assert online[0]._waiting.state() == online[1]._waiting.state() == alone._waiting.state()
+    first, second, third = (one._waiting.state(tmp_path) for one in (*online, alone))
+    assert first == second == third
+
+
+def test_what_waits_moves_with_the_folder_of_its_run(tmp_path):
+    """Negatives are painted below it; other pictures stay where they are."""
+    here, there, asked = tmp_path / "here", tmp_path / "there", str(tmp_path / "asked.png")
+
+    def group(folder):
+        said = ({"role": "user", "content": "?"},)
+        prompts = (Prompt(id="a", messages=said, images=(path,)) for path in (asked, f"{folder}/negatives/n.png"))
+        answers = tuple(Response(text=text) for text in ("good", "bad"))
+        return Group(prompts=tuple(prompts), responses=answers, edges=(Edge(winner=0, loser=1),))
+
+    buffer, again = Buffer(spec=BufferSpec()), Buffer(spec=BufferSpec())
+    buffer.add([group(here)], 0)
+    again.restore(json.loads(json.dumps(buffer.state(here))), there)
+    assert [one.group for one in again.entries] == [group(there)]
+    pairs = (Pairing(group=group(here), outcome="made"),)
+    launched = Launched(number=1, asked=1, since=0)
+    launched.dealt = [Sampled(scored=group(here), trained=group(here), pairs=pairs)]
+    (found,) = launched_from_json(json.loads(json.dumps(launched_to_json(launched, here))), there).dealt
+    assert (found.scored, found.trained, found.pairs[0].group) == (group(there),) * 3
 
 
 def test_the_best_answer_of_each_group_is_trained_alone(tmp_path):

@@ -237,7 +237,8 @@ def test_rounds_sampled_ahead_are_trained_in_their_turn(tmp_path):
 def test_groups_of_equal_rewards_are_replaced_up_to_a_bound(tmp_path):
     """p2 and p3 never differ; of each round's two prompts, those are replaced by others."""
     online = with_spec(
-        source(tmp_path, lambda group: ("1", "1") if group.id in ("p2", "p3") else ("0", "1")), dynamic_sampling=3
+        source(tmp_path, lambda group: (".3", f"{0.1 + 0.2}") if group.id in ("p2", "p3") else ("0", "1")),
+        dynamic_sampling=3,
     )
     online.sampler = Sampler(size=4, batch_size=2, shuffle=False)
     taken = online.take(1)  # asks p2 and p3

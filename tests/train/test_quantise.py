@@ -242,6 +242,8 @@ def test_scales_may_move_into_norms_of_the_decoder_under_awq_alone(tiny: dict[st
     with pytest.raises(compress.UnsupportedError, match="multiples of 8 alone, and gptq needs groups of 32"):
         Plan.of(model, family, "gptq")
     mlp.down_proj = down
+    with pytest.raises(compress.UnsupportedError, match=r"of 32 alone, and nf4 needs groups of 64 .*Take int8$"):
+        Plan.of(model, family, "nf4")
     model.model.language_model.layers[0].pre_feedforward_layernorm = nn.LayerNorm(4)
     with pytest.raises(compress.UnsupportedError, match="Take gptq"):
         Plan.of(model, family, "awq")

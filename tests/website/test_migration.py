@@ -15,8 +15,10 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from sightline.algorithms.aot import AOT
 from sightline.algorithms.registry import build_algorithm
 from sightline.recipes.csr import CsrSpec
+from sightline.recipes.load import load_recipe
 from sightline.recipes.loop import LoopRecipe
 from sightline.recipes.schema import Recipe
 from sightline.recipes.terms import TERMS
@@ -105,3 +107,19 @@ def test_there_are_keys_of_every_program() -> None:
 def test_a_wrong_key_is_noticed(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert not understood(text)
+
+
+def row(options: str) -> str:
+    (found,) = (line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {options} |"))
+    return found
+
+
+def test_the_values_of_a_row_are_those_of_the_code_and_of_the_recipes() -> None:
+    assert "| `algorithm: {name: aot}`, `algorithm: {name: aot, paired: false}` |" in row(
+        "`loss_type: aot`, `aot_unpaired`"
+    )
+    assert AOT().paired  # which of the two that is, says its class
+    ppo = load_recipe(PAGE.parents[1] / "recipes/papers/vision_llm_alignment_ppo.yaml").algorithm
+    assert f"`algorithm: {{name: ppo, critic_warmup: {ppo['critic_warmup']}}}`" in row(
+        "`ppo_epochs`, `skip_actor_model`"
+    )

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+from sightline.api.given import check_answers, check_kind, check_least, check_word
 from sightline.api.groups import Groups
 from sightline.api.model import Model, name_model, opened
 from sightline.api.run import Run
@@ -134,6 +135,8 @@ def _answered(
     model: Model | Run | str | Path, bench: str, data: str | Path | None, asked: _How, *, limit: int | None = None
 ) -> tuple[Evaluation, Task]:
     """A benchmark, answered; all that can be wrong is said before the model is loaded."""
+    check_kind(asked.answers, "answers", AnswerSpec)
+    check_kind(asked.grading, "grading", Grading)
     chosen, how = load_bench(bench), asked.grading or Grading()
     check_judge(how)
     named = model.named if isinstance(model, Model) else name_model(model)
@@ -182,8 +185,10 @@ def grade(
     Raises:
         DataError: an answer is missing or to no question, or data or judge are missing or wrong.
     """
+    check_kind(grading, "grading", Grading)
     chosen = load_bench(bench)
     if isinstance(answers, Mapping):
+        check_answers(answers)
         stored = [StoredAnswer(answer=Answer(id=id, text=text)) for id, text in answers.items()]
         source, beside = "answers", Path(folder or ".")
     else:
@@ -208,6 +213,7 @@ class Comparison:
 
     def named(self, verdict: Verdict) -> list[str]:
         """The figures with a verdict: ``better``, ``worse``, ``no clear change``, ``changed``."""
+        check_word(verdict, "verdict", get_args(Verdict))
         return [row.name for row in self.rows if row.verdict == verdict]
 
     def write_page(self, path: str | Path) -> Path:
@@ -250,6 +256,7 @@ def compare(before: Side | Sequence[Side], after: Side | Sequence[Side], *, resa
     Raises:
         DataError: no result there, or benchmark, protocol, judge, questions or number of seeds differ.
     """
+    check_least(resamples, "resamples", 1)
     a, b = _results(before), _results(after)
     found = changes(a, b, resamples=resamples)
     lengths = [

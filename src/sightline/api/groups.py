@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from sightline.api.given import check_word, groups_of
 from sightline.data.load import Account, groups_from_records, load_groups, load_prompts
 from sightline.data.memory import Rows, records_of
 from sightline.data.schema import read_groups as groups_of_file
@@ -96,8 +97,12 @@ def read_groups(path: str | Path) -> Groups:
 
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
-    """Writes a Group file as a whole, one line each; returns how many. Pictures stay where they are."""
-    return write_file(path, groups)
+    """Writes a Group file as a whole, one line each; returns how many. Pictures stay where they are.
+
+    Raises:
+        DataError: they are no Groups, or cannot be written.
+    """
+    return write_file(path, groups_of(groups))
 
 
 def score(
@@ -124,7 +129,8 @@ def score(
         DataError: no group has an answer, or one lacks what the reward needs.
         RecipeError, CheckpointError: there is no such reward, or an option that it does not read.
     """
-    asked = list(groups)
+    check_word(failed, "failed", ("stop", "drop"))
+    asked = groups_of(groups)
     if not any(group.responses for group in asked):
         remedy = "Sample answers first: load(model).sample(rows)"
         raise DataError(f"none of {len(asked)} groups has an answer", source="groups", remedy=remedy)
@@ -188,12 +194,12 @@ def pairs(
     """
     of_ovip = [] if selection is None else ["selection"]
     check_pairing(relation, best=best, min_gap=min_gap, keep_all=keep_all, of_ovip=of_ovip)
-    if relation not in (known := get_args(Relation)):
-        raise RecipeError(f"relation is {relation!r}, expected one of {', '.join(known)}. Choose one.")
-    if failed := check_scored(groups, "groups"):
+    check_word(relation, "relation", get_args(Relation))
+    scored = groups_of(groups)
+    if failed := check_scored(scored, "groups"):
         _log.warning("%s answers got no reward and are left out (first: %s)", len(failed), failed[0])
     compare = relation_of("best" if best else relation, min_gap, selection)
-    related = [compare(group) for group in groups]
+    related = [compare(group) for group in scored]
     kept = [group for group in related if (group.responses if best else group.edges)]
     if not kept:
         remedy = "Lower min_gap, or sample more answers" if min_gap else "Sample more answers"

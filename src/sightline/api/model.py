@@ -14,11 +14,15 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from sightline.api.given import check_kind
 from sightline.api.groups import Groups, pictures_folder, read_rows
 from sightline.api.run import Run
 from sightline.data.memory import Rows
+from sightline.data.readers.chat import PLACEHOLDER, parse_turns, user_turn
+from sightline.data.readers.conversation import Reading, build_prompt
 from sightline.data.readers.pictures import Pictures
-from sightline.errors import DataError
+from sightline.data.readers.rows import check_characters
+from sightline.errors import DataError, RecipeError
 from sightline.evaluation.logprobs import LogprobScorer
 from sightline.evaluation.named_model import NamedModel, named_model
 from sightline.models.load import hide_loading_bars
@@ -55,8 +59,8 @@ class Model:
 
         Args:
             picture: one, several in their order, or None.
-            question: a text; or the messages of a conversation that ends with a question, with a part ``{"type":
-                "image"}`` for each picture.
+            question: a text; or the messages of a conversation that ends with a question, as rows have them: with a
+                part ``{"type": "image"}`` or ``<image>`` for each picture, or the pictures themselves in the parts.
             n: answers. Picture and question are computed once for all.
             temperature: 0: greedy. None: greedy for one answer, 1 for several.
             top_p: least share of probability that is sampled from.
@@ -65,8 +69,8 @@ class Model:
 
         Returns:
             The question with its answers: ``texts``, and ``responses`` with the ``tokens``, their log-probabilities in
-            nats (``rollout_logprobs``) and why each ended (``finish_reason``: ``stop``, or ``length`` where it was cut
-            at ``max_tokens``).
+            nats under the model itself, whatever the temperature (``rollout_logprobs``), and why each ended
+            (``finish_reason``: ``stop``, or ``length`` where it was cut at ``max_tokens``).
 
         Raises:
             DataError: a picture that is missing or cannot be read, or a question too long for the model.
@@ -107,11 +111,9 @@ class Model:
         Raises:
             DataError: as of :meth:`answer`; no answer, or an empty one.
         """
-        if isinstance(answers, str) or not answers or not all(isinstance(text, str) for text in answers):
-            found = "found no answers" if not answers else "found one text"
-            if not isinstance(answers, str) and answers:
-                found = "found answers that are no texts"
-            raise DataError(found, source="answers", remedy="Give a list of texts")
+        if not isinstance(answers, list | tuple) or not answers or not all(isinstance(text, str) for text in answers):
+            found = "found one text" if isinstance(answers, str) else f"found {answers!r:.60}"
+            raise DataError(f"{found}, expected texts", source="answers", remedy="Give a list of texts")
         group = replace(self._asked(picture, question), responses=tuple(Response(text=text) for text in answers))
         return self._scorer.scores([group])[0]
 
@@ -126,6 +128,7 @@ class Model:
         Raises:
             DataError: a bad row, or one too long for the model.
         """
+        check_kind(sampling, "sampling", SamplingSpec)
         asked = read_rows(rows, prompts_only=True)
         return Groups(self.engine.generate(asked, sampling or SamplingSpec(), seed=seed))
 
@@ -139,15 +142,11 @@ class Model:
     def _asked(self, picture: Picture | Sequence[Picture] | None, question: str | Sequence[Message]) -> Group:
         """The question as a Group. Its id follows from what is asked: sampled answers depend on it."""
         given: list[Any] = [] if picture is None else list(picture) if isinstance(picture, list | tuple) else [picture]
-        images = tuple(map(_kept, given))
-        if isinstance(question, str):
-            content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
-            messages: tuple[Message, ...] = ({"role": "user", "content": content},)
-        else:
-            messages = _conversation(question)
-        told = json.dumps([list(messages), [hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in images]])
+        prompt = _prompt(question, list(map(_kept, given)))
+        shown = [hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in prompt.images]
+        told = json.dumps([list(prompt.messages), shown])
         id = f"asked-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-        return Group(prompts=(Prompt(id=id, messages=messages, images=images),), source="question")
+        return Group(prompts=(replace(prompt, id=id),), source="question")
 
 
 def load(
@@ -178,6 +177,8 @@ def load(
 
     >>> load("runs/dpo_llava_lora").answer("cat.jpg", "What is on the table?").texts  # doctest: +SKIP
     """
+    if not isinstance(pictures, Mapping | None):
+        raise RecipeError(f"pictures is {pictures!r:.60}, expected options by name. Write {{'max_pixels': 200704}}")
     options = {"dtype": dtype, "quantization": quantization, **model_fields(pictures or {})}
     return opened(name_model(model, adapter, **options), device)
 
@@ -197,29 +198,37 @@ def opened(named: NamedModel, device: str | None = None) -> Model:
     return Model(named, engine)
 
 
-def _conversation(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """
+def _prompt(question: str | Sequence[Message], images: list[str]) -> Prompt:
+    """A question as rows of files are read: what of it would be passed over is refused.
+
     Raises:
-        DataError: they are no messages, or end with an answer.
+        DataError: it is none, ends with an answer, or its pictures do not match their places.
     """
     remedy = "Give a text, or messages with role and content of which the last is a question"
-    if not isinstance(messages, list | tuple) or not messages:
-        raise DataError(f"found {messages!r:.60}, expected a question", source="question", remedy=remedy)
-    for number, message in enumerate(messages, 1):
-        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-            raise DataError(f"message {number} is {message!r:.60}", source="question", remedy=remedy)
-    if messages[-1]["role"] == "assistant":
-        raise DataError("the conversation ends with an answer", source="question", remedy=remedy)
-    return tuple(messages)
+    asked = [question] if isinstance(question, str) else question
+    if not isinstance(asked, list | tuple) or not asked:
+        raise DataError(f"found {question!r:.60}, expected a question", source="question", remedy=remedy)
+    try:
+        check_characters(asked)
+        said = question if not isinstance(question, str) or question.strip() else PLACEHOLDER * len(images)
+        turns = [user_turn(said)] if isinstance(said, str) else parse_turns(said, "messages")
+        if turns[-1].role != "user":
+            raise DataError(f"the conversation ends with a turn by {turns[-1].role}", remedy=remedy)
+        return build_prompt(turns, images, Reading(pictures=_pictures(), id="question"), {})
+    except DataError as error:
+        raise DataError(error.found, source="question", remedy=error.remedy) from error
+
+
+def _pictures() -> Pictures:
+    return Pictures(image_dir=None, data_dir=str(Path.cwd()), cache_dir=pictures_folder(), must_exist=True)
 
 
 def _kept(picture: Picture) -> str:
     """The path of a picture; one in memory is written by its content."""
-    keep = Pictures(image_dir=None, data_dir=str(Path.cwd()), cache_dir=pictures_folder(), must_exist=True)
     try:
-        return keep.path(picture)
+        return _pictures().path(picture)
     except DataError as error:
-        remedy = "Give the path of a file, the bytes of one, or a PIL picture"
+        remedy = "Give the path of a file, the bytes of one, or a PIL picture (of an array: PIL.Image.fromarray)"
         raise DataError(error.found, source="picture", remedy=remedy) from error
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sightline.api.groups import Groups, read_groups
 from sightline.display import curve, table
+from sightline.errors import RecipeError
 from sightline.models.locate import model_folder
 from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import Recipe
@@ -78,5 +79,8 @@ class Run:
         return curve("loss", points) + table(("last logged", ""), rows[:_MOST_SHOWN], title=title, notes=notes)
 
     def _what(self) -> str:
-        recipe = self.recipe
+        try:
+            recipe = self.recipe
+        except RecipeError:  # its folder was removed: what it is called may still be asked
+            return "no recipe that can be read"
         return f"{recipe.algorithm['name']} of {recipe.model.path}"

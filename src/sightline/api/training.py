@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sightline.api.rows import with_rows
@@ -40,6 +40,12 @@ def load_recipe(path: str | Path, *overrides: str) -> Recipe:
 
     >>> load_recipe("recipes/dpo_llava_lora.yaml", "model.path=my/model", "train.max_steps=100")  # doctest: +SKIP
     """
+    if not isinstance(path, str | Path):
+        raise RecipeError(f"found {path!r:.60}, expected the path of a YAML file.")
+    if wrong := [one for one in overrides if not isinstance(one, str)]:
+        raise RecipeError(
+            f'override {wrong[0]!r:.60}: expected texts. Write each by itself: "train.learning_rate=1e-4".'
+        )
     return read_recipe(path, overrides)
 
 
@@ -97,12 +103,15 @@ def train(
     hide_loading_bars()
     if isinstance(recipe, str | Path):
         recipe = load_recipe(recipe)
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"found {recipe!r:.60}, expected a recipe. Give its file, or what sl.load_recipe returns.")
+    told = _listed(callbacks)
     placed, run_dir = recipe, RunDirectory(path=Path(recipe.output_dir))
     if not (resume and overwrite):  # which the run refuses
         fixed = run_dir.recipe.exists() and not overwrite
         placed = with_rows(recipe, run_dir.rows, rows=rows, held_out=held_out, fixed=fixed)
     try:
-        result = run_recipe(placed, resume=resume, overwrite=overwrite, quiet=quiet, callbacks=callbacks)
+        result = run_recipe(placed, resume=resume, overwrite=overwrite, quiet=quiet, callbacks=told)
     except (KeyboardInterrupt, EngineError):
         _log.warning("%s", how_it_goes_on(placed, "The same call without overwrite" if overwrite else "The same call"))
         raise
@@ -110,6 +119,20 @@ def train(
     if run.metrics and int(os.environ.get("RANK", "0")) == 0:
         report_run(run.path)
     return run
+
+
+def _listed(callbacks: Sequence[Callback]) -> list[Callback]:
+    """
+    Raises:
+        RecipeError: they are none.
+    """
+    listed = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    if wrong := [one for one in listed if not isinstance(one, Callback)]:
+        raise RecipeError(
+            f"callbacks holds {wrong[0]!r:.60}, expected objects of classes that inherit sl.Callback. Give these in a "
+            "list: callbacks=[Watch()]."
+        )
+    return listed
 
 
 def open_run(path: str | Path) -> Run:

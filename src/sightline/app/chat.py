@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from pathlib import Path
+from typing import Final, Literal
 
 from markupsafe import Markup
 
+from sightline.app.facts import Facts, facts_of, shifted
 from sightline.app.speakers import Shade, Speaker, text_of
 from sightline.errors import SightlineError
+from sightline.evaluation.known import Annotated, Span
 from sightline.recipes.schema import SamplingSpec
 from sightline.report.fragments import fill_fragment
 from sightline.scenes.benchmark import grade_response
-from sightline.scenes.grader import grade_caption
-from sightline.scenes.scene import Scene
 from sightline.types import Group, Message, Prompt, Response
 
 FULL: Final = 3.0
@@ -31,8 +33,10 @@ class Answered:
     text: str = ""
     shades: Sequence[Shade] = ()
     """Its tokens; empty: the answer was not scored."""
-    wrong: Sequence[tuple[int, int]] = ()
-    """Half-open spans [start, end) of the text shown that name what is not in the picture."""
+    wrong: Sequence[Span] = ()
+    """Spans of the text shown that name what is not in the picture."""
+    right: Sequence[Span] = ()
+    """And of what is there."""
     missed: Sequence[str] = ()
     note: str = ""
     error: str = ""
@@ -53,11 +57,11 @@ class Talk:
 
     picture: str | None = None
     """Path."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     """What is known of the picture."""
-    known: str = ""
-    """The question that the facts answer."""
     turns: tuple[Turn, ...] = ()
+    id: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)
+    """Stands on the page that shows it: what the page shows may be another one than what is known here."""
 
     def prompt(self, side: int, question: str) -> Prompt:
         """What model number ``side`` is asked. A turn that it left empty was never asked."""
@@ -70,7 +74,7 @@ class Talk:
                 ]
         messages.append(self._asked(question, first=not messages))
         images = () if self.picture is None else (self.picture,)
-        return Prompt(id=f"turn {len(self.turns) + 1}", messages=tuple(messages), images=images, facts=self.facts)
+        return Prompt(id=f"turn {len(self.turns) + 1}", messages=tuple(messages), images=images)
 
     def _asked(self, question: str, *, first: bool) -> Message:
         shown = [{"type": "image"}] if first and self.picture is not None else []
@@ -89,10 +93,12 @@ def _said(role: str, text: str) -> Message:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
-def about(group: Group) -> Talk:
-    """A conversation about the picture of a row, with its facts."""
+def about(group: Group, annotated: Sequence[Annotated] = ()) -> Talk:
+    """A conversation about the picture of a row, with what the row or a benchmark knows of it."""
     prompt = group.prompts[0]
-    return Talk(picture=prompt.images[0] if prompt.images else None, facts=prompt.facts, known=question_in(group))
+    picture = prompt.images[0] if prompt.images else None
+    name = Path(picture).name if picture else ""
+    return Talk(picture=picture, facts=facts_of(annotated, picture, name, prompt.facts, question_in(group)))
 
 
 def question_in(group: Group) -> str:
@@ -150,37 +156,27 @@ def _answers(
 def _judged(talk: Talk, question: str, response: Response) -> Answered:
     """An answer with what is known to be wrong in it."""
     note = "cut at the limit" if response.finish_reason == "length" else ""
-    plain = Answered(text=response.text, note=note)
-    if not _is_world(talk.facts):
-        return plain
-    wrong, missed = _in_scene(talk, question, response.text)
-    if question == talk.known and talk.facts["kind"] != "caption":
+    scene, marks = talk.facts.scene, talk.facts.marks(question, response.text)
+    if scene is not None and question == talk.facts.question and scene["kind"] != "caption":
         right = _is_right(talk, response)
-        note = ", ".join(filter(None, ("right" if right else f"wrong: {talk.facts['truth']}", note)))
-    return replace(plain, wrong=wrong, missed=missed, note=note)
-
-
-def _is_world(facts: Mapping[str, Any]) -> bool:
-    return {"scene", "kind", "truth", "tempting"} <= facts.keys()
-
-
-def _in_scene(talk: Talk, question: str, text: str) -> tuple[list[tuple[int, int]], tuple[str, ...]]:
-    """Spans that name what is not there; what a caption leaves out, where a caption is what was asked for."""
-    grade = grade_caption(text, Scene.from_facts(talk.facts["scene"]), talk.facts["tempting"])
-    caption = question == talk.known and talk.facts["kind"] == "caption"
-    return [(one.start, one.end) for one in grade.hallucinated], grade.missed if caption else ()
+        note = ", ".join(filter(None, ("right" if right else f"wrong: {scene['truth']}", note)))
+    return Answered(text=response.text, wrong=marks.wrong, right=marks.right, missed=marks.missed, note=note)
 
 
 def _is_right(talk: Talk, response: Response) -> bool:
-    prompt = Prompt(id="asked", messages=(), facts=talk.facts)
+    prompt = Prompt(id="asked", messages=(), facts=talk.facts.scene or {})
     record = grade_response(prompt, response)
     return any(value == 1 for name, value in record.counts.items() if name == "right" or name.endswith("_right"))
 
 
 def _coloured(talk: Talk, question: str, answer: Answered, shades: Sequence[Shade]) -> Answered:
     """The answer by tokens; spans are those of the text that these write, white space at its ends included."""
-    wrong = _in_scene(talk, question, text_of(shades))[0] if _is_world(talk.facts) else []
-    return replace(answer, shades=shades, wrong=wrong)
+    shown = text_of(shades)
+    before = shown.find(answer.text)
+    if before < 0:
+        marks = talk.facts.marks(question, shown)
+        return replace(answer, shades=shades, wrong=marks.wrong, right=marks.right)
+    return replace(answer, shades=shades, wrong=shifted(answer.wrong, before), right=shifted(answer.right, before))
 
 
 def _with(talk: Talk, side: int, answer: Answered) -> Talk:
@@ -192,12 +188,16 @@ def _with(talk: Talk, side: int, answer: Answered) -> Talk:
 # --- on the page --------------------------------------------------------------------------------
 
 
+Mark = Literal["", "wrong", "right"]
+_TITLES: Final = {"wrong": "not in the picture", "right": "in the picture"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """A stretch of an answer as it is drawn."""
 
     text: str
-    wrong: bool
+    mark: Mark = ""
     dependence: float | None = None
     title: str = ""
 
@@ -224,26 +224,32 @@ def parts(answer: Answered) -> list[Part]:
     place = 0
     for shade in shades:
         cuts = {place, place + len(shade.text)}
-        cuts |= {end for span in answer.wrong for end in span if place < end < place + len(shade.text)}
+        spans = [*answer.wrong, *answer.right]
+        cuts |= {end for span in spans for end in span if place < end < place + len(shade.text)}
         edges = sorted(cuts)
         for start, end in itertools.pairwise(edges):
-            wrong = any(first <= start and end <= last for first, last in answer.wrong)
             text = shade.text[start - place : end - place]
-            drawn.append(_part(text, wrong, shade if answer.shades else None))
+            drawn.append(_part(text, _mark(answer, start, end), shade if answer.shades else None))
         place += len(shade.text)
     return drawn
 
 
-def _part(text: str, wrong: bool, shade: Shade | None) -> Part:
-    told = ["not in the picture"] if wrong else []
+def _mark(answer: Answered, start: int, end: int) -> Mark:
+    if any(first <= start and end <= last for first, last in answer.wrong):
+        return "wrong"
+    return "right" if any(first <= start and end <= last for first, last in answer.right) else ""
+
+
+def _part(text: str, mark: Mark, shade: Shade | None) -> Part:
+    told = [_TITLES[mark]] if mark else []
     if shade is None:
-        return Part(text=text, wrong=wrong, title=", ".join(told))
+        return Part(text=text, mark=mark, title=", ".join(told))
     told.append(
         f"{shade.dependence:+.2f} nats by the picture: log-probability {shade.seen:.2f} with it, "
         f"{shade.unseen:.2f} without"
     )
     title = "; ".join(told).replace("-", "−")
-    return Part(text=text, wrong=wrong, dependence=shade.dependence, title=title)
+    return Part(text=text, mark=mark, dependence=shade.dependence, title=title)
 
 
 def talk_html(talk: Talk, names: Sequence[str], empty: str = "") -> str:
@@ -264,6 +270,8 @@ def talk_html(talk: Talk, names: Sequence[str], empty: str = "") -> str:
         turns=turns,
         empty=empty,
         coloured=any(answer.shades for answer in answers),
-        marked=any(answer.wrong for answer in answers),
+        wrong=any(answer.wrong for answer in answers),
+        right=any(answer.right for answer in answers),
+        counts=talk.facts.counts,
         full=f"{FULL:g}",
     )

@@ -14,6 +14,7 @@ from sightline.app.runs import Runs
 from sightline.app.speakers import Speaker
 from sightline.data.render import Renderer
 from sightline.errors import DataError
+from sightline.evaluation.known import Annotated
 from sightline.services.bounds import Bounds
 
 
@@ -25,6 +26,8 @@ class Desk:
     speakers: Sequence[Speaker]
     scratch: Path
     """For copies of uploads, drawn scenes and compared results; goes when the app ends."""
+    annotated: Sequence[Annotated] = ()
+    """Benchmarks that know what is in their pictures."""
     bounds: Bounds = field(default_factory=Bounds)
     """Bytes and pixels of a picture."""
     shelf: Shelf = field(init=False)

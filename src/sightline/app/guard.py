@@ -5,6 +5,7 @@ Plain ASGI. Without a token only this machine is answered; with one, a browser s
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import html
 import secrets
@@ -35,6 +36,8 @@ class Gate(Door):
     """Demanded of every request; empty: of none, and the host must be named as this machine."""
     most: int
     """Bytes of a body."""
+    closing: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    """Set when the app stops: pages keep a stream of events open for as long as they are."""
     session: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     """What the cookie holds, as long as the app runs."""
 
@@ -75,11 +78,11 @@ class Gate(Door):
 
     async def _passed(self, scope: Message, receive: Receive, send: Send) -> None:
         """What the app answers. A body that is longer than it may be, and does not say so, is refused as it comes."""
-        got, started, refused = 0, False, False
+        got, started, refused, whole = 0, False, False, False
 
         async def bounded() -> Message:
             nonlocal got, refused
-            message = await receive()
+            message = await self._next(receive)
             got += len(message.get("body", b""))
             if got <= self.most:
                 return message
@@ -89,19 +92,32 @@ class Gate(Door):
             return {"type": "http.disconnect"}
 
         async def guarded(message: Message) -> None:
-            nonlocal started
+            nonlocal started, whole
             if refused:
                 return
             if message["type"] == "http.response.start":
                 started = True
                 message = {**message, "headers": _guarded(message.get("headers", ()))}
+            whole = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
         try:
             await self.app(scope, bounded, guarded)
+            if self.closing.is_set() and started and not whole:  # a stream that was let go
+                await send({"type": "http.response.body", "body": b""})
         except Exception:  # what a route makes of a client that is gone
             if not refused:
                 raise
+
+    async def _next(self, receive: Receive) -> Message:
+        """What comes next; that the client is gone, where the app stops first."""
+        came, closed = asyncio.ensure_future(receive()), asyncio.ensure_future(self.closing.wait())
+        try:
+            await asyncio.wait((came, closed), return_when=asyncio.FIRST_COMPLETED)
+            return came.result() if came.done() else {"type": "http.disconnect"}
+        finally:
+            came.cancel()
+            closed.cancel()
 
     @property
     def _too_much(self) -> str:

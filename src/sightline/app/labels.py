@@ -25,6 +25,10 @@ MOST: Final = 9
 """Answers that are shown: a key each."""
 
 
+class Passed(DataError):
+    """What a page judged is not asked any more."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """A group to be judged."""
@@ -70,7 +74,7 @@ class Labels:
         """The answer that is shown at ``place`` is better than every other one.
 
         Raises:
-            DataError: ``id`` is not the question of now, or has no such answer.
+            DataError: ``id`` is not the question of now (``Passed``), or has no such answer.
         """
         with self.lock:
             question = self._asked(id)
@@ -109,13 +113,32 @@ class Labels:
                 self.skipped.remove(id)
             self.skipped.append(id)
 
-    def undo(self) -> str | None:
+    def check_asked(self, id: str) -> None:
+        """
+        Raises:
+            Passed: ``id`` is not the question of now; "": that all are labelled.
+        """
+        question = self.now()
+        if id != ("" if question is None else question.group.id):
+            raise Passed(
+                f"{id or 'that all are labelled'} is not what is asked now: another page went on, or it was sent twice",
+                remedy="Nothing was written. Look at the question that the page shows now",
+            )
+
+    def undo(self, id: str) -> str | None:
         """Takes the last label back, in the file too; its question is asked again.
 
+        Args:
+            id: Of the question of now: who sees another one does not know what is taken back. "": all are labelled.
+
         Returns:
-            Its id; None: there is no label.
+            The id of what was labelled; None: there is no label.
+
+        Raises:
+            Passed: something else is asked now.
         """
         with self.lock:
+            self.check_asked(id)
             if not self.done:
                 return None
             self._check_unchanged()
@@ -128,12 +151,10 @@ class Labels:
             return id
 
     def _asked(self, id: str) -> Question:
+        self.check_asked(id)
         question = self.now()
-        if question is None or question.group.id != id:
-            raise DataError(
-                f"{id} is not the question that is asked now: another page labelled it, or it was sent twice",
-                remedy="Look at the question on the page, and judge that one",
-            )
+        if question is None:
+            raise Passed("all are labelled", remedy="There is nothing to judge")
         return question
 
     def _write(self, question: Question, responses: tuple[Response, ...], pairs: list[tuple[int, int]]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import html
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import gradio as gr
 
 from sightline.errors import SightlineError
 
+LARGEST: Final = 2**31 - 1
+"""Of a number that is typed: one of more than 64 bits breaks the stream of events to the page."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -17,9 +20,9 @@ T = TypeVar("T")
 def as_error(error: SightlineError | OSError) -> gr.Error:
     """A note on the page that stays until it is closed."""
     text = str(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename or 'a file'}: {error.strerror}. Correct who may read and write there, or make room."
-    return gr.Error(text, duration=None, print_exception=False)
+    return gr.Error(html.escape(text, quote=False), duration=None, print_exception=False)  # a note is read as HTML
 
 
 def told(work: Callable[P, T]) -> Callable[P, T]:

@@ -6,17 +6,18 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from sightline.app.folders import Folders
 from sightline.app.tiles import tiles
+from sightline.data.picture import UNREADABLE
 from sightline.data.render import Renderer
 from sightline.data.schema import group_from_json, group_of_line, group_to_json, relative_to
 from sightline.data.shown import shown_row
 from sightline.errors import DataError, shortened
-from sightline.report.fragments import fragment
+from sightline.report.fragments import fragment, shown
 from sightline.report.gallery import gallery_of
 from sightline.report.page import Detail, GalleryItem
 from sightline.types import Group
@@ -118,21 +119,43 @@ class Shelf:
 def check_pictures(group: Group, folders: Folders) -> None:
     """
     Raises:
-        DataError: a picture of the group lies outside of the folders, or is not there.
+        DataError: a picture of the group lies outside of the folders, is not there, or cannot be read.
     """
     for prompt in group.prompts:
         for image in prompt.images:
-            if not folders.inside(image).is_file():
-                raise DataError(f"picture {image} is not there", source=group.source, remedy="Put the file there")
+            check_picture(image, folders, group.source)
+
+
+def check_picture(image: str, folders: Folders, source: str = "") -> None:
+    """
+    Raises:
+        DataError: as :func:`check_pictures`.
+    """
+    if not folders.inside(image).is_file():
+        raise DataError(f"picture {image} is not there", source=source, remedy="Put the file there")
+    try:
+        shown(image)
+    except UNREADABLE as error:
+        found = f"picture {image} cannot be read ({error})"
+        raise DataError(found, source=source, remedy="Restore the file, or leave the row out") from error
+
+
+def viewed(images: Sequence[str], folders: Folders) -> tuple[list[str], list[str]]:
+    """The pictures that can be shown, and why the others cannot."""
+    there, why = list[str](), list[str]()
+    for image in images:
+        try:
+            check_picture(image, folders)
+            there.append(image)
+        except DataError as error:
+            why.append(str(error))
+    return there, why
 
 
 def stored_html(group: Group, folders: Folders) -> str:
     """A row as the file holds it: pictures, questions, answers with their places, all of it as JSON."""
-    notes, bad = [f"{group.source} · id {group.id}"], list[str]()
-    try:
-        check_pictures(group, folders)
-    except DataError as error:
-        bad.append(str(error))
+    notes = [" · ".join(filter(None, (group.source, f"id {group.id}")))]
+    bad = viewed([image for prompt in group.prompts for image in prompt.images], folders)[1]
     items = [item for prompt in range(len(group.prompts)) for item in _items(group, prompt, folders)]
     whole = json.dumps(group_to_json(group), ensure_ascii=False, indent=1)
     return fragment(
@@ -154,12 +177,13 @@ def _items(group: Group, prompt: int, folders: Folders) -> list[GalleryItem]:
             if edge["winner"] in moved and edge["loser"] in moved
         ],
     }
-    shown = group_from_json(alone)
-    kept = [image for image in shown.prompts[0].images if folders.holds(image)]
-    (item,) = gallery_of([shown])
-    return [
-        GalleryItem(images=[i for i in item.images if str(i) in kept], question=item.question, answers=item.answers)
-    ]
+    (item,) = gallery_of([group_from_json(alone)])
+    return [kept(item, folders)]
+
+
+def kept(item: GalleryItem, folders: Folders) -> GalleryItem:
+    """The item without the pictures that cannot be shown."""
+    return replace(item, images=viewed(list(map(str, item.images)), folders)[0])
 
 
 def seen_html(group: Group, folders: Folders, renderer: Renderer) -> str:

@@ -8,19 +8,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from sightline.app.folders import Folders
+from sightline.app.rows import kept
 from sightline.data.schema import group_of_line, relative_to
 from sightline.errors import CheckpointError, DataError
 from sightline.recipes.moved import where_it_was
 from sightline.report.fragments import fragment
 from sightline.report.gallery import gallery_of
 from sightline.report.page import Detail, GalleryItem
-from sightline.report.run_page import training_curves, unchanged
+from sightline.report.run_page import not_finite, training_curves, unchanged
 from sightline.train.checkpoint import newest_step
 from sightline.train.process import started_in, working_on
 from sightline.train.run_folder import RunDirectory, model_step
@@ -67,9 +68,11 @@ class Runs:
     def standing(self, name: str | Path) -> Standing:
         """
         Raises:
-            DataError: outside of the folders.
+            DataError: outside of the folders, or gone.
         """
         run = RunDirectory(path=self.folders.inside(name))
+        if not run.path.is_dir():
+            raise DataError("is not there any more", source=str(run.path), remedy="Choose another run")
         records = read_records(run.metrics)
         pid, step, done = self._pid(run), records[-1]["step"] if records else 0, model_step(run.model)
         state: State = "running" if pid is not None else "finished" if done is not None and done >= step else "stopped"
@@ -159,7 +162,7 @@ def read_records(metrics: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:  # being written
             continue
-        if isinstance(record, dict) and "step" in record:
+        if isinstance(record, dict) and type(record.get("step")) is int:
             found.append(record)
     return found
 
@@ -201,8 +204,14 @@ def run_html(run: Path, standing: Standing, folders: Folders) -> str:
             details.append(Detail(title=title, text=(run / name).read_text(encoding="utf-8", errors="replace")))
     if (said := _said(run / "resumed.log")) and standing.state != "running":
         details.insert(0, Detail(title="What the resumed run said last", text=said))
+    bad = [broken] if records and (broken := not_finite(records)) else []
+    gallery: list[GalleryItem] = []
+    try:
+        gallery = last_samples(run, folders)
+    except DataError as error:
+        bad.append(str(error))
     curves = training_curves(records) if records else []
-    return fragment(notes=notes, curves=curves, gallery=last_samples(run, folders), details=details)
+    return fragment(bad=bad, notes=notes, curves=curves, gallery=gallery, details=details)
 
 
 def _said(log: Path) -> str:
@@ -222,9 +231,4 @@ def last_samples(run: Path, folders: Folders) -> list[GalleryItem]:
         lines = file.read().split(b"\n")
     whole = lines[(path.stat().st_size > _TAIL) : -1][-_SAMPLES:]
     groups = [group_of_line(line, str(path), relative_to(run)) for line in whole if line.strip()]
-    return [_kept(item, folders) for item in gallery_of(reversed(groups))]
-
-
-def _kept(item: GalleryItem, folders: Folders) -> GalleryItem:
-    images: Sequence[Any] = [image for image in item.images if folders.holds(str(image))]
-    return GalleryItem(images=images, question=item.question, answers=item.answers, caption=item.caption)
+    return [kept(item, folders) for item in gallery_of(reversed(groups))]

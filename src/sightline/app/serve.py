@@ -29,17 +29,23 @@ from sightline.app.guard import LOGIN, Gate
 from sightline.app.page import HEAD, THEME, build_page
 from sightline.app.speakers import Speaker
 from sightline.errors import DataError
+from sightline.evaluation.known import Annotated
 from sightline.report.fragments import stylesheet
 from sightline.services.serve import address_of, bound_socket, web_server
 
 PAGE = "/page"
 _GRACE = 3
-"""Seconds that a stop waits: pages keep a connection open for as long as they are."""
+"""Seconds that a stop waits for requests under way."""
 _FRAMED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'; sandbox"
 
 
 def serve(
-    spec: AppSpec, folders: Folders, load: Callable[[], Sequence[Speaker]], *, on_start: Callable[[str], None]
+    spec: AppSpec,
+    folders: Folders,
+    load: Callable[[], Sequence[Speaker]],
+    know: Callable[[], Sequence[Annotated]],
+    *,
+    on_start: Callable[[str], None],
 ) -> None:
     """Serves until SIGINT or SIGTERM. Runs that were resumed from it go on.
 
@@ -47,6 +53,7 @@ def serve(
         spec: Where.
         folders: All that is read and written.
         load: Brings the models, once the address is ours.
+        know: Brings the benchmarks whose pictures are known.
         on_start: Told the address once connections are taken.
 
     Raises:
@@ -56,7 +63,8 @@ def serve(
     os.environ["GRADIO_TEMP_DIR"] = str(scratch / "uploads")
     try:
         with bound_socket(spec.host, spec.port) as bound:
-            desk = Desk(folders=folders, speakers=tuple(load()), scratch=scratch)
+            annotated = tuple(know())
+            desk = Desk(folders=folders, speakers=tuple(load()), scratch=scratch, annotated=annotated)
             app = build_app(desk, spec.token)
             bound.listen(128)
             address = address_of(bound)
@@ -67,8 +75,14 @@ def serve(
 
 
 def server_of(desk: Desk, app: Gate) -> uvicorn.Server:
-    """The web server."""
-    return web_server(app, desk.bounds, grace=_GRACE)
+    """The web server. When it stops, answers that grow end at their next word, and pages are let go."""
+
+    def stop() -> None:
+        for speaker in desk.speakers:
+            speaker.ended.set()
+        app.closing.set()
+
+    return web_server(app, desk.bounds, grace=_GRACE, on_stop=stop)
 
 
 def build_app(desk: Desk, token: str) -> Gate:
@@ -92,9 +106,11 @@ def build_app(desk: Desk, token: str) -> Gate:
         text = found.read_text(encoding="utf-8", errors="replace")
         return HTMLResponse(text, headers={"Content-Security-Policy": _FRAMED})
 
+    pages = build_page(desk, framed)
+    pages.has_launched = True  # or a mounted page takes any file of this machine for one that was uploaded
     gradio.mount_gradio_app(
         app,
-        build_page(desk, framed),
+        pages,
         path="/",
         footer_links=[],
         ssr_mode=False,

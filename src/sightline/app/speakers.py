@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sightline.data.shown import shown_row
+from sightline.errors import DataError
 from sightline.models.layout import lay_out
 from sightline.recipes.schema import SamplingSpec
 from sightline.rewards.iris import asked, without_picture
@@ -47,6 +48,8 @@ class Speaker:
 
     name: str
     engine: HFEngine
+    ended: threading.Event = field(default_factory=threading.Event, repr=False)
+    """Set when the app stops: the model stops at its next word."""
     worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1), repr=False)
 
     def answer(self, prompt: Prompt, sampling: SamplingSpec, *, seed: int) -> Generator[str, None, Response]:
@@ -54,13 +57,13 @@ class Speaker:
         stops at its next word.
 
         Raises:
-            DataError: a picture that cannot be read, or a prompt longer than the model's context.
+            DataError: a picture that cannot be read, a prompt longer than the model's context, or the app stopped.
         """
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         unread = threading.Event()
 
         def tell(piece: str) -> None:
-            if unread.is_set():
+            if unread.is_set() or self.ended.is_set():
                 raise Stopped
             pieces.put(piece)
 
@@ -74,7 +77,10 @@ class Speaker:
                 yield text
         finally:
             unread.set()
-        return work.result()
+        try:
+            return work.result()
+        except Stopped as error:
+            raise DataError("the app was stopped", remedy="Start it again, and ask again") from error
 
     def shades(self, prompt: Prompt, response: Response) -> list[Shade]:
         """Every token of an answer with its log-probability under the prompt, and under the question alone.

@@ -11,7 +11,7 @@ import gradio as gr
 
 from sightline.app.chat import Seat, about, question_in
 from sightline.app.desk import Desk
-from sightline.app.parts import button, listed, told, when
+from sightline.app.parts import LARGEST, button, listed, told, when
 from sightline.app.rows import check_pictures, seen_html, stored_html
 from sightline.app.tab_chat import ChatTab
 from sightline.errors import DataError
@@ -30,7 +30,8 @@ class DataTab:
         with gr.Row():
             self.file = gr.Dropdown([], label="Group file", scale=3, min_width=280, elem_id="data-file")
             self.view = gr.Radio([_STORED, _SEEN], value=_STORED, label="Row", scale=2, min_width=200)
-            self.row = gr.Number(1, label="Number", precision=0, minimum=1, scale=1, min_width=100, elem_id="data-row")
+            place: dict[str, Any] = {"precision": 0, "minimum": 1, "maximum": LARGEST, "elem_id": "data-row"}
+            self.row = gr.Number(1, label="Number", scale=1, min_width=100, **place)
         with gr.Row():
             self.before = button("◀ Before", min_width=90, elem_id="data-before")
             self.after = button("Next ▶", min_width=90, elem_id="data-next")
@@ -82,7 +83,7 @@ class DataTab:
     def bring(self, chat: ChatTab, seat: Seat, name: str | None, number: int | None) -> tuple[str, str, str, Any]:
         """A conversation about the picture of the row."""
         group = asked_group(self.desk, name, number)
-        picture, said = chat.begin(seat, about(group))
+        picture, said = chat.begin(seat, about(group, self.desk.annotated))
         return picture, question_in(group), said, gr.Tabs(selected="chat")
 
     @told

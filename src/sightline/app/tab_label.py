@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,9 @@ import gradio as gr
 from sightline.app.chat import question_in
 from sightline.app.desk import Desk, labels_of
 from sightline.app.folders import has_choice
-from sightline.app.labels import MOST, Labels, Question
+from sightline.app.labels import MOST, Labels, Passed, Question
 from sightline.app.parts import button, listed, told, when
+from sightline.app.rows import viewed
 from sightline.report.fragments import fill_fragment, fragment
 
 Key = tuple[str, str] | None
@@ -70,9 +72,9 @@ class _Tab:
         for place, press in enumerate(self.best):
             when(press.click, partial(self.choose, place=place), now, everything, **at_once)
         when(self.skip.click, self.passed, now, everything, **at_once)
-        when(self.undo.click, self.undone, [self.key], everything, **at_once)
+        when(self.undo.click, self.undone, now, everything, **at_once)
         for on in (self.fix.click, self.which.input):
-            when(on, self.edited, [self.key, self.which], [self.editing, self.which, self.text])
+            when(on, self.edited, [*now, self.which], everything)
         when(self.save.click, self.corrected, [*now, self.which, self.text], everything)
         when(self.leave.click, lambda: (gr.Column(visible=False), None), None, [self.editing, self.which])
         when(self.file.change, self.where, [self.file], [self.out])
@@ -94,31 +96,40 @@ class _Tab:
 
     @told
     def choose(self, key: Key, id: str, *, place: int) -> list[Any]:
-        self.desk.labels(key).choose(id, place)
-        return self.shown(key)
+        return self.done(key, lambda labels: labels.choose(id, place))
 
     @told
     def passed(self, key: Key, id: str) -> list[Any]:
-        self.desk.labels(key).skip(id)
-        return self.shown(key)
+        return self.done(key, lambda labels: labels.skip(id))
 
     @told
-    def undone(self, key: Key) -> list[Any]:
-        self.desk.labels(key).undo()
-        return self.shown(key)
+    def undone(self, key: Key, id: str) -> list[Any]:
+        return self.done(key, lambda labels: labels.undo(id))
 
     @told
     def corrected(self, key: Key, id: str, number: str | None, now: str) -> list[Any]:
-        self.desk.labels(key).correct(id, int(number or 0) - 1, now)
-        return self.shown(key)
+        return self.done(key, lambda labels: labels.correct(id, int(number or 0) - 1, now), lost=now)
 
     @told
-    def edited(self, key: Key, number: str | None) -> tuple[Any, Any, Any]:
+    def edited(self, key: Key, id: str, number: str | None) -> list[Any]:
         """The text of an answer to be corrected."""
-        question = self.desk.labels(key).now()
-        place = int(number or 1)
-        texts = question.texts if question else ("",)
-        return gr.Column(visible=True), str(place), texts[min(place, len(texts)) - 1]
+        labels = self.desk.labels(key)
+        shown = self.done(key, lambda labels: labels.check_asked(id))
+        question = labels.now()
+        if question is None or question.group.id != id:
+            return shown
+        place = min(int(number or 1), len(question.texts))
+        faces = [gr.Column(visible=True), gr.Radio(value=str(place)), question.texts[place - 1]]
+        return [*shown[:-3], *faces]
+
+    def done(self, key: Key, work: Callable[[Labels], object], lost: str = "") -> list[Any]:
+        """What is asked after some work; where another page went on before it, what that one left, and a note."""
+        try:
+            work(self.desk.labels(key))
+        except Passed as error:
+            text = f"{error}. Your correction was: {lost}" if lost.strip() else str(error)
+            gr.Warning(html.escape(text, quote=False), duration=None)
+        return self.shown(key)
 
     def look(self, name: str | None) -> Any:
         """Group files, those with a choice to make first."""
@@ -130,13 +141,15 @@ class _Tab:
 
 
 def board_html(desk: Desk, labels: Labels, question: Question | None) -> str:
-    """How far the file is labelled, and what is asked now. Pictures outside of the folders are left out."""
-    values: dict[str, Any] = {"images": (), "history": (), "asked": "", "texts": (), "id": ""}
+    """How far the file is labelled, and what is asked now. What cannot be shown is told."""
+    values: dict[str, Any] = {"images": (), "unseen": (), "history": (), "asked": "", "texts": (), "id": ""}
     if question is not None:
         prompt = question.group.prompts[0]
+        images, unseen = viewed(prompt.images, desk.folders)
         values = {
             "id": question.group.id,
-            "images": [image for image in prompt.images if desk.folders.holds(image) and Path(image).is_file()],
+            "images": images,
+            "unseen": unseen,
             "history": [(str(message["role"]), _text(message["content"])) for message in prompt.messages[:-1]],
             "asked": question_in(question.group),
             "texts": question.texts,

@@ -42,14 +42,14 @@ def runs_tab(desk: Desk) -> tuple[Callable[[Any], None], gr.Timer]:
         html = run_html(path, standing, desk.folders)
         return now, gr.Button(interactive=runs), gr.Button(interactive=standing.state == "stopped"), html
 
-    @told
     def chosen(name: str | None) -> tuple[Any, ...]:
-        return show(name, (), again=True)
+        return ticked(name, (), again=True)
 
-    def ticked(name: str | None, last: Seen) -> tuple[Any, ...]:
+    def ticked(name: str | None, last: Seen, again: bool = False) -> tuple[Any, ...]:
+        """Why a run cannot be shown stands where it would: curves of another one are not left under its name."""
         try:
-            return show(name, last)
-        except SightlineError as error:
+            return show(name, last, again)
+        except (SightlineError, OSError) as error:
             return (), gr.Button(interactive=False), gr.Button(interactive=False), fragment(bad=[str(error)])
 
     @told

@@ -91,18 +91,25 @@ def main() -> None:
     json_result.begin(arguments)
     try:
         sys.exit(_run(arguments))
-    except SightlineError as error:
-        if debug:
-            raise
-        _fail(error)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if debug or not (full or error.filename):
-            raise
-        remedy = "Correct the path, or who may write there; --debug shows where it was used"
-        if full:
-            remedy = "Make room, and run the same command again: it goes on from what is whole"
-        _fail(SightlineError(f"{error.filename or 'output'}: {error.strerror}. {remedy}."))
+    except Exception as error:
+        told = _meant(error)
+        if told is not None and not debug:
+            _fail(told)
+        json_result.tell(json_result.error_document(error, f"{error}" or type(error).__name__))
+        raise
+
+
+def _meant(error: Exception) -> SightlineError | None:
+    """What people are told in the place of a traceback; None: nobody expected it."""
+    if isinstance(error, SightlineError):
+        return error
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not isinstance(error, OSError) or not (full or error.filename):
+        return None
+    remedy = "Correct the path, or who may write there; --debug shows where it was used"
+    if full:
+        remedy = "Make room, and run the same command again: it goes on from what is whole"
+    return SightlineError(f"{error.filename or 'output'}: {error.strerror}. {remedy}.")
 
 
 def _run(arguments: list[str]) -> int:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sightline.cli.console import say
+from sightline.cli.eval import BenchOption, ProtocolOption
 from sightline.cli.json_result import Document, tell
 from sightline.cli.model_options import Picture, Quantization, picture_options
-from sightline.errors import MissingExtra, RecipeError
+from sightline.errors import DataError, MissingExtra, RecipeError
 from sightline.recipes.load import check_spec
 
 if TYPE_CHECKING:
     from sightline.app.speakers import Speaker
+    from sightline.evaluation.known import Annotated as Annotates
     from sightline.evaluation.named_model import NamedModel
 
+FactsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--facts",
+        help="Data of chair or amber, as `eval` takes it: words about their pictures are marked. NAME=DIR, or a folder "
+        "with a folder for each. Repeatable.",
+        show_default=False,
+    ),
+]
 _OF_GRADIO = ("gradio", "fastapi", "uvicorn", "starlette")
 
 
@@ -40,13 +52,16 @@ def app(
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the weights.")] = "float32",
     quantization: Quantization = "none",
     picture: Picture = None,
+    facts: FactsOption = None,
+    protocol: ProtocolOption = None,
+    option: BenchOption = None,
 ) -> Document:
     """Open the app in a browser: chat with two models, look at data, label, watch runs, compare results.
 
-    Nothing outside of FOLDERS is read or written, and nothing is asked of the network. Runs that are resumed from the
-    app go on when it ends.
+    Nothing outside of FOLDERS is read or written, but the models and the data of --facts, and nothing is asked of the
+    network. Runs that are resumed from the app go on when it ends.
 
-    Example: `sightline app runs data eval --model runs/dpo_llava_lora --other models/llava`
+    Example: `sightline app runs data eval --model runs/dpo_llava_lora --other models/llava --facts chair=data/coco`
     """
     try:
         from sightline.app.serve import serve
@@ -62,6 +77,7 @@ def app(
 
     if other is not None and model is None:
         raise RecipeError("--other is the second of two models, and there is no --model. Name the first one with it.")
+    known = _known(facts or [], protocol or [], option or [])
     hide_loading_bars()
     spec = check_spec(AppSpec, "app options", host=host, port=port, token=service_token())
     options = {"dtype": dtype, "quantization": quantization, **picture_options(picture)}
@@ -74,8 +90,42 @@ def app(
         document["url"] = url
         tell(document)
 
-    serve(spec, within, lambda: _speakers(named), on_start=started)
+    serve(spec, within, lambda: _speakers(named), lambda: [read() for read in known], on_start=started)
     return document
+
+
+def _known(facts: Sequence[str], protocol: Sequence[str], option: Sequence[str]) -> list[Callable[[], Annotates]]:
+    """What reads the benchmarks that are named, once the address is ours."""
+    from sightline.cli.eval_options import check_owners, options_of, protocol_of
+    from sightline.evaluation.benches import load_bench
+    from sightline.evaluation.known import KNOWN, check_known
+    from sightline.evaluation.run import data_folder
+
+    if not facts and (protocol or option):
+        raise RecipeError("--protocol and --option say how --facts are counted, and there are none. Give --facts too.")
+    names = [value.partition("=")[0] for value in facts if "=" in value]
+    for folder in (value for value in facts if "=" not in value):
+        held = [name for name in KNOWN if (Path(folder) / name).is_dir()]
+        if not held:
+            remedy = f"Write {' or '.join(f'{name}={folder}' for name in KNOWN)}"
+            raise DataError(f"holds no folder {' or '.join(KNOWN)}", source=folder, remedy=remedy)
+        names += held
+    check_owners(names, [*facts, *protocol], option)
+    for name in names:
+        check_known(name)
+    reads: list[Callable[[], Annotates]] = []
+    for name in dict.fromkeys(names):
+        data = data_folder(load_bench(name), facts, Path(), "--facts")
+        chosen, options = protocol_of(load_bench(name), protocol), options_of(name, option)
+        reads.append(partial(_read, name, data, chosen, options))
+    return reads
+
+
+def _read(name: str, data: Path, protocol: str | None, options: Mapping[str, Any]) -> Annotates:
+    from sightline.evaluation.known import known_pictures
+
+    say(f"Reading what {name} knows of its pictures ...")
+    return known_pictures(name, data, protocol, options)
 
 
 def _speakers(named: Sequence[NamedModel]) -> list[Speaker]:

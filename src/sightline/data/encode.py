@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sightline.data.readers.rows import RowError
+from sightline.data.readers.rows import RowError, check_characters
 from sightline.data.recent import Recent
 from sightline.data.template import ChatTemplate
 from sightline.types import Message
@@ -110,7 +110,11 @@ class ChatEncoder:
     def _tokenize(self, text: str, *, first: bool) -> list[int]:
         bos = self.tokenizer.bos_token
         special = first and not (bos and text.startswith(bos))
-        ids = list(self.tokenizer(text, add_special_tokens=special).input_ids)
+        try:
+            ids = list(self.tokenizer(text, add_special_tokens=special).input_ids)
+        except (TypeError, UnicodeEncodeError):  # what is no row of a file may hold half of a character
+            check_characters({"text": text})
+            raise
         # some tokenizers close every text with eos: only an answer ends a turn, and its text says so
         if special and ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(self.tokenizer.eos_token):
             ids.pop()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sightline.data.readers.pictures import Pictures
-from sightline.data.readers.rows import Row, RowError, rows_of
+from sightline.data.readers.rows import Row, RowError, Unreadable, rows_of
 from sightline.data.readers.sources import undecoded
 from sightline.data.schema import group_to_json
 from sightline.errors import DataError
@@ -30,15 +30,40 @@ def records_of(rows: Rows, name: str) -> Iterator[Mapping[str, Any]]:
     Raises:
         DataError: What is given is no rows; ``name`` stands for the file.
     """
-    if isinstance(rows, str | bytes | Mapping):
+    pandas = sys.modules.get("pandas")
+    if isinstance(rows, str | bytes | Mapping) or (pandas is not None and isinstance(rows, pandas.DataFrame)):
         kind = type(rows).__name__
-        raise DataError(f"found a {kind}, expected rows", source=name, remedy="Give a list of dictionaries")
+        hints = {"DatasetDict": "one of its splits", "DataFrame": "its rows: frame.to_dict('records')"}
+        remedy = f"Give {hints.get(kind, 'a list of dictionaries')}"
+        raise DataError(f"found a {kind}, expected rows", source=name, remedy=remedy)
     if not isinstance(rows, Iterable):
         raise DataError(f"found {rows!r:.60}, expected rows", source=name, remedy="Give a list of dictionaries")
     datasets = sys.modules.get("datasets")  # whoever made a Dataset has imported it
     if datasets is not None and isinstance(rows, datasets.Dataset):
         rows = undecoded(rows)
-    return (group_to_json(row) if isinstance(row, Group) else row for row in rows)
+    return (group_to_json(row) if isinstance(row, Group) else _without_numpy(row) for row in rows)
+
+
+def _without_numpy(row: Any) -> Any:
+    """A row with plain numbers and lists in the place of numpy's; one with an array that looks like a picture cannot
+    be read."""
+    try:
+        return {key: _plain_numbers(value, key) for key, value in row.items()} if isinstance(row, Mapping) else row
+    except RowError as error:
+        return Unreadable(found=error.found, remedy=error.remedy)
+
+
+def _plain_numbers(value: Any, where: str) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim == 3 and value.dtype == np.uint8:
+        found = f"'{where}' is an array of {value.shape}, which looks like a picture"
+        raise RowError("malformed", found, remedy="Give a picture: PIL.Image.fromarray(array)")
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain_numbers(inner, f"{where}.{key}") for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_numbers(inner, f"{where}[{index}]") for index, inner in enumerate(value)]
+    return value
 
 
 def write_rows(rows: Rows, path: Path, *, name: str = "rows", pictures: Path) -> int:
@@ -91,8 +116,6 @@ def _plain(value: Any, where: str, keep: Callable[[Any], str]) -> Any:
         if value.keys() == {"bytes", "path"}:
             return value["path"]
         return {key: _plain(inner, f"{where}.{key}", keep) for key, inner in value.items()}
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist(), where, keep)
     if isinstance(value, list | tuple):
         return [_plain(inner, f"{where}[{index}]", keep) for index, inner in enumerate(value)]
     if isinstance(value, Path):

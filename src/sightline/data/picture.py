@@ -6,11 +6,11 @@ import struct
 import zlib
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from sightline.data.readers.rows import RowError
 from sightline.errors import DataError
+from sightline.pixels import upright
 
 UNREADABLE = (
     OSError,
@@ -35,7 +35,6 @@ FORMATS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP":
 """What is read of strangers, by Pillow's names, and how such files are named. Of others Pillow runs a program (EPS), or
 has a decoder that few people look at."""
 
-_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Names of the chunks and texts of a PNG in which Pillow finds an orientation."""
 _NO_RANGE = ("I", "F")
@@ -43,11 +42,7 @@ _NO_RANGE = ("I", "F")
 
 
 def read_picture(path: str) -> Image.Image:
-    """The picture as it is looked at: turned as EXIF says, in RGB.
-
-    Sixteen bits become the eight most significant; Pillow's own conversion would cut them off at 255, which makes
-    nearly everything white. What is transparent is white, as where transformers' image processors and vLLM get the
-    opened file: what lies under it is often black, and so is a drawing on it. Of an animation it is the first frame.
+    """The picture as it is looked at, see :mod:`sightline.pixels`.
 
     Raises:
         DataError: The file cannot be read, or has 32 bits per value.
@@ -55,7 +50,7 @@ def read_picture(path: str) -> Image.Image:
     try:
         with Image.open(path) as opened:
             check_mode(opened)
-            return eight_bits(ImageOps.exif_transpose(opened))
+            return upright(opened)
     except DataError:
         raise
     except UNREADABLE as error:
@@ -84,16 +79,6 @@ def _may_be_turned(opened: Image.Image, path: str) -> bool:
         return True
     content = Path(path).read_bytes()
     return any(name in content for name in _PNG_EXIF)
-
-
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture in RGB with eight bits per channel; its mode passes ``check_mode``."""
-    if picture.mode in _SIXTEEN_BITS:
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def check_mode(picture: Image.Image) -> None:

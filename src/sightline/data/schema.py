@@ -59,8 +59,13 @@ def lines_of(path: str | Path, *, growing: bool = False) -> Iterator[tuple[bytes
                 yield line, f"{path}:{number}"
 
 
-def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
+def write_groups(path: str | Path, groups: Iterable[Group], *, below: Path | None = None) -> int:
     """Write a Group file as a whole: the name never holds half a file.
+
+    Args:
+        path: The file.
+        groups: What it holds.
+        below: See :func:`group_to_json`.
 
     Returns:
         How many Groups were written.
@@ -69,16 +74,21 @@ def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
     count = 0
     with replacing(path) as aside, aside.open("w", encoding="utf-8") as out:
         for group in groups:
-            out.write(_line_of_group(group, path.parent))
+            out.write(_line_of_group(group, path.parent, below))
             count += 1
     return count
 
 
-def append_groups(path: str | Path, groups: Iterable[Group]) -> int:
+def append_groups(path: str | Path, groups: Iterable[Group], *, below: Path | None = None) -> int:
     """Add Groups to the end of a file, for a stage that must survive a kill.
 
     On resume call :func:`complete_lines` first: it tells how far the stage came and removes a line
     that was only half written.
+
+    Args:
+        path: The file.
+        groups: What is added.
+        below: See :func:`group_to_json`.
 
     Returns:
         How many Groups were added; they are on the disk when the call returns.
@@ -87,7 +97,7 @@ def append_groups(path: str | Path, groups: Iterable[Group]) -> int:
         DataError: The file ends in half a line.
     """
     path = Path(path)
-    return append_lines(path, [_line_of_group(group, path.parent) for group in groups])
+    return append_lines(path, [_line_of_group(group, path.parent, below) for group in groups])
 
 
 def append_lines(path: str | Path, lines: Sequence[str]) -> int:
@@ -146,18 +156,20 @@ def complete_lines(path: str | Path) -> Lines:
     return Lines(complete=complete, removed_bytes=len(tail))
 
 
-def group_to_json(group: Group, folder: str | Path | None = None) -> dict[str, Any]:
+def group_to_json(group: Group, folder: str | Path | None = None, below: str | Path | None = None) -> dict[str, Any]:
     """A Group as plain JSON values, defaults left out.
 
     Args:
         group: The group.
         folder: Pictures below this folder are named relative to it; None: paths stay as they are.
+        below: A folder that may move as a whole, with ``folder`` in it: pictures below it too are named relative to
+            ``folder``. None: there is none.
     """
     row = _to_json(group)
     row["prompts"] = [_to_json(prompt) for prompt in group.prompts]
     for prompt in row["prompts"]:
         if folder is not None and "images" in prompt:
-            prompt["images"] = [shorten(path, Path(folder)) for path in prompt["images"]]
+            prompt["images"] = [shorten(path, folder, below) for path in prompt["images"]]
     for name in ("responses", "edges"):
         if name in row:
             row[name] = [_to_json(item) for item in row[name]]
@@ -277,9 +289,9 @@ def group_of_line(line: bytes, source: str, resolve: Resolve) -> Group:
 # --- writing ------------------------------------------------------------------------------------
 
 
-def _line_of_group(group: Group, folder: Path) -> str:
+def _line_of_group(group: Group, folder: Path, below: Path | None) -> str:
     try:
-        return json.dumps(group_to_json(group, folder), ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(group_to_json(group, folder, below), ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise DataError(
             f"group '{group.id}' cannot be written as JSON ({error})",
@@ -306,10 +318,12 @@ def _defaults(kind: type) -> dict[str, Any]:
 _DEFAULTS = {kind: _defaults(kind) for kind in (Group, Prompt, Response, Edge)}
 
 
-def shorten(path: str, folder: Path) -> str:
-    """``path`` relative to ``folder`` where it lies below it, else absolute."""
+def shorten(path: str, folder: str | Path, below: str | Path | None = None) -> str:
+    """``path`` relative to ``folder`` where it lies below it or ``below``, else absolute."""
     full, base = os.path.abspath(path), os.path.abspath(folder)  # noqa: PTH100 (a million paths: pathlib is 10x slower)
-    return full[len(base) + 1 :] if full.startswith(f"{base}/") else full
+    if full.startswith(f"{base}/"):
+        return full[len(base) + 1 :]
+    return os.path.relpath(full, base) if below and full.startswith(f"{os.path.abspath(below)}/") else full  # noqa: PTH100
 
 
 def _ends_in_newline(file: BinaryIO) -> bool:

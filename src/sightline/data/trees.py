@@ -36,20 +36,22 @@ def read_trees(path: str | Path) -> Iterator[SentenceTree]:
             raise DataError(error.found, source=place, remedy=error.remedy) from error
 
 
-def append_trees(path: str | Path, trees: Iterable[SentenceTree]) -> int:
-    """Adds trees to the end of a file; they are on the disk when the call returns.
+def append_trees(path: str | Path, trees: Iterable[SentenceTree], *, below: Path | None = None) -> int:
+    """Adds trees to the end of a file; they are on the disk when the call returns. ``below`` as of ``group_to_json``.
 
     Returns:
         How many were added.
     """
     path = Path(path)
-    rows = (tree_to_json(tree, path.parent) for tree in trees)
+    rows = (tree_to_json(tree, path.parent, below) for tree in trees)
     return append_lines(path, [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows])
 
 
-def tree_to_json(tree: SentenceTree, folder: str | Path | None = None) -> dict[str, Any]:
-    """A tree as plain JSON values; pictures below ``folder`` are named relative to it."""
-    return group_to_json(tree.group, folder) | {"nodes": [_row_of(node) for node in tree.nodes]}
+def tree_to_json(
+    tree: SentenceTree, folder: str | Path | None = None, below: str | Path | None = None
+) -> dict[str, Any]:
+    """A tree as plain JSON values; pictures are named as by ``group_to_json``."""
+    return group_to_json(tree.group, folder, below) | {"nodes": [_row_of(node) for node in tree.nodes]}
 
 
 def tree_from_json(row: Any, resolve: Resolve = str) -> SentenceTree:

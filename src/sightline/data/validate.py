@@ -163,6 +163,9 @@ def check_group(group: Group, checks: Checks, files: PictureFiles) -> None:
             )
 
 
+_PARTS = 'Use {"type": "text", "text": ...} and a bare {"type": "image"}, whose picture stands under images'
+
+
 def _check_messages(prompt: Prompt) -> None:
     pictures = 0
     for i, message in enumerate(prompt.messages):
@@ -200,11 +203,11 @@ def _contents(message: Message, index: int) -> tuple[list[str], int]:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
             texts.append(part["text"])
-        elif kind == "image":
+        elif kind == "image" and not any(value for key, value in part.items() if key not in ("type", "index")):
             pictures += 1
         else:
             found = f"message {index + 1} has the part {part!r:.80}"
-            raise RowError("malformed", found, remedy='Use {"type": "text", "text": ...} and {"type": "image"}')
+            raise RowError("malformed", found, remedy=_PARTS)
     return texts, pictures
 
 

@@ -6,6 +6,7 @@ of 80 categories. A picture holds the categories of its boxes and those that its
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from sightline.errors import DataError
 from sightline.evaluation.bench import Benchmark, Graded
 from sightline.evaluation.json_files import read_json, read_text
 from sightline.evaluation.tables import DOWNLOAD_AGAIN, field, find_file, object_of, text_field
-from sightline.evaluation.words import Word, treebank_words
+from sightline.evaluation.words import Word, as_written, treebank_words
 
 _CHAIR_PAIRS: Final = (
     "motor bike|motor cycle|air plane|traffic light|street light|traffic signal|stop light|fire hydrant|stop sign|"
@@ -50,7 +51,8 @@ class ObjectList:
 
     def mentions(self, text: str) -> list[Mention]:
         """All objects that a text names, repetitions kept, in order."""
-        words = [word._replace(text=self.forms.get(word.text, "")) for word in treebank_words(text.lower())]
+        cut = as_written(text, treebank_words(text.lower()))
+        words = [word._replace(text=self.forms.get(word.text, "")) for word in cut]
         return self.listed(self.joined(words))
 
     def joined(self, words: Sequence[Word]) -> list[Word]:
@@ -120,6 +122,29 @@ class Picture:
     """Its categories: of its boxes and of its captions."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Noted:
+    """What annotation files say of a picture."""
+
+    file_name: str
+    boxes: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Categories of its boxes to where the first one stands."""
+    captions: list[str] = dataclasses.field(default_factory=list)
+
+    def read(self, objects: ObjectList) -> Picture:
+        """
+        Raises:
+            DataError: A category of its boxes is not on the list.
+        """
+        for category, source in self.boxes.items():
+            if category not in objects.categories:
+                remedy = "Take the synonyms that go with the annotations"
+                raise DataError(f"the category {category!r:.100} has no synonyms", source=source, remedy=remedy)
+        told = {mention.category for caption in self.captions for mention in objects.mentions(caption)}
+        held = {objects.categories[category] for category in self.boxes} | told
+        return Picture(file_name=self.file_name, objects=frozenset(held))
+
+
 class Annotations:
     """COCO 2014 annotation files of a folder: ``instances_*2014.json`` and ``captions_*2014.json``."""
 
@@ -157,26 +182,28 @@ class Annotations:
         Raises:
             DataError: A picture is not in the files.
         """
-        names, found = self.file_names(), {id: set[str]() for id in ids}
-        missing = [id for id in found if id not in names]
+        found = self.noted()
+        asked = list(dict.fromkeys(ids))
+        missing = [id for id in asked if id not in found]
         if missing:
             raise DataError(
                 f"{len(missing)} pictures have no annotation in {self.folder} ({', '.join(map(str, missing[:5]))})",
                 source=source or str(self.folder),
                 remedy="Add the annotation files of the part (train2014, val2014) that they are of",
             )
+        return {id: found[id].read(objects) for id in asked}
+
+    def noted(self) -> dict[int, Noted]:
+        """Every picture by its id, its captions unread."""
+        found = {id: Noted(file_name=name) for id, name in self.file_names().items()}
         for box, category, source in self._boxes():
-            if box in found and category not in objects.categories:
-                remedy = "Take the synonyms that go with the annotations"
-                raise DataError(f"the category {category!r:.100} has no synonyms", source=source, remedy=remedy)
             if box in found:
-                found[box].add(objects.categories[category])
+                found[box].boxes.setdefault(category, source)
         for path, file in self._captions.items():
             for row, source in _listed(path, file, "annotations"):
                 if (id := _number(row, "image_id", source)) in found:
-                    caption = text_field(row, "caption", source)
-                    found[id].update(mention.category for mention in objects.mentions(caption))
-        return {id: Picture(file_name=names[id], objects=frozenset(held)) for id, held in found.items()}
+                    found[id].captions.append(text_field(row, "caption", source))
+        return found
 
     def _boxes(self) -> Iterable[tuple[int, str, str]]:
         """Picture, name of the category, and where it stands."""

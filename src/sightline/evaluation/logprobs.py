@@ -10,6 +10,7 @@ import torch
 
 from sightline.data.render import Renderer
 from sightline.data.sampler import cost, plan_micro_batches
+from sightline.models.decoding import alone
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.ops.reductions import segment_sum
@@ -58,6 +59,10 @@ class LogprobScorer:
                     group
                 )  # refuses tokens of another tokenizer, which would be scored as they are
         rendered = [self._renderer.render(_untrained(self._looked.get(group.id, group))) for group in groups]
+        with alone(self._policy):
+            return self._scored(groups, rendered)
+
+    def _scored(self, groups: Sequence[Group], rendered: Sequence[RenderedGroup]) -> list[Group]:
         found: dict[int, Group] = {}
         for micro in plan_micro_batches([cost(group, self._layout) for group in rendered], self._budget):
             sums = self._sums([rendered[index] for index in micro.members])

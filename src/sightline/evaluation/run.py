@@ -118,13 +118,14 @@ def default_out(model: str, adapter: str | None) -> Path:
     return Path("eval") / "_".join(part for part in Path(adapter or model).parts[-2:] if part.strip("./"))
 
 
-def data_folder(bench: Benchmark, given: Sequence[str], default: Path) -> Path:
+def data_folder(bench: Benchmark, given: Sequence[str], default: Path, option: str = "--data") -> Path:
     """The data of a benchmark: ``NAME=DIR``, or the folder of its name in DIR, or DIR itself.
 
     Args:
         bench: Whose data.
         given: As on the command line.
         default: For the built-in world, which needs no data.
+        option: Under which it was given.
 
     Raises:
         DataError: No folder is given, it does not exist, or several may be meant.
@@ -137,8 +138,10 @@ def data_folder(bench: Benchmark, given: Sequence[str], default: Path) -> Path:
         default.mkdir(parents=True, exist_ok=True)  # pictures are not drawn into a folder of other benchmarks
         return default
     if not own and not shared:
-        raise DataError("no data folder is given", source=bench.name, remedy=f"Give --data DIR. Needed: {bench.needs}")
-    folder = Path(only_one(bench, own or shared, "--data"))
+        raise DataError(
+            "no data folder is given", source=bench.name, remedy=f"Give {option} DIR. Needed: {bench.needs}"
+        )
+    folder = Path(only_one(bench, own or shared, option))
     if not own and (folder / bench.name).is_dir():
         folder = folder / bench.name
     if not folder.exists():

@@ -12,9 +12,13 @@ from sightline.recipes.schema import ModelSpec
 
 _SMALL: Final = ("*config.json", "tokenizer.json", "chat_template.*")
 """Files that change answers and are read whole."""
+_TOKENIZER: Final = ("vocab.*", "merges.txt", "*.model", "added_tokens.json", "special_tokens_map.json")
+"""The same of a folder without ``tokenizer.json``, which holds all of it."""
 _WEIGHTS: Final = ("*.safetensors", "*.bin")
+_WHOLE: Final = 64 << 20
+"""Bytes of the largest file of weights that is read whole."""
 _SAMPLE: Final = 4096
-"""Bytes read of each tensor: training moves every number of what it trains."""
+"""Bytes read of each tensor of a larger one: training moves every number of what it trains."""
 _PLAIN: Final = ModelSpec(path="")
 _BEYOND: Final = ("quantization", "image_size", "pictures")
 _PIECES: Final = 256
@@ -22,7 +26,8 @@ _PIECES: Final = 256
 
 
 def fingerprint_files(path: str | Path) -> str:
-    """Identity of the weights, settings, tokenizer and template in a folder; a beginning of each tensor is read.
+    """Identity of the weights, settings, tokenizer and template in a folder; of a file of weights beyond 64 MiB a
+    beginning of each tensor is read.
 
     A name on the hub, which is no folder, stands for itself.
     """
@@ -30,11 +35,16 @@ def fingerprint_files(path: str | Path) -> str:
     if not folder.is_dir():
         return str(path)
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in _SMALL for file in folder.glob(pattern)}):
+    small = _SMALL if (folder / "tokenizer.json").is_file() else (*_SMALL, *_TOKENIZER)
+    for file in sorted({file for pattern in small for file in folder.glob(pattern)}):
         digest.update(file.name.encode() + file.read_bytes())
     for file in sorted({file for pattern in _WEIGHTS for file in folder.glob(pattern)}):
-        digest.update(f"{file.name}{file.stat().st_size}".encode())
+        size = file.stat().st_size
+        digest.update(f"{file.name}{size}".encode())
         with file.open("rb") as opened:
+            if size <= _WHOLE:
+                digest.update(opened.read())
+                continue
             for start in _starts(opened, file):
                 opened.seek(start)
                 digest.update(opened.read(_SAMPLE))

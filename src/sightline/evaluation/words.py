@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 
@@ -44,6 +44,17 @@ def treebank_words(text: str) -> list[Word]:
     for chunk in chunks:
         words += _chunk(chunk.group(), chunk.start(), last=chunk is chunks[-1])
     return words
+
+
+def as_written(text: str, words: Sequence[Word]) -> list[Word]:
+    """Words that were found in the text in lower case, with their places in the text as it is: ``İ`` becomes two
+    characters."""
+    if len(text.lower()) == len(text):
+        return list(words)
+    starts = [index for index, character in enumerate(text) for _ in character.lower()]
+    ends = [0, *(index + 1 for index in starts)]
+    starts.append(len(text))
+    return [Word(word.text, starts[word.start], max(starts[word.start], ends[word.end])) for word in words]
 
 
 def _chunk(chunk: str, offset: int, *, last: bool) -> Iterator[Word]:

@@ -7,18 +7,21 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sightline.algorithms.registry import build_algorithm
-from sightline.data.schema import read_groups
+from sightline.data.schema import append_groups, read_groups
 from sightline.data.staged import StagedGroups
 from sightline.errors import RecipeError
 from sightline.evaluation.logprobs import NAMES, TOKENS, LogprobScorer
 from sightline.files import replace_file, replace_folder
 from sightline.loops.exam import Exam
 from sightline.loops.stages import Round, Stage
+from sightline.recipes.load import dump_recipe, load_recipe
 from sightline.recipes.loop import ExamSpec, LoopRecipe
 from sightline.recipes.schema import ModelSpec, Recipe, SamplingSpec
 from sightline.report.run_page import report_run
@@ -37,6 +40,7 @@ _OF_TRAINING = ("layout", "attention", "parts", "lora", "gradient_checkpointing"
 _PATHS = ("path", "adapter", "chat_template")
 _GIVEN = (*(f"model.{name}" for name in _PATHS), "data.train.0.path", "online.prompts.path")
 """Settings of a training that say where lies what the stage reads."""
+_MAY_FAIL = ("online.failed_rewards", "online.negatives.failed")
 _ASKED = ("online.reward", "online.negatives.")
 """Of an online training what it asks, and may lie in files."""
 
@@ -52,13 +56,18 @@ def files_of(spec: ModelSpec) -> list[Path]:
     return [Path(spec.path), *([] if spec.chat_template is None else [Path(spec.chat_template)])]
 
 
+def staged(root: Path, out: Path, tell: Callable[[str], None] = log.info) -> StagedGroups:
+    """A Group file of a round of the loop in ``root`` that is made piece by piece."""
+    return StagedGroups(out=out, settings=None, tell=tell, append=partial(append_groups, below=root))
+
+
 def sample_stage(round: Round, sampling: SamplingSpec, *, out: str = "samples.jsonl") -> Stage:
     """The round's model answers its prompts: every answer with its tokens and their log-probabilities."""
     path = round.folder / out
 
     def run() -> None:
         engine = load_engine(round.spec)
-        StagedGroups(out=path, settings=None, tell=log.info).run(
+        staged(round.root, path).run(
             list(read_groups(round.prompts)),
             lambda some: engine.generate(some, sampling, seed=round.seed),
             chunk=4 * sampling.batch_size,
@@ -96,13 +105,40 @@ def train_stage(round: Round, recipe: Recipe, *, quiet: bool) -> Stage:
     online = {name: settings.pop(name) for name in list(settings) if name.startswith(_ASKED)}
     files, asked = split_files(online)
     reads = [*files_of(recipe.model), *(data or [round.prompts]), *files]
-    settings |= asked
+    settings |= asked | _failing(recipe)
 
     def run() -> None:
+        _follow(recipe, round.run / "recipe.yaml")
         train(recipe, quiet=quiet)
         report_run(round.run)
 
-    return Stage(name="train", out=round.run, reads=reads, settings=settings, run=run)
+    return Stage(name="train", out=round.run, reads=reads, settings=settings, eased=_MAY_FAIL, run=run)
+
+
+def _follow(recipe: Recipe, noted: Path) -> None:
+    """Lets a training that was stopped go on where the loop lies now: what it reads is the same (``Stage.reads``)."""
+    if not noted.is_file():
+        return
+    kept = load_recipe(noted)
+    model = replace(kept.model, **{name: vars(recipe.model)[name] for name in _PATHS})
+    data, online = kept.data, kept.online
+    if data is not None and recipe.data is not None:
+        places = zip(data.train, recipe.data.train, strict=False)
+        data = replace(data, train=tuple(replace(source, path=now.path) for source, now in places))
+    if online is not None and recipe.online is not None:
+        online = replace(online, prompts=replace(online.prompts, path=recipe.online.prompts.path))
+    replace_file(noted, dump_recipe(replace(kept, model=model, data=data, online=online)))
+
+
+def _failing(recipe: Recipe) -> dict[str, Any]:
+    """What becomes of what fails, where it is not dropped. A run that goes on may change its mind; one that has ended
+    has trained on what was left."""
+    online = recipe.online
+    if online is None:
+        return {}
+    pictures = None if online.negatives is None else online.negatives.failed
+    told = zip(_MAY_FAIL, (online.failed_rewards, pictures), strict=True)
+    return {name: value for name, value in told if value not in (None, "drop")}
 
 
 def merge_stage(round: Round, loop: LoopRecipe) -> Stage:
@@ -129,7 +165,7 @@ def kl_stage(round: Round, start: ModelSpec, merged: ModelSpec, exam: ExamSpec) 
 
     def run() -> None:
         engine = load_engine(merged)
-        StagedGroups(out=folder / "answers.jsonl", settings=None, tell=log.info).run(
+        staged(round.root, folder / "answers.jsonl").run(
             list(read_groups(round.prompts))[: exam.kl_prompts],
             lambda some: engine.generate(some, sampling, seed=round.seed),
             chunk=sampling.batch_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sightline.data.staged import StagedGroups
 from sightline.data.trees import append_trees, read_trees
 from sightline.errors import DataError
 from sightline.files import replace_file
-from sightline.loops.common import asked_settings, comparing, files_of, log
+from sightline.loops.common import asked_settings, comparing, files_of, log, staged
 from sightline.loops.self_rewarding import check_reward, of_round
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.csr import CsrSpec
@@ -69,7 +69,7 @@ class Csr:
         if self.spec.search.prune_by == "calibrated":
             relevance = partial(with_relevance, build_reward(of_round(self.spec.relevance, round)))
         search = SentenceSearch(engine, self.spec.search, self.spec.score, relevance)
-        _staged(out).run(
+        _staged(round, out).run(
             list(read_groups(round.prompts)),
             search.grow,
             chunk=self.spec.search.batch_size,
@@ -83,7 +83,7 @@ class Csr:
 
         def run() -> None:
             scorer = build_reward(reward)
-            _staged(out).run(
+            _staged(round, out).run(
                 list(read_trees(trees)),
                 partial(with_relevance, scorer),
                 chunk=_ASKED,
@@ -112,8 +112,8 @@ class Csr:
                 source=str(scored),
                 remedy="Raise method.search.max_new_tokens or max_characters, or lower method.pairs.min_gap",
             )
-        write_groups(round.pairs, [one for one in made if isinstance(one, Group)])
+        write_groups(round.pairs, [one for one in made if isinstance(one, Group)], below=round.root)
 
 
-def _staged(out: Path) -> StagedGroups:
-    return StagedGroups(out=out, settings=None, tell=log.info, read=read_trees, append=append_trees)
+def _staged(round: Round, out: Path) -> StagedGroups:
+    return replace(staged(round.root, out), read=read_trees, append=partial(append_trees, below=round.root))

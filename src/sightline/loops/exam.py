@@ -20,6 +20,7 @@ from sightline.recipes.evaluation import BenchSpec
 from sightline.recipes.loop import ExamSpec, StopSpec
 from sightline.recipes.schema import ModelSpec
 from sightline.recipes.source import dotted
+from sightline.relations.scores import apart
 from sightline.rewards.settings import FREE_OPTIONS, split_files
 from sightline.rollouts.hf import HFEngine, load_engine
 from sightline.train.periodic_eval import Task, grade_empty, grade_task, open_task
@@ -117,17 +118,16 @@ def open_exam(spec: ExamSpec) -> Exam:
 
 
 def standing(values: Sequence[float], better: Better, stop: StopSpec) -> Standing:
-    """The best of the rounds' figures, the start's first. A round is better if it gains more than ``stop.least_gain``
-    on the best before it; of equal ones the first counts. A figure that is no number gains nothing.
+    """The best of the rounds' figures, the start's first. A round is better if it gains ``stop.least_gain`` or more on
+    the best before it; of equal ones the first counts. A figure that is no number gains nothing.
 
     >>> standing([60.0, 50.0, 49.5, 30.0, 40.0], "lower", StopSpec(least_gain=1.0))
     Standing(best=3, value=30.0, since=1)
     """
-    sign = -1 if better == "lower" else 1
     best, since = 0, 0
     for number, value in enumerate(values[1:], start=1):
-        gain = sign * (value - values[best])
-        gains = not math.isnan(value) and (math.isnan(values[best]) or (gain > 0 and gain >= stop.least_gain))
+        higher, lower = (values[best], value) if better == "lower" else (value, values[best])
+        gains = not math.isnan(value) and (math.isnan(values[best]) or apart(higher, lower, stop.least_gain))
         best, since = (number, 0) if gains else (best, since + 1)
     return Standing(best=best, value=values[best], since=since)
 

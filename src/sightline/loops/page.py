@@ -99,7 +99,7 @@ def write_page(root: Path, loop: LoopRecipe, state: State, last: int) -> Path:
         figures=[read_figures(root / f"round-{number}") for number in numbers],
         entries=[_entries(state, number) for number in numbers],
     )
-    best = last if state.best is None else state.best["round"]
+    best = last if state.best is None else state.best.round
     rows = _compared(rounds, best)
     page = fill_template(
         "loop.html.j2",
@@ -131,9 +131,9 @@ def _notes(rounds: _Rounds, state: State) -> list[str]:
         f"{loop.rounds} rounds are done. " + (f"Ended: {state.ended}." if state.ended else "It has not ended.")
     ]
     if state.best is not None:
-        best = f"round {state.best['round']}" if state.best["round"] else "the start: no round is better than it"
+        best = f"round {state.best.round}" if state.best.round else "the start: no round is better than it"
         notes.append(
-            f"Best by {state.best['figure']} on held-out questions: {best}. These questions chose it, so that its "
+            f"Best by {state.best.figure} on held-out questions: {best}. These questions chose it, so that its "
             "figure flatters it a little: report the best model on others."
         )
     spent = [entry for entries in rounds.entries for entry in entries.values()]

@@ -42,7 +42,7 @@ def asked_in(loop: LoopRecipe, root: Path, number: int, prompts: Sequence[Group]
     if loop.prompts_per_round is None:
         return list(prompts)
     groups = [prompts[place] for place in places_of(len(prompts), loop.prompts_per_round, number, loop.seed)]
-    write_groups(round_prompts(loop, root, number), groups)
+    write_groups(round_prompts(loop, root, number), groups, below=root)
     return groups
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from sightline.data.schema import read_groups, write_groups
-from sightline.data.staged import StagedGroups, Work
+from sightline.data.staged import Work
 from sightline.errors import DataError
 from sightline.files import replace_file
-from sightline.loops.common import asked_settings, comparing, sample_stage
+from sightline.loops.common import asked_settings, comparing, sample_stage, staged
 from sightline.loops.common import files_of as files_of_own
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.rlaif_v import LABELLER, SELF, ClaimsSpec, LabellerSpec, QuestionsSpec, RlaifVSpec, WriterSpec
@@ -108,7 +108,7 @@ class RlaifV:
         asked_file = round.folder / "asked.jsonl"
 
         def run() -> None:
-            write_groups(asked_file, in_training(list(read_groups(round.prompts)), share))
+            write_groups(asked_file, in_training(list(read_groups(round.prompts)), share), below=round.root)
 
         chosen = Stage(name="hold_out", out=asked_file, reads=[round.prompts], settings={"held_out": share}, run=run)
         sample = sample_stage(replace(round, prompts=asked_file), self.spec.sampling, out=out.name)
@@ -187,14 +187,15 @@ class RlaifV:
                 remedy="Lower pairs.min_gap, sample more answers, or raise the temperature",
             )
         replace_file(round.folder / "lengths.json", json.dumps(asdict(balance), indent=2) + "\n")
-        write_groups(round.pairs, pairs)
+        write_groups(round.pairs, pairs, below=round.root)
         _log.info(
             f"{balance.kept} pairs of {balance.pairs} in {len(pairs)} groups of {len(groups)}; words of chosen "
             f"{balance.chosen_words:.1f}, of rejected {balance.rejected_words:.1f}"
         )
 
     def _grow(self, out: Path, groups: Sequence[Group], work: Work, *, chunk: int) -> None:
-        StagedGroups(out=out, settings=None, tell=_log.info).run(groups, work, chunk=chunk, title=out.stem)
+        growing = staged(out.parent.parent, out, _log.info)
+        growing.run(groups, work, chunk=chunk, title=out.stem)
 
 
 def _files(model: str, round: Round) -> list[Path]:

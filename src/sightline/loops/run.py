@@ -32,7 +32,7 @@ from sightline.loops.methods import build_method
 from sightline.loops.page import write_page
 from sightline.loops.prompts import asked_in, read_prompts, round_prompts
 from sightline.loops.stages import LoopResult, Method, Round, Stage
-from sightline.loops.state import STATE, Entry, State, changes, settled
+from sightline.loops.state import STATE, Best, Entry, State, changes, settled
 from sightline.loops.status import plan_lines
 from sightline.models.locate import located
 from sightline.recipes.load import check_algorithm
@@ -128,18 +128,18 @@ class _Running:
                 write_page(self.root, self.loop, self.state, number)
             if ended:
                 break
-        best = self.state.best or {"round": number, "value": None}
-        model = Path(self.model(best["round"]).path)
+        best, value = (number, None) if self.state.best is None else (self.state.best.round, self.state.best.value)
+        model = Path(self.model(best).path)
         if self.contents.is_released(model):
             raise CheckpointError(
-                f"round {best['round']} is the best as the recipe stands now, and its model was removed to save room "
+                f"round {best} is the best as the recipe stands now, and its model was removed to save room "
                 f"(merge.keep: {self.loop.merge.keep}). Set back rounds, exam or stop, or run with another output_dir."
             )
         return LoopResult(
             folder=self.root,
-            best=best["round"],
+            best=best,
             model=model,
-            value=best["value"],
+            value=value,
             ended=ended,
             stages=self.did,
         )
@@ -185,7 +185,7 @@ class _Running:
         name = f"round-{number}/{stage.name}"
         reads = {self.contents.place(path): self.contents.of(path) for path in stage.reads}
         entry = self.state.entries.get(name)
-        changed = [] if entry is None else changes(entry, stage.settings, reads)
+        changed = [] if entry is None else changes(entry, stage, reads)
         there = stage.out.exists() or self.contents.is_released(stage.out)
         if entry is not None and entry.status == "done" and not changed and there:
             self._tell_edited(entry, stage)
@@ -196,7 +196,7 @@ class _Running:
         if entry is None or entry.status != "running" or changed:
             entry = self._clear(name, stage, reads)
         else:
-            entry.starts += 1
+            entry.starts, entry.settings = entry.starts + 1, settled(stage.settings)
             _log.info("%s goes on where it was", name)
         self.state.write()
         self._run(entry, stage)
@@ -287,7 +287,7 @@ class _Running:
             if patience is not None and found.since >= patience:
                 ended = f"no gain of exam.best in {found.since} round{'s' if found.since > 1 else ''} (stop.patience)"
             value = None if math.isnan(found.value) else found.value
-            self.state.best = {"round": best, "figure": self.exam.spec.best, "value": value}
+            self.state.best = Best(round=best, figure=self.exam.spec.best, value=value)
         self.state.ended = ended or None
         self.state.write()
         self._release(number, best)

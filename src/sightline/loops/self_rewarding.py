@@ -11,9 +11,8 @@ from pathlib import Path
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups, write_groups
-from sightline.data.staged import StagedGroups
 from sightline.errors import DataError, RecipeError
-from sightline.loops.common import comparing, sample_stage
+from sightline.loops.common import comparing, sample_stage, staged
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.schema import Recipe
 from sightline.recipes.self_rewarding import SelfRewardingSpec
@@ -87,7 +86,8 @@ class SelfRewarding:
                 source=str(scored),
                 remedy="Lower method.min_gap, sample more answers (method.sampling.n), or warmer ones",
             )
-        write_groups(round.pairs, [group if single else only_compared(group) for group in kept])
+        pairs = [group if single else only_compared(group) for group in kept]
+        write_groups(round.pairs, pairs, below=round.root)
         _log.info("%d of %d prompts gave %d pairs", len(kept), len(groups), sum(len(group.edges) for group in kept))
 
 
@@ -98,7 +98,7 @@ def score_stage(round: Round, spec: SelfRewardingSpec, samples: Path, scored: Pa
 
     def run() -> None:
         scorer = build_reward(reward, max_new_tokens=spec.sampling.max_new_tokens)
-        StagedGroups(out=scored, settings=None, tell=_log.info).run(
+        staged(round.root, scored, _log.info).run(
             list(read_groups(samples)),
             partial(scored_or_stopped, scorer, failed=spec.failed_rewards, drop="set method.failed_rewards: drop"),
             chunk=64,
@@ -114,6 +114,7 @@ def score_stage(round: Round, spec: SelfRewardingSpec, samples: Path, scored: Pa
             "failed_rewards": spec.failed_rewards,
             "max_new_tokens": spec.sampling.max_new_tokens,
         },
+        eased=("failed_rewards",),
         run=run,
     )
 

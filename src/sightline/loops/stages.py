@@ -24,6 +24,9 @@ class Stage:
     name that is no path on this machine (of the hub) stands for itself."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What else changes the output. Plain JSON, without paths of the loop's own folder, which may move."""
+    eased: Sequence[str] = ()
+    """Settings whose value ``stop`` may be another one while the stage is under way: nothing has failed so far, and
+    what is there is as any of them would have it."""
     run: Callable[[], None]
     """Does it. Called again after a kill, with the same inputs, it goes on item by item where it was, and what it
     leaves equals what an unbroken call leaves."""
@@ -47,6 +50,11 @@ class Round:
     def model(self) -> Path:
         """The folder of the model of ``spec``; of the first round possibly a name on the hub."""
         return Path(self.spec.path)
+
+    @property
+    def root(self) -> Path:
+        """Folder of the loop, which may move: pictures below it are named relative to the files of the round."""
+        return self.folder.parent
 
     @property
     def pairs(self) -> Path:

@@ -8,17 +8,38 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sightline.errors import CheckpointError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from sightline.errors import CheckpointError, shortened
 from sightline.files import read_settings, replace_file
+from sightline.loops.stages import Stage
 from sightline.recipes.source import dotted
 
 _FORMAT = 1
 STATE = "state.json"
 
 
+_WHOLE = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best round so far, by the exam."""
+
+    __pydantic_config__ = _WHOLE
+
+    round: int
+    figure: str
+    """``exam.best``."""
+    value: float | None
+    """None: undefined."""
+
+
 @dataclass(kw_only=True)
 class Entry:
     """One stage that was begun."""
+
+    __pydantic_config__ = _WHOLE
 
     status: Literal["clearing", "running", "done"]
     """``clearing``: what an earlier run of it left is being removed."""
@@ -44,13 +65,14 @@ class Entry:
 class State:
     """``state.json``."""
 
+    __pydantic_config__ = _WHOLE
+
     path: Path
     entries: dict[str, Entry] = field(default_factory=dict)
     """``round-1/sample`` to how far it is."""
     released: dict[str, str] = field(default_factory=dict)
     """What was removed to save room, and its digest."""
-    best: dict[str, Any] | None = None
-    """Round, figure and value that is the best so far."""
+    best: Best | None = None
     ended: str | None = None
     """Why there are no more rounds; None: there are."""
 
@@ -71,12 +93,15 @@ class State:
                     f"{path} was written by another version of Sightline. Choose another output_dir, or "
                     "pass --overwrite (in Python overwrite=True)."
                 )
-            entries = {name: Entry(**entry) for name, entry in values.pop("stages").items()}
-            return cls(path=path, entries=entries, **values)
-        except (AttributeError, KeyError, TypeError) as error:
+            return TypeAdapter(cls).validate_python({"path": path, "entries": values.pop("stages"), **values})
+        except (AttributeError, KeyError, TypeError, ValidationError) as error:
+            found = f"{type(error).__name__} ({error})"
+            if isinstance(error, ValidationError):
+                first = error.errors(include_url=False)[0]
+                found = f"{shortened(repr(first['input']), 60)} as {'.'.join(map(str, first['loc']))}"
             raise CheckpointError(
-                f"{path} is damaged: found {type(error).__name__} ({error}), expected what sightline loop wrote. "
-                "Remove it, and what is there is made again."
+                f"{path} is damaged: found {found}, expected what sightline loop wrote. Remove it, and what is there "
+                "is made again."
             ) from error
 
     def write(self) -> None:
@@ -84,16 +109,17 @@ class State:
             "format": _FORMAT,
             "stages": {name: asdict(entry) for name, entry in self.entries.items()},
             "released": self.released,
-            "best": self.best,
+            "best": None if self.best is None else asdict(self.best),
             "ended": self.ended,
         }
         replace_file(self.path, json.dumps(values, indent=1) + "\n")
 
 
-def changes(entry: Entry, settings: Mapping[str, Any], reads: Mapping[str, str | None]) -> list[str]:
+def changes(entry: Entry, stage: Stage, reads: Mapping[str, str | None]) -> list[str]:
     """What is not as it was when a stage was begun, in words; files count by what they hold, not by where they lie."""
-    old, new = entry.settings, settled(settings)
-    names = [*old, *(name for name in new if name not in old)]
+    old, new = entry.settings, settled(stage.settings)
+    eased = [name for name in stage.eased if entry.status == "running" and old.get(name) == "stop"]
+    names = [name for name in [*old, *(name for name in new if name not in old)] if name not in eased]
     told = [f"{n}: {_shown(old.get(n))} there, {_shown(new.get(n))} here" for n in names if old.get(n) != new.get(n)]
     before, after = list(entry.reads.values()), list(reads.values())
     if before == after:

@@ -31,9 +31,8 @@ def plan_lines(loop: LoopRecipe, state: State, stages: Sequence[str], prompts: i
     if loop.exam is not None:
         names = ", ".join(bench.bench for bench in loop.exam.benches)
         stop = loop.stop.patience
-        until = (
-            "" if stop is None else f"; ends after {stop} rounds without a gain of more than {loop.stop.least_gain:g}"
-        )
+        gain = f" of {loop.stop.least_gain:g} or more" if loop.stop.least_gain else ""
+        until = "" if stop is None else f"; ends after {stop} rounds without a gain{gain}"
         lines.append(f"exam: {names}; the best round is that of the best {loop.exam.best}{until}")
     done = [name for name, entry in state.entries.items() if entry.status == "done"]
     if done:
@@ -61,9 +60,9 @@ def status_lines(state: State) -> list[str]:
     """The best round so far, and whether there will be more."""
     lines = []
     if state.best is not None:
-        number = state.best["round"]
-        value = "undefined" if state.best["value"] is None else f"{state.best['value']:.4g}"
-        lines.append(f"best: {f'round {number}' if number else 'the start'} ({state.best['figure']} {value})")
+        number = state.best.round
+        value = "undefined" if state.best.value is None else f"{state.best.value:.4g}"
+        lines.append(f"best: {f'round {number}' if number else 'the start'} ({state.best.figure} {value})")
     if state.released:
         models = sorted(name for name in state.released if name.endswith("/model") and name.count("/") == 1)
         lines.append(f"removed to save room: {', '.join(models)}")

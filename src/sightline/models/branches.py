@@ -8,8 +8,7 @@ prompt's answers at once, and to each answer's own few tokens. Further prompts m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +22,7 @@ from sightline.models.attention_plan import TreePlan
 from sightline.models.branch_parts import Part, parts_of
 from sightline.models.flat import flat_output, flat_plan
 from sightline.models.layout import lay_out
-from sightline.models.policy import Policy, decoders
+from sightline.models.policy import Policy
 from sightline.rendered import ImageInputs, RenderedGroup, RenderedPrompt, RenderedResponse
 from sightline.types import Batch, Group, Response
 
@@ -299,30 +298,6 @@ def _holder(module: Any) -> int:
 
 AttentionInterface.register(BRANCHES, branch_attention)
 AttentionMaskInterface.register(BRANCHES, sdpa_mask)
-
-
-@contextmanager
-def decoding(policy: Policy) -> Iterator[None]:
-    """Evaluation mode, no gradient, and the decoder's attention switched where it shares by mask; all restored on
-    leaving.
-
-    Not ``inference_mode``: a tensor that is cached while sampling may be read while training.
-    """
-    modes = [(module, module.training) for module in policy.modules()]
-    switched = decoders(policy.language) if policy.family.branches else []
-    before = [decoder.config._attn_implementation for decoder in switched]
-    try:
-        policy.eval()
-        for decoder in switched:
-            decoder.set_attn_implementation(BRANCHES)
-        # compiled layers run as they are: every token changes what a branch holds
-        with torch.no_grad(), policy.autocast(), torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        for decoder, implementation in zip(switched, before, strict=True):
-            decoder.set_attn_implementation(implementation)
-        for module, training in modes:
-            module.training = training
 
 
 def prefill(policy: Policy, groups: Sequence[RenderedGroup], n: int) -> tuple[Branches, Tensor, Tensor]:

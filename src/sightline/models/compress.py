@@ -41,6 +41,8 @@ _GROUP = 128
 """Most weights that share a scale under GPTQ and AWQ; fewer where that divides no row."""
 _LEAST_GROUP = 32
 """What servers read."""
+_BLOCK_OF_NF4 = 64
+"""Weights that share a scale under bitsandbytes: on CPUs that repack them it cannot run rows of fewer."""
 _SCRIPT = Path(__file__).parent / "quantisers" / "llm_compressor.py"
 _ASKED = "import importlib.util; print(importlib.util.find_spec('llmcompressor') is not None)"
 _BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -88,10 +90,12 @@ class Plan:
         if kind == "awq":
             _check_blocks(model.get_submodule(family.language))
         group = math.gcd(_GROUP, *(model.get_submodule(name).in_features for name in layers))
-        if kind in CALIBRATED and group < _LEAST_GROUP:
+        least = {"nf4": _BLOCK_OF_NF4, "int8": 1}.get(kind, _LEAST_GROUP)
+        if group < least:
+            others = "int8" if group < _BLOCK_OF_NF4 else "nf4 or int8"
             raise UnsupportedError(
                 f"the inputs of the decoder's layers are multiples of {group} alone, and {kind} needs groups of "
-                f"{_LEAST_GROUP} weights at least. Take nf4 or int8"
+                f"{least} weights at least. Take {others}"
             )
         return cls(
             kind=kind, decoder=family.language, layers=tuple(layers), left=tuple(_left(model, layers)), group=group

@@ -18,12 +18,19 @@ from sightline.recipes.negatives import DescribeSpec
 from sightline.rewards.judge import conversation
 
 _LABEL: Final = re.compile(
-    r"^(?:here (?:is|'s) .{0,60}?:\s*)?"
+    r"^(?:(?:sure|certainly|of course|ok(?:ay)?|absolutely)(?: thing)?[!,.:]\s+)?"
+    r"(?:here(?: is|'s) .{0,60}?:\s*)?"
     r"(?:(?:the |final )?(?:image |picture |edit(?:ing)? )?"
     r"(?:description|picture|instruction|caption|prompt)\s*[:：]\s*)?",
     re.IGNORECASE,
 )
-_REFUSAL: Final = re.compile(r"^(?:i'?m sorry|i am sorry|sorry|i can(?:'|no)t|i am unable|i'm unable|as an ai)\b", re.I)
+_HEADING: Final = re.compile(r"^\W*(?:image |picture )?(?:description|caption|instruction|prompt)\W*$", re.IGNORECASE)
+"""A line above the description."""
+_REFUSAL: Final = re.compile(
+    r"^(?:unfortunately,? )?(?:i'?m sorry|i am sorry|sorry|i can(?:'|no)t|i(?: a|')m (?:unable|not able)|as an ai)\b",
+    re.I,
+)
+_NOTHING: Final = ("none", "n/a", "nothing", "no description", "not applicable")
 _KEYS: Final = ("description", "picture", "instruction", "caption", "prompt", "image")
 _QUOTES: Final = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 _LONGEST: Final = 4000
@@ -83,11 +90,12 @@ def read_description(reply: str) -> str | None:
     text = _of_json(reply)
     if text is None:
         lines = [line for line in reply.strip().splitlines() if not line.strip().startswith("```")]
+        lines = lines[1:] if lines and _HEADING.match(lines[0]) else lines
         text = " ".join(" ".join(lines).replace("**", "").split())
-    text = _LABEL.sub("", text.strip(), count=1).strip()
-    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+    text = _LABEL.sub("", text.strip().replace("’", "'"), count=1).strip()
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[-1] not in text[1:-1]:
         text = text[1:-1].strip()
-    spoken = any(map(str.isalpha, text)) and len(text) <= _LONGEST
+    spoken = any(map(str.isalpha, text)) and len(text) <= _LONGEST and text.lower().strip(" .") not in _NOTHING
     return text if spoken and not _REFUSAL.match(text) else None
 
 

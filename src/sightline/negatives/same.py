@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from sightline.data.picture import eight_bits, read_picture
+from sightline.data.picture import read_picture
+from sightline.pixels import eight_bits
 
 
 def same_picture(one: str, other: str) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sightline.recipes.csr import CalibrationSpec, CsrPairSpec
+from sightline.relations.scores import apart
 from sightline.relations.tree import Sentence, SentenceTree, response_of
 from sightline.types import Edge, Group, Response
 
@@ -22,6 +23,8 @@ NEUTRAL: Final = 0.5
 ANY_PAIR: Final = CsrPairSpec()
 _SAME: Final = 1e-6
 """Relative difference of scores that rounding makes: the same sentence twice has the same place."""
+_DIGITS: Final = 9
+"""Of an answer's score that count: sums of the same places in other company differ in the last."""
 
 
 def own_score(sentence: Sentence, spec: CalibrationSpec) -> float:
@@ -100,12 +103,12 @@ def pair_of(tree: SentenceTree, score: CalibrationSpec, spec: CsrPairSpec = ANY_
     if len(told) == 1:
         return Unpaired(id=tree.id, reason="one answer alone")
     totals = [path_score(path, scores, score) for path in told]
-    best = max(range(len(told)), key=lambda i: (totals[i], -i))
-    worst = min(range(len(told)), key=lambda i: (totals[i], -i))
+    best = max(range(len(told)), key=lambda i: (round(totals[i], _DIGITS), -i))
+    worst = min(range(len(told)), key=lambda i: (round(totals[i], _DIGITS), -i))
     chosen, rejected = (_scored(told[i], totals[i], score) for i in (best, worst))
     if _words(chosen) == _words(rejected):
         return Unpaired(id=tree.id, reason="equal texts")
-    if not totals[best] > totals[worst] or totals[best] - totals[worst] < spec.min_gap:
+    if not apart(round(totals[best] - totals[worst], _DIGITS), 0.0, spec.min_gap):
         return Unpaired(id=tree.id, reason="scores too near")
     return replace(tree.group, responses=(chosen, rejected), edges=(Edge(winner=0, loser=1),))
 

@@ -1,16 +1,19 @@
 """Edges from scores: which sampled answers are preferred over which.
 
 Only answers to the same prompt are compared, and only those that have a reward. A prompt with one such answer, and one
-whose answers all have the same reward, has no edge.
+whose answers all have the same reward, has no edge; nor has an answer with itself, whatever two asks of it gave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from sightline.types import Edge, Group
+
+_ROUNDING: Final = 1e-9
+"""Relative difference of rewards that is none: of sums in another order, and of 0.7 - 0.4 from 0.3."""
 
 
 class Relation(Protocol):
@@ -33,7 +36,7 @@ def best_worst(group: Group, min_gap: float = 0.0) -> Group:
     for members in by_prompt(group).values():
         best = max(members, key=lambda i: (members[i], -i))
         worst = min(members, key=lambda i: (members[i], i))
-        edges += _edge(members, best, worst, min_gap)
+        edges += _edge(group, best, worst, min_gap)
     return replace(group, edges=tuple(edges))
 
 
@@ -45,7 +48,7 @@ def ranked(group: Group, min_gap: float = 0.0) -> Group:
         order = sorted(members, key=lambda i: (-members[i], i))
         for place, winner in enumerate(order):
             for loser in order[place + 1 :]:
-                edges += _edge(members, winner, loser, min_gap)
+                edges += _edge(group, winner, loser, min_gap)
     return replace(group, edges=tuple(edges))
 
 
@@ -70,7 +73,7 @@ def length_balanced(group: Group, min_gap: float = 0.0) -> Group:
         length = {i: len(a.tokens or ()) if whole else len(a.text.split()) for i, a in answers.items()}
         widest: dict[int, Edge] = {}
         for edge in sorted(
-            (edge for winner in members for loser in members for edge in _edge(members, winner, loser, min_gap)),
+            (edge for winner in members for loser in members for edge in _edge(group, winner, loser, min_gap)),
             key=lambda edge: (members[edge.loser] - members[edge.winner], edge.winner, edge.loser),
         ):
             longer, shorter = length[edge.winner], length[edge.loser]
@@ -93,7 +96,7 @@ def best(group: Group, min_gap: float = 0.0) -> Group:
     kept = [
         max(members, key=lambda i: (members[i], -i))
         for members in by_prompt(group).values()
-        if max(members.values()) - min(members.values()) >= min_gap
+        if not min_gap or apart(max(members.values()), min(members.values()), min_gap)
     ]
     return replace(group, responses=tuple(group.responses[i] for i in sorted(kept)), edges=())
 
@@ -153,6 +156,18 @@ def by_prompt(group: Group) -> dict[int, dict[int, float]]:
     return prompts
 
 
-def _edge(rewards: Mapping[int, float], winner: int, loser: int, min_gap: float) -> list[Edge]:
-    gap = rewards[winner] - rewards[loser]
-    return [Edge(winner=winner, loser=loser)] if gap > 0 and gap >= min_gap else []
+def apart(higher: float, lower: float, least: float = 0.0) -> bool:
+    """Whether a reward is above another one, and by ``least`` at least, in the numbers that were meant.
+
+    >>> apart(0.7, 0.4, 0.3), apart(0.1 + 0.2, 0.3), apart(0.7, 0.4, 0.31)
+    (True, False, False)
+    """
+    slack = _ROUNDING * max(abs(higher), abs(lower), least)
+    return higher - lower > slack and higher - lower >= least - slack
+
+
+def _edge(group: Group, winner: int, loser: int, min_gap: float) -> list[Edge]:
+    better, worse = group.responses[winner], group.responses[loser]
+    assert better.reward is not None and worse.reward is not None, "answers without a reward are in no comparison"
+    same = (better.text, better.tokens) == (worse.text, worse.tokens)
+    return [Edge(winner=winner, loser=loser)] if not same and apart(better.reward, worse.reward, min_gap) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from functools import partial
 
 from sightline.errors import DataError, RecipeError
 from sightline.recipes.preferences import SelectionSpec
-from sightline.relations.scores import RELATIONS, by_prompt
+from sightline.relations.scores import RELATIONS, apart, by_prompt
 from sightline.types import Edge, Group, Prompt, Response
 
 OVIP = SelectionSpec()
@@ -47,13 +48,14 @@ def ovip(group: Group, spec: SelectionSpec = OVIP) -> Group:
     for prompt, rewards in by_prompt(group).items():
         order = sorted(_unique(group, rewards), key=lambda i: (-rewards[i], i))
         found = _pairs([rewards[i] for i in order], spec)
-        if not found and rewards[order[-1]] <= spec.bad:
-            if spec.fallback == "reference":
-                text = reference_answer(group.prompts[prompt], spec.reference, group.source)
+        fallback = spec.fallback if not found and rewards[order[-1]] <= spec.bad else "none"
+        if fallback == "reference":
+            text = reference_answer(group.prompts[prompt], spec.reference, group.source)
+            if text.strip() != group.responses[order[-1]].text.strip():  # else the judge calls the reference itself bad
                 edges.append(Edge(winner=len(group.responses) + len(added), loser=order[-1]))
                 added.append(Response(text=text, prompt=prompt))
-            elif spec.fallback == "relaxed" and rewards[order[0]] - rewards[order[-1]] >= max(spec.relaxed_gap, 1e-12):
-                found = [(0, len(order) - 1)]
+        elif fallback == "relaxed" and apart(rewards[order[0]], rewards[order[-1]], spec.relaxed_gap):
+            found = [(0, len(order) - 1)]
         edges += [Edge(winner=order[winner], loser=order[loser]) for winner, loser in found]
     return replace(group, responses=(*group.responses, *added), edges=tuple(edges))
 
@@ -107,8 +109,14 @@ def check_scored(groups: Sequence[Group], source: str) -> list[str]:
     failed = list[str]()
     for group in groups:
         for index, response in enumerate(group.responses):
-            if response.reward is not None:
+            if response.reward is not None and math.isfinite(response.reward):
                 continue
+            if response.reward is not None:
+                raise DataError(
+                    f"the reward of answer {index} of group {group.id} (counted from 0) is {response.reward}",
+                    source=source,
+                    remedy="Score it anew; an answer that cannot be judged has none",
+                )
             if response.reward_error is None and response.finish_reason != "error":
                 raise DataError(
                     f"group {group.id} has answers without a reward (number {index}, counted from 0)",
@@ -123,13 +131,12 @@ def _pairs(scores: Sequence[float], spec: SelectionSpec) -> list[tuple[int, int]
     """Places of winner and loser among scores that fall: the k-th best over the k-th worst."""
     count = len(scores)
     if count <= spec.small:
-        paired = count > 1 and scores[0] > scores[-1] and scores[0] - scores[-1] >= spec.small_gap
-        return [(0, count - 1)] if paired and scores[0] >= spec.good else []
+        return [(0, count - 1)] if scores[0] >= spec.good and apart(scores[0], scores[-1], spec.small_gap) else []
     deviation = statistics.stdev(scores) if count > 1 else 0.0
     least = spec.deviations * max(spec.least_deviation, deviation)
     pairs = []
     for k in range(count // 2):
-        if scores[k] - scores[count - 1 - k] <= least or scores[k] < spec.good:
+        if not apart(scores[k] - scores[count - 1 - k], least) or scores[k] < spec.good:
             break
         pairs.append((k, count - 1 - k))
     return pairs[: spec.most]

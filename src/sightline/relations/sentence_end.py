@@ -7,11 +7,17 @@ from typing import Final
 
 CLOSERS: Final = "\"'”’»)]}*_"
 """What may stand between the mark that ends a sentence and its end."""
-MARKS: Final = ".!?…。！？\n"
-_END: Final = re.compile(rf"[.!?…]+[{re.escape(CLOSERS)}]*$|[。！？][{re.escape(CLOSERS)}」』）]*$|\n$")
-_UNSPACED: Final = "。！？"
-_LETTERS: Final = re.compile(r"(?:^|[^A-Za-z.])(?:[A-Za-z]\.)+$")
-"""``U.S.``, ``e.g.``, ``J.``."""
+CLOSING: Final = CLOSERS + "」』）"
+"""The same, with that of scripts without blanks."""
+_UNSPACED: Final = "。！？｡"
+MARKS: Final = f".!?…।॥؟۔{_UNSPACED}\n"
+_END: Final = re.compile(
+    rf"[.!?…।॥؟۔]+[{re.escape(CLOSERS)}]*$|[{_UNSPACED}][{re.escape(CLOSING)}]*$|\n$",
+)
+_LETTERS: Final = re.compile(r"(?:^|[^A-Za-z.])(?:(?:[A-Za-z]|Ph|Sc|Ed)\.)+$")
+"""``U.S.``, ``e.g.``, ``J.``, ``Ph.D.``"""
+_NUMBERED: Final = re.compile(r"\w No\.$")
+"""``No. 5``, before its number is there; a sentence of its own is the answer no."""
 _NUMBER: Final = re.compile(r"^\W*\d+\.$")
 """Of a list: ``1.``"""
 _WORD: Final = re.compile(r"([A-Za-z]+)\.$")
@@ -45,12 +51,12 @@ def ends(text: str, following: str) -> bool:
         return False
     if text[-1].isspace() or following[:1].isspace():
         return True
-    return text.rstrip(CLOSERS + "」』）")[-1:] in _UNSPACED and following[:1] not in CLOSERS + "」』）" + MARKS
+    return text.rstrip(CLOSING)[-1:] in _UNSPACED and following[:1] not in CLOSING + MARKS
 
 
 def _guarded(told: str) -> bool:
     """A full stop that ends no sentence."""
-    if _LETTERS.search(told):
+    if _LETTERS.search(told) or _NUMBERED.search(told):
         return not _PRONOUN_I.search(told)
     word = _WORD.search(told)
     return word is not None and _ABBREVIATIONS.fullmatch(word[1]) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,20 @@ def frame(address: str, title: str) -> str:
 
 def fill_fragment(name: str, **values: Any) -> str:
     """A template of the app, texts escaped."""
-    return fill_template(name, {"number": number, "bounds": bounds, "embed": embed}, **values)
+    return fill_template(name, {"number": number, "bounds": bounds, "embed": shown}, **values)
+
+
+def shown(image: Path | str | Image.Image) -> str:
+    """A picture as a data URI; one of a file is made once, as long as the file does not change."""
+    if isinstance(image, Image.Image):
+        return embed(image)
+    found = Path(image).stat()
+    return _embedded(str(image), found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _embedded(path: str, changed: int, size: int) -> str:
+    return embed(path)
 
 
 def stylesheet() -> str:

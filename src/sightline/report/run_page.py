@@ -230,6 +230,18 @@ def _layout(names: set[str]) -> Iterator[tuple[str, str, dict[str, str]]]:
         yield name, "", {name: name}
 
 
+def not_finite(records: Records) -> str:
+    """Which curves have gaps, and from where on: a chart shows the finite values alone. Empty: none has."""
+    told = []
+    for curve, _ in _charts(records):
+        for line in curve.lines:
+            steps = [step for step, value in zip(line.x, line.y, strict=True) if not math.isfinite(value)]
+            name = curve.title if len(curve.lines) == 1 else f"{curve.title} ({line.name})"
+            if steps:
+                told.append(f"{name} in {len(steps)} of {len(line.y)} records, first at step {steps[0]:g}")
+    return f"Not a finite number: {'; '.join(told)}." if told else ""
+
+
 def is_flat(line: Line) -> bool:
     """Whether it is one value throughout: a chart of it says no more."""
     values = [value for value in line.y if math.isfinite(value)]
@@ -246,12 +258,12 @@ def _are_same(one: Curve, other: Curve) -> bool:
 
 
 def _last(records: Records, name: str) -> float:
-    value: float = next(record[name] for record in reversed(records) if name in record)
+    value: float = next(record[name] for record in reversed(records) if type(record.get(name)) in (int, float))
     return value
 
 
 def _line(records: Records, metric: str, label: str) -> Line:
-    logged = [record for record in records if metric in record]
+    logged = [record for record in records if type(record.get(metric)) in (int, float)]
     return Line(name=label, x=[record["step"] for record in logged], y=[record[metric] for record in logged])
 
 
@@ -264,12 +276,13 @@ def _time(records: Records) -> list[Line]:
 
 
 def _summary(records: Records, run_dir: Path) -> str:
-    logged = {name for record in records for name in record}
+    logged = {name for record in records for name, value in record.items() if type(value) in (int, float)}
     named = ("loss", "eval/loss", "rewards/accuracies", "reward")
     shown = [f"{name} {_last(records, name):.4g}" for name in named if name in logged]
     steps = records[-1]["step"]
     done = f"{steps} optimizer step{'' if steps == 1 else 's'}"
-    return f"{done}. Last logged: {', '.join(shown) or 'nothing'}. From {run_dir}."
+    gaps = f" {broken}" if (broken := not_finite(records)) else ""
+    return f"{done}. Last logged: {', '.join(shown) or 'nothing'}.{gaps} From {run_dir}."
 
 
 def _flat_figures(records: Records) -> Iterable[Detail]:

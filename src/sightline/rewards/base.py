@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -54,6 +55,7 @@ def reward_groups(reward: Reward, groups: Sequence[Group]) -> list[Group]:
     name = type(reward).__name__
     if len(made) != len(groups):
         raise DataError(f"the reward {name} gave back {len(made)} of {len(groups)} groups", remedy=_WHOLE)
+    kept: list[Group] = []
     for before, after in zip(groups, made, strict=True):
         if not isinstance(after, Group) or before.id != after.id or _said(before) != _said(after):
             raise DataError(
@@ -61,6 +63,8 @@ def reward_groups(reward: Reward, groups: Sequence[Group]) -> list[Group]:
                 source=before.source or before.id,
                 remedy=_WHOLE,
             )
+        after = _plain(after, name)
+        kept.append(after)
         numbers = [number for r in after.responses for number in (r.reward, *r.rewards.values()) if number is not None]
         if not all(map(math.isfinite, numbers)):
             raise DataError(
@@ -68,7 +72,34 @@ def reward_groups(reward: Reward, groups: Sequence[Group]) -> list[Group]:
                 source=before.source or before.id,
                 remedy="Leave the reward None where an answer cannot be judged",
             )
-    return made
+    return kept
+
+
+def _plain(group: Group, name: str) -> Group:
+    """With plain numbers in the place of numpy's and torch's, which no file takes.
+
+    Raises:
+        DataError: a reward is no number.
+    """
+    numbers = [number for one in group.responses for number in (one.reward, *one.rewards.values())]
+    if all(number is None or type(number) in (int, float) for number in numbers):
+        return group
+    try:
+        answers = (
+            replace(
+                one,
+                reward=None if one.reward is None else float(one.reward),
+                rewards={part: value if value is None else float(value) for part, value in one.rewards.items()},
+            )
+            for one in group.responses
+        )
+        return replace(group, responses=tuple(answers))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the reward {name} gave what is no number ({error})",
+            source=group.source or group.id,
+            remedy="Give a number, or None where an answer cannot be judged",
+        ) from error
 
 
 def scored_or_stopped(

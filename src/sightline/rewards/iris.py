@@ -13,6 +13,7 @@ from sightline.data.render import Renderer
 from sightline.data.sampler import cost, plan_micro_batches
 from sightline.errors import DataError, RecipeError
 from sightline.evaluation.weights import fingerprint_files
+from sightline.models.decoding import alone
 from sightline.models.layout import lay_out
 from sightline.models.limits import Limits
 from sightline.models.load import load_policy
@@ -154,14 +155,15 @@ def without_picture(prompt: Prompt) -> Prompt:
 
 @contextlib.contextmanager
 def asked(policy: Policy) -> Iterator[None]:
-    """Without gradient and dropout; the policy's mode is restored."""
-    mode = policy.training
-    policy.train(False)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        policy.train(mode)
+    """Without gradient and dropout; the policy's mode is restored. Other threads wait."""
+    with alone(policy):
+        mode = policy.training
+        policy.train(False)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            policy.train(mode)
 
 
 def _bare(response: Response) -> Response:

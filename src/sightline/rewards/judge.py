@@ -20,7 +20,10 @@ from sightline.rewards.rules import numbers
 from sightline.rewards.terms import Failure, Value, fact, within
 from sightline.types import Group, Prompt, Response
 
-_LABELLED: Final = re.compile(r"(?:score|rating)\b[^\d\n+-]*([-+]?[\d.,]+)", re.IGNORECASE)
+_LABELLED: Final = re.compile(r"(?:score|rating)\b[^\d\n+-]*([-+]?\d+(?:\.\d+)?)", re.IGNORECASE)
+_OTHER: Final = re.compile(r"\s*(?:(?:/|(?:out\s+)?of|to|or)\s*\d|%)|[-–—,]\d|[eE]\d")
+"""Behind a number: it is one of another scale, or the beginning of a range."""
+_BOTH: Final = re.compile(r"\byes\s*(?:/|\\|and|or)\s*no\b", re.IGNORECASE)
 _YES, _NO = "yes", "no"
 
 
@@ -93,19 +96,24 @@ class JudgeTerm:
 
 
 def read_score(reply: str, lowest: float, highest: float) -> float | None:
-    """The number behind the last ``score`` or ``rating``, or the only number; None where it is out of range.
+    """The number behind the last ``score`` or ``rating``, or the only number; None where it is out of range, of another
+    scale (``4/5`` of 10) or not one number (``7-8``).
 
     >>> read_score("Two errors. Score: 7/10", 0, 10), read_score("8 out of 10", 0, 10), read_score("3 or 4", 0, 10)
     (7.0, 8.0, None)
     """
-    text = re.sub(rf"\s*(?:/|out of)\s*{highest:g}(?![\d.]*\d)", "", reply)
-    labelled = [number for match in _LABELLED.findall(text) for number in numbers(match)[:1]]
-    told = labelled[-1:] or numbers(text)
+    text = re.sub(rf"\s*(?:/|(?:out )?of)\s*{highest:g}(?![\d.]*\d)", "", reply)
+    labelled = list(_LABELLED.finditer(text))
+    if labelled and _OTHER.match(text, labelled[-1].end()):
+        return None
+    told = [number for match in labelled for number in numbers(match[1])[:1]][-1:] or numbers(text)
     return told[0] if len(told) == 1 and lowest <= told[0] <= highest else None
 
 
 def read_yes_no(reply: str) -> float | None:
-    """1 for yes, 0 for no: the first word, or the only one of the two that the reply holds."""
+    """1 for yes, 0 for no: the first word, or the only one of the two that the reply holds; None for yes and no."""
+    if _BOTH.search(reply):
+        return None
     first = cambrian_word(reply.replace("*", "")).rstrip("!;")
     word = first if first in (_YES, _NO) else vlmeval_yes_no(reply)
     return {_YES: 1.0, _NO: 0.0}.get(word)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sightline.errors import DataError
+from sightline.errors import DataError, DivergenceError
 from sightline.recipes.schema import SamplingSpec
 from sightline.rendered import RenderedGroup
 from sightline.types import Group, Response
@@ -68,7 +69,15 @@ class RolloutEngine(Protocol):
         ...
 
 
-class AskedEngine(RolloutEngine, Protocol):
+class ReadEngine(RolloutEngine, Protocol):
+    """An engine that tells how it reads a prompt."""
+
+    def read(self, group: Group) -> tuple[int, ...]:
+        """Token ids of the group's prompt as the engine computes it, every picture at its full length."""
+        ...
+
+
+class AskedEngine(ReadEngine, Protocol):
     """An engine that also tells how likely tokens were: what a local judge is asked with."""
 
     def first_words(self, groups: Sequence[Group], words: Sequence[str]) -> list[FirstWord]:
@@ -95,12 +104,8 @@ class AskedEngine(RolloutEngine, Protocol):
         ...
 
 
-class CheckedEngine(RolloutEngine, Protocol):
-    """An engine that tells how it reads a prompt, so that it can be checked against the trainer (``check``)."""
-
-    def read(self, group: Group) -> tuple[int, ...]:
-        """Token ids of the group's prompt as the engine computes it, every picture at its full length."""
-        ...
+class CheckedEngine(ReadEngine, Protocol):
+    """An engine whose reading can be checked against the trainer (``check``)."""
 
     def update(self, version: int) -> None:
         """From now on answers come from the policy as it is now, which is called ``version``. Every rank calls."""
@@ -139,6 +144,21 @@ def check_room(
             f"{limit}",
             source=group.source,
             remedy=f"Lower {key} or model.image_size, or leave the row out",
+        )
+
+
+def check_finite(numbers: Iterable[float]) -> None:
+    """Whether what a model says of tokens are numbers: of others any token would do.
+
+    Raises:
+        DivergenceError: they are not.
+    """
+    wrong = next((number for number in numbers if not math.isfinite(number)), None)
+    if wrong is not None:
+        raise DivergenceError(
+            f"the model gives {wrong} where log-probabilities were expected: its weights are damaged, diverged in "
+            "training, or overflow in model.dtype. Look at the training that made them, load the checkpoint before, "
+            "or set dtype: float32."
         )
 
 

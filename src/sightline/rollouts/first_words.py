@@ -14,11 +14,11 @@ from torch import Tensor
 
 from sightline.data.render import Renderer
 from sightline.errors import RecipeError
-from sightline.models.branches import decoding
+from sightline.models.decoding import decoding
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.rendered import RenderedGroup, RenderedResponse
-from sightline.rollouts.engine import FirstWord, check_one_prompt
+from sightline.rollouts.engine import FirstWord, check_finite, check_one_prompt
 from sightline.types import Group, LayoutName, Prompt, Response
 
 PASS_TOKENS: Final = 8192
@@ -100,6 +100,7 @@ class FirstWords:
         logits = policy.logits(policy.hidden(batch)[batch.source])
         logprobs = logits.float().log_softmax(-1)
         told = torch.stack([_summed(logprobs, some) for some in ids], dim=-1).tolist()
+        check_finite(number for row in told for number in row)
         texts = [self._renderer.tokenizer.decode([token]).strip() for token in logprobs.argmax(-1).tolist()]
         return [
             FirstWord(text=text, probabilities=dict(zip(words, row, strict=True)))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sightline.data.render import Renderer
 from sightline.errors import RecipeError
-from sightline.models.branches import decoding
+from sightline.models.decoding import decoding
 from sightline.models.limits import Limits
 from sightline.models.load import load_policy
 from sightline.models.policy import Policy
@@ -113,7 +113,7 @@ class HFEngine:
         return FirstWords(self.policy, self.renderer).of(groups, words)
 
     def read(self, group: Group) -> tuple[int, ...]:
-        """See ``CheckedEngine.read``."""
+        """See ``ReadEngine.read``."""
         return self.renderer.render(replace(group, responses=(), edges=())).prompts[0].tokens
 
     def update(self, version: int) -> None:

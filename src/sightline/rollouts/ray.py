@@ -58,7 +58,7 @@ class Worker(Protocol):
         ...
 
     def read(self, group: Group) -> tuple[int, ...]:
-        """See ``CheckedEngine.read``."""
+        """See ``ReadEngine.read``."""
         ...
 
     def generate(self, groups: Sequence[Group], sampling: SamplingSpec, seed: int) -> list[Group]:
@@ -205,7 +205,7 @@ class RayEngine:
         return [answered[index] for index in range(len(groups))]
 
     def read(self, group: Group) -> tuple[int, ...]:
-        """See ``CheckedEngine.read``."""
+        """See ``ReadEngine.read``."""
         found: list[tuple[int, ...]] = []
         self._spread([[0]], lambda actor, _: actor.read.remote(group), lambda _, made: found.append(made))
         return found[0]

@@ -15,6 +15,7 @@ from sightline.models.row_branches import RowBranches, prefill_rows, step_rows
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import SamplingSpec
 from sightline.rendered import RenderedGroup
+from sightline.rollouts.engine import check_finite
 from sightline.types import Group
 
 FREE, HALF = 0.25, 0.5
@@ -150,7 +151,8 @@ class Sampler:
             tokens = allowed.argmax(-1)
         else:
             kept = sampling_probabilities(allowed, sampling.temperature, sampling.top_k, sampling.top_p)
-            tokens = draw(kept, rows.uniform.gather(1, at)[:, 0])
+            # of what is no number nothing is drawn: told where the answer ends
+            tokens = draw(kept, rows.uniform.gather(1, at)[:, 0]).clamp_(max=allowed.shape[-1] - 1)
         # under the policy itself: temperature 1, whole vocabulary
         logprobs = allowed.gather(1, tokens[:, None])[:, 0] - total
         rows.tokens.scatter_(1, at, tokens[:, None])
@@ -199,6 +201,7 @@ class _Rows(NamedTuple):
         gone = self.kept(which.nonzero()[:, 0])
         told = zip(*(table.tolist() for table in (gone.number, gone.age, gone.tokens, gone.logprobs)), strict=True)
         for row, (number, age, tokens, logprobs) in enumerate(told):
+            check_finite(logprobs[:age])
             yield number, Sample(tokens[:age], logprobs[:age], gone.likeliest(row, age))
 
     def likeliest(self, row: int, age: int) -> list[list[tuple[int, float]]]:

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from sightline.errors import DataError
-from sightline.models.branches import decoding
+from sightline.models.decoding import decoding
 from sightline.recipes.csr import CalibrationSpec, SearchSpec
 from sightline.recipes.schema import SamplingSpec
 from sightline.relations.calibrated import cumulative_own, kept, sentence_scores
 from sightline.relations.junk import junk
-from sightline.relations.sentence_end import CLOSERS, MARKS, ends, may_end
+from sightline.relations.sentence_end import CLOSING, MARKS, ends, may_end
 from sightline.relations.tree import End, Sentence, SentenceTree
-from sightline.rollouts.engine import check_room
+from sightline.rollouts.engine import check_finite, check_room
 from sightline.rollouts.hf import HFEngine
 from sightline.rollouts.refill import begin, go_on
 from sightline.types import Group
@@ -173,6 +173,7 @@ class SentenceSearch:
         # at most candidates - 1 tokens are lowered, so one of the highest is the highest afterwards
         values, ids = allowed.topk(min(self.spec.candidates, logits.shape[1]))
         totals, highest, likeliest = logits.logsumexp(-1).tolist(), values.tolist(), ids.tolist()
+        check_finite(totals)
         taken: dict[_Open, Counter[int]] = {}
         chosen = []
         for index, row in enumerate(rows):
@@ -215,7 +216,7 @@ class SentenceSearch:
         """Whether the text of a token has something that may end a sentence, or half a character."""
         if token not in self._marked:
             text = self.engine.tokenizer.decode([token])
-            self._marked[token] = any(mark in text for mark in (*MARKS, *CLOSERS, "」", "』", "）", "\ufffd"))
+            self._marked[token] = any(mark in text for mark in (*MARKS, *CLOSING, "\ufffd"))
         return self._marked[token]
 
     def _decoded(self, tokens: Sequence[int]) -> str:

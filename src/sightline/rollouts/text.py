@@ -13,7 +13,7 @@ from sightline.models.control import control_tokens
 from sightline.models.text import TextModel, load_text_model
 from sightline.ops.sampling import draw, sampling_probabilities
 from sightline.recipes.schema import ModelSpec, SamplingSpec
-from sightline.rollouts.engine import FirstWord, Progress, ToldAnswer, ToldToken
+from sightline.rollouts.engine import FirstWord, Progress, ToldAnswer, ToldToken, check_finite
 from sightline.rollouts.first_words import spellings
 from sightline.rollouts.refill import uniform_numbers
 from sightline.types import Group, Prompt, Response
@@ -79,9 +79,14 @@ class TextEngine:
             logprobs = self.model.start([self._encoded(group, one)]).logits().log_softmax(-1)[0]
             ids = [spellings(self.model.tokenizer, word, logprobs.shape[0], name=self.name) for word in words]
             told = {word: float(logprobs[list(some)].exp().sum()) for word, some in zip(words, ids, strict=True)}
+            check_finite(told.values())
             text = self.model.tokenizer.decode([int(logprobs.argmax())]).strip()
             found.append(FirstWord(text=text, probabilities=told))
         return found
+
+    def read(self, group: Group) -> tuple[int, ...]:
+        """See ``ReadEngine.read``."""
+        return tuple(self._encoded(group, SamplingSpec(max_new_tokens=1)))
 
     def _encoded(self, group: Group, sampling: SamplingSpec) -> list[int]:
         prompt = group.prompts[0]
@@ -124,6 +129,7 @@ class TextEngine:
         going = set(range(len(prompts)))
         for index in range(sampling.max_new_tokens):
             logits = decoding.logits()
+            check_finite(logits.logsumexp(-1).tolist())
             if sampling.temperature == 0:
                 tokens = logits.argmax(-1)
             else:

@@ -102,7 +102,7 @@ class VLLMEngine:
         return [answered[index] for index in range(len(groups))]
 
     def read(self, group: Group) -> tuple[int, ...]:
-        """See ``CheckedEngine.read``."""
+        """See ``ReadEngine.read``."""
         body = self._request(group, SamplingSpec(temperature=0, max_new_tokens=1), 0)
         return tuple(self.servers.ask(lambda server: self._post(server, body, 0))["prompt_token_ids"])
 

@@ -17,6 +17,7 @@ from fastapi import APIRouter
 from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import Backend, Outcome
 from sightline.evaluation.rubric import Rubric
+from sightline.evaluation.verdicts import conclusion
 from sightline.rewards.judge import read_score
 from sightline.rollouts.engine import ToldToken
 from sightline.services.batching import Batcher, Refused
@@ -103,7 +104,8 @@ class Desk:
             finish_reason="length" if made.reply.cut else "stop",
             logprobs=Logprobs(content=list(map(_told, made.tokens))) if request.logprobs else None,
         )
-        usage = Usage(completion_tokens=made.completion_tokens)
+        read, said = made.prompt_tokens, made.completion_tokens
+        usage = Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
         name = f"chatcmpl-{uuid.uuid4().hex}"
         return ChatReply(id=name, created=int(time.time()), model=self.model, choices=[choice], usage=usage)
 
@@ -127,14 +129,14 @@ class Desk:
         asked = JudgeRequest(id=_digest(messages), messages=messages, temperature=_TEMPERATURE, max_tokens=_TOKENS)
         for attempt in range(_ATTEMPTS):
             made = await self.batcher.submit(replace(asked, id=f"{asked.id}/{attempt}"))
-            if (found := read(_whole(made.reply))) is not None:
+            if (found := read(conclusion(_whole(made.reply)))) is not None:
                 return found
         return None
 
 
 def judge_routes(desk: Desk) -> APIRouter:
     """``/v1/chat/completions``, ``/v1/models`` and ``/critic``."""
-    router = APIRouter()
+    router, loaded = APIRouter(), int(time.time())
 
     @router.post("/v1/chat/completions")
     async def chat(request: ChatRequest) -> ChatReply:
@@ -142,7 +144,7 @@ def judge_routes(desk: Desk) -> APIRouter:
 
     @router.get("/v1/models")
     async def models() -> ModelList:
-        return ModelList(data=[ModelCard(id=desk.model)])
+        return ModelList(data=[ModelCard(id=desk.model, created=loaded)])
 
     @router.post("/critic")
     async def critic(request: CriticRequest) -> CriticReply:

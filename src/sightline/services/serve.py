@@ -42,7 +42,25 @@ def server_of(spec: ServeSpec, app: object) -> uvicorn.Server:
     return web_server(app, bounds, grace=math.ceil(bounds.seconds) + _GRACE, connections=bounds.connections)
 
 
-def web_server(app: object, bounds: Bounds, *, grace: int, connections: int | None = None) -> uvicorn.Server:
+class _Server(uvicorn.Server):
+    """One that tells when it stops, before it waits for what is under way."""
+
+    on_stop: Callable[[], None] | None = None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.on_stop is not None:
+            self.on_stop()
+        await super().shutdown(sockets)
+
+
+def web_server(
+    app: object,
+    bounds: Bounds,
+    *,
+    grace: int,
+    connections: int | None = None,
+    on_stop: Callable[[], None] | None = None,
+) -> uvicorn.Server:
     """HTTP alone, of whose connections each keeps to the bounds.
 
     Args:
@@ -50,6 +68,7 @@ def web_server(app: object, bounds: Bounds, *, grace: int, connections: int | No
         bounds: seconds and bytes of a request.
         grace: seconds that a stop waits for answers.
         connections: at most so many at once; None: as many as come.
+        on_stop: Called when a stop begins.
     """
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
@@ -62,7 +81,9 @@ def web_server(app: object, bounds: Bounds, *, grace: int, connections: int | No
         limit_concurrency=connections,
         timeout_graceful_shutdown=grace,
     )
-    return uvicorn.Server(config)
+    server = _Server(config)
+    server.on_stop = on_stop
+    return server
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

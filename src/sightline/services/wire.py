@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Text = Annotated[str, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]
@@ -20,7 +20,16 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class ImageUrl(Wire):
+class Sent(Wire):
+    """Of a request: a null asks for nothing, whatever the key; there are clients that write every option so."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
+
+
+class ImageUrl(Sent):
     """A picture: ``data:image/png;base64,...``, or ``file:///path`` below the service's root."""
 
     url: Text
@@ -28,7 +37,7 @@ class ImageUrl(Wire):
     """The model's own size alone."""
 
 
-class Part(Wire):
+class Part(Sent):
     """A piece of a message."""
 
     type: Literal["text", "image_url"]
@@ -36,20 +45,20 @@ class Part(Wire):
     image_url: ImageUrl | None = None
 
 
-class ChatMessage(Wire):
+class ChatMessage(Sent):
     """One message of a chat."""
 
     role: Literal["system", "user", "assistant"]
     content: Text | list[Part]
 
 
-class ResponseFormat(Wire):
+class ResponseFormat(Sent):
     """Plain text alone."""
 
     type: Literal["text"]
 
 
-class ChatRequest(Wire):
+class ChatRequest(Sent):
     """OpenAI's ``/v1/chat/completions``."""
 
     model: Text
@@ -114,9 +123,11 @@ class Choice(Wire):
 
 
 class Usage(Wire):
-    """Tokens of the answer; those of the prompt are not counted."""
+    """Tokens of the prompt, every picture at its full length, of the answer, and of both."""
 
+    prompt_tokens: int
     completion_tokens: int
+    total_tokens: int
 
 
 class ChatReply(Wire):
@@ -135,6 +146,8 @@ class ModelCard(Wire):
 
     id: str
     object: Literal["model"] = "model"
+    created: int
+    """When it was loaded here, Unix time."""
     owned_by: Literal["sightline"] = "sightline"
 
 
@@ -145,7 +158,7 @@ class ModelList(Wire):
     data: list[ModelCard]
 
 
-class CriticRequest(Wire):
+class CriticRequest(Sent):
     """OViP's ``/critic``; one of its services calls the question ``prompt``, the other ``question``."""
 
     prompt: Text | None = None
@@ -162,7 +175,7 @@ class CriticReply(Wire):
     critic: int | Literal["none"]
 
 
-class DescribeRequest(Wire):
+class DescribeRequest(Sent):
     """OViP's ``/describe``."""
 
     prompt: Text
@@ -179,7 +192,7 @@ class DescribeReply(Wire):
     description: str
 
 
-class GenerateRequest(Wire):
+class GenerateRequest(Sent):
     """OViP's ``/generate``, with a seed, and with what editing needs."""
 
     prompt: Annotated[Text, Field(min_length=1, max_length=20_000)]
@@ -210,7 +223,7 @@ class GenerateReply(Wire):
     """Base64."""
 
 
-class ScoredPrompt(Wire):
+class ScoredPrompt(Sent):
     """A prompt of a group."""
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1000)]
@@ -219,7 +232,7 @@ class ScoredPrompt(Wire):
     """Base64, or paths below the root; one for each marker in the messages."""
 
 
-class ScoredResponse(Wire):
+class ScoredResponse(Sent):
     """An answer of a group."""
 
     prompt: Annotated[Whole, Field(ge=0)] = 0
@@ -229,7 +242,7 @@ class ScoredResponse(Wire):
     """How many it has; a reward model reads the text."""
 
 
-class ScoreRequest(Wire):
+class ScoreRequest(Sent):
     """What the reward term ``service`` sends: a group."""
 
     id: Text

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from sightline.data.schema import group_from_json, group_to_json
+from sightline.data.schema import group_from_json, group_to_json, relative_to
 from sightline.recipes.preferences import BufferSpec
 from sightline.relations.scores import only_compared
 from sightline.types import Group, Stat
@@ -98,20 +99,24 @@ class Buffer:
         self._left += len(self.entries) - len(kept)
         self.entries = kept
 
-    def state(self) -> dict[str, Any]:
-        """Plain JSON, for a checkpoint."""
-        rows = [{"group": group_to_json(one.group), "round": one.round, "used": one.used} for one in self.entries]
+    def state(self, folder: Path) -> dict[str, Any]:
+        """Plain JSON, for a checkpoint. Pictures below ``folder``, that of the run, are named relative to it."""
+        rows = [
+            {"group": group_to_json(one.group, folder), "round": one.round, "used": one.used} for one in self.entries
+        ]
         counts = {"asked": self.asked, "found": self.found, "settled": self.settled, "left": self._left}
         return {**counts, "entries": rows}
 
-    def restore(self, state: Mapping[str, Any] | None) -> None:
+    def restore(self, state: Mapping[str, Any] | None, folder: Path) -> None:
         """Goes back to a state; None: to the very beginning."""
+        resolve = relative_to(folder)
         state = state or {"asked": 0, "found": 0, "settled": 0, "left": 0, "entries": []}
         self.asked, self.found, self.settled, self._left = (
             state[name] for name in ("asked", "found", "settled", "left")
         )
         self.entries = [
-            Entry(group=group_from_json(row["group"]), round=row["round"], used=row["used"]) for row in state["entries"]
+            Entry(group=group_from_json(row["group"], resolve), round=row["round"], used=row["used"])
+            for row in state["entries"]
         ]
 
 

@@ -184,7 +184,7 @@ def publish(s: Session, record: Mapping[str, Any], told: Sequence[Callback]) -> 
     s.metrics.write(record)
     s.runtime.log({name: value for name, value in record.items() if name != "step"}, s.step)
     for one in told:
-        one.on_log(record)
+        one.on_log(dict(record))  # its own: what it does to it is not logged
 
 
 def train_step(s: Session) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sightline.data.sampler import share
-from sightline.data.schema import append_groups, group_from_json, group_to_json
+from sightline.data.schema import append_groups, group_from_json, group_to_json, relative_to
 from sightline.errors import DataError
 from sightline.rewards.running import RunningScores
 from sightline.train.buffer import Buffer
@@ -123,11 +123,11 @@ class OnlineSource(Rollout):
         """What is under way is waited for: it is paid for, and not asked for again. Every rank calls."""
         for launched in self._ahead:
             self.settle(launched)
-        waiting = {} if self._waiting is None else {"waiting": self._waiting.state()}
+        waiting = {} if self._waiting is None else {"waiting": self._waiting.state(self.samples.parent)}
         own = {
             "round": self._round,
-            "buffer": [group_to_json(group) for group in self._buffer],
-            "ahead": [launched_to_json(launched) for launched in self._ahead],
+            "buffer": [group_to_json(group, self.samples.parent) for group in self._buffer],
+            "ahead": [launched_to_json(launched, self.samples.parent) for launched in self._ahead],
             "scores": self._scores.state(),
             "files": {path.name: path.stat().st_size if path.exists() else 0 for path in self._files},
         }
@@ -145,11 +145,11 @@ class OnlineSource(Rollout):
             if path.exists():
                 os.truncate(path, kept.get(path.name, 0))
         if self._waiting is not None:
-            self._waiting.restore(None if state is None else state["waiting"])
+            self._waiting.restore(None if state is None else state["waiting"], self.samples.parent)
         if state is not None:
             self._round = state["round"]
-            self._buffer = [group_from_json(row) for row in state["buffer"]]
-            self._ahead = [launched_from_json(row) for row in state["ahead"]]
+            self._buffer = [group_from_json(row, relative_to(self.samples.parent)) for row in state["buffer"]]
+            self._ahead = [launched_from_json(row, self.samples.parent) for row in state["ahead"]]
             self._scores.restore(state["scores"])
 
     @property

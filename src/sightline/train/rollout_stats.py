@@ -12,6 +12,7 @@ import torch
 
 from sightline.negatives.generated import Pairing
 from sightline.negatives.pairs import Outcome
+from sightline.relations.scores import apart
 from sightline.types import Group, Response, Stat
 
 
@@ -64,11 +65,9 @@ def round_stats(sampled: Sequence[Sampled], attempts: int) -> dict[str, Stat]:
 
 
 def all_equal(group: Group) -> bool:
-    """Whether all sampled answers that have a reward have the same."""
-    return (
-        len({response.reward for response in group.responses if response.reward is not None and not response.greedy})
-        < 2
-    )
+    """Whether all sampled answers that have a reward have the same, but for rounding."""
+    rewards = [response.reward for response in group.responses if response.reward is not None and not response.greedy]
+    return not rewards or not apart(max(rewards), min(rewards))
 
 
 def _unrewarded(scored: Group | None) -> bool:

@@ -56,6 +56,8 @@ _OUR_FOLDERS = (
     "model",
     "best",
 )
+_LOOP = "loop.yaml"
+"""In the folder of a loop (``sightline.loops``)."""
 _MODEL_FACTS = "trained.json"
 _PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
 _FREE = frozenset(
@@ -170,6 +172,8 @@ def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | 
     run = RunDirectory(path=Path(recipe.output_dir))
     if run.path.exists() and not run.path.is_dir():
         raise CheckpointError(f"output_dir {run.path} is a file. Give the name of a folder; it is made if need be.")
+    if (run.path / _LOOP).exists():
+        raise CheckpointError(f"output_dir {run.path} holds a loop, where a training run was expected. Choose another.")
     if overwrite and resume:
         raise CheckpointError(
             f"found overwrite and resume for {run.path}: start anew, or go on. Leave one of them out."

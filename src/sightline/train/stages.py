@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from sightline.data.schema import group_from_json, group_to_json
+from sightline.data.schema import group_from_json, group_to_json, relative_to
 from sightline.negatives.generated import Pairing
 from sightline.recipes.negatives import StagesSpec
 from sightline.train.rollout_stats import Sampled
@@ -83,27 +84,31 @@ class Launched:
         return [*self.done, *(one for future in self.waiting for one in future.result())]
 
 
-def launched_to_json(launched: Launched) -> dict[str, Any]:
-    """A settled launch, for a checkpoint: what was paid for is not asked again."""
+def launched_to_json(launched: Launched, folder: Path) -> dict[str, Any]:
+    """A settled launch, for a checkpoint: what was paid for is not asked again. Pictures below ``folder``, that of the
+    run, are named relative to it."""
     assert launched.dealt is not None, "settled before"
     rows = [
         {
-            "scored": None if one.scored is None else group_to_json(one.scored),
-            "trained": None if one.trained is None else group_to_json(one.trained),
-            "pairs": [{"group": group_to_json(pair.group), "outcome": pair.outcome} for pair in one.pairs],
+            "scored": None if one.scored is None else group_to_json(one.scored, folder),
+            "trained": None if one.trained is None else group_to_json(one.trained, folder),
+            "pairs": [{"group": group_to_json(pair.group, folder), "outcome": pair.outcome} for pair in one.pairs],
         }
         for one in launched.dealt
     ]
     return {"number": launched.number, "asked": launched.asked, "since": launched.since, "dealt": rows}
 
 
-def launched_from_json(row: Mapping[str, Any]) -> Launched:
+def launched_from_json(row: Mapping[str, Any], folder: Path) -> Launched:
     """See :func:`launched_to_json`."""
+    resolve = relative_to(folder)
     dealt = [
         Sampled(
-            scored=None if one["scored"] is None else group_from_json(one["scored"]),
-            trained=None if one["trained"] is None else group_from_json(one["trained"]),
-            pairs=tuple(Pairing(group=group_from_json(p["group"]), outcome=p["outcome"]) for p in one["pairs"]),
+            scored=None if one["scored"] is None else group_from_json(one["scored"], resolve),
+            trained=None if one["trained"] is None else group_from_json(one["trained"], resolve),
+            pairs=tuple(
+                Pairing(group=group_from_json(p["group"], resolve), outcome=p["outcome"]) for p in one["pairs"]
+            ),
         )
         for one in row["dealt"]
     ]

@@ -14,10 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image, ImageOps
 
-from sightline.data.picture import UNREADABLE, check_mode, eight_bits
+from sightline.data.picture import UNREADABLE, check_mode
 from sightline.data.readers.rows import RowError
 from sightline.errors import DataError
 from sightline.files import replace_file
+from sightline.pixels import eight_bits
 
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255
 """Of Linux, in bytes."""

@@ -58,8 +58,10 @@ KINDS: Final = {
     "discriminative-attribute-action": "action",
 }
 """Type of an annotation to the kind of its question; any other type is one of relation, as in the script."""
+PICTURES: Final = ("image", "images", "AMBER", ".")
+"""Where pictures may lie beside the annotations, the official place first."""
 _QUERIES: Final = ("generative", "discriminative-existence", "discriminative-attribute", "discriminative-relation")
-_OPTIONS: Final = ("extractor", "similarity", "threshold", "spacy_model")
+OPTIONS: Final = ("extractor", "similarity", "threshold", "spacy_model")
 """Of the grading of descriptions."""
 _DESCRIPTION_TOKENS: Final = 512
 _YES_NO_TOKENS: Final = 10
@@ -77,8 +79,8 @@ class Amber:
 
     def questions(self, data: Path) -> list[Question]:
         """1,004 descriptions, then 14,216 yes/no questions. ``meta["prompts"]``: the wording of other protocols."""
-        rows = self._annotations(data)
-        pictures = PictureFiles(rows.folder, ("image", "images", "AMBER", "."))
+        rows = self.annotations(data)
+        pictures = PictureFiles(rows.folder, PICTURES)
         return [self._question(query, rows.by_id[str(query["id"])], pictures) for query in rows.queries]
 
     def grade(
@@ -86,12 +88,12 @@ class Amber:
     ) -> Result:
         """Grades the parts that are answered; each must be complete."""
         check_protocol(self, protocol)
-        check_options(self.name, options, _OPTIONS if GENERATIVE in _graded_parts(protocol) else ())
-        rows = self._annotations(data)
+        check_options(self.name, options, OPTIONS if GENERATIVE in graded_parts(protocol) else ())
+        rows = self.annotations(data)
         parts = _answered_parts(rows.by_id, answers, protocol)
         ids = [id for id, row in rows.by_id.items() if _part(row) in parts]
         grader = _Grader(rows=rows, protocol=protocol, options=options)
-        others = {id for id, row in rows.by_id.items() if _part(row) not in _graded_parts(protocol)}
+        others = {id for id, row in rows.by_id.items() if _part(row) not in graded_parts(protocol)}
         graded = [grader.grade(answer) for answer in match_ids(ids, [one for one in answers if one.id not in others])]
         found = figures(graded, protocol, parts)
         return Result(
@@ -107,7 +109,7 @@ class Amber:
 
     def export(self, data: Path, answers: Sequence[Answer], path: Path) -> None:
         """A JSON list of ``{"id", "response"}``, as ``inference.py --inference_data`` takes it."""
-        rows = self._annotations(data)
+        rows = self.annotations(data)
         parts = _answered_parts(rows.by_id, answers, OFFICIAL)
         matched = match_ids([id for id, row in rows.by_id.items() if _part(row) in parts], answers)
         write_json(path, [{"id": int(answer.id), "response": answer.text} for answer in matched])
@@ -115,7 +117,12 @@ class Amber:
     def read_export(self, path: Path) -> list[Answer]:
         return read_answers(path, "id", ("response",))
 
-    def _annotations(self, data: Path) -> _Rows:
+    def annotations(self, data: Path) -> Rows:
+        """What is annotated and asked of each id.
+
+        Raises:
+            DataError: A file is missing, broken, or of another release.
+        """
         path = find_file(data, ("annotations.json", "data/annotations.json"), self)
         by_id = {}
         for number, row in enumerate(read_table(path), start=1):
@@ -134,7 +141,7 @@ class Amber:
         if alone:
             missing = "question" if alone[0] in by_id else "annotation"
             raise DataError(f"id {alone[0]} has no {missing}", source=str(path), remedy="Take all files of one release")
-        return _Rows(folder=path.parent, by_id=by_id, queries=queries)
+        return Rows(folder=path.parent, by_id=by_id, queries=queries)
 
     def _queries(self, folder: Path) -> list[dict[str, Any]]:
         whole = folder / "query" / "query_all.json"
@@ -162,7 +169,7 @@ class Amber:
                 "max_new_tokens": _DESCRIPTION_TOKENS if described else _YES_NO_TOKENS,
                 "token_limits": {"ovip": 384, "lmms-eval": 2048} if described else {},
                 "prompts": others,
-                "protocols": [name for name in self.protocols if _part(row) in _graded_parts(name)],
+                "protocols": [name for name in self.protocols if _part(row) in graded_parts(name)],
             },
         )
 
@@ -171,7 +178,7 @@ BENCH: Final = Amber()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rows:
+class Rows:
     """Annotations and questions."""
 
     folder: Path
@@ -196,14 +203,14 @@ def _kind(row: Mapping[str, Any]) -> str:
     return GENERATIVE if row["type"] == GENERATIVE else KINDS.get(row["type"], "relation")
 
 
-def _graded_parts(protocol: str) -> list[str]:
+def graded_parts(protocol: str) -> list[str]:
     """The parts that a protocol grades."""
     return {"lmms-eval": [GENERATIVE], "vlmevalkit": [*DIMENSIONS]}.get(protocol, [GENERATIVE, *DIMENSIONS])
 
 
 def _answered_parts(by_id: Mapping[str, Mapping[str, Any]], answers: Sequence[Answer], protocol: str) -> list[str]:
     """The parts that hold an answer and that the protocol grades, as ``--evaluation_type`` chooses them."""
-    possible = _graded_parts(protocol)
+    possible = graded_parts(protocol)
     answered = {_part(by_id[answer.id]) for answer in answers if answer.id in by_id}
     parts = [part for part in possible if part in answered]
     if not parts:
@@ -218,7 +225,7 @@ def _answered_parts(by_id: Mapping[str, Mapping[str, Any]], answers: Sequence[An
 class _Grader:
     """Grades single answers; what it needs for descriptions is loaded with the first one."""
 
-    def __init__(self, *, rows: _Rows, protocol: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, *, rows: Rows, protocol: str, options: Mapping[str, Any]) -> None:
         self.rows, self.protocol, self.options = rows, protocol, options
         self.queries = {str(query["id"]): query for query in rows.queries}
         self.notes: list[str] = []

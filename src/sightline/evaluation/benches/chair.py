@@ -46,8 +46,11 @@ from sightline.evaluation.nouns import chair_forms, load_nltk, nltk_name, place,
 from sightline.evaluation.option_values import text_option
 from sightline.evaluation.submissions import answers_of, submitted_rows
 from sightline.evaluation.tables import PictureFiles, find_file, picture_prompt
+from sightline.evaluation.words import as_written
 
 PROMPT: Final = "Please describe this image in detail."
+PICTURES: Final = ("val2014", "train2014", "images", ".")
+"""Where pictures may lie in the folder, the official place first."""
 SAMPLE: Final = 500
 """Pictures that are described where no list says which."""
 _SYNONYMS: Final = ("synonyms.txt", "data/synonyms.txt", "annotations/synonyms.txt")
@@ -80,7 +83,7 @@ class Chair:
         missing = [id for id in ids if id not in names]
         if missing:
             raise DataError(f"image_ids.json lists {missing[0]}, which has no annotation", source=str(data))
-        pictures = PictureFiles(data, ("val2014", "train2014", "images", "."))
+        pictures = PictureFiles(data, PICTURES)
         meta = {"max_new_tokens": _MAX_NEW_TOKENS, "token_limits": {"lmms-eval": 2048}}
         return [
             Question(id=str(id), prompt=picture_prompt(f"chair-{id}", PROMPT, [pictures.named(names[id])]), meta=meta)
@@ -187,7 +190,7 @@ def _nltk_mentions(objects: ObjectList) -> Callable[[str], list[Mention]]:
     def mentions(text: str) -> list[Mention]:
         tokens = nltk.word_tokenize(text.lower())
         tags = [kinds.get(tag[:1], "n") for _, tag in nltk.pos_tag(tokens)]
-        words = zip(place(text.lower(), tokens), tags, strict=True)
+        words = zip(as_written(text, place(text.lower(), tokens)), tags, strict=True)
         reduced = [word._replace(text=lemmatizer.lemmatize(word.text, pos=tag)) for word, tag in words]
         return objects.listed(objects.joined(reduced))
 

@@ -47,7 +47,7 @@ from sightline.evaluation.rubric import Rubric, load_rubric
 from sightline.evaluation.submissions import read_answers
 from sightline.evaluation.tables import check_ids, find_file, picture_prompt, read_table, text_field, write_lines
 from sightline.evaluation.verdicts import Said, ask, need_verdicts, verdict_notes
-from sightline.evaluation.words import Word, treebank_words
+from sightline.evaluation.words import Word, as_written, treebank_words
 from sightline.files import replace_file
 
 _SYNONYMS: Final = ("synonyms_refine.txt", "eval/data/synonyms_refine.txt", "data/synonyms_refine.txt")
@@ -253,10 +253,9 @@ def _distinct(phrases: Sequence[str], reduce: Reduce) -> list[str]:
 
 def _placed(text: str, objects: Sequence[str]) -> list[Word]:
     """Objects with their first place in the answer; width 0 where they do not stand there as they are."""
-    lower = text.lower()
-    return [
-        Word(one, max(start := lower.find(one.lower()), 0), start + len(one) if start >= 0 else 0) for one in objects
-    ]
+    found = [(one, text.lower().find(one.lower())) for one in objects]
+    words = [Word(one, max(start, 0), start + len(one.lower()) if start >= 0 else 0) for one, start in found]
+    return as_written(text, words)
 
 
 def _reducer(objects: ObjectList, lemmatizer: str) -> Reduce:

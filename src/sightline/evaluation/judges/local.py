@@ -12,7 +12,7 @@ from sightline.evaluation.bench import JudgeReply, JudgeRequest
 from sightline.evaluation.judges.base import OnReply, Outcome
 from sightline.evaluation.weights import fingerprint_files
 from sightline.recipes.schema import ModelSpec, SamplingSpec
-from sightline.rollouts.engine import AskedEngine, ToldToken
+from sightline.rollouts.engine import AskedEngine, ToldAnswer, ToldToken
 from sightline.types import Group, Prompt, Response
 
 MOST_TOKENS: Final = 2048
@@ -82,9 +82,13 @@ class LocalBackend:
         """One that the engine refuses (too long, or pictures that the model does not see) fails alone."""
         engine = self.load()
         try:
+            found: list[ToldAnswer]
             if likeliest is None:
-                return [_outcome(group.responses[0]) for group in engine.generate(groups, sampling, seed=seed)]
-            return [_outcome(*told) for told in engine.told(groups, sampling, seed=seed, likeliest=likeliest)]
+                found = [(group.responses[0], ()) for group in engine.generate(groups, sampling, seed=seed)]
+            else:
+                found = engine.told(groups, sampling, seed=seed, likeliest=likeliest)
+            read = [len(engine.read(group)) for group in groups]
+            return [_outcome(*one, read=count) for one, count in zip(found, read, strict=True)]
         except DataError as error:
             if len(groups) > 1:
                 return [outcome for group in groups for outcome in self._generate([group], sampling, seed, likeliest)]
@@ -177,9 +181,8 @@ def _prompt(request: JudgeRequest) -> Prompt:
     return Prompt(id=request.id, messages=tuple(messages), images=tuple(request.images))
 
 
-def _outcome(response: Response, told: tuple[ToldToken, ...] = ()) -> Outcome:
-    count = len(response.tokens or ())
-    if not response.text.strip() and not told:  # where tokens are told of, they are what is asked for
-        return Outcome(reply=JudgeReply(text=None, error="the reply is empty", final=True), completion_tokens=count)
+def _outcome(response: Response, told: tuple[ToldToken, ...], *, read: int) -> Outcome:
     reply = JudgeReply(text=response.text, cut=response.finish_reason == "length")
-    return Outcome(reply=reply, completion_tokens=count, tokens=told)
+    if not response.text.strip() and not told:  # where tokens are told of, they are what is asked for
+        reply = JudgeReply(text=None, error="the reply is empty", final=True)
+    return Outcome(reply=reply, prompt_tokens=read, completion_tokens=len(response.tokens or ()), tokens=told)
