@@ -57,8 +57,8 @@ test-compress: setup $(COMPRESS)/.installed ## Run the tests that quantise with 
 	@$(PIP) install -c constraints.txt -e '.[compressed]'
 	@SIGHTLINE_COMPRESS=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/engines/test_llm_compressor.py -x
 
-fuzz: setup ## Run the tests of kills and of junk with 50 times as many of them (an hour or so)
-	@SIGHTLINE_FUZZ=50 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/fuzz
+fuzz: setup ## Run the tests of kills, of junk and of families with all their cases (an hour or so)
+	@SIGHTLINE_FUZZ=50 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/fuzz tests/families/test_algorithms.py
 
 lint: setup ## Check style and types, as pre-commit and CI do
 	@$(BIN)/ruff check .

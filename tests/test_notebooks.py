@@ -57,7 +57,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         )
         starts[script.stem[0]] = len(whole.cells)
         whole.cells += nbformat.read(script.with_suffix(".ipynb"), as_version=4).cells
-    NotebookClient(whole, timeout=300, kernel_name="python3").execute(cwd=str(folder))
+    NotebookClient(whole, timeout=1800, kernel_name="python3").execute(cwd=str(folder))
     assert {path.name for path in folder.iterdir()} == {"notebooks", "recipes"}, "nothing is left at the root"
     ends = [*(start - 1 for start in starts.values()), len(whole.cells)][1:]
     return {

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,10 +25,12 @@ from sightline.scenes.world import Scenes
 from sightline.types import Response
 
 CHROMIUM = Path("/usr/bin/chromium")
-gradio = pytest.importorskip("gradio", reason="the extra app (gradio) is absent")
 httpx = pytest.importorskip("httpx", reason="gradio is absent")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}")
+pytestmark = [
+    pytest.mark.skipif(find_spec("gradio") is None, reason="the extra app (gradio) is absent"),
+    pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is absent"),
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}"),
+]
 
 BAD = "<img src=x onerror=alert(1)> {{a}} ${b} a `red` circle"
 
@@ -101,8 +104,10 @@ def address(root: Path, tiny: dict[str, Path], tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def seen(address: str) -> Iterator[Any]:
     """The page in Chromium, what it asked for, and what went wrong on it."""
+    from playwright import sync_api
+
     seen = SimpleNamespace(requests=[], errors=[])
-    with playwright.sync_playwright() as driver:
+    with sync_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.set_default_timeout(60_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from sightline.rollouts.hf import load_engine
 from sightline.services.bounds import Bounds
 from sightline.types import Group, Prompt, Response
 
-pytest.importorskip("gradio", reason="the extra app (gradio) is absent")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="the extra app (gradio) is absent")
 
 
 @pytest.fixture(scope="module")

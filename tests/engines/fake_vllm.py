@@ -49,6 +49,8 @@ class FakeServer:
         self.broken = ""
         """Fault to show: ``hangs``, ``fails`` (status 500), ``pads`` (a picture of one token too many),
         ``placeholders``."""
+        self.mends_after = 0
+        """Answers after which it fails no more; 0: it never mends."""
         self._lock = threading.Lock()
         self._http: ThreadingHTTPServer | None = None
         self.port = 0
@@ -106,6 +108,8 @@ class FakeServer:
             threading.Event().wait(30)
         if route == "/inference/v1/generate":
             if self.broken == "fails":
+                self.mends_after -= 1
+                self.broken = "fails" if self.mends_after else ""
                 raise Refused("no_model", status=500)
             while self.paused:  # as the real one: the request waits
                 time.sleep(0.01)

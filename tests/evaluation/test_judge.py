@@ -99,6 +99,9 @@ def test_what_always_fails_ends_as_a_failure_never_as_a_score(answer, error, tmp
     with FakeJudge(lambda number, asked: (status, dict(headers), content, seconds)) as fake:
         judge = client(fake, cache=tmp_path, timeout=0.1 if seconds else 5)
         (reply,) = judge.ask([request()])
+        until = time.monotonic() + 30
+        while len(fake.requests) < 3 and time.monotonic() < until:  # it may read what is given up already
+            time.sleep(0.01)
     assert reply.text is None and error in reply.error and "(3 tries)" in reply.error
     assert (judge.usage.failed, judge.usage.requests, len(fake.requests)) == (1, 1, 3)
     assert judge.errors == [f"q0: {reply.error}"] and judge.facts()["failed"] == 1
@@ -346,14 +349,14 @@ def test_a_reply_that_trickles_ends_at_the_time_limit():
             handler.send_header("Content-Length", "1000")
             handler.end_headers()
             with contextlib.suppress(OSError):
-                for _ in range(100):
+                for _ in range(1000):
                     handler.wfile.write(b" ")
                     time.sleep(0.05)
 
     with Trickle(None) as fake:
         began = time.monotonic()
         (reply,) = client(fake, timeout=0.2, tries=1).ask([request()])
-    assert "timed out within the reply" in reply.error and time.monotonic() - began < 2
+    assert "timed out within the reply" in reply.error and time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(

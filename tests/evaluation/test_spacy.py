@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -14,7 +15,7 @@ from sightline.evaluation.benches.amber import BENCH as AMBER
 from sightline.evaluation.benches.object_halbench import BENCH as OBJECTS
 from sightline.evaluation.similarity import load_similarity
 
-spacy = pytest.importorskip("spacy", reason="needs spaCy: pip install sightline[nouns]")
+pytestmark = pytest.mark.skipif(find_spec("spacy") is None, reason="needs spaCy: pip install sightline[nouns]")
 VECTORS = {
     "car": (1.0, 0.0),
     "truck": (0.8, 0.6),
@@ -99,6 +100,8 @@ def test_what_is_missing_is_named(tmp_path, relation):
         DataError, match=r"cannot load the model en_core_web_none \(\[E050\].*spacy download en_core_web_none"
     ):
         load_similarity("spacy", spacy_model="en_core_web_none")
+    import spacy
+
     spacy.blank("en").to_disk(tmp_path / "sm")
     with pytest.raises(DataError, match="has no word vectors"):
         load_similarity("spacy", spacy_model=str(tmp_path / "sm"))

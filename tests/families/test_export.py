@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
 from command_line import sightline
-from sightline.models import reload
 from sightline.models.load import load_policy
 from sightline.recipes.schema import LoraSpec, ModelSpec, PartsSpec
 
 KINDS = ("mllama", "paligemma", "idefics3", "gemma4", "qwen3_vl", "mistral3")
 """Those whose processors and heads differ most."""
-
-
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fresh process is this one."""
-
-    def here(command: list[str], **_: Any) -> SimpleNamespace:
-        reload.answer_request(Path(command[3]), Path(command[4]))
-        return SimpleNamespace(returncode=0, stderr="")
-
-    monkeypatch.setattr(reload, "subprocess", SimpleNamespace(run=here))
 
 
 @pytest.mark.parametrize("model_type", KINDS)

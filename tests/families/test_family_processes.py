@@ -29,7 +29,7 @@ def measured(folder_of: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     environment = train_runs.environment()
     shared = [families, families.parent / "equivalence", families.parent / "train"]
     environment["PYTHONPATH"] = ":".join([*map(str, shared), environment["PYTHONPATH"]])
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-4000:]
     return one, torch.load(folder / "found.pt", weights_only=True)
 

@@ -1,4 +1,4 @@
-"""Twenty steps of every offline method in the built-in world: stored losses, and pairs that are told apart.
+"""Ten or twenty steps of every offline method in the built-in world: stored losses, and pairs that are told apart.
 
 A method whose numbers move on purpose gets new ones: ``python tests/golden/test_offline_methods.py`` prints them.
 """
@@ -24,6 +24,8 @@ FREE = {"orpo", "simpo", "cpo"}
 """Methods without a reference."""
 GENTLE = {"forward_kl", "js", "alpha"}
 """Divergences whose slope vanishes where both answers got much likelier: from random weights they need small steps."""
+SLOW = {"mpo", "sppo_hard", "nca_pair", "apo_down", "forward_kl", "js", "alpha", "orpo", "cpo"}
+"""Methods that tell pairs apart after twenty steps; the others do after ten."""
 
 METHODS = {
     "dpo": {"name": "dpo"},
@@ -53,34 +55,34 @@ METHODS = {
     "cpo": {"name": "cpo"},
     "kto": {"name": "kto"},
 }
-# loss at steps 1, 10 and 20
-GOLDEN: dict[str, tuple[float, float, float]] = {
-    "dpo": (0.69315, 0.18699, 0.01135),
+# loss at steps 1, 10 and, of the slow ones, 20
+GOLDEN: dict[str, tuple[float, ...]] = {
+    "dpo": (0.69315, 0.18699),
     "mpo": (5.88615, 3.71187, 2.01550),
-    "ipo": (25.00000, 15.43172, 2.18870),
-    "apo_zero": (1.00000, 0.55599, 0.11593),
+    "ipo": (25.00000, 15.43172),
+    "apo_zero": (1.00000, 0.55599),
     "sppo_hard": (50.00000, 57.17936, 19.95510),
-    "ld": (0.69315, 0.19347, 0.01493),
-    "anchored": (1.73287, 0.80840, 0.15803),
-    "dense": (0.69315, 0.38547, 0.12979),
-    "dpo_listwise": (1.79176, 1.05094, 0.19864),
-    "hinge": (1.00000, 0.00239, 0.00251),
-    "robust": (0.69315, -0.05054, -0.79397),
-    "exo_pair": (0.51083, 0.03582, 0.00111),
+    "ld": (0.69315, 0.19347),
+    "anchored": (1.73287, 0.80840),
+    "dense": (0.69315, 0.38547),
+    "dpo_listwise": (1.79176, 1.05094),
+    "hinge": (1.00000, 0.00239),
+    "robust": (0.69315, -0.05054),
+    "exo_pair": (0.51083, 0.03582),
     "nca_pair": (1.38629, 1.36825, 1.10776),
-    "bco_pair": (1.38629, 0.90762, 0.24601),
+    "bco_pair": (1.38629, 0.90762),
     "apo_down": (1.00000, 0.29414, 0.17245),
-    "discopop": (0.84657, 0.76472, 0.63043),
-    "wpo": (0.16610, 0.05506, 0.00614),
+    "discopop": (0.84657, 0.76472),
+    "wpo": (0.16610, 0.05506),
     "forward_kl": (0.69315, 0.15756, 0.01518),
     "js": (0.69315, 0.59645, 0.56667),
     "alpha": (0.69315, 0.29118, 0.09448),
-    "aot_unpaired": (0.69315, 0.10916, 0.00800),
-    "aot": (0.69315, 0.12668, 0.00740),
+    "aot_unpaired": (0.69315, 0.10916),
+    "aot": (0.69315, 0.12668),
     "orpo": (5.74854, 2.84737, 1.34551),
-    "simpo": (1.31666, 0.33896, 0.01523),
+    "simpo": (1.31666, 0.33896),
     "cpo": (6.12163, 2.78022, 1.22985),
-    "kto": (0.50000, 0.26157, 0.06533),
+    "kto": (0.50000, 0.26157),
 }
 
 
@@ -104,7 +106,7 @@ def draw(folder: Path) -> Path:
 
 
 def run(method: str, data: Path, folder: Path) -> list[dict[str, float]]:
-    """The records of twenty steps."""
+    """The records of a run."""
     algorithm = METHODS[method]
     rows = DataSpec(
         path=str(data / ("ranked.jsonl" if method == "dpo_listwise" else "pairs.jsonl")),
@@ -118,7 +120,7 @@ def run(method: str, data: Path, folder: Path) -> list[dict[str, float]]:
         reference="none" if algorithm["name"] in FREE else "cache",
         data=DatasetSpec(train=(rows,), segments=SegmentSpec() if method == "dense" else None),
         train=TrainSpec(
-            max_steps=20,
+            max_steps=20 if method in SLOW else 10,
             batch_size=16,
             micro_batch_tokens=2048,
             learning_rate=3e-5 if method in GENTLE else 1e-3,
@@ -130,8 +132,8 @@ def run(method: str, data: Path, folder: Path) -> list[dict[str, float]]:
     return read_metrics(folder / method / "metrics.jsonl")
 
 
-def figures(records: list[dict[str, float]]) -> tuple[float, float, float]:
-    return records[0]["loss"], records[9]["loss"], records[19]["loss"]
+def figures(records: list[dict[str, float]]) -> tuple[float, ...]:
+    return tuple(records[step]["loss"] for step in (0, 9, 19) if step < len(records))
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +142,12 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_twenty_steps(method, data, tmp_path):
+def test_losses_are_the_stored_ones_and_pairs_are_told_apart(method, data, tmp_path):
     records = run(method, data, tmp_path)
     assert figures(records) == pytest.approx(GOLDEN[method], rel=0.02, abs=1e-3)
-    assert figures(records)[2] < figures(records)[0]
+    assert figures(records)[-1] < figures(records)[0]
     won = [record["rewards/accuracies"] for record in records]
-    if method != "discopop":  # its loss is not monotone in the margin: pairs are not told apart within twenty steps
+    if method != "discopop":  # its loss is not monotone in the margin: pairs are not told apart so soon
         assert sum(won[-2:]) / 2 > 0.85
 
 

@@ -95,7 +95,7 @@ def test_a_service_that_stays_away_fails_its_answers_after_its_patience():
         pass
     started = time.monotonic()
     ((failed,),) = values(server, asked("a"), patience=0.3)
-    assert 0.3 <= time.monotonic() - started < 5
+    assert 0.3 <= time.monotonic() - started < 60  # and not the ten minutes of the default
     assert isinstance(failed, Failure) and "refused" in failed.reason and "tries" in failed.reason
 
 

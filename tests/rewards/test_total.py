@@ -148,7 +148,7 @@ def test_a_term_that_loses_an_answer_is_refused():
 
 def test_services_work_while_other_terms_do():
     """Each waits for the other: one after the other would never end."""
-    meeting = threading.Barrier(3, timeout=10)
+    meeting = threading.Barrier(3, timeout=60)
 
     def term(remote):
         made = Lengths(lambda groups: meeting.wait())
@@ -177,7 +177,7 @@ def test_wrong_data_does_not_wait_for_a_service_that_is_away(own):
     started = time.monotonic()
     with pytest.raises(DataError, match="f:1: reward wrong: is wrong"):
         reward.rewards([asked("a", id=str(n)) for n in range(30)])
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def of_kinds(term, **where):

@@ -169,14 +169,14 @@ def test_without_a_server_the_run_ends_after_its_patience(llava, servers, tmp_pa
     began = time.monotonic()
     with pytest.raises(EngineError, match=r"no engine answered for 0\.5 s .*refused.*goes on from the last checkpoint"):
         asked.generate(prompts(tmp_path), SAMPLING, seed=5)
-    assert 0.5 < time.monotonic() - began < 5
+    assert 0.5 < time.monotonic() - began < 60
 
 
 def test_a_server_that_hangs_is_left_alone(llava, servers, tmp_path):
     policy, renderer = loaded(llava)
     groups, running = prompts(tmp_path, 2), servers(llava, 2)
-    asked = engine(policy, renderer, NoSync(), running, timeout=1.5)
-    whole = asked.generate(groups, SAMPLING, seed=5)
+    whole = engine(policy, renderer, NoSync(), running).generate(groups, SAMPLING, seed=5)
+    asked = engine(policy, renderer, NoSync(), running, timeout=1.5, patience=60)
     running[1].broken = "hangs"
     assert tokens(asked.generate(groups, SAMPLING, seed=5)) == tokens(whole)
 
@@ -187,8 +187,9 @@ def test_a_server_that_fails_is_asked_again_and_not_for_ever(llava, servers, tmp
     asked = engine(policy, renderer, NoSync(), running)
     whole = asked.generate(groups, SAMPLING, seed=5)
     running[0].broken = "fails"
-    threading.Timer(0.8, lambda: setattr(running[0], "broken", "")).start()
-    assert tokens(asked.generate(groups, SAMPLING, seed=5)) == tokens(whole)
+    running[0].mends_after = 2
+    patient = engine(policy, renderer, NoSync(), running, patience=60)
+    assert tokens(patient.generate(groups, SAMPLING, seed=5)) == tokens(whole)
     running[0].broken = "fails"
     with pytest.raises(EngineError, match=r"no engine answered for 1 s .*answered 500"):
         asked.generate(groups, SAMPLING, seed=5)

@@ -35,14 +35,18 @@ class Faulty(FakeServer):
 
     def __init__(self, faults):
         super().__init__("score")
-        self.faults = faults
+        self.faults, self.ended = faults, threading.Event()
+
+    def __exit__(self, *raised):
+        self.ended.set()
+        super().__exit__(*raised)
 
     def answer(self, number, request):
         fault = self.faults[number % len(self.faults)]
         if fault == DIE:
             raise OSError
         if fault == HANG:
-            time.sleep(0.4)
+            self.ended.wait(60)
         return {
             HANG: (200, {}, {"rewards": []}), JUNK: (200, {}, b"\xff{"), BUSY: (429, {"Retry-After": "0.01"}, b""),
         }[fault]  # fmt: skip
@@ -58,11 +62,13 @@ def groups(tmp_path):
 def test_where_one_of_two_services_fails_the_other_does_its_work(groups, faults):
     with Live(spec("reward")) as good, Faulty(faults) as bad:
         urls = (bad.url, f"{good.url}/score")
-        made = ServiceSpec(url=urls, timeout=0.2, patience=20.0, workers=4, pictures="base64")
+        timeout = 1.0 if HANG in faults else 60.0
+        made = ServiceSpec(url=urls, timeout=timeout, patience=60.0, workers=4, pictures="base64")
         values = build_term(made).values(groups)
     assert values == [[r.reward for r in Scenes().reward(group).responses] for group in groups]
-    assert good.app.metrics.requests["/score", 200] == len(groups)
-    assert bad.requests and (faults == [BUSY] or len(bad.requests) <= 8)  # then it is left alone
+    again = good.app.metrics.requests["/score", 200] - len(groups)
+    assert again == 0 or (again > 0 and HANG in faults), "on a busy machine it may need longer than one that hangs gets"
+    assert bad.requests and (faults == [BUSY] or len(bad.requests) <= 8 or again)  # then it is left alone
 
 
 def test_a_real_service_that_is_started_again_loses_nothing_of_an_online_run(tiny, tmp_path, monkeypatch):
@@ -116,6 +122,12 @@ def post(url, body, headers=None):
         return json.loads(reply.read())
 
 
+def asked_for(url):
+    """How many requests wait in a service."""
+    with urllib.request.urlopen(f"{url}/health", timeout=30) as reply:
+        return json.loads(reply.read())["waiting"]
+
+
 def hung_up(connection, seconds):
     """Whether the other side ends the connection."""
     connection.settimeout(seconds)
@@ -138,8 +150,8 @@ def test_a_client_that_dawdles_with_its_head_is_left():
                 connection.sendall(first)
                 assert not first or b"200 OK" in connection.recv(1 << 16)
                 connection.sendall(b"POST /critic HTTP/1.1\r\nHost: local")
-                assert hung_up(connection, 3.0)
-    with Live(spec(bounds=Bounds(upload=0.2, company=0.6))) as live:
+                assert hung_up(connection, 30.0)
+    with Live(spec(bounds=Bounds(upload=0.5, company=1.0))) as live:
         body = {"prompt": "Q?", "response": "A star.", "answer": "A star."}
         assert post(f"{live.url}/critic", body) == {"critic": 10}
 
@@ -150,7 +162,7 @@ def test_a_client_that_does_not_read_is_left_and_what_it_sent_let_go():
         with contextlib.suppress(OSError):  # until nothing more goes in
             while True:
                 deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while live.server.server_state.connections and time.monotonic() < until:
             time.sleep(0.02)
         assert not live.server.server_state.connections and live.app.held == 0
@@ -167,11 +179,12 @@ def test_a_stop_answers_what_was_asked_before_it():
         headers = {"Authorization": "Bearer right"}
         asking = threading.Thread(target=lambda: replies.append(post(f"{url}/critic", body, headers)))
         asking.start()
-        time.sleep(0.5)
+        while not replies and not asked_for(url):
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        asking.join(20)
+        asking.join(60)
         assert replies == [{"critic": 10}]
-        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
     finally:
         process.kill()
         process.stderr.close()

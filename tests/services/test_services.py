@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import threading
 import time
 
 import pytest
@@ -169,15 +170,17 @@ def test_metrics_are_prometheus_text_and_name_known_routes_alone():
 
 
 def test_health_says_when_the_work_is_stuck():
-    app = build_service(spec(bounds=Bounds(seconds=0.05)))
+    app, asked = build_service(spec(bounds=Bounds(seconds=0.05))), threading.Event()
 
     async def stuck():
         async with running(app):
             batch = next(c.cell_contents for c in app.metrics.gauges["waiting"].__closure__).batcher
-            batch.run = lambda items: time.sleep(0.3) or [None]
+            batch.run = lambda items: asked.wait(60) and [None]
             first = await ask(app, "/critic", CRITIC)
             await asyncio.sleep(0.1)
-            return first[0], await ask(app, "/health")
+            health = await ask(app, "/health")
+            asked.set()
+            return first[0], health
 
     status, health = asyncio.run(stuck())
     assert status == 504 and health[0] == 503 and json.loads(health[2])["status"] == "stuck"

@@ -17,6 +17,8 @@ from transformers import (
 
 from tiny_models import byte_level_tokenizer
 
+POOLED = 2
+"""Patches along each side of one token: 3 in the real ones, where the tower would see more than twice as many."""
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "<|turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
@@ -71,6 +73,7 @@ def _gemma4(layers: int, **more: Any) -> tuple[Any, Any]:
             "num_key_value_heads": 2,
             "head_dim": 16,
             "patch_size": PATCH,
+            "pooling_kernel_size": POOLED,
             "position_embedding_size": 256,
         },
         image_token_id=ids("<|image|>"),
@@ -81,7 +84,7 @@ def _gemma4(layers: int, **more: Any) -> tuple[Any, Any]:
         eoa_token_index=ids("<audio|>"),
         audio_token_id=ids("<|audio|>"),
     )
-    options = {"patch_size": PATCH, "max_soft_tokens": 70, "pooling_kernel_size": 3}
+    options = {"patch_size": PATCH, "max_soft_tokens": 70, "pooling_kernel_size": POOLED}
     processor = Gemma4Processor(
         feature_extractor=Gemma4AudioFeatureExtractor(),
         image_processor=Gemma4ImageProcessorPil(**options),

@@ -51,17 +51,6 @@ def runs(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dic
     return found
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fresh process is this one: for what does not depend on it."""
-
-    def here(command: list[str], **_: Any) -> SimpleNamespace:
-        reload.answer_request(Path(command[3]), Path(command[4]))
-        return SimpleNamespace(returncode=0, stderr="")
-
-    monkeypatch.setattr(reload, "subprocess", SimpleNamespace(run=here))
-
-
 def nothing_left(folder: Path) -> bool:
     return not list(folder.iterdir())
 
@@ -84,7 +73,9 @@ def test_a_merged_run_is_the_trained_model(runs: dict[str, Path], tmp_path: Path
     assert str(tmp_path.parent) not in card, "folders of this machine are nobody's business"
 
 
-def test_a_checkpoint_is_exported_in_a_fresh_process(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_checkpoint_is_exported_in_a_fresh_process(
+    runs: dict[str, Path], tmp_path: Path, fresh_process: None
+) -> None:
     assert sightline("export", runs["whole"], "--step", 2, "-o", tmp_path / "two").code == 0
     assert "up to step 2:" in (tmp_path / "two" / "README.md").read_text()
     here, last = (_parameters(folder) for folder in (tmp_path / "two", runs["whole"] / "model"))
@@ -97,7 +88,7 @@ def _parameters(folder: Path) -> dict[str, torch.Tensor]:
     return dict(AutoModelForImageTextToText.from_pretrained(folder).named_parameters())
 
 
-def test_an_adapter_is_exported_as_it_is(runs: dict[str, Path], tmp_path: Path, in_process: None) -> None:
+def test_an_adapter_is_exported_as_it_is(runs: dict[str, Path], tmp_path: Path) -> None:
     assert sightline("export", runs["adapter"], "--step", 2, "-o", tmp_path / "a").code == 0
     card = (tmp_path / "a" / "README.md").read_text()
     assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "peft"
@@ -112,7 +103,7 @@ def test_an_adapter_is_exported_as_it_is(runs: dict[str, Path], tmp_path: Path, 
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_adapters_with_parts_in_full_are_merged_in_bfloat16(tmp_path: Path, in_process: None, tied: bool) -> None:
+def test_adapters_with_parts_in_full_are_merged_in_bfloat16(tmp_path: Path, tied: bool) -> None:
     """Copies of whole modules, of tied embeddings too, trained in float32 over a model in bfloat16."""
     base = save_tiny("qwen2_5_vl", tmp_path / "base", tied=tied)
     modes = {"language": "full", "projector": "lora"} if tied else {"language": "lora", "projector": "full"}
@@ -126,9 +117,7 @@ def test_adapters_with_parts_in_full_are_merged_in_bfloat16(tmp_path: Path, in_p
 
 
 @pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
-def test_tied_embeddings_part_where_an_adapter_is_merged_into_one_of_them(
-    tmp_path: Path, in_process: None, layer: str
-) -> None:
+def test_tied_embeddings_part_where_an_adapter_is_merged_into_one_of_them(tmp_path: Path, layer: str) -> None:
     base = save_tiny("llava", tmp_path / "base", tied=True)
     model = get_peft_model(AutoModelForImageTextToText.from_pretrained(base), LoraConfig(r=2, target_modules=[layer]))
     for name, parameter in model.named_parameters():
@@ -142,7 +131,7 @@ def test_tied_embeddings_part_where_an_adapter_is_merged_into_one_of_them(
     assert moved == (layer == "embed_tokens") and merged.lm_head.weight is not merged.get_input_embeddings().weight
 
 
-def test_a_merged_reward_model_scores_as_before(tiny: dict[str, Path], tmp_path: Path, in_process: None) -> None:
+def test_a_merged_reward_model_scores_as_before(tiny: dict[str, Path], tmp_path: Path) -> None:
     options = {"responses": 2, "algorithm": {"name": "reward_model"}, "reference": "none", "max_steps": 3}
     recipe = train_runs.recipe(tiny["llava"], tmp_path / "run", model=train_runs.lora(tiny["llava"]), **options)
     run = train(recipe, quiet=True).run_dir
@@ -188,7 +177,7 @@ def _without_adapter(merge: Any) -> Any:
     ],
 )
 def test_what_is_another_model_is_not_kept(
-    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None,
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     name: str, fault: Any, told: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(writing, name, fault(getattr(writing, name)))
@@ -218,7 +207,7 @@ def test_a_folder_that_does_not_load_is_not_kept(
 
 
 def test_quantised_weights_are_merged_into_only_when_told(
-    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def as_quantised(*arguments: Any, **options: Any) -> Any:
         trained = open_trained(*arguments, **options)
@@ -233,7 +222,7 @@ def test_quantised_weights_are_merged_into_only_when_told(
 
 
 def test_what_is_trained_on_a_quantised_folder_reloads(
-    tiny: dict[str, Path], tmp_path: Path, request: pytest.FixtureRequest
+    tiny: dict[str, Path], tmp_path: Path, fresh_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantize)")
     config = LlavaConfig.from_pretrained(tiny["llava"])
@@ -250,14 +239,14 @@ def test_what_is_trained_on_a_quantised_folder_reloads(
     assert done.code == 0 and "(bounds for quantised weights: 0.05 and 0.5)" in done.err, done.err
     done = sightline("merge", run, "-o", tmp_path / "merged")
     assert done.code == 2 and "the model is quantised (bitsandbytes), and merging would round" in done.err
-    request.getfixturevalue("in_process")
+    monkeypatch.undo()
     done = sightline("merge", run, "-o", tmp_path / "merged", "--into-quantised")
     # what two steps trained is less than the bits hold: told, and not kept
     assert done.code == 0 or "lost what was trained" in done.err, done.err
 
 
 def test_picture_options_of_a_run_go_with_its_adapter_and_with_what_is_merged(
-    tiny: dict[str, Path], tmp_path: Path, in_process: None
+    tiny: dict[str, Path], tmp_path: Path
 ) -> None:
     """Grids of LLaVA-NeXT stand in the model's config as well; the base of an adapter does not know of them."""
     spec = train_runs.lora(tiny["llava_next"])
@@ -275,7 +264,7 @@ def test_picture_options_of_a_run_go_with_its_adapter_and_with_what_is_merged(
 
 @pytest.mark.parametrize(("kind", "ended"), [("nf4", True), ("int8", False)])
 def test_a_qlora_run_is_merged_into_the_plain_weights(
-    tiny: dict[str, Path], tmp_path: Path, in_process: None, kind: str, ended: bool
+    tiny: dict[str, Path], tmp_path: Path, kind: str, ended: bool
 ) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantize)")
     low = replace(train_runs.lora(tiny["llava"]), quantization=kind)
@@ -299,9 +288,7 @@ def test_a_qlora_run_is_merged_into_the_plain_weights(
     assert told in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_a_merged_reward_model_of_a_qlora_run_says_that_it_is_plain(
-    tiny: dict[str, Path], tmp_path: Path, in_process: None
-) -> None:
+def test_a_merged_reward_model_of_a_qlora_run_says_that_it_is_plain(tiny: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantize)")
     low = replace(train_runs.lora(tiny["llava"]), quantization="nf4")
     options = {"responses": 2, "algorithm": {"name": "reward_model"}, "reference": "none", "max_steps": 2}
@@ -361,7 +348,7 @@ class FakeHub:
 
 
 def test_pushing_happens_when_told_and_failures_keep_the_folder(
-    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = FakeHub()
     monkeypatch.setattr("sightline.models.hub.HfApi", lambda: hub)

@@ -164,7 +164,7 @@ def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(make: Make, tmp_p
     train(whole, quiet=True)
     (tmp_path / "recipe.yaml").write_text(dump_recipe(broken))
     command = [sys.executable, killed_stages.__file__, str(tmp_path / "recipe.yaml"), "0", "4"]
-    done = subprocess.run(command, env=train_runs.environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=train_runs.environment(), capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) >= 2
     same(whole, broken)

@@ -29,7 +29,7 @@ def launch(*arguments):
     """Two processes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
-        [*launcher, *map(str, arguments)], env=train_runs.environment(), capture_output=True, text=True, timeout=300
+        [*launcher, *map(str, arguments)], env=train_runs.environment(), capture_output=True, text=True, timeout=1800
     )
 
 

@@ -84,11 +84,6 @@ def here(command: list[str], **_: Any) -> SimpleNamespace:
     return SimpleNamespace(returncode=0, stderr="")
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload, "subprocess", SimpleNamespace(run=here))
-
-
 def merged(run: Path) -> dict[str, torch.Tensor]:
     policy = load_policy(ModelSpec(path=str(run)), trainable=False)
     return policy.model.merge_and_unload().state_dict()
@@ -157,7 +152,7 @@ def test_a_quantised_run_reloads_as_the_same_model(
 
 
 def test_what_moved_too_far_is_not_kept_and_it_is_said_how_far(
-    runs: dict[str, Path], scenes: str, tmp_path: Path, in_process: None
+    runs: dict[str, Path], scenes: str, tmp_path: Path
 ) -> None:
     asked = ("--bench", scenes, "--tolerance", 1e-9)
     done = sightline("export", runs["llava"], "--quantize", "nf4", "-o", tmp_path / "out", *asked)
@@ -294,7 +289,7 @@ def test_wrong_requests_say_what_to_change(
 
 
 def test_gptq_without_rows_and_a_quantiser_that_fails_leave_nothing(
-    runs: dict[str, Path], scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+    runs: dict[str, Path], scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compress, "find_spec", lambda name: object())
     monkeypatch.chdir(tmp_path)  # a path from here is one from here, wherever the quantiser runs
@@ -317,7 +312,7 @@ def test_gptq_without_rows_and_a_quantiser_that_fails_leave_nothing(
 
 
 def test_reward_models_and_quantised_models_are_refused(
-    runs: dict[str, Path], tiny: dict[str, Path], scenes: str, tmp_path: Path, in_process: None
+    runs: dict[str, Path], tiny: dict[str, Path], scenes: str, tmp_path: Path
 ) -> None:
     options = {"responses": 2, "algorithm": {"name": "reward_model"}, "reference": "none", "max_steps": 2}
     recipe = train_runs.recipe(tiny["llava"], tmp_path / "run", model=train_runs.lora(tiny["llava"]), **options)
