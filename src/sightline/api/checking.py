@@ -17,6 +17,7 @@ from pydantic import Field
 from rich.console import Console
 
 from sightline.algorithms.registry import build_algorithm, build_mixed
+from sightline.api.given import check_kind, check_path, check_recipe, path_of, path_to_write
 from sightline.api.model import Model
 from sightline.api.preferences_run import Asked, evaluate_preferences, sides_of
 from sightline.api.rows import with_rows
@@ -81,8 +82,8 @@ def check(
         html: a page with all of it; None: none.
 
     Raises:
-        RecipeError: the recipe does not agree with its algorithm, there is no such device or kind of problem, or
-            nothing of that kind is looked at.
+        RecipeError: the recipe does not agree with its algorithm, there is no such device or kind of problem,
+            nothing of that kind is looked at, or ``html`` is a folder.
         DataError: there are no rows.
     """
     limits = thresholds(USUAL if fail_on is None else fail_on)
@@ -90,6 +91,8 @@ def check(
         raise RecipeError(f"processes is {processes}, expected 1 or more. Give how many devices share a step.")
     if isinstance(recipe, str | Path):
         recipe = load_recipe(recipe)
+    check_recipe(recipe)
+    page = None if html is None else path_to_write(html, "html")
     if device is not None:
         check_device(device)
     with tempfile.TemporaryDirectory(prefix="sightline-check-") as scratch:
@@ -111,8 +114,8 @@ def check(
         told = Console(file=io.StringIO(), width=120, color_system=None)
         with told.capture() as text:
             print_check(told, checked, found)
-        if html is not None:
-            write_check_page(Path(html), checked, found)
+        if page is not None:
+            write_check_page(page, checked, found)
         figures = json.loads(as_json(checked, found))
     return DataCheck(text=text.get().strip(), problems=tuple(found), figures=figures)
 
@@ -182,12 +185,16 @@ def preferences(
         raise RecipeError(
             f"found {model}, which is loaded, and models are loaded here one after the other. Give its folder or run."
         )
+    for name, one in (("model", model), ("against", against), ("reference", reference)):
+        if not isinstance(one, Run) and (one is not None or name == "model"):
+            check_path(one, name)
+    check_kind(scoring, "scoring", Scoring)
     how = check_spec(Scoring, "scoring", **vars(scoring or Scoring()))
     named, rival, start = (
         None if one is None else str(one.path if isinstance(one, Run) else one) for one in (model, against, reference)
     )
     sides = sides_of(str(named), None, how.model_options(), reference=start, against=rival)
-    folder = default_out(sides.model.spec.path, sides.model.spec.adapter) if out is None else Path(out)
+    folder = default_out(sides.model.spec.path, sides.model.spec.adapter) if out is None else path_of(out, "out")
     data, image_dir = _readable(rows, folder / BENCH, how.image_dir)
     asked = Asked(
         out=folder,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
-from sightline.api.given import check_answers, check_kind, check_least, check_word
+from sightline.api.given import check_answers, check_kind, check_least, check_word, path_of, path_to_write
 from sightline.api.groups import Groups
 from sightline.api.model import Model, name_model, opened
 from sightline.api.run import Run
@@ -141,7 +141,7 @@ def _answered(
     check_judge(how)
     named = model.named if isinstance(model, Model) else name_model(model)
     spec = named.spec
-    folder = default_out(spec.path, spec.adapter) if asked.out is None else Path(asked.out)
+    folder = default_out(spec.path, spec.adapter) if asked.out is None else path_of(asked.out, "out")
     evaluation = Evaluation(out=folder, model=spec, spec=asked.answers or AnswerSpec())
     place = _data(chosen, data, folder / chosen.name / "data")
     task = prepare(chosen, place, how, limit=limit, tell=_tell)
@@ -162,7 +162,7 @@ def questions(bench: str, data: str | Path | None = None, *, drawn: str | Path =
         DataError: data are missing or wrong.
     """
     chosen = load_bench(bench)
-    return chosen.questions(_data(chosen, data, Path(drawn)))
+    return chosen.questions(_data(chosen, data, path_of(drawn, "drawn")))
 
 
 def grade(
@@ -190,10 +190,11 @@ def grade(
     if isinstance(answers, Mapping):
         check_answers(answers)
         stored = [StoredAnswer(answer=Answer(id=id, text=text)) for id, text in answers.items()]
-        source, beside = "answers", Path(folder or ".")
+        source, beside = "answers", Path() if folder is None else path_of(folder, "folder")
     else:
-        stored, source = stored_answers(chosen, Path(answers)), str(answers)
-        beside = Path(answers).parent if folder is None else Path(folder)
+        answers = path_of(answers, "answers")
+        stored, source = stored_answers(chosen, answers), str(answers)
+        beside = answers.parent if folder is None else path_of(folder, "folder")
     place = _data(chosen, data, (beside if isinstance(answers, Mapping) else Path(answers).parent) / "data")
     return grade_stored(chosen, stored, place, grading or Grading(), source=source, folder=beside, tell=_tell)
 
@@ -217,8 +218,12 @@ class Comparison:
         return [row.name for row in self.rows if row.verdict == verdict]
 
     def write_page(self, path: str | Path) -> Path:
-        """Writes A and B side by side, with the answers that differ most, to one HTML file."""
-        return write_results_page(path, list(zip(self.before, self.after, strict=True)))
+        """Writes A and B side by side, with the answers that differ most, to one HTML file.
+
+        Raises:
+            RecipeError: ``path`` is no path, or a folder.
+        """
+        return write_results_page(path_to_write(path, "path"), list(zip(self.before, self.after, strict=True)))
 
     @property
     def title(self) -> str:
@@ -268,10 +273,12 @@ def compare(before: Side | Sequence[Side], after: Side | Sequence[Side], *, resa
 
 
 def _results(side: Side | Sequence[Side]) -> list[Measured]:
-    sides = [side] if isinstance(side, Measured | str | Path) else list(side)
+    given: Any = side
+    single = isinstance(given, Measured | str | Path) or not isinstance(given, Iterable)
+    sides = [given] if single else list(given)
     if not sides:
         raise DataError("found no result", source="compare", remedy="Give one on each side, or one for each seed")
-    return [one if isinstance(one, Measured) else read_measured(Path(one)) for one in sides]
+    return [one if isinstance(one, Measured) else read_measured(path_of(one, "a result")) for one in sides]
 
 
 def _data(bench: Benchmark, data: str | Path | None, default: Path) -> Path:

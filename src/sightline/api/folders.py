@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Literal, overload
 
+from sightline.api.given import check_path, path_of
 from sightline.api.quantised import QuantisedModel
 from sightline.api.run import Run
 from sightline.files import check_free
@@ -57,10 +58,11 @@ def merge(
         UnsupportedError: nothing to merge, or quantised weights.
         SightlineError: the hub did not take it; the folder stays.
     """
+    folder = path_of(out, "out")
     hide_loading_bars()
     trained = open_trained(_path(source), step=step, dtype=dtype)
-    found = write_trained(trained, Path(out), merged=True, into_quantised=into_quantised, overwrite=overwrite)
-    _push(Path(out), push)
+    found = write_trained(trained, folder, merged=True, into_quantised=into_quantised, overwrite=overwrite)
+    _push(folder, push)
     return found
 
 
@@ -125,16 +127,17 @@ def export(
     >>> export("runs/dpo", "models/nf4", quantize=Quantizing(kind="nf4", bench="pope=pope/"))  # doctest: +SKIP
     """
     check_run(_path(run))
+    folder = path_of(out, "out")
     hide_loading_bars()
     found: Verified | QuantisedModel
     if quantize is None:
         trained = open_trained(_path(run), step=step, dtype=dtype)
-        found = write_trained(trained, Path(out), merged=False, overwrite=overwrite)
+        found = write_trained(trained, folder, merged=False, overwrite=overwrite)
     else:
         asked = quantize if isinstance(quantize, Quantizing) else Quantizing(kind=quantize)
-        made = quantise(_path(run), Path(out), asked.spec(), step=step, dtype=dtype, overwrite=overwrite)
-        found = QuantisedModel.of(made, Path(out))
-    _push(Path(out), push)
+        made = quantise(_path(run), folder, asked.spec(), step=step, dtype=dtype, overwrite=overwrite)
+        found = QuantisedModel.of(made, folder)
+    _push(folder, push)
     return found
 
 
@@ -160,9 +163,10 @@ def convert(
         RecipeError: tensors that are missing or do not fit.
         UnsupportedError: an entry, a value or a tensor that is not known.
     """
-    check_free(Path(out), overwrite=overwrite)
+    check_path(vision_tower, "vision_tower")
+    check_free(path_of(out, "out"), overwrite=overwrite)
     hide_loading_bars()
-    write_converted(Path(source), Path(out), tower=str(vision_tower), template=chat_template)
+    write_converted(path_of(source, "source"), Path(out), tower=str(vision_tower), template=chat_template)
     return Path(out)
 
 
@@ -192,7 +196,9 @@ def assemble(
         CheckpointError: ``out`` is there already.
         UnsupportedError, RecipeError: parts that cannot be put together, or not read.
     """
-    check_free(Path(out), overwrite=overwrite)
+    check_path(language, "language")
+    check_path(vision, "vision")
+    check_free(path_of(out, "out"), overwrite=overwrite)
     hide_loading_bars()
     write_assembled(str(language), str(vision), Path(out), projector=projector, layer=vision_layer, seed=seed)
     return Path(out)
@@ -204,4 +210,4 @@ def _push(folder: Path, repo: str | None) -> None:
 
 
 def _path(run: Run | str | Path) -> Path:
-    return run.path if isinstance(run, Run) else Path(run)
+    return run.path if isinstance(run, Run) else path_of(run, "run")

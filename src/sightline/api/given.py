@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sightline.errors import DataError, RecipeError
+from sightline.recipes.schema import Recipe
 from sightline.types import Group
 
 
@@ -41,6 +43,35 @@ def check_least(value: Any, name: str, least: float) -> None:
         raise RecipeError(f"{name} is {value!r:.40}, expected a number of at least {least:g}. Correct it.")
 
 
+def check_path(value: Any, name: str) -> None:
+    """
+    Raises:
+        RecipeError: it is no path.
+    """
+    if not isinstance(value, str | Path):
+        raise RecipeError(f"{name} is {value!r:.60}, expected a path. Give a text or a pathlib.Path.")
+
+
+def path_of(value: Any, name: str) -> Path:
+    """
+    Raises:
+        RecipeError: it is no path.
+    """
+    check_path(value, name)
+    return Path(value)
+
+
+def path_to_write(value: Any, name: str) -> Path:
+    """
+    Raises:
+        RecipeError: it is no path, or a folder, where a file is to be written.
+    """
+    path = path_of(value, name)
+    if path.is_dir():
+        raise RecipeError(f"{name} is {str(value)!r:.60}, a folder, expected a file to write. Name one in it.")
+    return path
+
+
 def check_answers(answers: Mapping[Any, Any]) -> None:
     """
     Raises:
@@ -63,3 +94,12 @@ def groups_of(given: Any) -> list[Group]:
         remedy = "Read rows first: sl.read_rows(rows)"
         raise DataError(f"found {wrong[0]!r:.60}, expected Groups", source="groups", remedy=remedy)
     return listed
+
+
+def check_recipe(value: Any) -> None:
+    """
+    Raises:
+        RecipeError: it is none.
+    """
+    if not isinstance(value, Recipe):
+        raise RecipeError(f"found {value!r:.60}, expected a recipe. Give its file, or what sl.load_recipe returns.")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from sightline.api.given import check_word, groups_of
+from sightline.api.given import check_word, groups_of, path_of, path_to_write
 from sightline.data.load import Account, groups_from_records, load_groups, load_prompts
 from sightline.data.memory import Rows, records_of
 from sightline.data.schema import read_groups as groups_of_file
@@ -92,8 +92,9 @@ def read_groups(path: str | Path) -> Groups:
 
     Raises:
         DataError: a line is no Group; names file, line and key.
+        RecipeError: ``path`` is no path.
     """
-    return Groups(groups_of_file(path, growing=True))
+    return Groups(groups_of_file(path_of(path, "path"), growing=True))
 
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
@@ -101,8 +102,9 @@ def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
 
     Raises:
         DataError: they are no Groups, or cannot be written.
+        RecipeError: ``path`` is no path, or a folder.
     """
-    return write_file(path, groups_of(groups))
+    return write_file(path_to_write(path, "path"), groups_of(groups))
 
 
 def score(

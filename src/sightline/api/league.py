@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sightline.api.given import path_of
 from sightline.demo.league import League, run_league
 from sightline.demo.sizes import LeagueSize, folder_of
 
@@ -37,7 +38,11 @@ def league(
         CheckpointError: the folder holds a league with another budget, or of another base.
     """
     budget = size or LeagueSize()
-    folder = folder_of(budget) if out is None else Path(out)
+    folder = folder_of(budget) if out is None else path_of(out, "out")
     return run_league(
-        seeds=tuple(seeds), methods=tuple(methods), out=folder, bases=tuple(map(Path, bases)), size=budget
+        seeds=tuple(seeds),
+        methods=tuple(methods),
+        out=folder,
+        bases=tuple(path_of(base, "a base") for base in bases),
+        size=budget,
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from sightline.api.given import check_kind
+from sightline.api.given import check_kind, check_path
 from sightline.api.groups import Groups, pictures_folder, read_rows
 from sightline.api.run import Run
 from sightline.data.memory import Rows
@@ -185,6 +185,10 @@ def load(
 
 def name_model(model: str | Path | Run, adapter: str | Path | Run | None = None, **options: Any) -> NamedModel:
     """What a name or a run stands for; nothing is loaded. See ``evaluation.named_model``."""
+    if not isinstance(model, Run):
+        check_path(model, "model")
+    if not isinstance(adapter, Run | None):
+        check_path(adapter, "adapter")
     first, second = (str(one.path if isinstance(one, Run) else one) for one in (model, adapter or ""))
     return named_model(first, second or None, **options)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sightline.api.given import check_recipe, path_of, path_to_write
 from sightline.api.rows import with_rows
 from sightline.api.run import Run
 from sightline.data.memory import Rows
@@ -63,6 +64,8 @@ def explain(recipe: Recipe | LoopRecipe | str | Path, *overrides: str) -> str:
         recipe = (load_loop if is_loop(recipe) else read_recipe)(Path(recipe), overrides)
     elif overrides:
         raise RecipeError(_OVERRIDDEN)
+    if not isinstance(recipe, LoopRecipe):
+        check_recipe(recipe)
     return shown(recipe, explain=True)
 
 
@@ -103,8 +106,7 @@ def train(
     hide_loading_bars()
     if isinstance(recipe, str | Path):
         recipe = load_recipe(recipe)
-    if not isinstance(recipe, Recipe):
-        raise RecipeError(f"found {recipe!r:.60}, expected a recipe. Give its file, or what sl.load_recipe returns.")
+    check_recipe(recipe)
     told = _listed(callbacks)
     placed, run_dir = recipe, RunDirectory(path=Path(recipe.output_dir))
     if not (resume and overwrite):  # which the run refuses
@@ -141,7 +143,7 @@ def open_run(path: str | Path) -> Run:
     Raises:
         CheckpointError: the folder holds no run.
     """
-    folder = Path(path)
+    folder = path_of(path, "path")
     if not RunDirectory(path=folder).recipe.is_file():
         raise CheckpointError(f"{folder} holds no run (no recipe.yaml in it), expected the output_dir of one.")
     return Run(path=folder)
@@ -156,8 +158,10 @@ def report(run: Run | str | Path, out: str | Path | None = None) -> Path:
 
     Raises:
         CheckpointError: the folder is no run directory, or nothing was logged yet.
+        RecipeError: ``out`` is a folder.
     """
-    return report_run(run.path if isinstance(run, Run) else run, out)
+    folder = run.path if isinstance(run, Run) else path_of(run, "run")
+    return report_run(folder, None if out is None else path_to_write(out, "out"))
 
 
 def loop(recipe: LoopRecipe | str | Path, *overrides: str, overwrite: bool = False, quiet: bool = False) -> LoopResult:
@@ -177,5 +181,7 @@ def loop(recipe: LoopRecipe | str | Path, *overrides: str, overwrite: bool = Fal
         recipe = load_loop(Path(recipe), overrides)
     elif overrides:
         raise RecipeError(_OVERRIDDEN)
+    if not isinstance(recipe, LoopRecipe):
+        raise RecipeError(f"found {recipe!r:.60}, expected the recipe of a loop. Give its file.")
     hide_loading_bars()
     return run_loop(recipe, overwrite=overwrite, quiet=quiet)

@@ -55,7 +55,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         # JSON mode is what lets strict types (no "3" for 3) accept lists for tuples.
         recipe = _RECIPE.validate_json(json.dumps(source.values), strict=True)
     except ValidationError as error:
-        raise refusal(source, error) from None
+        raise refusal(source, error, Recipe) from None
     faults = [f"{source.origin(where)}: {text}" for where, text in conflicts(recipe)]
     if faults:
         raise RecipeError("\n".join(faults))
@@ -102,7 +102,7 @@ def terms_of(text: str) -> dict[str, AnyTerm] | None:
         terms: dict[str, AnyTerm] = _TERMS.validate_json(json.dumps(source.values), strict=True)
     except ValidationError as error:
         origins = {(*inside, *path): place for path, place in source.origins.items()}
-        told = refusal(Source({"online": {"reward": source.values}}, origins), error, under=inside)
+        told = refusal(Source({"online": {"reward": source.values}}, origins), error, Recipe, under=inside)
         raise RecipeError(str(told).replace("online.reward.", "")) from None
     return terms
 

@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sightline.recipes.direct import said_plainly
+
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 _MOST = 2**31 - 1
 _LONGEST = 1e9
@@ -19,6 +21,7 @@ UNCOMPARED: Final = ("best", "none")
 """Relations that make no comparisons."""
 
 
+@said_plainly
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SelectionSpec:
     """OViP's rule for pairs (arXiv 2505.15963, as its code has it). The defaults are its published values, for scores

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from sightline.errors import RecipeError
 from sightline.recipes.field_docs import field_docs
 from sightline.recipes.rewards import kind_of
-from sightline.recipes.schema import Recipe
 from sightline.recipes.source import KeyPath, Source, describe, shortened
 from sightline.recipes.terms import TERMS
 
@@ -27,7 +26,7 @@ def nearest(word: str, valid: Sequence[str]) -> str:
     return f"{guess}Valid: {', '.join(valid)}."
 
 
-def refusal(source: Source, error: ValidationError, root: Any = Recipe, under: KeyPath = ()) -> RecipeError:
+def refusal(source: Source, error: ValidationError, root: Any, under: KeyPath = ()) -> RecipeError:
     """
     Args:
         source: that was validated.
@@ -49,7 +48,7 @@ def _fault(source: Source, fault: dict[str, Any], root: Any) -> str:
         inside = ".".join(map(str, path[:-1]))
         scope = f" in {inside}" if inside else ""
         key = shortened(str(path[-1]))
-        elsewhere = _elsewhere(key) if root is Recipe else ""
+        elsewhere = _elsewhere(key, root)
         remedy = elsewhere or nearest(key, _keys(path[:-1], root, source.values))
         return f"{where}: unknown key '{key}'{scope}. {remedy}"
     found = describe(fault["input"])
@@ -107,15 +106,18 @@ def _choices(expected: str) -> list[str]:
     return [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
 
 
-def _keys(path: KeyPath, root: Any = Recipe, values: Any = None) -> list[str]:
+def _keys(path: KeyPath, root: Any, values: Any = None) -> list[str]:
     """Valid keys of the mapping at ``path`` of a recipe, or of a part of one."""
     return [field.name for field in dataclasses.fields(_schema_at(path, root, values))]
 
 
-def _elsewhere(name: str) -> str:
-    """Where else a recipe has a key of this name, if it has one (``seed`` written under ``train``)."""
-    sections = {"the top level": (), **{section: (section,) for section in ("model", "data", "train", "online")}}
-    found = [title for title, path in sections.items() if name in _keys(path)]
+def _elsewhere(name: str, root: Any) -> str:
+    """Where else a whole recipe has a key of this name, if it has one (``seed`` written under ``train``)."""
+    parts = ("model", "data", "train", "online")
+    if not set(parts) <= set(_keys((), root)):
+        return ""
+    sections = {"the top level": (), **{part: (part,) for part in parts}}
+    found = [title for title, path in sections.items() if name in _keys(path, root)]
     return f"'{name}' is a key of {' and of '.join(found)}: move it there." if found else ""
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from sightline.recipes.direct import said_plainly
+
 _MOST = 2**31 - 1
 
 
+@said_plainly
 @dataclass(
     frozen=True, kw_only=True, config=ConfigDict(extra="forbid", str_strip_whitespace=False, allow_inf_nan=False)
 )

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from sightline.recipes.critic import CriticSpec
+from sightline.recipes.direct import said_plainly
 from sightline.recipes.distorted import DistortedSpec
 from sightline.recipes.engine import EngineSpec
 from sightline.recipes.evaluation import EvaluationSpec
@@ -146,6 +147,7 @@ class VisualSpec:
     """Multiplies the weights of all comparisons of pictures."""
 
 
+@said_plainly
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataSpec:
     """One source of rows."""
@@ -363,6 +365,7 @@ class MixSpec:
     """Its groups per optimizer step, over all processes. The rows are gone through again and again."""
 
 
+@said_plainly
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Recipe:
     """A training run."""
