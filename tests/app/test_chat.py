@@ -100,6 +100,26 @@ def test_two_models_have_histories_of_their_own(pictures: list[str]) -> None:
     assert talk.prompt(0, "x").images == (pictures[0],) and Talk().prompt(0, "x").images == ()
 
 
+def test_a_row_is_asked_behind_its_earlier_turns(speaker: Speaker, pictures: list[str], tmp_path: Path) -> None:
+    turns = (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is there a moon?"}]},
+        {"role": "assistant", "content": "No.", "weight": 1},
+        {"role": "user", "content": [{"type": "text", "text": "What else?"}]},
+    )
+    talk = about(Group(prompts=(Prompt(id="row", messages=turns, images=(pictures[0],)),)))
+    *_, last = ask(talk, [Says("A star.")], "What else?", SamplingSpec(), seed=0)
+    same = [dict(turn) | {"weight": None} for turn in turns]
+    assert [dict(turn) | {"weight": None} for turn in talk.prompt(0, "What else?").messages] == same
+    told = last.prompt(0, "And now?").messages
+    assert [message["role"] for message in told[4:]] == ["assistant", "user"]
+    assert sum(part["type"] == "image" for m in told if not isinstance(m["content"], str) for part in m["content"]) == 1
+    html = talk_html(last, ["says"])
+    assert "Be brief." in html and "Is there a moon?" in html and html.index("A star.") < html.index("Is there a moon?")
+    _, coloured = list(ask(talk, [speaker], "What else?", SamplingSpec(max_new_tokens=2, temperature=0), seed=0))[-2:]
+    assert coloured.turns[0].answers[0].shades and not coloured.turns[0].answers[0].error
+
+
 def test_both_answer_one_after_the_other_and_errors_stay_in_their_card(speaker: Speaker, pictures: list[str]) -> None:
     talk, sampling = Talk(picture=pictures[0]), SamplingSpec(max_new_tokens=6, temperature=0)
     *_, last = ask(talk, [speaker, speaker], "is there a star?", sampling, seed=0)

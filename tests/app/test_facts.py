@@ -147,6 +147,31 @@ def test_amber_marks_what_its_descriptions_are_judged_by(root: Path, both: list[
         assert "picture" not in words(answer.text, marks.right), "a safe word need not be there"
 
 
+def test_answers_to_ambers_questions_are_told_right_or_wrong_as_it_counts(root: Path, both: list[Annotated]) -> None:
+    photo = root / "amber/image/AMBER_1.jpg"
+    talk = Talk(picture=str(photo), facts=facts_of(both[1:], str(photo), "mine.jpg", {}))
+    assert "Answers to the 1 yes/no questions of AMBER about it are told right or wrong" in talk.facts.note
+    asked = "Is there a dog in this image?"
+    seen = {}
+    for text in ("No", "Yes", "No.", "No, there is no dog."):
+        last, one = answered(talk, asked, text)
+        seen[text] = (words(text, one.right), words(text, one.wrong), one.note)
+        graded = [Answer(id=str(n), text=text) for n in range(PICTURES + 1, 2 * PICTURES + 1)]
+        right = 1 - amber.BENCH.grade(root / "amber", graded, "official", {}, None).graded[0].details["error"]
+        assert one.note.startswith("right" if right else "wrong") and "not in the picture" not in talk_html(last, ["m"])
+    unread = 'wrong, as AMBER counts, which reads only "Yes" or "No" alone: no'
+    assert seen == {
+        "No": (["No"], [], "right, as AMBER counts"),
+        "Yes": ([], ["Yes"], "wrong, as AMBER counts: no"),
+        "No.": ([], [], unread),
+        "No, there is no dog.": ([], [], unread),
+    }
+    assert "the wrong answer, as AMBER counts" in talk_html(answered(talk, asked, "Yes")[0], ["says"])
+    assert words("A dog.", answered(talk, "Is there a dog?", "A dog.")[1].wrong) == ["dog"], "no question of AMBER"
+    described = known_pictures("amber", root / "amber", "lmms-eval", {}).find(photo, "mine.jpg")
+    assert not described.asks and described.verdict(asked, "No") is None, "it grades no such questions"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -14,10 +14,9 @@ from markupsafe import Markup
 from sightline.app.facts import Facts, facts_of, shifted
 from sightline.app.speakers import Shade, Speaker, text_of
 from sightline.errors import SightlineError
-from sightline.evaluation.known import Annotated, Span
+from sightline.evaluation.known import Annotated, Marks, Span
 from sightline.recipes.schema import SamplingSpec
 from sightline.report.fragments import fill_fragment
-from sightline.scenes.benchmark import grade_response
 from sightline.types import Group, Message, Prompt, Response
 
 FULL: Final = 3.0
@@ -38,6 +37,8 @@ class Answered:
     right: Sequence[Span] = ()
     """And of what is there."""
     missed: Sequence[str] = ()
+    verdict: bool = False
+    """The spans are the word that was read as the answer to a yes/no question."""
     note: str = ""
     error: str = ""
     growing: bool = False
@@ -59,25 +60,28 @@ class Talk:
     """Path."""
     facts: Facts = field(default_factory=Facts)
     """What is known of the picture."""
+    before: tuple[Message, ...] = ()
+    """Earlier messages of the row that it is about, which both models are asked behind."""
     turns: tuple[Turn, ...] = ()
     id: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)
     """Stands on the page that shows it: what the page shows may be another one than what is known here."""
 
     def prompt(self, side: int, question: str) -> Prompt:
         """What model number ``side`` is asked. A turn that it left empty was never asked."""
-        messages: list[Message] = []
+        messages = list(self.before)
         for turn in self.turns:
             if turn.answers[side].text:
                 messages += [
-                    self._asked(turn.question, first=not messages),
+                    self._asked(turn.question, behind=messages),
                     _said("assistant", turn.answers[side].text),
                 ]
-        messages.append(self._asked(question, first=not messages))
+        messages.append(self._asked(question, behind=messages))
         images = () if self.picture is None else (self.picture,)
         return Prompt(id=f"turn {len(self.turns) + 1}", messages=tuple(messages), images=images)
 
-    def _asked(self, question: str, *, first: bool) -> Message:
-        shown = [{"type": "image"}] if first and self.picture is not None else []
+    def _asked(self, question: str, *, behind: Sequence[Message]) -> Message:
+        new = self.picture is not None and not any(map(_shows_picture, behind))
+        shown = [{"type": "image"}] if new else []
         return {"role": "user", "content": [*shown, {"type": "text", "text": question}]}
 
 
@@ -89,24 +93,31 @@ class Seat:
     talk: Talk = field(default_factory=Talk)
 
 
+def _shows_picture(message: Message) -> bool:
+    return not isinstance(message["content"], str) and any(part["type"] == "image" for part in message["content"])
+
+
 def _said(role: str, text: str) -> Message:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def about(group: Group, annotated: Sequence[Annotated] = ()) -> Talk:
-    """A conversation about the picture of a row, with what the row or a benchmark knows of it."""
+    """A conversation about the picture of a row, behind the row's earlier messages, with what the row or a benchmark
+    knows of it."""
     prompt = group.prompts[0]
     picture = prompt.images[0] if prompt.images else None
     name = Path(picture).name if picture else ""
-    return Talk(picture=picture, facts=facts_of(annotated, picture, name, prompt.facts, question_in(group)))
+    facts = facts_of(annotated, picture, name, prompt.facts, prompt.question)
+    before = ({"role": one["role"], "content": one["content"]} for one in prompt.messages[:-1])  # nothing is trained
+    return Talk(picture=picture, facts=facts, before=tuple(before))
 
 
-def question_in(group: Group) -> str:
-    """What a row asks last."""
-    content = group.prompts[0].messages[-1]["content"]
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in content if part["type"] == "text")
+def text_in(message: Message) -> str:
+    """What a message says, without its pictures."""
+    content = message["content"]
+    return (
+        content if isinstance(content, str) else "\n".join(part["text"] for part in content if part["type"] == "text")
+    )
 
 
 def stopped(talk: Talk) -> Talk:
@@ -155,18 +166,17 @@ def _answers(
 
 def _judged(talk: Talk, question: str, response: Response) -> Answered:
     """An answer with what is known to be wrong in it."""
-    note = "cut at the limit" if response.finish_reason == "length" else ""
-    scene, marks = talk.facts.scene, talk.facts.marks(question, response.text)
-    if scene is not None and question == talk.facts.question and scene["kind"] != "caption":
-        right = _is_right(talk, response)
-        note = ", ".join(filter(None, ("right" if right else f"wrong: {scene['truth']}", note)))
-    return Answered(text=response.text, wrong=marks.wrong, right=marks.right, missed=marks.missed, note=note)
-
-
-def _is_right(talk: Talk, response: Response) -> bool:
-    prompt = Prompt(id="asked", messages=(), facts=talk.facts.scene or {})
-    record = grade_response(prompt, response)
-    return any(value == 1 for name, value in record.counts.items() if name == "right" or name.endswith("_right"))
+    told = talk.facts.told(question, response.text)
+    marks = told.marks if told and told.marks else talk.facts.marks(question, response.text)
+    notes = [told.words if told else "", "cut at the limit" if response.finish_reason == "length" else ""]
+    return Answered(
+        text=response.text,
+        wrong=marks.wrong,
+        right=marks.right,
+        missed=marks.missed,
+        verdict=told is not None and told.marks is not None,
+        note=", ".join(filter(None, notes)),
+    )
 
 
 def _coloured(talk: Talk, question: str, answer: Answered, shades: Sequence[Shade]) -> Answered:
@@ -174,7 +184,7 @@ def _coloured(talk: Talk, question: str, answer: Answered, shades: Sequence[Shad
     shown = text_of(shades)
     before = shown.find(answer.text)
     if before < 0:
-        marks = talk.facts.marks(question, shown)
+        marks = Marks() if answer.verdict else talk.facts.marks(question, shown)
         return replace(answer, shades=shades, wrong=marks.wrong, right=marks.right)
     return replace(answer, shades=shades, wrong=shifted(answer.wrong, before), right=shifted(answer.right, before))
 
@@ -190,6 +200,7 @@ def _with(talk: Talk, side: int, answer: Answered) -> Talk:
 
 Mark = Literal["", "wrong", "right"]
 _TITLES: Final = {"wrong": "not in the picture", "right": "in the picture"}
+_VERDICTS: Final = {"wrong": "the wrong answer", "right": "the right answer"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +240,9 @@ def parts(answer: Answered) -> list[Part]:
         edges = sorted(cuts)
         for start, end in itertools.pairwise(edges):
             text = shade.text[start - place : end - place]
-            drawn.append(_part(text, _mark(answer, start, end), shade if answer.shades else None))
+            mark = _mark(answer, start, end)
+            titles = _VERDICTS if answer.verdict else _TITLES
+            drawn.append(_part(text, mark, [titles[mark]] if mark else [], shade if answer.shades else None))
         place += len(shade.text)
     return drawn
 
@@ -240,8 +253,7 @@ def _mark(answer: Answered, start: int, end: int) -> Mark:
     return "right" if any(first <= start and end <= last for first, last in answer.right) else ""
 
 
-def _part(text: str, mark: Mark, shade: Shade | None) -> Part:
-    told = [_TITLES[mark]] if mark else []
+def _part(text: str, mark: Mark, told: list[str], shade: Shade | None) -> Part:
     if shade is None:
         return Part(text=text, mark=mark, title=", ".join(told))
     told.append(
@@ -268,10 +280,12 @@ def talk_html(talk: Talk, names: Sequence[str], empty: str = "") -> str:
     return fill_fragment(
         "app_chat.html.j2",
         turns=turns,
+        before=[(str(message["role"]), text_in(message)) for message in talk.before],
         empty=empty,
         coloured=any(answer.shades for answer in answers),
-        wrong=any(answer.wrong for answer in answers),
-        right=any(answer.right for answer in answers),
+        wrong=any(answer.wrong for answer in answers if not answer.verdict),
+        right=any(answer.right for answer in answers if not answer.verdict),
+        verdicts={mark for answer in answers if answer.verdict for mark in ("wrong", "right") if vars(answer)[mark]},
         counts=talk.facts.counts,
         full=f"{FULL:g}",
     )

@@ -32,6 +32,8 @@ class Desk:
     """Bytes and pixels of a picture."""
     shelf: Shelf = field(init=False)
     runs: Runs = field(init=False)
+    last: tuple[str, str] | None = None
+    """Key of the labels that were opened last: a page that is loaded anew goes on there."""
     _labels: dict[tuple[Path, Path], Labels] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -67,7 +69,8 @@ class Desk:
             raise DataError("labels are written into a .jsonl file", source=str(written), remedy="Name it NAME.jsonl")
         with self._lock:
             self._labels[read, written] = open_labels(read, written)
-        return str(read), str(written)
+            key = self.last = str(read), str(written)
+        return key
 
     def labels(self, key: tuple[str, str] | None) -> Labels:
         """

@@ -9,13 +9,25 @@ from typing import Any, Final
 
 from sightline.errors import DataError
 from sightline.evaluation.known import Annotated, Known, Marks, Span
+from sightline.scenes.benchmark import grade_response
 from sightline.scenes.grader import grade_caption
 from sightline.scenes.scene import Scene
+from sightline.types import Prompt, Response
 
 _BY: Final = {"content": "its content is that of", "name": "its name is that of"}
 _UNKNOWN: Final = "What is in it is not known, so no word of an answer is marked."
 _START: Final = "Start the app with --facts, and words about pictures of COCO and AMBER are."
 _ROW: Final = "Its row tells what is in it as {} does; start the app with --facts {}=FOLDER for the list of words."
+_ASKS: Final = "Answers to the {} yes/no questions of {} about it are told right or wrong, where asked word for word."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Whether an answer to a question that has one right answer is right."""
+
+    words: str
+    marks: Marks | None = None
+    """The word that was read as the answer; None: words are marked as in a description."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,20 @@ class Facts:
         if self.known is not None:
             return ", ".join(self.known.objects) or f"nothing that {self.known.bench} lists"
         return ""
+
+    def told(self, question: str, text: str) -> Told | None:
+        """Whether an answer is right; None: nobody says what the right one would be."""
+        if self.scene is not None:
+            asked = question == self.question and self.scene["kind"] != "caption"
+            return Told(words=_of_scene(self.scene, text)) if asked else None
+        found = self.known.verdict(question, text) if self.known else None
+        if found is None:
+            return None
+        spans = [found.read] if found.read else []
+        if found.right:
+            return Told(words=f"right, as {self.counts} counts", marks=Marks(right=spans))
+        why = "" if spans else ', which reads only "Yes" or "No" alone'
+        return Told(words=f"wrong, as {self.counts} counts{why}: {found.truth}", marks=Marks(wrong=spans))
 
     def marks(self, question: str, text: str) -> Marks:
         """What an answer names; what it leaves out, where a description is what was asked for."""
@@ -83,9 +109,10 @@ def facts_of(
     if found is None:
         return Facts(note=f"{_UNKNOWN} {_hint(annotated, row)}".strip())
     told = "as its row tells" if found.by == "row" else f"{_BY[found.by]} {found.name}"
-    return Facts(
-        known=found, question=found.question or question, note=f"Words are marked as {found.bench} counts: {told}."
-    )
+    note = f"Words are marked as {found.bench} counts: {told}."
+    if found.asks:
+        note += f" {_ASKS.format(len(found.asks), found.bench)}"
+    return Facts(known=found, question=found.question or question, note=note)
 
 
 def _hint(annotated: Sequence[Annotated], row: Mapping[str, Any]) -> str:
@@ -105,6 +132,12 @@ def _in_scene(facts: Mapping[str, Any], text: str, *, whole: bool) -> Marks:
         right=[(one.start, one.end) for one in grade.mentions if one not in amiss],
         missed=grade.missed if whole else (),
     )
+
+
+def _of_scene(facts: Mapping[str, Any], text: str) -> str:
+    counts = grade_response(Prompt(id="asked", messages=(), facts=facts), Response(text=text)).counts
+    right = any(value == 1 for name, value in counts.items() if name == "right" or name.endswith("_right"))
+    return "right" if right else f"wrong: {facts['truth']}"
 
 
 def shifted(spans: Sequence[Span], by: int) -> list[Span]:

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 import gradio as gr
 
-from sightline.app.chat import Seat, Talk, about, ask, question_in, stopped, talk_html
+from sightline.app.chat import Seat, Talk, about, ask, stopped, talk_html
 from sightline.app.desk import Desk
 from sightline.app.facts import facts_of
 from sightline.app.parts import LARGEST, button, told, told_growing, when
@@ -75,7 +75,8 @@ class ChatTab:
     def wire(self) -> None:
         inputs = [self.seat, self.question, self.temperature, self.tokens, self.seed, self.shows]
         models = {"concurrency_limit": 1, "concurrency_id": "models", "js": _SHOWS}
-        asking = [when(on, self.answer, inputs, [self.said], **models) for on in (self.go.click, self.question.submit)]
+        both = partial(gr.on, [self.go.click, self.question.submit])  # one event: pressed together they ask once
+        asking = when(both, self.answer, inputs, [self.said], **models)
         ends = {"cancels": asking}  # so that the model is free; what it still says is not written: see `answer`
         when(self.stop.click, self.end, [self.seat], [self.said], **ends)
         when(self.upload.upload, self.take, [self.seat, self.upload], [self.picture, self.said], **ends)
@@ -134,8 +135,8 @@ class ChatTab:
         return self.html(seat.talk)
 
     def anew(self, seat: Seat) -> tuple[str, str]:
-        """Forgets what was said."""
-        return self.begin(seat, replace(seat.talk, turns=()))
+        """Forgets what was said, in the row as well."""
+        return self.begin(seat, replace(seat.talk, before=(), turns=()))
 
 
 def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:
@@ -147,7 +148,7 @@ def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:
     groups = list(Scenes().prompts("held_out", 1, desk.scratch / "scenes", kind=kind, start=place))
     if not groups:
         raise DataError(f"scene {place} gives no question of kind {kind}", remedy="Draw another one")
-    return about(groups[0]), question_in(groups[0])
+    return about(groups[0]), groups[0].prompts[0].question
 
 
 def picture_html(talk: Talk) -> str:

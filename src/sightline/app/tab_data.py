@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import gradio as gr
 
-from sightline.app.chat import Seat, about, question_in
+from sightline.app.chat import Seat, about
 from sightline.app.desk import Desk
 from sightline.app.parts import LARGEST, button, listed, told, when
 from sightline.app.rows import check_pictures, seen_html, stored_html
@@ -81,10 +81,10 @@ class DataTab:
 
     @told
     def bring(self, chat: ChatTab, seat: Seat, name: str | None, number: int | None) -> tuple[str, str, str, Any]:
-        """A conversation about the picture of the row."""
+        """A conversation about the picture of the row, behind its earlier turns."""
         group = asked_group(self.desk, name, number)
         picture, said = chat.begin(seat, about(group, self.desk.annotated))
-        return picture, question_in(group), said, gr.Tabs(selected="chat")
+        return picture, group.prompts[0].question, said, gr.Tabs(selected="chat")
 
     @told
     def look(self, name: str | None, check: str | None) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 import gradio as gr
 
-from sightline.app.chat import question_in
+from sightline.app.chat import text_in
 from sightline.app.desk import Desk, labels_of
 from sightline.app.folders import has_choice
 from sightline.app.labels import MOST, Labels, Passed, Question
@@ -32,7 +33,7 @@ def label_tab(desk: Desk) -> Callable[[Any], None]:
     """Puts the tab on the page; gives what looks up its files."""
     tab = _Tab(desk)
     tab.wire()
-    return lambda on: when(on, tab.look, [tab.file], [tab.file])
+    return lambda on: when(on, tab.look, [tab.file], [tab.file, tab.out, *tab.everything])
 
 
 class _Tab:
@@ -65,7 +66,11 @@ class _Tab:
 
     def wire(self) -> None:
         buttons = [*self.best, self.fix, self.skip, self.undo]
-        everything = [self.key, self.asked, self.board, *buttons, self.editing, self.which, self.text]
+        everything = self.everything = [
+            *(self.key, self.asked, self.board),
+            *buttons,
+            *(self.editing, self.which, self.text),
+        ]
         now = [self.key, self.asked]
         at_once = {"trigger_mode": "multiple"}  # or a key that comes as the page is still being drawn would be lost
         when(self.begin.click, self.opened, [self.file, self.out], everything)
@@ -131,10 +136,18 @@ class _Tab:
             gr.Warning(html.escape(text, quote=False), duration=None)
         return self.shown(key)
 
-    def look(self, name: str | None) -> Any:
-        """Group files, those with a choice to make first."""
+    @told
+    def look(self, name: str | None) -> list[Any]:
+        """Group files, those with a choice to make first. A page that was loaded anew goes on with the file that was
+        opened last."""
         found = sorted(self.desk.look().groups, key=lambda path: not has_choice(path))
-        return listed(self.desk.choices(found), name)
+        last = self.desk.last
+        same = [path for path in found if last and path.resolve() == Path(last[0])]
+        if name or last is None or not same:
+            return [listed(self.desk.choices(found), name), gr.skip(), *(gr.skip() for _ in self.everything)]
+        read, written = map(Path, last)
+        out = "" if written == labels_of(read) else os.path.relpath(written, read.parent)
+        return [listed(self.desk.choices(found), str(same[0])), out, *self.shown(last)]
 
     def where(self, name: str | None) -> Any:
         return gr.Textbox(placeholder=labels_of(Path(name)).name if name else "")
@@ -150,8 +163,8 @@ def board_html(desk: Desk, labels: Labels, question: Question | None) -> str:
             "id": question.group.id,
             "images": images,
             "unseen": unseen,
-            "history": [(str(message["role"]), _text(message["content"])) for message in prompt.messages[:-1]],
-            "asked": question_in(question.group),
+            "history": [(str(message["role"]), text_in(message)) for message in prompt.messages[:-1]],
+            "asked": prompt.question,
             "texts": question.texts,
         }
     return fill_fragment(
@@ -164,9 +177,3 @@ def board_html(desk: Desk, labels: Labels, question: Question | None) -> str:
         question=question is not None,
         **values,
     )
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return " ".join(part["text"] for part in content if part["type"] == "text")

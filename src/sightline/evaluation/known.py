@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from sightline.errors import DataError
-from sightline.evaluation.bench import check_options, check_protocol
+from sightline.evaluation.bench import Answer, check_options, check_protocol
 from sightline.evaluation.benches import amber, chair, load_bench
 from sightline.evaluation.benches.amber import description_tools
 from sightline.evaluation.benches.chair import chair_extraction
@@ -43,6 +43,20 @@ class Marks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a benchmark makes of an answer to a yes/no question of its own."""
+
+    right: bool
+    truth: str
+    read: Span | None
+    """The word that it reads as the answer; None: it reads none, and the answer counts as wrong."""
+
+
+def _none_asked(question: str, text: str) -> Verdict | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Known:
     """A picture whose objects are known."""
 
@@ -55,6 +69,10 @@ class Known:
     question: str
     """Asks for the description that the benchmark grades; empty: the row says what it asks."""
     mark: Callable[[str], Marks]
+    asks: Sequence[str] = ()
+    """Its yes/no questions about the picture."""
+    verdict: Callable[[str, str], Verdict | None] = _none_asked
+    """Of a question and the answer to it; None: the question is none of these."""
 
 
 class Annotated(Protocol):
@@ -175,9 +193,9 @@ class CocoPictures:
 
 
 class AmberPictures:
-    """Pictures of AMBER, marked as its descriptions are judged."""
+    """Pictures of AMBER, marked as its descriptions and the answers to its yes/no questions are judged."""
 
-    def __init__(self, data: Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, data: Path, protocol: str, options: Mapping[str, Any]) -> None:
         """
         Raises:
             DataError: a file is missing or broken, or an option is wrong.
@@ -188,6 +206,11 @@ class AmberPictures:
         self._rows, self._queries = rows.by_id, {query["id"]: query for query in described}
         self._extract, self._judgement, _ = description_tools(rows.folder, options)
         names = {query["image"]: query["id"] for query in described}
+        self._protocol, self._asked = protocol, dict[str, dict[str, Mapping[str, Any]]]()
+        for query in rows.queries:
+            part = amber.part_of(rows.by_id[query["id"]])
+            if part != amber.GENERATIVE and part in amber.graded_parts(protocol):
+                self._asked.setdefault(query["image"], {})[query["query"]] = query
         self._album = Album(names=names, folders=[rows.folder / place for place in amber.PICTURES])
 
     def find(self, picture: Path, name: str) -> Known | None:
@@ -215,7 +238,28 @@ class AmberPictures:
             missed = [word for word, hit in zip(truth, found.covered, strict=True) if not hit]
             return Marks(wrong=wrong, right=[span for span in right if span not in wrong], missed=missed)
 
-        return Known(bench="AMBER", name=name, by=by, objects=truth, question=question, mark=mark)
+        asked = self._asked.get(name, {})
+
+        def verdict(question: str, text: str) -> Verdict | None:
+            return self._verdict(asked[question], text) if question in asked else None
+
+        return Known(
+            bench="AMBER",
+            name=name,
+            by=by,
+            objects=truth,
+            question=question,
+            mark=mark,
+            asks=tuple(asked),
+            verdict=verdict,
+        )
+
+    def _verdict(self, query: Mapping[str, Any], text: str) -> Verdict:
+        answer = Answer(id=query["id"], text=text)
+        found = amber.grade_yes_no(answer, self._rows[query["id"]], query, self._protocol).details
+        start = text.lower().find(found["read_as"])
+        read = (start, start + len(found["read_as"])) if found["read_as"] else None
+        return Verdict(right=not found["error"], truth=found["truth"], read=read)
 
 
 def _are_texts(value: Any) -> bool:
@@ -252,4 +296,4 @@ def known_pictures(bench: str, data: Path, protocol: str | None, options: Mappin
         return CocoPictures(data, protocol, options)
     if amber.GENERATIVE not in amber.graded_parts(protocol):
         raise DataError(f"protocol {protocol} grades no descriptions", source=bench, remedy="Take official")
-    return AmberPictures(data, options)
+    return AmberPictures(data, protocol, options)

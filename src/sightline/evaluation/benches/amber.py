@@ -91,9 +91,9 @@ class Amber:
         check_options(self.name, options, OPTIONS if GENERATIVE in graded_parts(protocol) else ())
         rows = self.annotations(data)
         parts = _answered_parts(rows.by_id, answers, protocol)
-        ids = [id for id, row in rows.by_id.items() if _part(row) in parts]
+        ids = [id for id, row in rows.by_id.items() if part_of(row) in parts]
         grader = _Grader(rows=rows, protocol=protocol, options=options)
-        others = {id for id, row in rows.by_id.items() if _part(row) not in graded_parts(protocol)}
+        others = {id for id, row in rows.by_id.items() if part_of(row) not in graded_parts(protocol)}
         graded = [grader.grade(answer) for answer in match_ids(ids, [one for one in answers if one.id not in others])]
         found = figures(graded, protocol, parts)
         return Result(
@@ -111,7 +111,7 @@ class Amber:
         """A JSON list of ``{"id", "response"}``, as ``inference.py --inference_data`` takes it."""
         rows = self.annotations(data)
         parts = _answered_parts(rows.by_id, answers, OFFICIAL)
-        matched = match_ids([id for id, row in rows.by_id.items() if _part(row) in parts], answers)
+        matched = match_ids([id for id, row in rows.by_id.items() if part_of(row) in parts], answers)
         write_json(path, [{"id": int(answer.id), "response": answer.text} for answer in matched])
 
     def read_export(self, path: Path) -> list[Answer]:
@@ -165,11 +165,11 @@ class Amber:
             id=str(query["id"]),
             prompt=prompt,
             meta={
-                "category": _part(row),
+                "category": part_of(row),
                 "max_new_tokens": _DESCRIPTION_TOKENS if described else _YES_NO_TOKENS,
                 "token_limits": {"ovip": 384, "lmms-eval": 2048} if described else {},
                 "prompts": others,
-                "protocols": [name for name in self.protocols if _part(row) in graded_parts(name)],
+                "protocols": [name for name in self.protocols if part_of(row) in graded_parts(name)],
             },
         )
 
@@ -193,7 +193,7 @@ def _id(row: Mapping[str, Any], source: str) -> str:
     return id
 
 
-def _part(row: Mapping[str, Any]) -> str:
+def part_of(row: Mapping[str, Any]) -> str:
     """``generative``, or the dimension of a yes/no question: what is answered and complete together."""
     kind = _kind(row)
     return "attribute" if kind in ATTRIBUTES else kind
@@ -211,7 +211,7 @@ def graded_parts(protocol: str) -> list[str]:
 def _answered_parts(by_id: Mapping[str, Mapping[str, Any]], answers: Sequence[Answer], protocol: str) -> list[str]:
     """The parts that hold an answer and that the protocol grades, as ``--evaluation_type`` chooses them."""
     possible = graded_parts(protocol)
-    answered = {_part(by_id[answer.id]) for answer in answers if answer.id in by_id}
+    answered = {part_of(by_id[answer.id]) for answer in answers if answer.id in by_id}
     parts = [part for part in possible if part in answered]
     if not parts:
         raise DataError(
@@ -235,7 +235,7 @@ class _Grader:
         row, query = self.rows.by_id[answer.id], self.queries[answer.id]
         if row["type"] == GENERATIVE:
             return self._description(answer, row, query)
-        return _yes_no(answer, row, query, self.protocol)
+        return grade_yes_no(answer, row, query, self.protocol)
 
     def _description(self, answer: Answer, row: Mapping[str, Any], query: Mapping[str, Any]) -> Graded:
         self._tools = self._tools or self._load()
@@ -308,8 +308,8 @@ def description_tools(folder: Path, options: Mapping[str, Any]) -> tuple[Extract
     return extract, Judgement(relation=relation, safe_words=frozenset(safe), similarity=similarity), notes
 
 
-def _yes_no(answer: Answer, row: Mapping[str, Any], query: Mapping[str, Any], protocol: str) -> Graded:
-    """One yes/no answer. Positive is no: the hallucination is in the question."""
+def grade_yes_no(answer: Answer, row: Mapping[str, Any], query: Mapping[str, Any], protocol: str) -> Graded:
+    """One yes/no answer; ``read_as`` is what it was taken for. Positive is no: the hallucination is in the question."""
     kind, label = _kind(row), row["truth"]
     said = vlmeval_yes_no(answer.text) if protocol == "vlmevalkit" else {"Yes": "yes", "No": "no"}.get(answer.text, "")
     counts = {
