@@ -143,6 +143,23 @@ def test_a_chat_answers(seen: Any) -> None:
     assert page.locator("#chat-said .who").all_inner_texts()[0].startswith("one")
 
 
+def test_ask_and_enter_together_ask_once(seen: Any) -> None:
+    page = seen.page
+    page.fill("#chat-question textarea", "is there a star?")
+    before = sum("/queue/join" in url for url in seen.requests)
+    page.evaluate(
+        """() => {
+            const box = document.querySelector("#chat-question textarea");
+            document.querySelector("#chat-ask").click();
+            box.dispatchEvent(new KeyboardEvent("keypress", {key: "Enter", bubbles: true, cancelable: true}));
+        }"""
+    )
+    turn = page.locator("#chat-said .turn", has=page.get_by_text("is there a star?", exact=True))
+    turn.locator(".card:has([title*='nats by the picture'])").nth(1).wait_for()
+    assert page.locator("#chat-said .asked").count() == 2
+    assert sum("/queue/join" in url for url in seen.requests) == before + 1
+
+
 def test_a_picture_is_sent_and_one_that_is_too_large_is_refused(seen: Any, tmp_path: Path) -> None:
     page = seen.page
     Image.effect_noise((600, 600), 90).save(tmp_path / "large.png")
@@ -207,6 +224,10 @@ def test_a_label_is_written_by_a_key_and_taken_back(seen: Any, root: Path) -> No
     page.wait_for_function("document.querySelector('#label-board').innerText.includes('1 of 3')")
     (group,) = read_groups(out)
     assert group.responses[group.edges[0].loser].text == BAD and len(group.edges) == 1
+    page.reload()
+    page.wait_for_selector("#chat-ask")
+    opened(seen, "Label", "#label-board [data-question]")
+    assert "1 of 3" in page.inner_text("#label-board") and "sampled" in page.input_value("#label-file input")
     page.keyboard.press("Shift+Digit1")
     page.wait_for_selector("#label-text textarea")
     page.wait_for_function("document.activeElement.closest('#label-text') && document.activeElement.value != ''")
