@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.load import Account, load_groups
+from sightline.data.picture import read_picture
 from sightline.data.template import ChatTemplate
 from sightline.errors import CheckpointError, DataError, RecipeError
 from sightline.files import check_free, cleared, replace_folder
@@ -133,6 +135,7 @@ def export(
         CheckpointError: ``out`` is there already.
         UnsupportedError: nothing to merge, or quantised weights.
     """
+    check_apart(trained, out)
     check_free(out, overwrite=overwrite)
     verified: list[Verified] = []
     with tempfile.TemporaryDirectory() as scratch, cleared(out):
@@ -156,6 +159,19 @@ def export(
 
         replace_folder(out, write)
     return verified[0]
+
+
+def check_apart(trained: Trained, out: Path) -> None:
+    """
+    Raises:
+        CheckpointError: what is written would take the place of what it is made from.
+    """
+    for name in (str(trained.source), trained.spec.path, trained.spec.adapter):
+        read = None if name is None else Path(name).resolve()
+        if read is not None and read.exists() and out.resolve() in (read, *read.parents):
+            raise CheckpointError(
+                f"{out} is, or holds, {name}, from which the model is made: it would be removed. Choose another --out"
+            )
 
 
 def _save(policy: Policy, model: Any, folder: Path, *, merged: bool) -> None:
@@ -195,7 +211,19 @@ def own_groups(recipe: Recipe, scratch: Path, most: int) -> list[Group]:
         except (DataError, RecipeError, OSError):  # moved, or gone: there are drawn ones
             continue
         found += [group for group in groups if group.prompts[0].images and group.responses]
-    return found[:: max(1, len(found) // most)][:most]
+    apart = max(1, len(found) // most)
+    others = [group for place, group in enumerate(found) if place % apart]
+    return list(islice(filter(_is_readable, [*found[::apart], *others]), most))
+
+
+def _is_readable(group: Group) -> bool:
+    """Whether its pictures can be decoded: some that cannot pass for whole when rows are read."""
+    try:
+        for path in (path for prompt in group.prompts for path in prompt.images):
+            read_picture(path)
+    except DataError:
+        return False
+    return True
 
 
 def drawn_groups(scratch: Path) -> list[Group]:
