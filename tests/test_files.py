@@ -159,5 +159,8 @@ def test_a_working_folder_lies_beside_and_replaces_what_a_kill_left(tmp_path):
         raise ZeroDivisionError
     assert not list((tmp_path / "some").iterdir())
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"file/model could not be written"), working_folder(tmp_path / "file/model"):
+    with (
+        pytest.raises(CheckpointError, match=r"file/model could not be written"),
+        working_folder(tmp_path / "file/model"),
+    ):
         pass

@@ -25,9 +25,7 @@ from sightline.errors import CheckpointError
 
 _TORCH_WRITER = "inline_container"
 """In what torch says when a file that it writes cannot grow; a plain RuntimeError."""
-_UNWRITABLE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
-)
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def from_run(value: Any, output_dir: str) -> Any:
 
 def _is_same(folder: str, home: Path) -> bool:
     try:
-        return os.path.samefile(folder, home)
+        return Path(folder).samefile(home)
     except (OSError, ValueError):
         return False
 
@@ -68,8 +67,8 @@ def _inside(text: str, was: str, home: Path) -> Path | None:
     called as a folder is (``dpo``, ``Qwen/...``), so the path must be that of rows, or be there."""
     try:
         inside = Path(text).relative_to(was)
-    except ValueError:
+        if inside.parts[:1] == (_ROWS,):
+            return inside
+        return inside if inside.parts and Path(was) != Path() and (home / inside).exists() else None
+    except (OSError, ValueError):  # a text is too long to be a path
         return None
-    if inside.parts[:1] == (_ROWS,):
-        return inside
-    return inside if inside.parts and Path(was) != Path() and os.path.exists(home / inside) else None

@@ -17,7 +17,7 @@ from sightline.data.load import Account, load_groups
 from sightline.data.picture import read_picture
 from sightline.data.template import ChatTemplate
 from sightline.errors import CheckpointError, DataError, RecipeError
-from sightline.files import check_free, cleared, replace_folder
+from sightline.files import check_free, cleared, read_settings, replace_folder
 from sightline.models.export import Expected, Verified, gap, merge, quantised, read_policy, verify
 from sightline.models.load import load_policy
 from sightline.models.locate import is_adapter, is_run, located
@@ -68,7 +68,7 @@ def open_trained(
         on_quantised: False lays what was trained on quantised weights over those that they were made from.
 
     Raises:
-        CheckpointError: no such checkpoint.
+        CheckpointError: no such checkpoint, or the model that it belongs to is another by now.
         RecipeError: neither a run nor an adapter.
     """
     if not is_run(source):
@@ -90,10 +90,23 @@ def open_trained(
             "Name one of these"
         )
     policy = load_policy(model, heads=build_algorithm(recipe.algorithm).heads)
+    _check_base(policy, found[chosen])
     policy.load_trainable_state(_without_critic(load_file(found[chosen] / "weights.safetensors"), policy))
     keep_settings(policy, recipe)
     spec = located(model, trainable=True)
     return _noted(Trained(source=source, policy=policy, spec=spec, recipe=recipe, run=source, step=chosen))
+
+
+def _check_base(policy: Policy, checkpoint: Path) -> None:
+    base = policy.base_model
+    if (
+        base is not None
+        and read_settings(checkpoint / "progress.json").get("base", base.fingerprint) != base.fingerprint
+    ):
+        raise CheckpointError(
+            f"{base.path} holds other weights than when {checkpoint} was made, and all that was not trained is taken "
+            "from it. Bring the old model back"
+        )
 
 
 def _without_critic(state: dict[str, Tensor], policy: Policy) -> dict[str, Tensor]:
