@@ -146,6 +146,7 @@ def test_a_folder_takes_the_place_of_a_file_and_what_a_kill_put_aside_is_not_fre
     aside, old = leftovers(final)
     final.rename(old)
     aside.write_text("left by an earlier version")
+    (tmp_path / "model.work.tmp/whole").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="is there already"):
         check_free(final, overwrite=False)
     assert [path.name for path in tmp_path.iterdir()] == ["model"] and (final / "a.txt").read_text() == "old"

@@ -100,6 +100,7 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         CheckpointError: something is where a folder is to be written, and it is not to go.
     """
     restore_folder(out)
+    shutil.rmtree(_work_of(out), ignore_errors=True)
     if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(
             f"{out} is there already. Choose another --out, or pass --overwrite (in Python overwrite=True)"
@@ -148,8 +149,7 @@ def working_folder(final: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: It cannot be made.
     """
-    final = final.resolve()
-    folder = final.with_name(f"{final.name}.work.tmp")
+    folder = _work_of(final)
     try:
         if folder.exists():
             shutil.rmtree(folder)
@@ -212,6 +212,11 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _work_of(final: Path) -> Path:
+    final = final.resolve()
+    return final.with_name(f"{final.name}.work.tmp")
 
 
 def _remove(path: Path) -> None:
