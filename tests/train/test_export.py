@@ -26,6 +26,7 @@ from transformers import (
 from command_line import sightline
 from sightline.data.readers.rows import RowError
 from sightline.data.schema import read_groups
+from sightline.errors import CheckpointError
 from sightline.models import export as exporting
 from sightline.models import reload
 from sightline.models.export import read_policy
@@ -354,8 +355,21 @@ def test_a_model_that_is_another_by_now_is_not_merged_into(
     save_file(weights | {name: weights[name] + 0.1}, base / "model.safetensors", metadata={"format": "pt"})
     for arguments in (("merge",), ("export",), ("export", "--quantize", "int8")):
         done = sightline(arguments[0], run, *arguments[1:], "-o", tmp_path / "out")
-        assert done.code == 2 and "base holds other weights than when" in " ".join(done.err.split())
+        assert done.code == 2 and "base holds other weights or settings than when" in " ".join(done.err.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "run"]
+
+
+def test_an_adapter_that_training_started_from_must_be_what_it_was(
+    runs: dict[str, Path], tiny: dict[str, Path], tmp_path: Path
+) -> None:
+    start = shutil.copytree(runs["adapter"] / "model", tmp_path / "start")
+    spec = ModelSpec(path=str(tiny["llava"]), adapter=str(start))
+    run = train(train_runs.recipe(tiny["llava"], tmp_path, model=spec, max_steps=1), quiet=True).run_dir
+    assert open_trained(run).step == 1
+    settings = json.loads((start / "adapter_config.json").read_text())
+    (start / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 2 * settings["lora_alpha"]}))
+    with pytest.raises(CheckpointError, match="start holds other weights or settings than when"):
+        open_trained(run)
 
 
 def test_a_model_does_not_take_the_place_of_what_it_is_made_from(runs: dict[str, Path], tiny: dict[str, Path]) -> None:

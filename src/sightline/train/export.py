@@ -90,22 +90,27 @@ def open_trained(
             "Name one of these"
         )
     policy = load_policy(model, heads=build_algorithm(recipe.algorithm).heads)
-    _check_base(policy, found[chosen])
+    same = (model.dtype, model.quantization) == (recipe.model.dtype, recipe.model.quantization)
+    _check_start(policy, found[chosen], recipe.model.adapter if same else None)
     policy.load_trainable_state(_without_critic(load_file(found[chosen] / "weights.safetensors"), policy))
     keep_settings(policy, recipe)
     spec = located(model, trainable=True)
     return _noted(Trained(source=source, policy=policy, spec=spec, recipe=recipe, run=source, step=chosen))
 
 
-def _check_base(policy: Policy, checkpoint: Path) -> None:
-    base = policy.base_model
-    if (
-        base is not None
-        and read_settings(checkpoint / "progress.json").get("base", base.fingerprint) != base.fingerprint
-    ):
+def _check_start(policy: Policy, checkpoint: Path, adapter: str | None) -> None:
+    """Whether a model, and an adapter that training started from, are what they were. ``adapter``: None: there was
+    none, or it was read on weights of another type."""
+    made, base = read_settings(checkpoint / "progress.json"), policy.base_model
+    name = None
+    if base is not None and made.get("base", base.fingerprint) != base.fingerprint:
+        name = base.path
+    elif adapter is not None and made.get("adapter", policy.start_adapter) != policy.start_adapter:
+        name = adapter
+    if name is not None:
         raise CheckpointError(
-            f"{base.path} holds other weights than when {checkpoint} was made, and all that was not trained is taken "
-            "from it. Bring the old model back"
+            f"{name} holds other weights or settings than when {checkpoint} was made, and all that was not trained is "
+            "taken from it. Bring the old ones back"
         )
 
 
