@@ -30,6 +30,16 @@ def relation_of(name: str, min_gap: float = 0.0, selection: SelectionSpec | None
     return partial(RELATIONS[name], min_gap=min_gap)
 
 
+def why_none(relation: str) -> str:
+    """Why no prompt has a comparison by a relation though all answers have rewards."""
+    if relation == "ovip":
+        return "no two answers to a prompt are as far apart as the selection asks"
+    alike = "all rewards of each prompt are equal"
+    if relation == "length_balanced":
+        return f"{alike}, or too near each other, or only longer answers or only shorter ones are better"
+    return alike if relation == "none" else f"{alike}, or too near each other"
+
+
 def ovip(group: Group, spec: SelectionSpec = OVIP) -> Group:
     """Pairs of each prompt by the rule of ``spec``. Where the reference answer wins, it is added behind the others,
     without tokens and without a reward.
