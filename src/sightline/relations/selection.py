@@ -58,7 +58,7 @@ def ovip(group: Group, spec: SelectionSpec = OVIP) -> Group:
     for prompt, rewards in by_prompt(group).items():
         order = sorted(_unique(group, rewards), key=lambda i: (-rewards[i], i))
         found = _pairs([rewards[i] for i in order], spec)
-        fallback = spec.fallback if not found and rewards[order[-1]] <= spec.bad else "none"
+        fallback = spec.fallback if not found and not apart(rewards[order[-1]], spec.bad) else "none"
         if fallback == "reference":
             text = reference_answer(group.prompts[prompt], spec.reference, group.source)
             if text.strip() != group.responses[order[-1]].text.strip():  # else the judge calls the reference itself bad
@@ -141,12 +141,13 @@ def _pairs(scores: Sequence[float], spec: SelectionSpec) -> list[tuple[int, int]
     """Places of winner and loser among scores that fall: the k-th best over the k-th worst."""
     count = len(scores)
     if count <= spec.small:
-        return [(0, count - 1)] if scores[0] >= spec.good and apart(scores[0], scores[-1], spec.small_gap) else []
+        good = not apart(spec.good, scores[0])
+        return [(0, count - 1)] if good and apart(scores[0], scores[-1], spec.small_gap) else []
     deviation = statistics.stdev(scores) if count > 1 else 0.0
     least = spec.deviations * max(spec.least_deviation, deviation)
     pairs = []
     for k in range(count // 2):
-        if not apart(scores[k] - scores[count - 1 - k], least) or scores[k] < spec.good:
+        if not apart(scores[k] - scores[count - 1 - k], least) or apart(spec.good, scores[k]):
             break
         pairs.append((k, count - 1 - k))
     return pairs[: spec.most]
