@@ -183,8 +183,9 @@ class RlaifV:
         if not pairs:
             found, remedy = f"no pair among {len(groups)} groups", "sample more answers, or raise the temperature"
             if not any(len(rewards) > 1 for group in groups for rewards in by_prompt(group).values()):
-                why = "no prompt has two answers with a score that are whole, or may be cut"
-                raise DataError(f"{found} ({why})", source=str(source), remedy=f"Set cut_answers: keep, {remedy}")
+                cut, keep = (" and are whole", "pairs.cut_answers: keep, ") if spec.cut_answers != "keep" else ("", "")
+                why = f"to none are there two answers that have a score{cut}"
+                raise DataError(f"{found} ({why})", source=str(source), remedy=f"Look at that file; {keep}{remedy}")
             why = f"{balance.pairs} before lengths were balanced" if balance.pairs else why_none(spec.relation)
             raise NothingToLearn(found, why=why, source=str(source), remedy=f"Lower pairs.min_gap, {remedy}")
         replace_file(round.folder / "lengths.json", json.dumps(asdict(balance), indent=2) + "\n")
