@@ -21,8 +21,12 @@ sys.path.extend(str(folder) for folder in Path(__file__).parent.rglob("*") if fo
 
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
+import sightline.models  # noqa: F401  (makes torchvision importable, also where tests are handed out and warnings read)
+
+torch.set_num_threads(1)
 os.environ["SIGHTLINE_CACHE"] = tempfile.mkdtemp(prefix="sightline-tests-")  # nothing goes to the home folder
 atexit.register(shutil.rmtree, os.environ["SIGHTLINE_CACHE"], ignore_errors=True)
 
@@ -36,14 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Imports torch where tests run, which is not the process that hands them out."""
     config.option.loadscopereorder = False  # by the number of tests in a file, which is least in the longest
-    if "PYTEST_XDIST_WORKER" in os.environ or not config.getoption("numprocesses", None):
-        import torch
-
-        import sightline.models  # noqa: F401  (makes torchvision importable, so before transformers)
-
-        torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -286,7 +286,7 @@ def test_a_picture_as_a_text_is_the_file_that_it_encodes(picture: Path, tmp_path
         ("data:image/png;base64,AAAA", "the 3 bytes of the picture are no image"),
         ("data:text/plain,hello", "is no data:image/...;base64"),
         ("file://host/a.png", "is no address of a local file"),
-        ("file:a.png", "is no address of a local file"),
+        ("file:a.png", "these rows lie in none"),
         ("file:///gone.png", "picture '/gone.png' is missing"),
         ("https://host/a.png", "is an address. Fetch such pictures first: sightline data fetch"),
     ],
