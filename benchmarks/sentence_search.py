@@ -32,7 +32,8 @@ from transformers import DynamicCache
 
 from benchmarks.shapes import SHAPES, build, records
 from benchmarks.step import machine
-from sightline.models.branches import decoding, prefill, step
+from sightline.models.branches import prefill, step
+from sightline.models.decoding import decoding
 from sightline.models.load import hide_loading_bars, load_policy
 from sightline.recipes.csr import CalibrationSpec, SearchSpec
 from sightline.recipes.schema import ModelSpec

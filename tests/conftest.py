@@ -25,6 +25,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import sightline.models  # noqa: F401  (makes torchvision importable, also where tests are handed out and warnings read)
+from sightline import cli  # here: the width of its tables is that of the environment when it is imported
 
 torch.set_num_threads(1)
 os.environ["SIGHTLINE_CACHE"] = tempfile.mkdtemp(prefix="sightline-tests-")  # nothing goes to the home folder
@@ -46,7 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command line; gives its exit code, stdout and stderr."""
-    from sightline import cli
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["sightline", *map(str, arguments)])

@@ -1,13 +1,24 @@
 """What is written is there as a whole or not at all, wherever the process dies."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 from killing import killed
+from safetensors import SafetensorError
 
 from sightline.errors import CheckpointError
-from sightline.files import leftovers, read_settings, replace_file, replace_folder, replacing, restore_folder
+from sightline.files import (
+    check_free,
+    leftovers,
+    read_settings,
+    replace_file,
+    replace_folder,
+    replacing,
+    restore_folder,
+    working_folder,
+)
 
 
 def fill(folder, text):
@@ -100,3 +111,57 @@ def test_damaged_settings_are_no_traceback(tmp_path):
 
 def test_leftovers_are_named_after_the_folder():
     assert [path.name for path in leftovers(Path("run/model"))] == ["model.tmp", "model.replaced.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/pictures/cat.png"), False),
+        (PermissionError(errno.EACCES, "Permission denied", "/pictures/cat.png"), False),
+        (OSError("image file is truncated"), False),
+        (SafetensorError("Error while deserializing header: header too small"), False),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (PermissionError(errno.EACCES, "Permission denied", "model.tmp/a.txt"), True),
+        (PermissionError(errno.EACCES, "Permission denied", "."), True),
+    ],
+)
+def test_a_full_disk_is_what_could_not_be_written_and_nothing_else(tmp_path, monkeypatch, error, told):
+    monkeypatch.chdir(tmp_path)
+    replace_folder(tmp_path / "model", lambda folder: fill(folder, "old"))
+
+    def write(_):
+        raise error
+
+    with pytest.raises(CheckpointError if told else type(error)) as caught:
+        replace_folder(tmp_path / "model", write)
+    assert told or caught.value is error
+    assert (tmp_path / "model/a.txt").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_takes_the_place_of_a_file_and_what_a_kill_put_aside_is_not_free(tmp_path):
+    final = tmp_path / "model"
+    final.write_text("a file")
+    replace_folder(final, lambda folder: fill(folder, "old"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    aside, old = leftovers(final)
+    final.rename(old)
+    aside.write_text("left by an earlier version")
+    (tmp_path / "model.work.tmp/whole").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="is there already"):
+        check_free(final, overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] and (final / "a.txt").read_text() == "old"
+
+
+def test_a_working_folder_lies_beside_and_replaces_what_a_kill_left(tmp_path):
+    left = tmp_path / "some/model.work.tmp/whole"
+    left.mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), working_folder(tmp_path / "some/model") as folder:
+        assert folder == left.parent and not list(folder.iterdir())
+        raise ZeroDivisionError
+    assert not list((tmp_path / "some").iterdir())
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(CheckpointError, match=r"file/model could not be written"),
+        working_folder(tmp_path / "file/model"),
+    ):
+        pass

@@ -45,6 +45,14 @@ class DataError(SightlineError, ValueError):
         super().__init__(f"{text}. {remedy}" if remedy else text)
 
 
+class NothingToLearn(DataError):
+    """Answers were sampled and scored, and none of them is preferred over another one."""
+
+    def __init__(self, found: str, *, why: str, source: str = "", remedy: str = "") -> None:
+        super().__init__(f"{found} ({why})", source=source, remedy=remedy)
+        self.why = why
+
+
 class ServiceError(DataError):
     """A service does not answer. Nothing is wrong with the data: the same request may go well later."""
 

@@ -7,6 +7,7 @@ what was there before, or what came after, and perhaps a ``.tmp`` beside it that
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from sightline.errors import CheckpointError
 
 _TORCH_WRITER = "inline_container"
 """In what torch says when a file that it writes cannot grow; a plain RuntimeError."""
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 @contextmanager
@@ -66,7 +68,8 @@ def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
     removed ever has it. For one process at a time.
 
     Raises:
-        CheckpointError: It cannot be written: the disk is full, or not ours to write to. What had the name stays.
+        CheckpointError: It cannot be written: the disk is full, or not ours to write to. What had the name stays. Other
+            errors of what fills it go through.
     """
     final = final.resolve()
     aside, old = leftovers(final)
@@ -78,28 +81,26 @@ def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
             _flush(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, RuntimeError) and _TORCH_WRITER not in str(error):
+        if not _of_disk(error, aside):
             raise
-        free = shutil.disk_usage(final.parent).free / 1e6
-        raise CheckpointError(
-            f"{final} could not be written: the disk is full, or forbids it ({error}). Without it, {free:.1f} MB are "
-            "free there. What was whole before is kept. Make room, and run the same command again: it goes on from "
-            "there."
-        ) from error
+        raise _unwritable(final, error) from error
     if final.exists():
         final.rename(old)
     aside.rename(final)
     _flush(final.parent)
     if old.exists():
         old.rename(aside)  # so that the name of a whole folder never holds one that is half removed
-        shutil.rmtree(aside)
+        _remove(aside)
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
-    """
+    """What a kill left there is tidied up first.
+
     Raises:
         CheckpointError: something is where a folder is to be written, and it is not to go.
     """
+    restore_folder(out)
+    shutil.rmtree(_work_of(out), ignore_errors=True)
     if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(
             f"{out} is there already. Choose another --out, or pass --overwrite (in Python overwrite=True)"
@@ -141,6 +142,27 @@ def _free_name(path: Path) -> Path:
 
 
 @contextmanager
+def working_folder(final: Path) -> Iterator[Path]:
+    """An empty folder beside one that will be written, so on its disk, for what is made on the way. It goes when the
+    block ends; what a killed block left is replaced.
+
+    Raises:
+        CheckpointError: It cannot be made.
+    """
+    folder = _work_of(final)
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritable(final, error) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def cleared(final: Path) -> Iterator[None]:
     """Around a :func:`replace_folder` whose writing may be refused: what was written aside goes where it fails."""
     try:
@@ -155,12 +177,12 @@ def restore_folder(final: Path) -> None:
     final = final.resolve()
     aside, old = leftovers(final)
     if aside.exists():
-        shutil.rmtree(aside)
+        _remove(aside)
     if old.exists() and not final.exists():
         old.rename(final)
     elif old.exists():
         old.rename(aside)
-        shutil.rmtree(aside)
+        _remove(aside)
 
 
 def leftovers(final: Path) -> tuple[Path, Path]:
@@ -190,3 +212,35 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _work_of(final: Path) -> Path:
+    final = final.resolve()
+    return final.with_name(f"{final.name}.work.tmp")
+
+
+def _remove(path: Path) -> None:
+    """What had a name: a folder, or a file that a folder took the place of."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _of_disk(error: OSError | RuntimeError | SafetensorError, folder: Path) -> bool:
+    """Whether it says that a folder cannot be written, and not that something else could not be read."""
+    if isinstance(error, RuntimeError):
+        return _TORCH_WRITER in str(error)
+    if isinstance(error, SafetensorError):
+        return "deserializing" not in str(error)
+    named = folder if error.filename is None else Path(str(error.filename)).resolve()
+    return error.errno in _UNWRITABLE and (named.is_relative_to(folder) or folder.is_relative_to(named))
+
+
+def _unwritable(final: Path, error: Exception) -> CheckpointError:
+    there = next(folder for folder in final.parents if folder.is_dir())
+    return CheckpointError(
+        f"{final} could not be written: the disk is full, or forbids it ({error}). Without it, "
+        f"{shutil.disk_usage(there).free / 1e6:.1f} MB are free there. What was whole before is kept. Make room, and "
+        "run the same command again: it goes on from there."
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from sightline.data.schema import write_groups
+from sightline.errors import DataError
 from sightline.models.assemble import TinyLlava
 from sightline.recipes.load_loop import load_loop
 from sightline.recipes.loop import LoopRecipe
@@ -26,6 +28,21 @@ RECIPE = {
     "train": {"max_steps": 2, "batch_size": 2, "learning_rate": 1e-2, "save_every": 1, "looking": {"every": 5}},
     "exam": {"best": "scenes/length", "better": "higher", "kl_prompts": 2, "kl_tokens": 4},
 }
+
+
+class Told:
+    """A reward that ranks answers by their place, unless it is told otherwise."""
+
+    how, stops = "rank", Path("nowhere")
+
+    def reward(self, group):
+        if list(Told.stops.glob("*")):
+            raise DataError("the reward is away")
+        scores = {"rank": float, "even": lambda _: 1.0, "fail": lambda place: None if place else 1.0}[Told.how]
+        rewards = [scores(place) for place, _ in enumerate(group.responses)]
+        given = zip(group.responses, rewards, strict=True)
+        answers = (replace(r, reward=s, reward_error="the judge is away" if s is None else None) for r, s in given)
+        return replace(group, responses=tuple(answers))
 
 
 def world_of(root: Path, *, prompts: int = 5) -> Path:

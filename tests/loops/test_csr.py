@@ -13,7 +13,7 @@ import torch
 from recipe_files import FOLDER
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.trees import read_trees
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError, NothingToLearn, RecipeError
 from sightline.loops.csr import FIGURES, SCORED, TREES, Csr
 from sightline.loops.stages import Round
 from sightline.models.assemble import TinyLlava
@@ -128,7 +128,7 @@ def test_pruning_by_the_calibrated_score_asks_for_relevance_in_the_search(world,
 
 def test_a_round_without_a_pair_says_why(world, tmp_path):
     spec = replace(SPEC, pairs=replace(SPEC.pairs, min_gap=1e6))
-    with pytest.raises(DataError, match=r"no pair among 5 prompts \(.*scores too near [1-5]"):
+    with pytest.raises(NothingToLearn, match=r"no pair among 5 prompts \(.*scores too near [1-5]"):
         done(spec, round_in(tmp_path, world))
     assert json.loads((tmp_path / FIGURES).read_text())["pairs"] == 0
     prompts = [replace(group, prompts=(replace(group.prompts[0], facts={}),)) for group in read_groups(

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sightline.data.load import load_prompts
 from sightline.data.schema import append_groups, read_groups, write_groups
-from sightline.errors import DataError, RecipeError, ServiceError
+from sightline.errors import DataError, NothingToLearn, RecipeError, ServiceError
 from sightline.evaluation.results import read_measured
 from sightline.loops import common, rlaif_v
 from sightline.loops.rlaif_v import RlaifV
@@ -347,6 +347,24 @@ def test_cut_answers_can_be_left_out_of_comparisons(whole):
     else:
         kept = {r.text for group in read_groups(round.pairs) for r in group.responses}
         assert not kept & cut
+
+
+@pytest.mark.parametrize(
+    ("rewards", "kind", "why"),
+    [
+        ((0.5, 0.5), NothingToLearn, r"\(all rewards of each prompt are equal, or too near each other\)"),
+        ((0.5, None), DataError, r"\(to none are there two answers that have a score\)"),
+    ],
+)
+def test_a_round_without_a_pair_has_converged_only_where_scores_were_compared(whole, tmp_path, rewards, kind, why):
+    scored = [
+        replace(group, responses=tuple(replace(r, reward=s) for r, s in zip(group.responses[:2], rewards, strict=True)))
+        for group in read_groups(whole[0].folder / "scored.jsonl")
+    ]
+    write_groups(tmp_path / "scored.jsonl", scored)
+    with pytest.raises(DataError, match=f"no pair among 3 groups {why}") as caught:
+        method()._pair(whole[0], tmp_path / "scored.jsonl")
+    assert type(caught.value) is kind
 
 
 @pytest.mark.real

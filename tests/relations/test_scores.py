@@ -36,6 +36,12 @@ def test_a_gap_is_that_of_the_numbers_that_were_meant():
     assert [r.text for r in best(scored(0.4, 0.7), 0.3).responses] == ["1"]
 
 
+def test_of_rewards_that_differ_by_rounding_the_first_counts():
+    assert ends(best_worst(scored(0.3, 0.1 + 0.2, 0.0))) == [(0, 2)]
+    assert ends(best_worst(scored(1.0, 0.1 + 0.2, 0.3))) == [(0, 1)]
+    assert [r.text for r in best(scored(0.3, 0.1 + 0.2)).responses] == ["0"]
+
+
 def test_an_answer_is_not_compared_with_itself_whatever_two_asks_of_it_gave():
     group = scored(1.0, 0.0, 0.5)
     same = replace(group, responses=(*(replace(r, text="a cat") for r in group.responses[:2]), group.responses[2]))

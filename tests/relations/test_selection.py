@@ -49,6 +49,8 @@ SIXTEEN = (9, 9, 8, 8, 7, 7, 6, 6, 6, 5, 5, 4, 4, 3, 2, 2)
         ((4, 4), replace(RELAXED, relaxed_gap=0.0), []),  # a tie is never a pair
         ((), REFERENCE, []),
         ((9.1, 5.1), REFERENCE, [(9.1, 5.1)]),  # 3.9999999999999996 apart, and 4 is the least
+        ((0.7 - 0.4, 0.0), replace(NONE, good=0.3, small_gap=0.1), [(0.7 - 0.4, 0.0)]),  # 0.29999999999999993 is good
+        ((0.5, 0.1 + 0.2), replace(RELAXED, good=1, bad=0.3, relaxed_gap=0.1), [(0.5, 0.1 + 0.2)]),  # and bad
         ((9.1, 9.1, 9.1, 9.1, 6.1), REFERENCE, []),  # 3 apart, and more than 3 is asked for
     ],
 )  # fmt: skip

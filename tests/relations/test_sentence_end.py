@@ -40,6 +40,7 @@ TEXTS = {
     "1. A red ball. 2. A blue one.": 2,
     "A title\nA line. Another": 3,
     "He is taller than I. She waves. End": 3,
+    "El camión es marrón. Der Ball ist grün. Die Katze schläft. Hay un avión": 4,
     "It is bus No. 5. A Ph.D. student waits. Is it late? No. He waves": 5,
 }
 

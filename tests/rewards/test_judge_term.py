@@ -26,16 +26,29 @@ from sightline.rewards.terms import Failure
         ("Score: 7-8", None), ("Score: 7 or 8", None), ("Score: 7 to 8", None), ("Score: 7,5", None),
         ("Score: 1e1", None), ("Score: 7, 2 things are wrong", 7), ("Score: 7 - 2 things are wrong", 7),
         ("The score is 7 to be fair", 7),
+        ("Score: 8.", 8), ("Score: [[8]]", 8), ("8 / 10", 8), ("Rating: 7 out of 10", 7), ("I would give it an 8", 8),
+        ("2 errors. Score - 8", 8), ("10", 10), ("Score: 10/10 - perfect", 10), ('{"score": 8}', 8),
+        ('{"score": "8", "reason": "the score is 2 below the best"}', 8), ('{"score": 8, "max_score": 10}', 8),
+        ("Score: 8.0/10.0", 8), ("Two of 3 are wrong. Score (0-10): 8", 8), ("**8**/**10**", 8), ("Score: 8%", None),
+        ("On a scale of 0 to 10, it is an 8.", 8), ("8 out of a possible 10", 8), ("8%", None), ("Score: .5", 0.5),
+        ("<score>8</score><reason>2 errors</reason>", 8), ("The maximum score is 10, and this is a 7", None),
+        ("Score: 7 - 8", None), ("Score: 7 - 8.", None), ("Score: 8 (9 if one is kind)", 8), ("Score: -8", None),
     ],
 )  # fmt: skip
 def test_the_score_of_a_reply(reply, score):
     assert read_score(reply, 0, 10) == score
 
 
+def test_per_cent_are_the_points_of_a_scale_to_a_hundred():
+    assert read_score("Score: 85%", 0, 100) == read_score("85 %", 0, 100) == read_score("Score: 85/100", 0, 100) == 85
+    assert read_score("Score: 0.8/1.0", 0, 1) == read_score("Score: .8", 0, 1) == 0.8
+
+
 def test_yes_and_no_of_a_reply():
     replies = ("Yes", "**No**, it is not", "yes, no doubt", "It is wrong: no.", "perhaps", "yes or no")
     assert [read_yes_no(reply) for reply in replies[:4]] == [1, 0, 1, 0]
     assert [read_yes_no(reply) for reply in replies[4:]] == [None, None]
+    assert read_yes_no("Is it right (yes/no)? Yes") == 1 and read_yes_no("Right [yes or no]: no") == 0
     assert read_yes_no("It is yes and no") is None and read_yes_no("Yes and no.") is None
 
 

@@ -26,6 +26,7 @@ from transformers import (
 from command_line import sightline
 from sightline.data.readers.rows import RowError
 from sightline.data.schema import read_groups
+from sightline.errors import CheckpointError
 from sightline.models import export as exporting
 from sightline.models import reload
 from sightline.models.export import read_policy
@@ -322,12 +323,61 @@ def test_rows_that_are_gone_are_drawn(runs: dict[str, Path], tmp_path: Path, mon
     rows, whose = writing.probe_rows(trained, tmp_path)
     assert whose == "rows of the run" and all(row.images for row in rows)
 
+    unread, read = rows[0].images[0], writing.read_picture
+
+    def damaged(path: str) -> Any:
+        """A picture may pass for whole when rows are read."""
+        if path == unread:
+            raise RowError("broken image", "cannot be decoded")
+        return read(path)
+
+    monkeypatch.setattr(writing, "read_picture", damaged)
+    left, whose = writing.probe_rows(trained, tmp_path)
+    assert whose == "rows of the run" and left and all(row.images != (unread,) for row in left)
+
     def gone(*_: Any) -> None:
         raise RowError("missing image", "gone")
 
     monkeypatch.setattr(writing, "load_groups", gone)
     rows, whose = writing.probe_rows(trained, tmp_path)
     assert whose == "drawn pictures" and len(rows) == 3 and all(Path(path).is_file() for r in rows for path in r.images)
+
+
+def test_a_model_that_is_another_by_now_is_not_merged_into(
+    runs: dict[str, Path], tiny: dict[str, Path], tmp_path: Path
+) -> None:
+    base, run = shutil.copytree(tiny["llava"], tmp_path / "base"), shutil.copytree(runs["adapter"], tmp_path / "run")
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(tiny["llava"]), str(base)))
+    assert open_trained(run, dtype="bfloat16").step == 4
+    weights = load_file(base / "model.safetensors")
+    name = next(name for name in weights if "vision_tower" in name and name.endswith("fc1.weight"))
+    save_file(weights | {name: weights[name] + 0.1}, base / "model.safetensors", metadata={"format": "pt"})
+    for arguments in (("merge",), ("export",), ("export", "--quantize", "int8")):
+        done = sightline(arguments[0], run, *arguments[1:], "-o", tmp_path / "out")
+        assert done.code == 2 and "base holds other weights or settings than when" in " ".join(done.err.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "run"]
+
+
+def test_an_adapter_that_training_started_from_must_be_what_it_was(
+    runs: dict[str, Path], tiny: dict[str, Path], tmp_path: Path
+) -> None:
+    start = shutil.copytree(runs["adapter"] / "model", tmp_path / "start")
+    spec = ModelSpec(path=str(tiny["llava"]), adapter=str(start))
+    run = train(train_runs.recipe(tiny["llava"], tmp_path, model=spec, max_steps=1), quiet=True).run_dir
+    assert open_trained(run).step == 1
+    settings = json.loads((start / "adapter_config.json").read_text())
+    (start / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 2 * settings["lora_alpha"]}))
+    with pytest.raises(CheckpointError, match="start holds other weights or settings than when"):
+        open_trained(run)
+
+
+def test_a_model_does_not_take_the_place_of_what_it_is_made_from(runs: dict[str, Path], tiny: dict[str, Path]) -> None:
+    run = runs["adapter"]
+    for out in (run, run.parent, tiny["llava"]):
+        done = sightline("merge", run, "-o", out, "--overwrite")
+        assert done.code == 2 and "from which the model is made" in " ".join(done.err.split())
+    assert (run / "recipe.yaml").is_file() and (tiny["llava"] / "config.json").is_file()
 
 
 class FakeHub:

@@ -152,11 +152,17 @@ def test_a_quantised_run_reloads_as_the_same_model(
 
 
 def test_what_moved_too_far_is_not_kept_and_it_is_said_how_far(
-    runs: dict[str, Path], scenes: str, tmp_path: Path
+    runs: dict[str, Path], scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    left, loaded = tmp_path / "out.work.tmp/whole", list[str]()
+    left.mkdir(parents=True)  # by a kill
+    (left / "old.safetensors").write_text("")
+    load = quantising.load_engine
+    monkeypatch.setattr(quantising, "load_engine", lambda spec: loaded.append(spec.path) or load(spec))
     asked = ("--bench", scenes, "--tolerance", 1e-9)
     done = sightline("export", runs["llava"], "--quantize", "nf4", "-o", tmp_path / "out", *asked)
     assert done.code == 1 and not list(tmp_path.iterdir())
+    assert loaded == [str(left)], "the whole model lies on the disk of --out, which has room for it"
     assert "in nf4 the model is another: log-probabilities of answers moved by 0.0" in done.err
     assert "where 1e-09 are tolerated" in done.err
     assert "Nothing was kept. Take int8, or tolerate more (--tolerance)" in done.err, "nf4 learns from no rows"

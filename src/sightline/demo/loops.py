@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sightline.demo.sizes import LoopSize, Overrides
 from sightline.errors import CheckpointError
-from sightline.loops.run import RECIPE, run_loop
+from sightline.loops.folder import RECIPE
+from sightline.loops.run import run_loop
 from sightline.loops.state import State
 from sightline.recipes.load_loop import load_loop
 from sightline.recipes.loop import LoopRecipe

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sightline.data.identity import pictures_of
+from sightline.data.schema import group_to_json
 from sightline.evaluation.weights import fingerprint_files
 from sightline.models.locate import is_run, model_folder
 from sightline.types import Group
@@ -28,15 +30,16 @@ class Contents:
             released: digests of what was removed, by its place below ``root``.
         """
         self._root, self._released = root, released
-        self._pictures: dict[Path, str] = {}
+        self._prompts: dict[Path, str] = {}
         self._read: dict[str, str] = {}
 
-    def add_pictures(self, prompts: Path, groups: Sequence[Group]) -> None:
-        """From now on a file of prompts is another one if its pictures are."""
+    def add_prompts(self, file: Path, groups: Sequence[Group]) -> None:
+        """From now on a file of prompts is what its groups ask and show, wherever their rows and pictures lie."""
         for path in dict.fromkeys(path for group in groups for path in pictures_of(group)):
             if path not in self._read:
                 self._read[path] = _bytes_digest(Path(path))
-        self._pictures[prompts] = digest_of([[self._read[path] for path in pictures_of(group)] for group in groups])
+        shown = [[[self._read[path] for path in prompt.images] for prompt in group.prompts] for group in groups]
+        self._prompts[file] = digest_of([shown, *(group_to_json(_placeless(group)) for group in groups)])
 
     def place(self, path: Path) -> str:
         """A path as the state names it: below the folder of the loop relative to it."""
@@ -55,11 +58,17 @@ class Contents:
     def of(self, path: Path) -> str | None:
         """Digest of a file or folder; None: there is nothing, though there should be."""
         if path.exists():
-            return _of_folder(path) if path.is_dir() else digest_of([_bytes_digest(path), self._pictures.get(path)])
+            return (
+                _of_folder(path) if path.is_dir() else self._prompts.get(path) or digest_of([_bytes_digest(path), None])
+            )
         place = self.place(path)
         if place in self._released:
             return self._released[place]
         return None if path.absolute().is_relative_to(self._root.absolute()) else place  # a name of the hub
+
+
+def _placeless(group: Group) -> Group:
+    return replace(group, source="", prompts=tuple(replace(prompt, images=()) for prompt in group.prompts))
 
 
 def digest_of(value: Any) -> str:

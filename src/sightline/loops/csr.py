@@ -13,14 +13,14 @@ from typing import Any
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.staged import StagedGroups
 from sightline.data.trees import append_trees, read_trees
-from sightline.errors import DataError
+from sightline.errors import DataError, NothingToLearn
 from sightline.files import replace_file
 from sightline.loops.common import asked_settings, comparing, files_of, log, staged
 from sightline.loops.self_rewarding import check_reward, of_round
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.csr import CsrSpec
 from sightline.recipes.schema import Recipe
-from sightline.relations.calibrated import PairCount, pair_of
+from sightline.relations.calibrated import ALIKE, PairCount, pair_of
 from sightline.rewards.build import build_reward
 from sightline.rewards.relevance import with_relevance
 from sightline.rewards.settings import inputs_of
@@ -107,11 +107,11 @@ class Csr:
         log.info("%d of %d prompts gave a pair: %s", count.pairs, len(made), told)
         if not count.pairs:
             reasons = ", ".join(f"{reason} {number}" for reason, number in count.dropped.items()) or "no prompts"
-            raise DataError(
-                f"no pair among {len(made)} prompts ({reasons})",
-                source=str(scored),
-                remedy="Raise method.search.max_new_tokens or max_characters, or lower method.pairs.min_gap",
-            )
+            found = f"no pair among {len(made)} prompts"
+            remedy = "Raise method.search.max_new_tokens or max_characters, or lower method.pairs.min_gap"
+            if count.dropped.keys() & ALIKE:
+                raise NothingToLearn(found, why=reasons, source=str(scored), remedy=remedy)
+            raise DataError(f"{found} ({reasons})", source=str(scored), remedy=remedy)
         write_groups(round.pairs, [one for one in made if isinstance(one, Group)], below=round.root)
 
 

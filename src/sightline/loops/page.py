@@ -136,7 +136,7 @@ def _notes(rounds: _Rounds, state: State) -> list[str]:
             f"Best by {state.best.figure} on held-out questions: {best}. These questions chose it, so that its "
             "figure flatters it a little: report the best model on others."
         )
-    spent = [entry for entries in rounds.entries for entry in entries.values()]
+    spent = list(state.entries.values())
     gpu = sum(entry.gpu_seconds for entry in spent)
     tokens = sum(value for value in rounds.values("answers", "tokens") if not math.isnan(value))
     trained = sum(value for value in rounds.values("train", "num_tokens") if not math.isnan(value))

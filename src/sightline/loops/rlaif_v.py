@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sightline.data.schema import read_groups, write_groups
 from sightline.data.staged import Work
-from sightline.errors import DataError
+from sightline.errors import DataError, NothingToLearn
 from sightline.files import replace_file
 from sightline.loops.common import asked_settings, comparing, sample_stage, staged
 from sightline.loops.common import files_of as files_of_own
@@ -19,8 +19,8 @@ from sightline.loops.stages import Round, Stage
 from sightline.recipes.rlaif_v import LABELLER, SELF, ClaimsSpec, LabellerSpec, QuestionsSpec, RlaifVSpec, WriterSpec
 from sightline.recipes.schema import Recipe
 from sightline.relations.balance import balanced, drawn_pairs
-from sightline.relations.scores import only_compared
-from sightline.relations.selection import relation_of
+from sightline.relations.scores import by_prompt, only_compared
+from sightline.relations.selection import relation_of, why_none
 from sightline.rewards.claims.feedback import check_unjudged, without_feedback
 from sightline.rewards.claims.held_out import in_training
 from sightline.rewards.claims.label import WORDS, label
@@ -176,16 +176,18 @@ class RlaifV:
     def _pair(self, round: Round, source: Path) -> None:
         spec = self.spec.pairs
         rule = relation_of(spec.relation, spec.min_gap)
-        groups = list(read_groups(source))
-        compared = [drawn_pairs(rule(_to_compare(group, spec.cut_answers)), spec.most, round.seed) for group in groups]
+        groups = [_to_compare(group, spec.cut_answers) for group in read_groups(source)]
+        compared = [drawn_pairs(rule(group), spec.most, round.seed) for group in groups]
         kept, balance = balanced(compared, None if spec.balance is None else spec.balance.step)
         pairs = [only_compared(without_feedback(group)) for group in kept if group.edges]
         if not pairs:
-            raise DataError(
-                f"no pair among {len(groups)} groups ({balance.pairs} before lengths were balanced)",
-                source=str(source),
-                remedy="Lower pairs.min_gap, sample more answers, or raise the temperature",
-            )
+            found, remedy = f"no pair among {len(groups)} groups", "sample more answers, or raise the temperature"
+            if not any(len(rewards) > 1 for group in groups for rewards in by_prompt(group).values()):
+                cut, keep = (" and are whole", "pairs.cut_answers: keep, ") if spec.cut_answers != "keep" else ("", "")
+                why = f"to none are there two answers that have a score{cut}"
+                raise DataError(f"{found} ({why})", source=str(source), remedy=f"Look at that file; {keep}{remedy}")
+            why = f"{balance.pairs} before lengths were balanced" if balance.pairs else why_none(spec.relation)
+            raise NothingToLearn(found, why=why, source=str(source), remedy=f"Lower pairs.min_gap, {remedy}")
         replace_file(round.folder / "lengths.json", json.dumps(asdict(balance), indent=2) + "\n")
         write_groups(round.pairs, pairs, below=round.root)
         _log.info(

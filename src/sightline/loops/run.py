@@ -7,7 +7,6 @@ that a kill at any moment leaves either a finished stage or one that goes on ite
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import math
@@ -22,17 +21,18 @@ from pathlib import Path
 import torch
 
 from sightline.algorithms.registry import build_algorithm
-from sightline.errors import CheckpointError, RecipeError
+from sightline.errors import CheckpointError, NothingToLearn, RecipeError
 from sightline.files import replace_file
 from sightline.loops.common import exam_stage, kl_stage, merge_stage, train_stage
 from sightline.loops.contents import Contents
 from sightline.loops.exam import Exam, open_exam, standing
 from sightline.loops.figures import FIGURES
+from sightline.loops.folder import RECIPE, claimed
 from sightline.loops.methods import build_method
 from sightline.loops.page import write_page
 from sightline.loops.prompts import asked_in, read_prompts, round_prompts
 from sightline.loops.stages import LoopResult, Method, Round, Stage
-from sightline.loops.state import STATE, Best, Entry, State, changes, settled
+from sightline.loops.state import Best, Entry, State, changes, settled
 from sightline.loops.status import plan_lines
 from sightline.models.locate import located
 from sightline.recipes.load import check_algorithm
@@ -42,8 +42,6 @@ from sightline.recipes.schema import ModelSpec
 from sightline.types import Group
 
 _log = logging.getLogger(__name__)
-RECIPE = "loop.yaml"
-_OURS = (RECIPE, "report.html", "prompts.jsonl", STATE)
 
 
 def run_loop(loop: LoopRecipe, *, overwrite: bool = False, quiet: bool = False) -> LoopResult:
@@ -61,7 +59,7 @@ def run_loop(loop: LoopRecipe, *, overwrite: bool = False, quiet: bool = False) 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError("found several processes, expected one: start sightline loop without a launcher.")
     root = Path(loop.output_dir)
-    with _claimed(root, overwrite=overwrite), _only_new_garbage():
+    with claimed(root, overwrite=overwrite), _only_new_garbage():
         return _Running.open(loop, root, quiet=quiet).rounds()
 
 
@@ -113,22 +111,20 @@ class _Running:
         return running
 
     def rounds(self) -> LoopResult:
-        """All rounds, or as many as the exam allows."""
-        ended, values = "", list[float]()
+        """All rounds, or as many as the exam allows and as find something to learn from."""
+        ended, last, values = "", 0, list[float]()
         for number in range(self.loop.rounds + 1):
-            if number:
-                asked = asked_in(self.loop, self.root, number, self.prompts)
-                self.contents.add_pictures(round_prompts(self.loop, self.root, number), asked)
-            before, stages = self.did, self.stages(number)
-            self._forget(number, [stage.name for stage in stages])
-            for stage in stages:
-                self._do(number, stage)
-            ended = self._judge(number, values)
+            before = self.did
+            if ended := self._round(number):
+                self.state.ended = ended
+                self.state.write()
+            else:
+                last, ended = number, self._judge(number, values)
             if self.did > before or ended:
-                write_page(self.root, self.loop, self.state, number)
+                write_page(self.root, self.loop, self.state, last)
             if ended:
                 break
-        best, value = (number, None) if self.state.best is None else (self.state.best.round, self.state.best.value)
+        best, value = (last, None) if self.state.best is None else (self.state.best.round, self.state.best.value)
         model = Path(self.model(best).path)
         if self.contents.is_released(model):
             raise CheckpointError(
@@ -180,6 +176,21 @@ class _Running:
         title = "the start" if number == 0 else f"round {number}"
         return exam_stage(exam, self.model(number), self.root / f"round-{number}/exam", f"exam of {title}")
 
+    def _round(self, number: int) -> str:
+        """Does what is left of a round; says why the loop ends with the round before, if it finds no pair."""
+        if number:
+            asked = asked_in(self.loop, self.root, number, self.prompts)
+            self.contents.add_prompts(round_prompts(self.loop, self.root, number), asked)
+        stages = self.stages(number)
+        self._forget(number, [stage.name for stage in stages])
+        for stage in stages:
+            self._do(number, stage)
+            entry = self.state.entries[f"round-{number}/{stage.name}"]
+            if entry.status == "no pair":
+                _remove(self.root / f"round-{number}/train/checkpoints")
+                return f"converged: round {number} found no pair ({entry.why})"
+        return ""
+
     def _do(self, number: int, stage: Stage) -> None:
         """Does a stage, unless it is done."""
         name = f"round-{number}/{stage.name}"
@@ -187,6 +198,8 @@ class _Running:
         entry = self.state.entries.get(name)
         changed = [] if entry is None else changes(entry, stage, reads)
         there = stage.out.exists() or self.contents.is_released(stage.out)
+        if entry is not None and entry.status == "no pair" and not changed:
+            return
         if entry is not None and entry.status == "done" and not changed and there:
             self._tell_edited(entry, stage)
             return
@@ -199,9 +212,10 @@ class _Running:
             entry.starts, entry.settings = entry.starts + 1, settled(stage.settings)
             _log.info("%s goes on where it was", name)
         self.state.write()
-        self._run(entry, stage)
+        self._run(number, entry, stage)
         self.did += 1
-        _log.info("%s: done in %.1f s: %s", name, entry.seconds, stage.out)
+        if entry.status == "done":
+            _log.info("%s: done in %.1f s: %s", name, entry.seconds, stage.out)
 
     def _forget(self, number: int, names: Sequence[str]) -> None:
         """Removes what stages left that a round no longer has, and what the state says of them."""
@@ -240,10 +254,14 @@ class _Running:
             shutil.rmtree(made)
         made.unlink(missing_ok=True)
 
-    def _run(self, entry: Entry, stage: Stage) -> None:
+    def _run(self, number: int, entry: Entry, stage: Stage) -> None:
         wall, cpu = time.monotonic(), _cpu_seconds()
         try:
             stage.run()
+        except NothingToLearn as error:
+            if number == 1:
+                raise
+            entry.status, entry.why = "no pair", error.why
         finally:
             entry.seconds += time.monotonic() - wall
             entry.cpu_seconds += _cpu_seconds() - cpu
@@ -253,6 +271,8 @@ class _Running:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self.state.write()
+        if entry.status == "no pair":
+            return
         assert stage.out.exists(), f"{stage.name} left no {stage.out}"
         entry.made, entry.status = self.contents.of(stage.out), "done"
         self.state.write()
@@ -340,44 +360,3 @@ def _only_new_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-@contextmanager
-def _claimed(root: Path, *, overwrite: bool) -> Iterator[None]:
-    """The folder of a loop for this process alone, without what kills left in it."""
-    if root.exists() and not root.is_dir():
-        raise CheckpointError(f"output_dir {root} is a file. Give the name of a folder; it is made if need be.")
-    if (root / "recipe.yaml").exists():
-        raise CheckpointError(f"output_dir {root} holds a training run, where a loop was expected. Choose another.")
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CheckpointError(
-                f"{root} is in use: another sightline loop runs there. Wait for it, or choose another output_dir."
-            ) from error
-        if overwrite:
-            _empty(root)
-        _tidy(root)
-        yield
-
-
-def _empty(root: Path) -> None:
-    """Removes a loop and nothing else: the state goes first, without which the rest counts for nothing."""
-    for name in reversed(_OURS):
-        (root / name).unlink(missing_ok=True)
-    for folder in [root / "images", *root.glob("round-*")]:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _tidy(root: Path) -> None:
-    """Removes what killed processes were writing aside; a training tidies its own folder."""
-    for aside in [*root.glob("*.tmp"), *root.glob("round-*/**/*.tmp")]:
-        inside = aside.relative_to(root).parts
-        if inside[1:2] == ("train",) and not aside.name.endswith(".released.tmp"):
-            continue
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink(missing_ok=True)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.schema import read_groups, write_groups
-from sightline.errors import DataError, RecipeError
+from sightline.errors import DataError, NothingToLearn, RecipeError
 from sightline.loops.common import comparing, sample_stage, staged
 from sightline.loops.stages import Round, Stage
 from sightline.recipes.schema import Recipe
 from sightline.recipes.self_rewarding import SelfRewardingSpec
 from sightline.recipes.terms import AnyTerm, IrisSpec, JudgeSpec
 from sightline.relations.scores import only_compared
-from sightline.relations.selection import OVIP, check_references, relation_of
+from sightline.relations.selection import OVIP, check_references, relation_of, why_none
 from sightline.rewards.base import scored_or_stopped
 from sightline.rewards.build import build_reward, check_prompts
 from sightline.rewards.settings import inputs_of
@@ -81,14 +81,31 @@ class SelfRewarding:
         single = spec.relation == "best"
         kept = [group for group in groups if (group.responses if single else group.edges)]
         if not kept:
-            raise DataError(
-                f"no {'answer' if single else 'pair'} among {len(groups)} prompts",
+            found = f"no {'answer' if single else 'pair'} among {len(groups)} prompts"
+            _check_scored(scored, found)
+            raise NothingToLearn(
+                found,
+                why=why_none(spec.relation),
                 source=str(scored),
                 remedy="Lower method.min_gap, sample more answers (method.sampling.n), or warmer ones",
             )
         pairs = [group if single else only_compared(group) for group in kept]
         write_groups(round.pairs, pairs, below=round.root)
         _log.info("%d of %d prompts gave %d pairs", len(kept), len(groups), sum(len(group.edges) for group in kept))
+
+
+def _check_scored(scored: Path, found: str) -> None:
+    """
+    Raises:
+        DataError: the reward of an answer failed: there might have been a pair.
+    """
+    answers = [answer for group in read_groups(scored) for answer in group.responses]
+    if failed := [answer.reward_error or "it was never given" for answer in answers if answer.reward is None]:
+        raise DataError(
+            f"{found}, and {len(failed)} of {len(answers)} answers have no reward (first: {failed[0]})",
+            source=str(scored),
+            remedy="Mend the reward and remove that file, so that they are asked again",
+        )
 
 
 def score_stage(round: Round, spec: SelfRewardingSpec, samples: Path, scored: Path) -> Stage:

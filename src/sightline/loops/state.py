@@ -41,8 +41,9 @@ class Entry:
 
     __pydantic_config__ = _WHOLE
 
-    status: Literal["clearing", "running", "done"]
-    """``clearing``: what an earlier run of it left is being removed."""
+    status: Literal["clearing", "running", "done", "no pair"]
+    """``clearing``: what an earlier run of it left is being removed; ``no pair``: it found nothing to learn from, which
+    ended the loop."""
     settings: dict[str, Any]
     """As :func:`settled` has them."""
     reads: dict[str, str | None]
@@ -51,6 +52,8 @@ class Entry:
     """Place of what it leaves."""
     made: str | None = None
     """Digest of that."""
+    why: str = ""
+    """Of ``no pair``: the reasons."""
     seconds: float = 0.0
     """By the clock on the wall, over all calls that ended by themselves."""
     cpu_seconds: float = 0.0

@@ -1,31 +1,31 @@
-"""Runs whose folder was moved: their recipe names files in it by where it was."""
+"""Runs whose folder was moved or copied: their recipe names files in it by where it was."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-_NAME, _BESIDE = "recipe.yaml", "environment.json"
-"""Of a run: its resolved recipe, and what stands beside it in no other folder."""
+_NAME, _BESIDE, _ROWS = "recipe.yaml", "environment.json", "rows"
+"""Of a run: its resolved recipe, what stands beside it in no other folder, and rows that were given in memory."""
 
 
 def at_home(values: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The values of a recipe. Where it is that of a run whose folder is not where it was written, and no run is there,
-    ``output_dir`` and all paths below it are those of the folder that it lies in now.
+    """The values of a recipe. That of a run is the recipe of the folder that it lies in: where ``output_dir`` names
+    another one, it and all paths below it are those of this folder, whatever is where it was.
 
     Args:
         values: as they stand in the file.
         file: the recipe.
     """
-    was = values.get("output_dir")
-    if file.name != _NAME or not isinstance(was, str) or not (file.parent / _BESIDE).is_file():
+    was, home = values.get("output_dir"), file.parent
+    if file.name != _NAME or not isinstance(was, str) or _is_same(was, home) or not _holds_run(home):
         return values
-    if (Path(was) / _NAME).exists():  # it never moved, or this is a copy
-        return values
-    moved: dict[str, Any] = _rebased(values, was, str(file.parent))
-    return moved
+    home = Path.cwd() if home == Path() else home  # '.' is another folder elsewhere
+    moved: dict[str, Any] = _rebased(values, was, str(home), home)
+    return moved | {"output_dir": str(home)}
 
 
 def where_it_was(file: Path) -> str:
@@ -35,17 +35,40 @@ def where_it_was(file: Path) -> str:
 
 def from_run(value: Any, output_dir: str) -> Any:
     """A path below the folder of a run as it is seen from there; anything else as it is."""
-    return _rebased(value, output_dir, ".")
+    return _rebased(value, output_dir, ".", Path(output_dir))
 
 
-def _rebased(value: Any, was: str, now: str) -> Any:
+def _is_same(folder: str, home: Path) -> bool:
+    try:
+        return Path(folder).samefile(home)
+    except (OSError, ValueError):
+        return False
+
+
+def _holds_run(folder: Path) -> bool:
+    """Whether Sightline wrote down there what it ran on."""
+    try:
+        return bool(json.loads((folder / _BESIDE).read_text(encoding="utf-8"))["packages"]["sightline"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _rebased(value: Any, was: str, now: str, home: Path) -> Any:
     if isinstance(value, dict):
-        return {key: _rebased(inner, was, now) for key, inner in value.items()}
+        return {key: _rebased(inner, was, now, home) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_rebased(inner, was, now) for inner in value]
-    if not isinstance(value, str):
-        return value
-    if value == was:
-        return now
-    start = f"{Path(was)}/"
-    return str(Path(now) / value.removeprefix(start)) if value.startswith(start) else value
+        return [_rebased(inner, was, now, home) for inner in value]
+    inside = _inside(value, was, home) if isinstance(value, str) else None
+    return value if inside is None else str(Path(now) / inside)
+
+
+def _inside(text: str, was: str, home: Path) -> Path | None:
+    """A path below a folder as it is seen from there; None: something else. An algorithm or a model on the hub may be
+    called as a folder is (``dpo``, ``Qwen/...``), so the path must be that of rows, or be there."""
+    try:
+        inside = Path(text).relative_to(was)
+        if inside.parts[:1] == (_ROWS,):
+            return inside
+        return inside if inside.parts and Path(was) != Path() and (home / inside).exists() else None
+    except (OSError, ValueError):  # a text is too long to be a path
+        return None

@@ -21,6 +21,9 @@ from sightline.types import Edge, Group, Response
 NEUTRAL: Final = 0.5
 """Place of a sentence without siblings."""
 ANY_PAIR: Final = CsrPairSpec()
+EQUAL, NEAR = "equal texts", "scores too near"
+ALIKE: Final = frozenset((EQUAL, NEAR))
+"""Reasons of prompts whose best and worst answer were compared; all others had no two to compare."""
 _SAME: Final = 1e-6
 """Relative difference of scores that rounding makes: the same sentence twice has the same place."""
 _DIGITS: Final = 9
@@ -107,9 +110,9 @@ def pair_of(tree: SentenceTree, score: CalibrationSpec, spec: CsrPairSpec = ANY_
     worst = min(range(len(told)), key=lambda i: (round(totals[i], _DIGITS), -i))
     chosen, rejected = (_scored(told[i], totals[i], score) for i in (best, worst))
     if _words(chosen) == _words(rejected):
-        return Unpaired(id=tree.id, reason="equal texts")
+        return Unpaired(id=tree.id, reason=EQUAL)
     if not apart(round(totals[best] - totals[worst], _DIGITS), 0.0, spec.min_gap):
-        return Unpaired(id=tree.id, reason="scores too near")
+        return Unpaired(id=tree.id, reason=NEAR)
     return replace(tree.group, responses=(chosen, rejected), edges=(Edge(winner=0, loser=1),))
 
 

@@ -148,11 +148,16 @@ def only_compared(group: Group) -> Group:
 
 
 def by_prompt(group: Group) -> dict[int, dict[int, float]]:
-    """Rewards of each prompt's responses, by index of the prompt and of the response."""
+    """Rewards of each prompt's responses, by index of the prompt and of the response; those that differ by rounding
+    alone are made equal."""
     prompts: dict[int, dict[int, float]] = {}
     for index, response in enumerate(group.responses):
         if response.reward is not None:
             prompts.setdefault(response.prompt, {})[index] = response.reward
+    for rewards in prompts.values():
+        level = min(rewards.values())
+        for index in sorted(rewards, key=lambda i: rewards[i]):
+            level = rewards[index] = rewards[index] if apart(rewards[index], level) else level
     return prompts
 
 

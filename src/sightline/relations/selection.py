@@ -30,6 +30,16 @@ def relation_of(name: str, min_gap: float = 0.0, selection: SelectionSpec | None
     return partial(RELATIONS[name], min_gap=min_gap)
 
 
+def why_none(relation: str) -> str:
+    """Why no prompt has a comparison by a relation though all answers have rewards."""
+    if relation == "ovip":
+        return "no two answers to a prompt are as far apart as the selection asks"
+    alike = "all rewards of each prompt are equal"
+    if relation == "length_balanced":
+        return f"{alike}, or too near each other, or only longer answers or only shorter ones are better"
+    return alike if relation == "none" else f"{alike}, or too near each other"
+
+
 def ovip(group: Group, spec: SelectionSpec = OVIP) -> Group:
     """Pairs of each prompt by the rule of ``spec``. Where the reference answer wins, it is added behind the others,
     without tokens and without a reward.
@@ -48,7 +58,7 @@ def ovip(group: Group, spec: SelectionSpec = OVIP) -> Group:
     for prompt, rewards in by_prompt(group).items():
         order = sorted(_unique(group, rewards), key=lambda i: (-rewards[i], i))
         found = _pairs([rewards[i] for i in order], spec)
-        fallback = spec.fallback if not found and rewards[order[-1]] <= spec.bad else "none"
+        fallback = spec.fallback if not found and not apart(rewards[order[-1]], spec.bad) else "none"
         if fallback == "reference":
             text = reference_answer(group.prompts[prompt], spec.reference, group.source)
             if text.strip() != group.responses[order[-1]].text.strip():  # else the judge calls the reference itself bad
@@ -131,12 +141,13 @@ def _pairs(scores: Sequence[float], spec: SelectionSpec) -> list[tuple[int, int]
     """Places of winner and loser among scores that fall: the k-th best over the k-th worst."""
     count = len(scores)
     if count <= spec.small:
-        return [(0, count - 1)] if scores[0] >= spec.good and apart(scores[0], scores[-1], spec.small_gap) else []
+        good = not apart(spec.good, scores[0])
+        return [(0, count - 1)] if good and apart(scores[0], scores[-1], spec.small_gap) else []
     deviation = statistics.stdev(scores) if count > 1 else 0.0
     least = spec.deviations * max(spec.least_deviation, deviation)
     pairs = []
     for k in range(count // 2):
-        if not apart(scores[k] - scores[count - 1 - k], least) or scores[k] < spec.good:
+        if not apart(scores[k] - scores[count - 1 - k], least) or apart(spec.good, scores[k]):
             break
         pairs.append((k, count - 1 - k))
     return pairs[: spec.most]

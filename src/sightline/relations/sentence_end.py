@@ -14,13 +14,13 @@ MARKS: Final = f".!?…।॥؟۔{_UNSPACED}\n"
 _END: Final = re.compile(
     rf"[.!?…।॥؟۔]+[{re.escape(CLOSERS)}]*$|[{_UNSPACED}][{re.escape(CLOSING)}]*$|\n$",
 )
-_LETTERS: Final = re.compile(r"(?:^|[^A-Za-z.])(?:(?:[A-Za-z]|Ph|Sc|Ed)\.)+$")
-"""``U.S.``, ``e.g.``, ``J.``, ``Ph.D.``"""
+_LETTERS: Final = re.compile(r"(?:^|[^\w.]|[\d_])(?:(?:[A-Za-z]|Ph|Sc|Ed)\.)+$")
+"""``U.S.``, ``e.g.``, ``J.``, ``Ph.D.``; not the end of ``camión.``, whose letters are not all of A to Z."""
 _NUMBERED: Final = re.compile(r"\w No\.$")
 """``No. 5``, before its number is there; a sentence of its own is the answer no."""
 _NUMBER: Final = re.compile(r"^\W*\d+\.$")
 """Of a list: ``1.``"""
-_WORD: Final = re.compile(r"([A-Za-z]+)\.$")
+_WORD: Final = re.compile(r"(?<![^\W\d_])([A-Za-z]+)\.$")
 _ABBREVIATIONS: Final = re.compile(
     r"(mrs?|ms|dr|prof|st|rev|gen|col|capt|lt|sgt|sen|rep|hon|gov|vs|etc|approx|figs?|vol|dept|est|inc|ltd|co|corp|jr|sr|"
     r"mt|ft|cf|al|jan|feb|mar|apr|jun|jul|aug|sept|oct|nov|dec)",

@@ -20,9 +20,20 @@ from sightline.rewards.rules import numbers
 from sightline.rewards.terms import Failure, Value, fact, within
 from sightline.types import Group, Prompt, Response
 
-_LABELLED: Final = re.compile(r"(?:score|rating)\b[^\d\n+-]*([-+]?\d+(?:\.\d+)?)", re.IGNORECASE)
-_OTHER: Final = re.compile(r"\s*(?:(?:/|(?:out\s+)?of|to|or)\s*\d|%)|[-–—,]\d|[eE]\d")
+_POINTS: Final = r"([-+]?(?:\d+(?:\.\d+)?|(?<![.\w])\.\d+))"
+_KEYED: Final = re.compile(rf"""["'](?:(?:overall|final|total)[_ ])?(?:score|rating)["']\s*:\s*["']?{_POINTS}""", re.I)
+"""In JSON, whatever its other texts say of scores."""
+_LABELLED: Final = re.compile(
+    r"(?<!/)(?<!max[_ ])(?<!maximum[_ ])(?<!highest[_ ])(?<!possible )(?<!perfect )"
+    rf"(?:score|rating)\b[^\d\n+-]*?(?:-[ \t]+)?{_POINTS}",
+    re.IGNORECASE,
+)
+_OTHER: Final = re.compile(
+    r"\s*(?:(?:/|(?:out\s+)?of|to|or)\s*\d|%)|[-–—,]\d|[eE]\d|\s+[-–—]\s+\d+(?:\.\d+)?\s*(?:[.\n]|$)"
+)
 """Behind a number: it is one of another scale, or the beginning of a range."""
+_ASKED: Final = re.compile(r"[(\[]\s*yes\s*(?:/|or)\s*no\s*[)\]]", re.IGNORECASE)
+"""What the question offered, said again."""
 _BOTH: Final = re.compile(r"\byes\s*(?:/|\\|and|or)\s*no\b", re.IGNORECASE)
 _YES, _NO = "yes", "no"
 
@@ -102,16 +113,27 @@ def read_score(reply: str, lowest: float, highest: float) -> float | None:
     >>> read_score("Two errors. Score: 7/10", 0, 10), read_score("8 out of 10", 0, 10), read_score("3 or 4", 0, 10)
     (7.0, 8.0, None)
     """
-    text = re.sub(rf"\s*(?:/|(?:out )?of)\s*{highest:g}(?![\d.]*\d)", "", reply)
-    labelled = list(_LABELLED.finditer(text))
-    if labelled and _OTHER.match(text, labelled[-1].end()):
-        return None
-    told = [number for match in labelled for number in numbers(match[1])[:1]][-1:] or numbers(text)
+    text = _without_scale(reply, highest)
+    labelled = list(_KEYED.finditer(text)) or list(_LABELLED.finditer(text))
+    if labelled:
+        told = [] if _OTHER.match(text, labelled[-1].end()) else numbers(labelled[-1][1])
+    else:
+        told = [] if "%" in text else numbers(text)
     return told[0] if len(told) == 1 and lowest <= told[0] <= highest else None
+
+
+def _without_scale(reply: str, highest: float) -> str:
+    """A reply without emphasis, and without what it says of the scale itself: ``(0-10)``, ``out of 10``."""
+    text, most = re.sub(r"[*`]", "", reply), rf"{highest:g}(?:\.0+)?(?![\d.]*\d)"
+    text = re.sub(rf"(?:\bscale\W*(?:of|from)?\W*|[(\[]\s*)\d+\s*(?:-|–|—|to)\s*{most}\s*[)\]]?", "", text, flags=re.I)
+    possible = r"(?:a\s+(?:possible|maximum|total)\s+(?:of\s+)?)?"
+    text = re.sub(rf"\s*(?:/|(?:out\s+)?of)\s*{possible}{most}", "", text, flags=re.I)
+    return text.replace("%", "") if highest == 100 else text
 
 
 def read_yes_no(reply: str) -> float | None:
     """1 for yes, 0 for no: the first word, or the only one of the two that the reply holds; None for yes and no."""
+    reply = _ASKED.sub("", reply)
     if _BOTH.search(reply):
         return None
     first = cambrian_word(reply.replace("*", "")).rstrip("!;")

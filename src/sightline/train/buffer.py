@@ -99,10 +99,12 @@ class Buffer:
         self._left += len(self.entries) - len(kept)
         self.entries = kept
 
-    def state(self, folder: Path) -> dict[str, Any]:
-        """Plain JSON, for a checkpoint. Pictures below ``folder``, that of the run, are named relative to it."""
+    def state(self, folder: Path, below: Path | None = None) -> dict[str, Any]:
+        """Plain JSON, for a checkpoint. Pictures below ``folder``, that of the run, or ``below``, are named relative to
+        ``folder``."""
         rows = [
-            {"group": group_to_json(one.group, folder), "round": one.round, "used": one.used} for one in self.entries
+            {"group": group_to_json(one.group, folder, below), "round": one.round, "used": one.used}
+            for one in self.entries
         ]
         counts = {"asked": self.asked, "found": self.found, "settled": self.settled, "left": self._left}
         return {**counts, "entries": rows}

@@ -57,7 +57,7 @@ from sightline.train.online import OnlineSource
 from sightline.train.pictures import pictures_of_rounds
 from sightline.train.rollout import nothing
 from sightline.train.rows import Rows
-from sightline.train.run_folder import RunDirectory
+from sightline.train.run_folder import RunDirectory, loop_around
 from sightline.train.runtime import Runtime
 from sightline.train.source import OfflineSource, Rendering, Source
 from sightline.types import Batch, Group
@@ -125,6 +125,7 @@ def build_source(
         sampler=sampler,
         ranks=runtime,
         samples=run.samples,
+        below=loop_around(run.path),
         negatives=negatives,
         visual=visual,
         masked=masked,

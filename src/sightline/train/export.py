@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from sightline.algorithms.registry import build_algorithm
 from sightline.data.load import Account, load_groups
+from sightline.data.picture import read_picture
 from sightline.data.template import ChatTemplate
 from sightline.errors import CheckpointError, DataError, RecipeError
-from sightline.files import check_free, cleared, replace_folder
+from sightline.files import check_free, cleared, read_settings, replace_folder
 from sightline.models.export import Expected, Verified, gap, merge, quantised, read_policy, verify
 from sightline.models.load import load_policy
 from sightline.models.locate import is_adapter, is_run, located
@@ -66,7 +68,7 @@ def open_trained(
         on_quantised: False lays what was trained on quantised weights over those that they were made from.
 
     Raises:
-        CheckpointError: no such checkpoint.
+        CheckpointError: no such checkpoint, or the model that it belongs to is another by now.
         RecipeError: neither a run nor an adapter.
     """
     if not is_run(source):
@@ -88,10 +90,28 @@ def open_trained(
             "Name one of these"
         )
     policy = load_policy(model, heads=build_algorithm(recipe.algorithm).heads)
+    same = (model.dtype, model.quantization) == (recipe.model.dtype, recipe.model.quantization)
+    _check_start(policy, found[chosen], recipe.model.adapter if same else None)
     policy.load_trainable_state(_without_critic(load_file(found[chosen] / "weights.safetensors"), policy))
     keep_settings(policy, recipe)
     spec = located(model, trainable=True)
     return _noted(Trained(source=source, policy=policy, spec=spec, recipe=recipe, run=source, step=chosen))
+
+
+def _check_start(policy: Policy, checkpoint: Path, adapter: str | None) -> None:
+    """Whether a model, and an adapter that training started from, are what they were. ``adapter``: None: there was
+    none, or it was read on weights of another type."""
+    made, base = read_settings(checkpoint / "progress.json"), policy.base_model
+    name = None
+    if base is not None and made.get("base", base.fingerprint) != base.fingerprint:
+        name = base.path
+    elif adapter is not None and made.get("adapter", policy.start_adapter) != policy.start_adapter:
+        name = adapter
+    if name is not None:
+        raise CheckpointError(
+            f"{name} holds other weights or settings than when {checkpoint} was made, and all that was not trained is "
+            "taken from it. Bring the old ones back"
+        )
 
 
 def _without_critic(state: dict[str, Tensor], policy: Policy) -> dict[str, Tensor]:
@@ -133,6 +153,7 @@ def export(
         CheckpointError: ``out`` is there already.
         UnsupportedError: nothing to merge, or quantised weights.
     """
+    check_apart(trained, out)
     check_free(out, overwrite=overwrite)
     verified: list[Verified] = []
     with tempfile.TemporaryDirectory() as scratch, cleared(out):
@@ -156,6 +177,19 @@ def export(
 
         replace_folder(out, write)
     return verified[0]
+
+
+def check_apart(trained: Trained, out: Path) -> None:
+    """
+    Raises:
+        CheckpointError: what is written would take the place of what it is made from.
+    """
+    for name in (str(trained.source), trained.spec.path, trained.spec.adapter):
+        read = None if name is None else Path(name).resolve()
+        if read is not None and read.exists() and out.resolve() in (read, *read.parents):
+            raise CheckpointError(
+                f"{out} is, or holds, {name}, from which the model is made: it would be removed. Choose another --out"
+            )
 
 
 def _save(policy: Policy, model: Any, folder: Path, *, merged: bool) -> None:
@@ -195,7 +229,19 @@ def own_groups(recipe: Recipe, scratch: Path, most: int) -> list[Group]:
         except (DataError, RecipeError, OSError):  # moved, or gone: there are drawn ones
             continue
         found += [group for group in groups if group.prompts[0].images and group.responses]
-    return found[:: max(1, len(found) // most)][:most]
+    apart = max(1, len(found) // most)
+    others = [group for place, group in enumerate(found) if place % apart]
+    return list(islice(filter(_is_readable, [*found[::apart], *others]), most))
+
+
+def _is_readable(group: Group) -> bool:
+    """Whether its pictures can be decoded: some that cannot pass for whole when rows are read."""
+    try:
+        for path in (path for prompt in group.prompts for path in prompt.images):
+            read_picture(path)
+    except DataError:
+        return False
+    return True
 
 
 def drawn_groups(scratch: Path) -> list[Group]:

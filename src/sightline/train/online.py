@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from sightline.data.sampler import share
 from sightline.data.schema import append_groups, group_from_json, group_to_json, relative_to
-from sightline.errors import DataError
+from sightline.errors import DataError, NothingToLearn
 from sightline.rewards.running import RunningScores
 from sightline.train.buffer import Buffer
 from sightline.train.pictures import Masked
@@ -44,6 +45,8 @@ class OnlineSource(Rollout):
 
     samples: Path
     """Group file that the main process appends to; the files of pairs stand beside it."""
+    below: Path | None = None
+    """Folder that the run may move in: pictures below it are named relative to the files of the run."""
     masked: Masked | None = None
     """Puts every answer under a masked picture too, where it is laid out; None: nobody asks for it."""
     _round: int = -1
@@ -123,11 +126,12 @@ class OnlineSource(Rollout):
         """What is under way is waited for: it is paid for, and not asked for again. Every rank calls."""
         for launched in self._ahead:
             self.settle(launched)
-        waiting = {} if self._waiting is None else {"waiting": self._waiting.state(self.samples.parent)}
+        places = (self.samples.parent, self.below)
+        waiting = {} if self._waiting is None else {"waiting": self._waiting.state(*places)}
         own = {
             "round": self._round,
-            "buffer": [group_to_json(group, self.samples.parent) for group in self._buffer],
-            "ahead": [launched_to_json(launched, self.samples.parent) for launched in self._ahead],
+            "buffer": [group_to_json(group, *places) for group in self._buffer],
+            "ahead": [launched_to_json(launched, *places) for launched in self._ahead],
             "scores": self._scores.state(),
             "files": {path.name: path.stat().st_size if path.exists() else 0 for path in self._files},
         }
@@ -225,13 +229,14 @@ class OnlineSource(Rollout):
         dealt = self.settle(launched)
         if self.ranks.rank == 0:
             samples, pairs, text, dropped = self._files
-            append_groups(samples, [one.scored for one in dealt if one.scored is not None])
+            append = partial(append_groups, below=self.below)
+            append(samples, [one.scored for one in dealt if one.scored is not None])
             if found := [pair for one in dealt for pair in one.pairs]:
-                append_groups(pairs, [pair.group for pair in found if pair.outcome == "made"])
+                append(pairs, [pair.group for pair in found if pair.outcome == "made"])
                 lost = [pair.group for pair in found if pair.outcome != "made"]
-                append_groups(dropped, [group for group in lost if not group.edges])
+                append(dropped, [group for group in lost if not group.edges])
                 if bare := [group for group in lost if group.edges]:
-                    append_groups(text, bare)
+                    append(text, bare)
         return dealt
 
     def _stats_of(self, everything: Sequence[Sampled], attempts: int) -> dict[str, Stat]:
@@ -241,6 +246,7 @@ class OnlineSource(Rollout):
 
     def _nothing_left(self, rounds: int, wanted: int, everything: Sequence[Sampled]) -> DataError:
         """What became of all that was sampled for a round."""
+        found = f"{rounds} rounds of {wanted} prompts left no group to train on"
         answers = [r for one in everything if one.scored is not None for r in one.scored.responses if not r.greedy]
         limit = self.spec.sampling.max_new_tokens
         if self.spec.truncated == "mask" and answers and all(r.finish_reason == "length" for r in answers):
@@ -254,8 +260,11 @@ class OnlineSource(Rollout):
             why, remedy = self._error, "Look at the samples, and mend the reward"
         else:
             why, remedy = why_unrelated(self.spec)
-        found = f"{rounds} rounds of {wanted} prompts left no group to train on ({why})"
-        return DataError(found, source=str(self.samples), remedy=remedy)
+            failed = any(one.scored is None for one in everything) or any(r.reward is None for r in answers)
+            if answers and not failed:
+                before = f"; {self._round + 1} rounds of sampling before it had some" if self._round >= 0 else ""
+                return NothingToLearn(found, why=why + before, source=str(self.samples), remedy=remedy)
+        return DataError(f"{found} ({why})", source=str(self.samples), remedy=remedy)
 
     def _others(self, number: int, attempt: int, missing: int, kept: set[str]) -> list[int]:
         """Indices of so many prompts that no group of the round was kept of, in the place of those that were not."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sightline.evaluation.answers import AnswerFile
 from sightline.evaluation.bench import Result
 from sightline.evaluation.results import changes, measure
 from sightline.evaluation.stages import AnswerSpec, answer_questions
-from sightline.files import check_free, cleared, replace_file, replace_folder
+from sightline.files import check_free, cleared, replace_file, replace_folder, working_folder
 from sightline.models.compress import CALIBRATED, Plan, check_quantiser, check_untouched, compress, model_inputs
 from sightline.models.export import Verified
 from sightline.models.reload import ProbeRow, Reading, inputs_of, read_fresh, read_model
@@ -30,6 +29,7 @@ from sightline.train.card import Card
 from sightline.train.export import (
     Dtype,
     Trained,
+    check_apart,
     drawn_groups,
     export,
     open_trained,
@@ -78,14 +78,14 @@ def quantise(
         VerificationError: what was written says other things, or looks less. Nothing is left at ``out``.
         RecipeError: no quantiser, or no rows to learn from.
         UnsupportedError: a reward model, or a model that is not quantised.
-        CheckpointError: ``out`` is there already, or there is no such checkpoint.
+        CheckpointError: ``out`` is there already or cannot be written, or there is no such checkpoint.
     """
     check_free(out, overwrite=overwrite)
     python = check_quantiser(spec.kind, spec.python)
-    with tempfile.TemporaryDirectory() as name, cleared(out):
-        scratch = Path(name)
+    with cleared(out), working_folder(out) as scratch:
         task = _task(spec, scratch)
         trained = open_trained(source, step=step, dtype=dtype, on_quantised=False)
+        check_apart(trained, out)
         if trained.policy.score_head is not None:
             raise UnsupportedError(
                 f"{source} is a reward model, and few bits are checked on what answers. Leave --quantize out"

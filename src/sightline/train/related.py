@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sightline.recipes.schema import OnlineSpec
 from sightline.relations.scores import only_compared
-from sightline.relations.selection import relation_of
+from sightline.relations.selection import relation_of, why_none
 from sightline.train.rollout_stats import Sampled, all_equal
 from sightline.types import Group, Response
 
@@ -32,16 +32,11 @@ def related(scored: Group | None, spec: OnlineSpec) -> Sampled:
 def why_unrelated(spec: OnlineSpec) -> tuple[str, str]:
     """Why no prompt of a round left anything to train on though its answers have rewards, and what to do, by options
     that the relation reads."""
-    alike, wider = "all rewards of each prompt are equal", "raise online.sampling.n or its temperature"
+    told, wider = why_none(spec.relation), "raise online.sampling.n or its temperature"
     if spec.relation == "ovip":
-        told = "no two answers to a prompt are as far apart as online.selection asks"
         return told, f"Look at the samples; bring online.selection to the scale of the rewards, or {wider}"
-    if spec.relation == "length_balanced":
-        told = f"{alike}, or too near each other, or only longer answers or only shorter ones are better"
-    elif spec.relation == "none":
-        return alike, f"Look at the samples; {wider}, or set online.dynamic_sampling to 0"
-    else:
-        told = f"{alike}, or too near each other"
+    if spec.relation == "none":
+        return told, f"Look at the samples; {wider}, or set online.dynamic_sampling to 0"
     return told, f"Look at the samples; {wider}" + (", or lower online.min_gap" if spec.min_gap else "")
 
 

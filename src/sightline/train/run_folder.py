@@ -155,6 +155,12 @@ class RunDirectory:
         return self.path / "evaluation"
 
 
+def loop_around(run: Path) -> Path | None:
+    """The folder of the loop that a run is the training of a round of: they move together."""
+    root = run.absolute().parent.parent
+    return root if (root / _LOOP).is_file() else None
+
+
 def open_run(recipe: Recipe, *, resume: bool | None, overwrite: bool) -> Path | None:
     """Decides whether a run starts or goes on, and tidies up what a kill left. Main process only.
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,16 @@ class Launched:
         return [*self.done, *(one for future in self.waiting for one in future.result())]
 
 
-def launched_to_json(launched: Launched, folder: Path) -> dict[str, Any]:
+def launched_to_json(launched: Launched, folder: Path, below: Path | None = None) -> dict[str, Any]:
     """A settled launch, for a checkpoint: what was paid for is not asked again. Pictures below ``folder``, that of the
-    run, are named relative to it."""
+    run, or ``below``, are named relative to ``folder``."""
     assert launched.dealt is not None, "settled before"
+    written = partial(group_to_json, folder=folder, below=below)
     rows = [
         {
-            "scored": None if one.scored is None else group_to_json(one.scored, folder),
-            "trained": None if one.trained is None else group_to_json(one.trained, folder),
-            "pairs": [{"group": group_to_json(pair.group, folder), "outcome": pair.outcome} for pair in one.pairs],
+            "scored": None if one.scored is None else written(one.scored),
+            "trained": None if one.trained is None else written(one.trained),
+            "pairs": [{"group": written(pair.group), "outcome": pair.outcome} for pair in one.pairs],
         }
         for one in launched.dealt
     ]
