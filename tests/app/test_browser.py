@@ -160,6 +160,19 @@ def test_ask_and_enter_together_ask_once(seen: Any) -> None:
     assert sum("/queue/join" in url for url in seen.requests) == before + 1
 
 
+def test_words_that_come_after_another_picture_are_not_shown_under_it(seen: Any) -> None:
+    page = seen.page
+    page.click("#chat-draw")
+    page.wait_for_selector("#chat-picture img")
+    said = page.locator("#chat-said [data-talk]")
+    assert said.is_visible()
+    late = "document.querySelector('#chat-said [data-talk]')"
+    page.evaluate(f'{late}.outerHTML = {late}.outerHTML.replace(/data-talk="\\w+"/, \'data-talk="left"\')')
+    said.wait_for(state="hidden")
+    page.click("#chat-new")
+    said.wait_for(state="visible")
+
+
 def test_a_picture_is_sent_and_one_that_is_too_large_is_refused(seen: Any, tmp_path: Path) -> None:
     page = seen.page
     Image.effect_noise((600, 600), 90).save(tmp_path / "large.png")

@@ -150,7 +150,7 @@ def test_amber_marks_what_its_descriptions_are_judged_by(root: Path, both: list[
 def test_answers_to_ambers_questions_are_told_right_or_wrong_as_it_counts(root: Path, both: list[Annotated]) -> None:
     photo = root / "amber/image/AMBER_1.jpg"
     talk = Talk(picture=str(photo), facts=facts_of(both[1:], str(photo), "mine.jpg", {}))
-    assert "Answers to the 1 yes/no questions of AMBER about it are told right or wrong" in talk.facts.note
+    assert "An answer to one of its yes/no questions in AMBER (1) is told right or wrong" in talk.facts.note
     asked = "Is there a dog in this image?"
     seen = {}
     for text in ("No", "Yes", "No.", "No, there is no dog."):

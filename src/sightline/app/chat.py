@@ -279,6 +279,7 @@ def talk_html(talk: Talk, names: Sequence[str], empty: str = "") -> str:
     answers = [answer for turn in talk.turns for answer in turn.answers]
     return fill_fragment(
         "app_chat.html.j2",
+        id=talk.id,
         turns=turns,
         before=[(str(message["role"]), text_in(message)) for message in talk.before],
         empty=empty,

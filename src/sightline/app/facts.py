@@ -18,7 +18,7 @@ _BY: Final = {"content": "its content is that of", "name": "its name is that of"
 _UNKNOWN: Final = "What is in it is not known, so no word of an answer is marked."
 _START: Final = "Start the app with --facts, and words about pictures of COCO and AMBER are."
 _ROW: Final = "Its row tells what is in it as {} does; start the app with --facts {}=FOLDER for the list of words."
-_ASKS: Final = "Answers to the {} yes/no questions of {} about it are told right or wrong, where asked word for word."
+_ASKS: Final = "An answer to one of its yes/no questions in {} ({}) is told right or wrong, where asked word for word."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def facts_of(
     told = "as its row tells" if found.by == "row" else f"{_BY[found.by]} {found.name}"
     note = f"Words are marked as {found.bench} counts: {told}."
     if found.asks:
-        note += f" {_ASKS.format(len(found.asks), found.bench)}"
+        note += f" {_ASKS.format(found.bench, len(found.asks))}"
     return Facts(known=found, question=found.question or question, note=note)
 
 

@@ -25,8 +25,10 @@ THEME: Final = gr.themes.Base(
     font_mono=[gr.themes.Font(name) for name in _MONO],
     radius_size="md",
 )
-HEAD: Final = f"<script>{(Path(__file__).parent / 'keys.js').read_text(encoding='utf-8')}</script>"
-"""The keys of the tab *Label*."""
+HEAD: Final = "".join(
+    f"<script>{(Path(__file__).parent / name).read_text(encoding='utf-8')}</script>" for name in ("keys.js", "late.js")
+)
+"""The keys of the tab *Label*, and late answers of the tab *Chat*."""
 
 
 def build_page(desk: Desk, framed: Callable[[Path], str]) -> gr.Blocks:

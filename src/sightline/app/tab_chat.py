@@ -136,7 +136,7 @@ class ChatTab:
 
     def anew(self, seat: Seat) -> tuple[str, str]:
         """Forgets what was said, in the row as well."""
-        return self.begin(seat, replace(seat.talk, before=(), turns=()))
+        return self.begin(seat, replace(seat.talk, before=(), turns=(), id=Talk().id))
 
 
 def drawn(desk: Desk, kind: Kind, place: int) -> tuple[Talk, str]:
