@@ -127,6 +127,7 @@ class Servers:
         """
         self.all = [Server(url=url.rstrip("/"), timeout=timeout) for url in urls]
         self._patience = patience
+        self._noting = threading.Lock()
 
     def ask(self, call: Callable[[Server], T], *, first: int = 0) -> T:
         """What ``call`` gives with one of the servers: that number ``first``, or the next that answers.
@@ -166,11 +167,13 @@ class Servers:
             )
 
     def _note(self, server: Server, fault: str, faults: dict[str, str]) -> None:
-        if not server.rest:
+        faults[server.url] = fault
+        with self._noting:  # several requests may find it gone at once: it is told once
+            first = not server.rest
+            server.failed()
+        if first:
             others = f", the other {len(self.all) - 1} do its work" if len(self.all) > 1 else ""
             _log.warning("Engine does not answer%s: %s", others, fault)
-        faults[server.url] = fault
-        server.failed()
 
 
 def _doubt(server: Server, error: Exception, *, last: bool) -> None:
