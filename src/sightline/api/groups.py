@@ -16,13 +16,12 @@ from sightline.data.schema import write_groups as write_file
 from sightline.data.store import default_folder
 from sightline.data.validate import Checks
 from sightline.errors import DataError, RecipeError
-from sightline.recipes.load import terms_of
 from sightline.recipes.preferences import SelectionSpec
 from sightline.recipes.schema import DataSpec
 from sightline.relations.scores import only_compared
 from sightline.relations.selection import check_pairing, check_scored, relation_of
-from sightline.rewards.base import Reward, is_reward_model, load_reward, scored_or_stopped
-from sightline.rewards.build import build_reward, check_prompts, check_unread
+from sightline.rewards.base import Reward, scored_or_stopped
+from sightline.rewards.build import check_prompts, check_unread, named_reward
 from sightline.types import Group
 
 _log = logging.getLogger(__name__)
@@ -156,17 +155,7 @@ def _named_reward(
             f"the reward is a {type(reward).__name__} without a method reward(group). Give it one that returns the "
             "group with rewards, or name a reward."
         )
-    name = str(reward)
-    terms = terms_of(name)
-    if terms is not None:
-        check_unread(loaded, "terms")
-        return build_reward(terms)
-    if not is_reward_model(name):
-        check_unread(loaded, name)
-        return load_reward(name)
-    from sightline.rewards.model import load_reward_model
-
-    return load_reward_model(name, batch_tokens=batch_tokens, **loaded)
+    return named_reward(str(reward), loaded, batch_tokens=batch_tokens)
 
 
 def pairs(

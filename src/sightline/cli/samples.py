@@ -19,12 +19,11 @@ from sightline.data.staged import StagedGroups
 from sightline.errors import DataError, RecipeError
 from sightline.recipes.load import check_spec, terms_of
 from sightline.recipes.schema import DataSpec, SamplingSpec
-from sightline.recipes.terms import AnyTerm, IrisSpec
+from sightline.recipes.terms import IrisSpec
 from sightline.types import Group
 
 if TYPE_CHECKING:
     from sightline.data.load import Account
-    from sightline.rewards.base import Reward
 
 GroupFile = Annotated[Path, typer.Argument(metavar="GROUPS.jsonl", help="A Group file.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Group file to write.", show_default=False)]
@@ -142,13 +141,13 @@ def score(
     if reward is None:
         raise RecipeError(_NO_REWARD)
     check_apart(out, groups)
-    from sightline.data.schema import read_groups
     from sightline.rewards.base import scored_or_stopped
-    from sightline.rewards.build import check_prompts
+    from sightline.rewards.build import check_prompts, named_reward
 
-    asked = _answered(list(read_groups(groups)), str(groups))
-    scorer, settings = _scorer(reward, batch_tokens, {"missing_facts": missing_facts, "quantization": quantization})
-    settings = {"groups": str(groups), "reward": reward, **settings}
+    asked = _answered(groups)
+    loaded = {"missing_facts": missing_facts, "quantization": quantization}
+    scorer = named_reward(reward, loaded, batch_tokens=batch_tokens)
+    settings = {"groups": str(groups), "reward": reward, **_changing(reward, loaded)}
     stage = StagedGroups(out=out, settings=settings, tell=say, made_from=partial(made_from, answers=True))
     work = partial(scored_or_stopped, scorer, failed=failed, drop="pass --failed drop")
     try:
@@ -168,13 +167,16 @@ def _scored(out: Path, done: int) -> Document:
     return {"groups": out, "scored": done, **figures}
 
 
-def _answered(groups: list[Group], source: str) -> list[Group]:
+def _answered(path: Path) -> list[Group]:
     """The groups of a file, which are some, and have answers."""
+    from sightline.data.schema import read_groups
+
+    groups = list(read_groups(path))
     if not groups:
-        raise DataError("there are no groups", source=source, remedy="Name a Group file that has some")
+        raise DataError("there are no groups", source=str(path), remedy="Name a Group file that has some")
     if not any(group.responses for group in groups):
         found = f"none of {len(groups)} groups has an answer"
-        raise DataError(found, source=source, remedy="Run `sightline sample` first, and score what it writes")
+        raise DataError(found, source=str(path), remedy="Run `sightline sample` first, and score what it writes")
     return groups
 
 
@@ -194,40 +196,27 @@ _NO_REWARD = (
 )
 
 
-def _scorer(reward: str, batch_tokens: int, loaded: Mapping[str, str | None]) -> tuple[Reward, dict[str, Any]]:
-    """The reward, and what else than its name changes its numbers."""
-    from sightline.rewards.base import is_reward_model, load_reward
-    from sightline.rewards.build import check_unread
-
-    terms = terms_of(reward)
-    if terms is not None:
-        check_unread(loaded, "terms")
-        return _sum_of(terms)
-    if not is_reward_model(reward):
-        check_unread(loaded, reward)
-        from sightline.loops.contents import digests
-        from sightline.rewards.settings import inputs_of
-
-        return load_reward(reward), {"files": digests(inputs_of(reward)[0])}
-    from sightline.rewards.model import fingerprint, load_reward_model
-
-    scorer = load_reward_model(reward, batch_tokens=batch_tokens, **loaded)
-    changed = {name: value for name, value in loaded.items() if value is not None}
-    return scorer, {"weights": fingerprint(reward), "missing_facts": None, **changed}
-
-
-def _sum_of(terms: Mapping[str, AnyTerm]) -> tuple[Reward, dict[str, Any]]:
+def _changing(reward: str, loaded: Mapping[str, str | None]) -> dict[str, Any]:
+    """What else than its name changes the numbers of a reward."""
     from sightline.loops.contents import digests
-    from sightline.rewards.build import build_reward
+    from sightline.rewards.base import is_reward_model
     from sightline.rewards.settings import inputs_of
 
-    files, told = inputs_of(terms)
+    terms = terms_of(reward)
+    if terms is None and is_reward_model(reward):
+        from sightline.rewards.model import fingerprint
+
+        changed = {name: value for name, value in loaded.items() if value is not None}
+        return {"weights": fingerprint(reward), "missing_facts": None, **changed}
+    files, told = inputs_of(reward if terms is None else terms)
+    if terms is None:
+        return {"files": digests(files)}
     settings: dict[str, Any] = {"terms": told, "files": digests(files)}
     if own := [(name, term) for name, term in terms.items() if isinstance(term, IrisSpec)]:
         from sightline.rewards.iris import fingerprints
 
         settings["policies"] = {name: fingerprints(term) for name, term in own}
-    return build_reward(terms), settings
+    return settings
 
 
 def _figures(groups: Sequence[Group]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import filecmp
 import itertools
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,9 +258,8 @@ class AmberPictures:
     def _verdict(self, query: Mapping[str, Any], text: str) -> Verdict:
         answer = Answer(id=query["id"], text=text)
         found = amber.grade_yes_no(answer, self._rows[query["id"]], query, self._protocol).details
-        start = text.lower().find(found["read_as"])
-        read = (start, start + len(found["read_as"])) if found["read_as"] else None
-        return Verdict(right=not found["error"], truth=found["truth"], read=read)
+        word = re.search(re.escape(found["read_as"]), text, re.IGNORECASE) if found["read_as"] else None
+        return Verdict(right=not found["error"], truth=found["truth"], read=word and word.span())
 
 
 def _are_texts(value: Any) -> bool:

@@ -196,8 +196,7 @@ class RlaifV:
         )
 
     def _grow(self, out: Path, groups: Sequence[Group], work: Work, *, chunk: int) -> None:
-        growing = staged(out.parent.parent, out, _log.info)
-        growing.run(groups, work, chunk=chunk, title=out.stem)
+        staged(out.parent.parent, out, _log.info).run(groups, work, chunk=chunk, title=out.stem)
 
 
 def _files(model: str, round: Round) -> list[Path]:

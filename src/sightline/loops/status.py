@@ -12,8 +12,6 @@ from sightline.loops.state import State
 from sightline.recipes.loop import LoopRecipe
 from sightline.report.table import number_column, words_column
 
-_SHOWN = {"done": "done", "no pair": "no pair"}
-
 
 def plan_lines(loop: LoopRecipe, state: State, stages: Sequence[str], prompts: int) -> list[str]:
     """The plan before the first stage.
@@ -53,7 +51,8 @@ def status_table(state: State) -> Table:
         number, _, stage = name.removeprefix("round-").partition("/")
         shown = "" if number == before else ("start" if number == "0" else number)
         cells = [clock(entry.seconds), clock(entry.cpu_seconds), str(entry.starts)]
-        table.add_row(shown, Text(stage), _SHOWN.get(entry.status, "not finished"), *cells)
+        ended = entry.status if entry.status in ("done", "no pair") else "not finished"
+        table.add_row(shown, Text(stage), ended, *cells)
         before = number
     return table
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sightline.errors import RecipeError
+from sightline.recipes.load import terms_of
 from sightline.recipes.terms import AnyTerm, IrisSpec
-from sightline.rewards.base import Reward, load_reward
+from sightline.rewards.base import Reward, is_reward_model, load_reward
 from sightline.rewards.terms import Term
 from sightline.rewards.total import Part, WeightedSum
 from sightline.types import Group
@@ -39,6 +40,30 @@ def build_reward(
             for name, spec in reward.items()
         ]
     )
+
+
+def named_reward(name: str, loaded: Mapping[str, str | None], *, batch_tokens: int) -> Reward:
+    """The reward that somebody scores with.
+
+    Args:
+        name: terms and their weights or a YAML file of them, the folder of a reward model, or as of ``load_reward``.
+        loaded: ``missing_facts`` and ``quantization`` of a reward model, None where one was not given.
+        batch_tokens: of a reward model: most tokens of one forward pass.
+
+    Raises:
+        RecipeError: there is no such reward, or an option that it does not read.
+        CheckpointError: a folder without a reward model.
+    """
+    terms = terms_of(name)
+    if terms is not None:
+        check_unread(loaded, "terms")
+        return build_reward(terms)
+    if not is_reward_model(name):
+        check_unread(loaded, name)
+        return load_reward(name)
+    from sightline.rewards.model import load_reward_model
+
+    return load_reward_model(name, batch_tokens=batch_tokens, **loaded)
 
 
 def check_unread(loaded: Mapping[str, str | None], reward: str | None) -> None:
