@@ -350,6 +350,13 @@ def test_a_model_that_is_another_by_now_is_not_merged_into(
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace(str(tiny["llava"]), str(base)))
     assert open_trained(run, dtype="bfloat16").step == 4
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"dtype": "bfloat16"}))
+    assert open_trained(run).step == 4
+    (base / "config.json").write_text(json.dumps(settings | {"vision_feature_layer": -1}))
+    with pytest.raises(CheckpointError, match="base holds other weights or settings than when"):
+        open_trained(run)
+    (base / "config.json").write_text(json.dumps(settings))
     weights = load_file(base / "model.safetensors")
     name = next(name for name in weights if "vision_tower" in name and name.endswith("fc1.weight"))
     save_file(weights | {name: weights[name] + 0.1}, base / "model.safetensors", metadata={"format": "pt"})

@@ -103,7 +103,7 @@ def _check_start(policy: Policy, checkpoint: Path, adapter: str | None) -> None:
     none, or it was read on quantised weights and is here on plain ones."""
     made, base = read_settings(checkpoint / "progress.json"), policy.base_model
     name = None
-    if base is not None and made.get("base", base.fingerprint) != base.fingerprint:
+    if base is not None and not base.is_of(made):
         name = base.path
     elif adapter is not None and made.get("adapter", policy.start_adapter) != policy.start_adapter:
         name = adapter
