@@ -6,14 +6,18 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
+from transformers.modeling_utils import local_torch_dtype
 
 import sightline as sl
 from command_line import sightline
 from sightline.errors import CheckpointError, DataError, RecipeError
 from sightline.evaluation.results import read_measured
+from sightline.models.load import read_pretrained
 
 QUESTION = "is there a yellow moon in the image?"
 
@@ -257,3 +261,37 @@ def _streamed(model: sl.Model, asked: tuple[str, str], at_first: Callable[[], ob
     sampling = sl.SamplingSpec(temperature=0, max_new_tokens=12)
     model.engine.stream(sl.Group(prompts=(prompt,)), sampling, seed=0, on_text=tell)
     return "".join(pieces)
+
+
+def test_models_that_load_in_other_threads_change_no_answer(model: sl.Model, pictures: list[str]) -> None:
+    """Torch's default dtype, which is that of the whole process, is another one while transformers makes a model."""
+    began, other, done = threading.Event(), threading.Event(), threading.Event()
+    default = torch.get_default_dtype()
+
+    def drawn() -> list[object]:
+        answers = model.answer(pictures[0], QUESTION, n=3, max_tokens=6).responses
+        return [(answer.tokens, answer.rollout_logprobs) for answer in answers]
+
+    def made(path: str, **_: object) -> None:
+        with local_torch_dtype(torch.bfloat16):
+            (began if path == "first" else other).set()
+            (other if path == "first" else done).wait(0.3 if path == "first" else 30)  # of two at once the second comes
+
+    def load(path: str) -> None:
+        read_pretrained(SimpleNamespace(from_pretrained=made), path)
+        done.set()
+
+    try:
+        before = drawn()
+        torch.set_default_dtype(torch.bfloat16)
+        assert drawn() == before
+        torch.set_default_dtype(default)
+        threads = [threading.Thread(target=load, args=(name,), daemon=True) for name in ("first", "second")]
+        threads[0].start()
+        assert began.wait(30)
+        threads[1].start()
+        for thread in threads:
+            thread.join(60)
+        assert torch.get_default_dtype() == default
+    finally:
+        torch.set_default_dtype(default)

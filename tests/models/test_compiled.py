@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from test_layouts import batch_of, policy_of, relative, score
 from sightline.data.render import Renderer
 from sightline.models.attention_plan import Form
 from sightline.models.compiled import graphs
+from sightline.models.decoding import decoding
 from sightline.recipes.schema import LoraSpec, PartsSpec, SamplingSpec
 from sightline.rollouts.hf import HFEngine
 from sightline.types import Group, Prompt
@@ -83,3 +85,30 @@ def test_one_graph_serves_all_lengths_and_layers(tiny: dict[str, Path], pictures
     engine = HFEngine(policy, Renderer(policy.processor, policy.family))
     engine.generate([prompt], SamplingSpec(n=2, max_new_tokens=4), seed=0)
     assert graphs() - before == 2  # sampling takes the layers as they are
+
+
+def test_two_models_that_decode_at_once_leave_compiled_layers_compiled(
+    tiny: dict[str, Path], pictures: list[str]
+) -> None:
+    """A judge in a thread of its own ends after the policy that samples; what follows is training."""
+    policy, judge = (policy_of(tiny["llava"], parts=LORA, lora=LoraSpec(rank=4)).train() for _ in range(2))
+    batch = batch_of(policy, corner_groups(pictures)[:1], "rows")
+    policy.compile_layers("eager")
+    began, over, start = Event(), Event(), graphs()
+
+    def judged() -> None:
+        with decoding(judge):
+            began.set()
+            over.wait(60)
+
+    thread = Thread(target=judged, daemon=True)
+    with decoding(policy):
+        thread.start()
+        assert began.wait(60)
+        with torch.no_grad():
+            policy(batch)
+        assert graphs() == start, "it decodes"
+    over.set()
+    thread.join()
+    score(policy, batch)
+    assert graphs() > start

@@ -86,3 +86,25 @@ def test_other_recipes_are_read_as_they_stand(run, tmp_path):
 def test_runs_that_are_called_as_their_algorithms_are_not_the_same(run):
     dpo, kto = run("dpo"), run("kto", algorithm="kto")
     assert [text.partition(":")[0] for text in changed_fields(dpo, kto)] == ["model.path", "algorithm.name"]
+
+
+def test_a_training_of_a_loop_reads_the_models_of_the_loop_that_it_lies_in(run, tmp_path):
+    """The loop was moved or copied between a training and its merge: the model of the round before moved with it."""
+    loop, recipe = tmp_path / "here", run("here/round-2/train")
+    (loop / "round-1/model").mkdir(parents=True)
+    (loop / "loop.yaml").touch()
+    model = dataclasses.replace(recipe.model, path=str(loop / "round-1/model"))
+    recipe = dataclasses.replace(recipe, model=model, output_dir=str(loop / "round-2/train"))
+    write_run(RunDirectory(path=loop / "round-2/train"), recipe, {})
+
+    def model_of(folder):
+        return load_recipe(folder / "recipe.yaml").model.path
+
+    shutil.copytree(loop, tmp_path / "copy")
+    assert model_of(tmp_path / "copy/round-2/train") == str(tmp_path / "copy/round-1/model")
+    loop.rename(tmp_path / "there")
+    assert model_of(tmp_path / "there/round-2/train") == str(tmp_path / "there/round-1/model")
+    shutil.copytree(tmp_path / "there/round-2/train", tmp_path / "there/round-3/train")
+    assert model_of(tmp_path / "there/round-3/train") == model.path, "not of this round"
+    shutil.copytree(tmp_path / "there/round-2/train", tmp_path / "alone")
+    assert model_of(tmp_path / "alone") == model.path, "no loop is around it"

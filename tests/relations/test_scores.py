@@ -1,6 +1,8 @@
+import itertools
 from dataclasses import replace
 
 from sightline.relations.scores import RELATIONS, best, best_worst, only_compared, ranked
+from sightline.train.rollout_stats import all_equal
 from sightline.types import Edge, Group, Prompt, Response
 
 
@@ -40,6 +42,24 @@ def test_of_rewards_that_differ_by_rounding_the_first_counts():
     assert ends(best_worst(scored(0.3, 0.1 + 0.2, 0.0))) == [(0, 2)]
     assert ends(best_worst(scored(1.0, 0.1 + 0.2, 0.3))) == [(0, 1)]
     assert [r.text for r in best(scored(0.3, 0.1 + 0.2)).responses] == ["0"]
+
+
+def test_what_is_left_of_parts_that_cancel_each_other_is_a_tie():
+    """0.1 + 0.2 - 0.3 is not 0 in binary, and no part of it is that small."""
+    parts = ({"a": 0.1, "b": 0.2, "c": -0.3}, {"a": 0.0, "b": 0.3, "c": -0.3})
+    group = scored(*(sum(part.values()) for part in parts))
+    alike = replace(group, responses=tuple(replace(r, rewards=p) for r, p in zip(group.responses, parts, strict=True)))
+    assert group.responses[0].reward != group.responses[1].reward
+    assert ends(ranked(alike)) == ends(RELATIONS["length_balanced"](alike)) == ends(best_worst(alike)) == []
+    assert all_equal(alike) and ends(best_worst(scored(1e-17, 0.0))) == [(0, 1)]
+
+
+def test_an_order_of_near_rewards_is_one():
+    """The middle one is as near to either as rounding is, and cannot be level with both."""
+    for rewards in ((1.0, 1.0 + 4e-10, 1.0 + 1.2e-9), (-1.0, -1.0 - 4e-10, -1.0 - 1.2e-9)):
+        found = set(ends(ranked(scored(*rewards))))
+        for one, two, three in itertools.permutations(range(3)):
+            assert (one, two) not in found or (one, three) in found or (three, two) in found
 
 
 def test_an_answer_is_not_compared_with_itself_whatever_two_asks_of_it_gave():

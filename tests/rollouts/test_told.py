@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from sightline.errors import DivergenceError
 from sightline.evaluation.bench import JudgeRequest
 from sightline.evaluation.judges.local import LocalBackend
+from sightline.evaluation.logprobs import LogprobScorer
 from sightline.recipes.csr import SearchSpec
 from sightline.recipes.schema import ModelSpec, SamplingSpec
 from sightline.rollouts.engine import ToldToken
@@ -113,6 +114,8 @@ def test_a_model_whose_numbers_are_none_is_refused_whatever_it_is_asked(tmp_path
         engine, group = load_engine(ModelSpec(path=str(tiny["llava"]))), asked("is there a moon?", pictures[0])
         head = engine.policy.base.get_output_embeddings()
         search = SentenceSearch(engine, SearchSpec(max_new_tokens=3, max_sentences=1))
+        scorer = LogprobScorer(engine.policy, engine.renderer)
+        answered = replace(group, responses=(Response(text="one two"),))
     head.weight.data[1] = float("nan")
     greedy, drawn = (SamplingSpec(n=1, temperature=at, max_new_tokens=3) for at in (0.0, 1.0))
     ways = [
@@ -120,7 +123,7 @@ def test_a_model_whose_numbers_are_none_is_refused_whatever_it_is_asked(tmp_path
         lambda: engine.generate([group], drawn, seed=0),
         lambda: engine.told([group], drawn, seed=0, likeliest=2),
         lambda: engine.first_words([group], ("yes", "no")),
-        *([] if kind == "text" else [lambda: search.grow([group])]),
+        *([] if kind == "text" else [lambda: search.grow([group]), lambda: scorer.scores([answered])]),
     ]
     for way in ways:
         with pytest.raises(DivergenceError, match="the model gives nan where log-probabilities were expected"):

@@ -350,6 +350,13 @@ def test_a_model_that_is_another_by_now_is_not_merged_into(
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace(str(tiny["llava"]), str(base)))
     assert open_trained(run, dtype="bfloat16").step == 4
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"dtype": "bfloat16"}))
+    assert open_trained(run).step == 4
+    (base / "config.json").write_text(json.dumps(settings | {"vision_feature_layer": -1}))
+    with pytest.raises(CheckpointError, match="base holds other weights or settings than when"):
+        open_trained(run)
+    (base / "config.json").write_text(json.dumps(settings))
     weights = load_file(base / "model.safetensors")
     name = next(name for name in weights if "vision_tower" in name and name.endswith("fc1.weight"))
     save_file(weights | {name: weights[name] + 0.1}, base / "model.safetensors", metadata={"format": "pt"})
@@ -359,17 +366,23 @@ def test_a_model_that_is_another_by_now_is_not_merged_into(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "run"]
 
 
+@pytest.mark.parametrize("kind", ["none", "nf4"])
 def test_an_adapter_that_training_started_from_must_be_what_it_was(
-    runs: dict[str, Path], tiny: dict[str, Path], tmp_path: Path
+    runs: dict[str, Path], tiny: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
+    if kind != "none":
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantize)")
     start = shutil.copytree(runs["adapter"] / "model", tmp_path / "start")
-    spec = ModelSpec(path=str(tiny["llava"]), adapter=str(start))
+    spec = ModelSpec(path=str(tiny["llava"]), adapter=str(start), quantization=kind)
     run = train(train_runs.recipe(tiny["llava"], tmp_path, model=spec, max_steps=1), quiet=True).run_dir
     assert open_trained(run).step == 1
     settings = json.loads((start / "adapter_config.json").read_text())
     (start / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 2 * settings["lora_alpha"]}))
-    with pytest.raises(CheckpointError, match="start holds other weights or settings than when"):
-        open_trained(run)
+    for dtype in (None, "bfloat16"):
+        with pytest.raises(CheckpointError, match="start holds other weights or settings than when"):
+            open_trained(run, dtype=dtype)
+    done = sightline("export", run, "--quantize", "int8", "-o", tmp_path / "out")
+    assert done.code == 2 and "start holds other weights or settings than when" in " ".join(done.err.split())
 
 
 def test_a_model_does_not_take_the_place_of_what_it_is_made_from(runs: dict[str, Path], tiny: dict[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -15,6 +16,7 @@ from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
 from sightline.ops.reductions import segment_sum
 from sightline.rendered import RenderedGroup
+from sightline.rollouts.engine import check_finite
 from sightline.types import Group, Head, LayoutName, Prompt
 
 _LOGPROBS: Final[frozenset[Head]] = frozenset({"logprobs"})
@@ -52,6 +54,7 @@ class LogprobScorer:
 
         Raises:
             DataError: a picture cannot be read, an answer is empty, or its tokens do not spell its text; names the row.
+            DivergenceError: the model gives numbers that are none.
         """
         for group in groups:
             if any(response.tokens is not None for response in group.responses):
@@ -78,6 +81,7 @@ class LogprobScorer:
         logprobs_N = policy(batch, _LOGPROBS).logprobs
         assert logprobs_N is not None
         sum_R = segment_sum(logprobs_N.double().cpu(), batch.response.cpu(), batch.num_responses)
+        check_finite(total for total in sum_R.tolist() if total != -math.inf)  # that is said of what cannot be
         count_R = batch.response.bincount(minlength=batch.num_responses)
         pairs = list(zip(sum_R.tolist(), count_R.tolist(), strict=True))
         owner = batch.group.tolist()

@@ -41,14 +41,20 @@ def _switched(policy: Policy) -> Iterator[None]:
     modes = [(module, module.training) for module in policy.modules()]
     switched = decoders(policy.language) if policy.family.branches else []
     before = [decoder.config._attn_implementation for decoder in switched]
+    # compiled layers run as they are: every token changes what a branch holds. Not by torch's stance, which is that of
+    # the whole process: of two models that decode in two threads, the one that ends last would leave its own for good
+    compiled = [(module, module._compiled_call_impl) for module, _ in modes if module._compiled_call_impl is not None]
     try:
         policy.eval()
+        for module, _ in compiled:
+            module._compiled_call_impl = None
         for decoder in switched:
             decoder.set_attn_implementation(BRANCHES)
-        # compiled layers run as they are: every token changes what a branch holds
-        with torch.no_grad(), policy.autocast(), torch.compiler.set_stance("force_eager"):
+        with torch.no_grad(), policy.autocast():
             yield
     finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
         for decoder, implementation in zip(switched, before, strict=True):
             decoder.set_attn_implementation(implementation)
         for module, training in modes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,9 @@ IMAGE_BACKEND = "pil"
 
 
 _LOGPROBS: frozenset[str] = frozenset({"logprobs"})
+_reading = threading.RLock()
+"""While transformers makes a model, torch's default dtype is that of its weights, in the whole process: of two threads
+that load at once the one that ends last would leave its own for good."""
 
 
 def load_policy(
@@ -226,7 +230,8 @@ def read_pretrained(loader: Any, path: str, **options: Any) -> Any:
         RecipeError: there is nothing that it can read.
     """
     try:
-        return loader.from_pretrained(path, trust_remote_code=False, **options)
+        with _reading:
+            return loader.from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError, ImportError) as error:  # ValueError: a folder without a model in it
         first = str(error).strip().splitlines()[0]
         if "custom code" in first:

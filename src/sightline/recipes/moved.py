@@ -10,11 +10,14 @@ import yaml
 
 _NAME, _BESIDE, _ROWS = "recipe.yaml", "environment.json", "rows"
 """Of a run: its resolved recipe, what stands beside it in no other folder, and rows that were given in memory."""
+_LOOP = "loop.yaml"
+"""In the folder of a loop, two above those of its trainings, which move with it."""
 
 
 def at_home(values: dict[str, Any], file: Path) -> dict[str, Any]:
     """The values of a recipe. That of a run is the recipe of the folder that it lies in: where ``output_dir`` names
-    another one, it and all paths below it are those of this folder, whatever is where it was.
+    another one, it and all paths below it are those of this folder, whatever is where it was. So are paths in the
+    folder of the loop that it is a training of.
 
     Args:
         values: as they stand in the file.
@@ -25,6 +28,9 @@ def at_home(values: dict[str, Any], file: Path) -> dict[str, Any]:
         return values
     home = Path.cwd() if home == Path() else home  # '.' is another folder elsewhere
     moved: dict[str, Any] = _rebased(values, was, str(home), home)
+    root, old = home.absolute().parents[1], Path(was).parent.parent
+    if (root / _LOOP).is_file() and home.absolute() == root / Path(was).relative_to(old):
+        moved = _rebased(moved, str(old), str(root), root)
     return moved | {"output_dir": str(home)}
 
 

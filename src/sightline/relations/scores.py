@@ -6,14 +6,16 @@ whose answers all have the same reward, has no edge; nor has an answer with itse
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
-from sightline.types import Edge, Group
+from sightline.types import Edge, Group, Response
 
 _ROUNDING: Final = 1e-9
 """Relative difference of rewards that is none: of sums in another order, and of 0.7 - 0.4 from 0.3."""
+_CANCELLED: Final = 1e-14
+"""Of the largest part of a reward, what is none: it is left of parts that cancel each other, as 0.1 + 0.2 - 0.3."""
 
 
 class Relation(Protocol):
@@ -36,7 +38,7 @@ def best_worst(group: Group, min_gap: float = 0.0) -> Group:
     for members in by_prompt(group).values():
         best = max(members, key=lambda i: (members[i], -i))
         worst = min(members, key=lambda i: (members[i], i))
-        edges += _edge(group, best, worst, min_gap)
+        edges += _edge(group, members, best, worst, min_gap)
     return replace(group, edges=tuple(edges))
 
 
@@ -48,7 +50,7 @@ def ranked(group: Group, min_gap: float = 0.0) -> Group:
         order = sorted(members, key=lambda i: (-members[i], i))
         for place, winner in enumerate(order):
             for loser in order[place + 1 :]:
-                edges += _edge(group, winner, loser, min_gap)
+                edges += _edge(group, members, winner, loser, min_gap)
     return replace(group, edges=tuple(edges))
 
 
@@ -73,7 +75,7 @@ def length_balanced(group: Group, min_gap: float = 0.0) -> Group:
         length = {i: len(a.tokens or ()) if whole else len(a.text.split()) for i, a in answers.items()}
         widest: dict[int, Edge] = {}
         for edge in sorted(
-            (edge for winner in members for loser in members for edge in _edge(group, winner, loser, min_gap)),
+            (edge for winner in members for loser in members for edge in _edge(group, members, winner, loser, min_gap)),
             key=lambda edge: (members[edge.loser] - members[edge.winner], edge.winner, edge.loser),
         ):
             longer, shorter = length[edge.winner], length[edge.loser]
@@ -155,24 +157,31 @@ def by_prompt(group: Group) -> dict[int, dict[int, float]]:
         if response.reward is not None:
             prompts.setdefault(response.prompt, {})[index] = response.reward
     for rewards in prompts.values():
-        level = min(rewards.values())
+        level, dust = min(rewards.values()), rounding(group.responses[index] for index in rewards)
         for index in sorted(rewards, key=lambda i: rewards[i]):
-            level = rewards[index] = rewards[index] if apart(rewards[index], level) else level
+            level = rewards[index] = rewards[index] if apart(rewards[index], level, dust=dust) else level
     return prompts
 
 
-def apart(higher: float, lower: float, least: float = 0.0) -> bool:
-    """Whether a reward is above another one, and by ``least`` at least, in the numbers that were meant.
+def rounding(responses: Iterable[Response]) -> float:
+    """How far rewards may be apart by rounding alone, whatever they are themselves: it follows from their parts."""
+    parts = (part for response in responses for part in response.rewards.values() if part is not None)
+    return _CANCELLED * max(map(abs, parts), default=0.0)
+
+
+def apart(higher: float, lower: float, least: float = 0.0, *, dust: float = 0.0) -> bool:
+    """Whether a reward is above another one, and by ``least`` at least, in the numbers that were meant; ``dust``: of
+    :func:`rounding`.
 
     >>> apart(0.7, 0.4, 0.3), apart(0.1 + 0.2, 0.3), apart(0.7, 0.4, 0.31)
     (True, False, False)
     """
-    slack = _ROUNDING * max(abs(higher), abs(lower), least)
+    slack = max(dust, _ROUNDING * max(abs(higher), abs(lower), least))
     return higher - lower > slack and higher - lower >= least - slack
 
 
-def _edge(group: Group, winner: int, loser: int, min_gap: float) -> list[Edge]:
+def _edge(group: Group, rewards: Mapping[int, float], winner: int, loser: int, min_gap: float) -> list[Edge]:
     better, worse = group.responses[winner], group.responses[loser]
-    assert better.reward is not None and worse.reward is not None, "answers without a reward are in no comparison"
     same = (better.text, better.tokens) == (worse.text, worse.tokens)
-    return [Edge(winner=winner, loser=loser)] if not same and apart(better.reward, worse.reward, min_gap) else []
+    wins = not same and apart(rewards[winner], rewards[loser], min_gap)
+    return [Edge(winner=winner, loser=loser)] if wins else []

@@ -258,5 +258,6 @@ def uniform_numbers(groups: Sequence[Group], sampling: SamplingSpec, n: int, see
         for sample in range(n):
             digest = hashlib.sha256(f"{seed}/{group.id}/{sample}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-            rows.append(torch.rand(sampling.max_new_tokens, generator=generator))
+            # the default dtype is another one while another thread loads a model
+            rows.append(torch.rand(sampling.max_new_tokens, generator=generator, dtype=torch.float32))
     return torch.stack(rows)

@@ -90,7 +90,7 @@ def open_trained(
             "Name one of these"
         )
     policy = load_policy(model, heads=build_algorithm(recipe.algorithm).heads)
-    same = (model.dtype, model.quantization) == (recipe.model.dtype, recipe.model.quantization)
+    same = model.quantization == recipe.model.quantization
     _check_start(policy, found[chosen], recipe.model.adapter if same else None)
     policy.load_trainable_state(_without_critic(load_file(found[chosen] / "weights.safetensors"), policy))
     keep_settings(policy, recipe)
@@ -100,10 +100,10 @@ def open_trained(
 
 def _check_start(policy: Policy, checkpoint: Path, adapter: str | None) -> None:
     """Whether a model, and an adapter that training started from, are what they were. ``adapter``: None: there was
-    none, or it was read on weights of another type."""
+    none, or it was read on quantised weights and is here on plain ones."""
     made, base = read_settings(checkpoint / "progress.json"), policy.base_model
     name = None
-    if base is not None and made.get("base", base.fingerprint) != base.fingerprint:
+    if base is not None and not base.is_of(made):
         name = base.path
     elif adapter is not None and made.get("adapter", policy.start_adapter) != policy.start_adapter:
         name = adapter

@@ -23,6 +23,7 @@ from sightline.models.compress import CALIBRATED, Plan, check_quantiser, check_u
 from sightline.models.export import Verified
 from sightline.models.reload import ProbeRow, Reading, inputs_of, read_fresh, read_model
 from sightline.recipes.evaluation import BenchSpec
+from sightline.recipes.load import load_recipe
 from sightline.recipes.schema import ModelSpec
 from sightline.rollouts.hf import HFEngine, load_engine
 from sightline.train.card import Card
@@ -37,6 +38,7 @@ from sightline.train.export import (
 )
 from sightline.train.periodic_eval import Task, grade_empty, grade_task, open_task
 from sightline.train.quantised import Answers, Moved, Quantised, QuantiseSpec
+from sightline.train.run_folder import RunDirectory
 from sightline.types import Group
 
 _log = logging.getLogger(__name__)
@@ -84,6 +86,8 @@ def quantise(
     python = check_quantiser(spec.kind, spec.python)
     with cleared(out), working_folder(out) as scratch:
         task = _task(spec, scratch)
+        if _starts_on_quantised(source):  # what it started from is compared as it was read
+            open_trained(source, step=step, dtype=dtype)
         trained = open_trained(source, step=step, dtype=dtype, on_quantised=False)
         check_apart(trained, out)
         if trained.policy.score_head is not None:
@@ -126,6 +130,12 @@ class _Read:
     lengths: list[int]
     """Tokens of the answers."""
     result: Result
+
+
+def _starts_on_quantised(source: Path) -> bool:
+    """Whether a run laid an adapter over quantised weights, and went on from it."""
+    model = load_recipe(RunDirectory(path=source).recipe).model
+    return model.adapter is not None and model.quantization != "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 
 from sightline.negatives.generated import Pairing
 from sightline.negatives.pairs import Outcome
-from sightline.relations.scores import apart
+from sightline.relations.scores import apart, rounding
 from sightline.types import Group, Response, Stat
 
 
@@ -66,8 +66,9 @@ def round_stats(sampled: Sequence[Sampled], attempts: int) -> dict[str, Stat]:
 
 def all_equal(group: Group) -> bool:
     """Whether all sampled answers that have a reward have the same, but for rounding."""
-    rewards = [response.reward for response in group.responses if response.reward is not None and not response.greedy]
-    return not rewards or not apart(max(rewards), min(rewards))
+    sampled = [response for response in group.responses if not response.greedy]
+    rewards = [response.reward for response in sampled if response.reward is not None]
+    return not rewards or not apart(max(rewards), min(rewards), dust=rounding(sampled))
 
 
 def _unrewarded(scored: Group | None) -> bool:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from sightline.algorithms.registry import build_algorithm, build_mixed
 from sightline.data.render import Renderer
 from sightline.errors import CheckpointError
+from sightline.models.base_model import BaseModel
 from sightline.models.layout import lay_out
 from sightline.models.limits import Limits
 from sightline.models.load import load_policy
@@ -121,9 +122,9 @@ class Session:
                 parameter.grad = None
 
     @property
-    def _base(self) -> str:
-        """Fingerprint of the model as it was loaded."""
-        return "" if self.policy.base_model is None else self.policy.base_model.fingerprint
+    def _base(self) -> BaseModel:
+        """The model as it was loaded."""
+        return self.policy.base_model or BaseModel(path="", fingerprint="")
 
     def save(self) -> None:
         """Writes a checkpoint. Every rank must call."""
@@ -140,7 +141,7 @@ class Session:
                 progress={
                     "source": source,
                     "mixed": mixed,
-                    "base": self._base,
+                    **self._base.told(),
                     "adapter": self.policy.start_adapter,
                     "tokens_of_rows": self.tokens_of_rows,
                     "algorithm": _moved(self.algorithm),
@@ -158,10 +159,11 @@ class Session:
         With another number of processes the data go on as they would have, but dropout draws other numbers.
         """
         checkpoint = None if folder is None else load_checkpoint(folder)
-        if checkpoint is not None and checkpoint.progress.get("base", self._base) != self._base:
+        if checkpoint is not None and not self._base.is_of(checkpoint.progress):
             raise CheckpointError(
-                f"{self.recipe.model.path} holds other weights than when {folder} was made, and what is frozen and the "
-                "reference are taken from it. Bring the old model back, or start again with another output_dir."
+                f"{self.recipe.model.path} holds other weights or settings than when {folder} was made, and what is "
+                "frozen and the reference are taken from it. Bring the old model back, or start again with another "
+                "output_dir."
             )
         start = self.policy.start_adapter
         if checkpoint is not None and checkpoint.progress.get("adapter", start) != start:
