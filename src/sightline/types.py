@@ -229,10 +229,22 @@ class Batch:
     and a ratio to them is exactly 1."""
     plans: dict[str, Any] = field(default_factory=dict)
     """How attention is computed, kept from one forward pass over this batch to the next; shared by its copies."""
+    on_host: Batch | None = None
+    """Of a batch that was moved to a device: the batch before, without pictures."""
 
     @property
     def num_responses(self) -> int:
         return self.group.shape[0]
+
+    @property
+    def structure(self) -> Batch:
+        """What belongs to what, as the batch was laid out. To ask it of tensors on a device makes the host wait for
+        all that the device has still to do; what is found goes there by :meth:`sent`."""
+        return self.on_host or self
+
+    def sent(self, found: Tensor) -> Tensor:
+        """Something on the host, on the device of this batch; nobody waits for it."""
+        return found.to(self.target.device, non_blocking=True)
 
     def chosen(self) -> Tensor:
         """[R] bool: responses that win an edge and lose none: the best of a ranked list, and of a chain of pictures the
@@ -242,10 +254,15 @@ class Batch:
         standing[self.pairs[:, 1]] = 0
         return standing > 0
 
+    def answered(self) -> Tensor:
+        """[<= R] long: responses of which a token is scored, ascending."""
+        return self.sent(self.structure.response.unique())
+
     def count(self, unit: Unit) -> int:
         """How many of ``unit`` this batch holds: what the loop sums over ranks and micro-batches."""
         if unit == "chosen_token":
-            return int(self.chosen()[self.response].sum()) if len(self.pairs) else 0
+            laid_out = self.structure
+            return int(laid_out.chosen()[laid_out.response].sum()) if len(self.pairs) else 0
         return {
             "token": self.target.shape[0],
             "response": self.num_responses,
@@ -272,7 +289,8 @@ class Batch:
             if torch.is_tensor(value) and name not in ("parent", "length")
         }
         moved["vision"] = {name: sent(value) for name, value in self.vision.items()}
-        return replace(self, **moved, plans={})
+        host = replace(self.structure, vision={}, plans={})
+        return replace(self, **moved, plans={}, on_host=None if self.target.device == torch.device(device) else host)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 import pytest
 import torch
 from groups import user
+from reads import moved, none_read
 from torch import Tensor
 
 from sightline.algorithms.links import LINKS
@@ -163,13 +165,14 @@ def step(
     parts: list[list[RenderedGroup]],
     layout: str,
 ) -> Step:
-    """The loop's order: columns, the whole step's columns, the count of units, then a backward per micro-batch."""
+    """The loop's order: columns, the whole step's columns, the count of units, then a backward per micro-batch, in
+    which nothing on the device is read (in rows transformers looks whether they need a mask)."""
     policy, reference = policies["reward" if "reward" in algorithm.heads else "logprobs"]
     policy.zero_grad(set_to_none=True)
     needs = algorithm.needs | (set() if algorithm.masked == "no" else {"old_logprobs"})
     columns = Columns(needs, reference, policy, critic="values" in algorithm.heads)
     batches: Sequence[Batch] = [
-        columns.fill(lay_out(part, layout, policy.family, policy.config), part)  # type: ignore[arg-type]
+        columns.fill(moved(lay_out(part, layout, policy.family, policy.config)), part)  # type: ignore[arg-type]
         for part in parts
     ]
     if "old_logprobs" in algorithm.needs or algorithm.rounds:
@@ -177,9 +180,10 @@ def step(
     counts = {unit: sum(batch.count(unit) for batch in batches) for unit in get_args(Unit)}
     total = 0.0
     for batch in batches:
-        terms, _ = algorithm.loss(batch, policy(batch, algorithm.heads), OneProcess())
-        loss = torch.stack([term.coefficient * term.values.sum() / counts[term.unit] for term in terms]).sum()
-        loss.backward()
+        with nullcontext() if layout == "rows" else none_read(batch, policy.parameters()):
+            terms, _ = algorithm.loss(batch, policy(batch, algorithm.heads), OneProcess())
+            loss = torch.stack([term.coefficient * term.values.sum() / counts[term.unit] for term in terms]).sum()
+            loss.backward()
         total += float(loss.detach())
     # softmax does not see key biases: their gradient is zero by theory and noise in practice
     named = ((name, p.grad) for name, p in policy.named_parameters() if not name.endswith("k_proj.bias"))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sightline.errors import DataError
 from sightline.ops.advantages import group_mean, group_std, leave_one_out, length_weighted_mean, to_go
-from sightline.ops.reductions import segment_sum
+from sightline.ops.reductions import segment_count, segment_sum
 from sightline.types import Batch, World
 
 Baseline = Literal["group", "leave_one_out", "length", "greedy", "none"]
@@ -101,7 +101,7 @@ class Advantage:
         if self.baseline == "leave_one_out":
             return leave_one_out(reward_R, group, size)
         if self.baseline == "length":
-            lengths = batch.response.bincount(minlength=batch.num_responses).to(reward_R.dtype)
+            lengths = segment_count(batch.response, batch.num_responses).to(reward_R.dtype)
             return length_weighted_mean(reward_R, lengths, group, size)
         return torch.zeros_like(reward_R)
 

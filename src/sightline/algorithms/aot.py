@@ -95,6 +95,8 @@ def _ranks(values: Tensor) -> Tensor:
 
 def _gather(values: Tensor, world: World) -> tuple[Tensor, int]:
     """All ranks' values in order of ranks, and where this rank's begin. A sum of vectors that are zero elsewhere."""
+    if world.size == 1:
+        return values, 0
     lengths = torch.zeros(world.size, dtype=torch.long, device=values.device)
     lengths[world.rank] = values.shape[0]
     lengths = world.sum(lengths)

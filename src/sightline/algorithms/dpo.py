@@ -177,17 +177,17 @@ class DPO(Algorithm):
     def _anchor_terms(self, batch: Batch, reward_R: Tensor) -> list[Term]:
         """Anchors per response that has one, in the unit of the links: they keep their weight against these when a
         group has several comparisons."""
-        winner_P, loser_P = batch.pairs.unbind(1)
-        chosen = batch.chosen()
+        laid_out = batch.structure
+        chosen, (winner_P, loser_P) = laid_out.chosen(), laid_out.pairs.unbind(1)
         terms = []
         if self.anchor_weight > 0:
-            values = -logsigmoid(reward_R[chosen] - self.anchor_margin)
+            values = -logsigmoid(reward_R[batch.sent(chosen.nonzero()[:, 0])] - self.anchor_margin)
             terms.append(Term(name="anchor", values=values, unit=self.per, coefficient=self.anchor_weight))
         if self.negative_anchor_weight > 0:
             self._check_rejected(batch)
-            rejected = torch.zeros_like(chosen).index_fill(0, loser_P[of_kind(batch, "text")], True)
+            rejected = torch.zeros_like(chosen).index_fill(0, loser_P[of_kind(laid_out, "text")], True)
             rejected = rejected.index_fill(0, winner_P, False)
-            values = -logsigmoid(-reward_R[rejected])
+            values = -logsigmoid(-reward_R[batch.sent(rejected.nonzero()[:, 0])])
             terms.append(
                 Term(name="negative_anchor", values=values, unit=self.per, coefficient=self.negative_anchor_weight)
             )
@@ -195,7 +195,8 @@ class DPO(Algorithm):
 
     def _check_rejected(self, batch: Batch) -> None:
         """Whether every group that compares has a rejected answer for the negative anchor."""
-        owner_P, text_P = batch.group[batch.pairs[:, 0]], of_kind(batch, "text")
+        laid_out = batch.structure
+        owner_P, text_P = laid_out.group[laid_out.pairs[:, 0]], of_kind(laid_out, "text")
         if without := set(owner_P.tolist()) - set(owner_P[text_P].tolist()):
             raise RecipeError(
                 f"algorithm.negative_anchor_weight is {self.negative_anchor_weight}, but {len(without)} groups compare "

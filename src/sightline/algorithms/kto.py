@@ -51,7 +51,7 @@ class KTO(Algorithm):
         for batch, counts in zip(batches, counted, strict=True):
             _check(batch)
             if counts:
-                mismatched = batch.pairs[:, 1].unique()
+                mismatched = batch.sent(batch.structure.pairs[:, 1].unique())
                 total += torch.stack([_moved(batch)[mismatched].sum(), total.new_tensor(float(len(mismatched)))])
         moved, count = world.sum(total)
         kl = (moved / count.clamp(min=1)).clamp(min=0).to(batches[0].pair_weight.dtype)
@@ -67,11 +67,12 @@ class KTO(Algorithm):
         weight_P = torch.where(good_P, self.desirable_weight, self.undesirable_weight)
         loss_P = batch.pair_weight * weight_P * (-gain_P).sigmoid()
         logp_P = response_sums(scores.logprobs, batch)[batch.pairs[:, 0]]
+        chosen, rejected = _labelled(batch)
         stats = {
-            "rewards/chosen": mean(reward_P[good_P]),
-            "rewards/rejected": mean(reward_P[~good_P]),
-            "logps/chosen": mean(logp_P[good_P]),
-            "logps/rejected": mean(logp_P[~good_P]),
+            "rewards/chosen": mean(reward_P[chosen]),
+            "rewards/rejected": mean(reward_P[rejected]),
+            "logps/chosen": mean(logp_P[chosen]),
+            "logps/rejected": mean(logp_P[rejected]),
             # a label is met when the response is on its side of the baseline
             "rewards/accuracies": mean((gain_P > 0).to(gain_P.dtype)),
             "kl": mean(kl_P),
@@ -85,14 +86,23 @@ def _moved(batch: Batch) -> Tensor:
     return response_sums((batch.old_logprobs - batch.ref_logprobs).to(torch.float64), batch)
 
 
+def _labelled(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Places of the pairs whose answer is desirable, and of the others."""
+    laid_out = batch.structure
+    assert laid_out.labels is not None
+    good_P = laid_out.labels[laid_out.pairs[:, 0]] > 0
+    return batch.sent(good_P.nonzero()[:, 0]), batch.sent((~good_P).nonzero()[:, 0])
+
+
 def _check(batch: Batch) -> None:
     """
     Raises:
         RecipeError: a response that is neither compared with a mismatched one nor mismatched itself.
     """
     other = sorted({kind for kind in batch.pair_kind if kind != "mismatched"})
-    in_edge = torch.zeros(batch.num_responses, dtype=torch.bool, device=batch.pairs.device)
-    in_edge[batch.pairs.flatten()] = True
+    pairs = batch.structure.pairs
+    in_edge = torch.zeros(batch.num_responses, dtype=torch.bool, device=pairs.device)
+    in_edge[pairs.flatten()] = True
     if other or not bool(in_edge.all()):
         found = f"comparisons of kind {', '.join(other)}" if other else "answers without a mismatched one beside them"
         raise RecipeError(

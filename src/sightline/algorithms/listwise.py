@@ -66,8 +66,9 @@ class ListwiseDPO(Algorithm):
         check_preferences(batch, "dpo_listwise")
         check_unweighted(batch, "dpo_listwise")
         score_R = self.beta * response_sums(scores.logprobs - batch.ref_logprobs, batch)
-        ranked = batch.pairs.flatten().unique()
-        beats, beaten = ranked_below(batch.pairs, batch.num_responses).nonzero().unbind(1)
+        laid_out = batch.structure
+        ranked = batch.sent(laid_out.pairs.flatten().unique())
+        beats, beaten = batch.sent(ranked_below(laid_out.pairs, batch.num_responses).nonzero()).unbind(1)
         entrant, rival = torch.cat([ranked, beats]), torch.cat([ranked, beaten])
         entries = score_R[rival]
         if self.stabiliser > 0:
@@ -77,7 +78,7 @@ class ListwiseDPO(Algorithm):
         nll_G = segment_sum(total_R[ranked] - score_R[ranked], batch.group[ranked], batch.num_groups)
         loss_G = nll_G
         if self.label_smoothing > 0:
-            with_order = batch.group[ranked].unique()
+            with_order = batch.sent(laid_out.group[laid_out.pairs[:, 0]].unique())
             nll_G = nll_G[with_order]
             loss_G = (1 - self.label_smoothing) * nll_G - self.label_smoothing * log1mexp(-nll_G)
         terms = [Term(name="dpo_listwise", values=loss_G, unit="group")]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sightline.ops.reductions import segment_position
+from sightline.ops.reductions import segment_count, segment_position
 from sightline.types import Batch
 
 _OF_TOKENS = (
@@ -43,20 +43,29 @@ class Apart:
 
 def taken_apart(batch: Batch) -> Apart:
     """The two halves of a batch in which every answer has its pair."""
-    size, (answers, beside) = batch.num_responses, batch.pairs.unbind(1)
+    laid_out = batch.structure
+    size, (answers, beside) = batch.num_responses, laid_out.pairs.unbind(1)
     assert 2 * len(answers) == size, "every answer stands once under each picture"
     number = answers.new_full((size,), -1)
     number[answers] = torch.arange(len(answers), device=answers.device)
-    own = (number[batch.response] >= 0).nonzero()[:, 0]
-    response = number[batch.response[own]]
+    own = (number[laid_out.response] >= 0).nonzero()[:, 0]
+    response = number[laid_out.response[own]]
     # tokens of an answer stand in the same order under both pictures
-    order = batch.response.argsort(stable=True)
-    lengths = batch.response.bincount(minlength=size)
+    order = laid_out.response.argsort(stable=True)
+    lengths = segment_count(laid_out.response, size)
     starts = lengths.cumsum(0) - lengths
     masked = order[starts[beside][response] + segment_position(response, len(answers))]
+    alone = _alone(batch, *map(batch.sent, (own, response, answers)))
+    if batch.on_host is not None:
+        alone = replace(alone, on_host=_alone(laid_out, own, response, answers))
+    return Apart(batch=alone, own=batch.sent(own), masked=batch.sent(masked))
+
+
+def _alone(batch: Batch, own: Tensor, response: Tensor, answers: Tensor) -> Batch:
+    """Some of its tokens, which belong to these responses, numbered anew; and no comparisons."""
     columns: dict[str, Any] = {name: _of(vars(batch)[name], own) for name in _OF_TOKENS}
     columns |= {name: _of(vars(batch)[name], answers) for name in _OF_RESPONSES}
-    alone = replace(
+    return replace(
         batch,
         response=response,
         group=batch.group[answers],
@@ -65,7 +74,6 @@ def taken_apart(batch: Batch) -> Apart:
         pair_kind=(),
         **columns,
     )
-    return Apart(batch=alone, own=own, masked=masked)
 
 
 def _of(column: Tensor | None, places: Tensor) -> Tensor | None:

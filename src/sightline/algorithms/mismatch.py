@@ -55,8 +55,7 @@ class Mismatch:
         outside_N = ((ratio_N < self.low) | (ratio_N > self.high)).to(ratio_N.dtype)
         once = ratio_N
         if self.level != "token":  # one ratio per response that has tokens
-            seen = batch.response.bincount(minlength=batch.num_responses) > 0
-            once = segment_mean(ratio_N, batch.response, batch.num_responses)[seen]
+            once = segment_mean(ratio_N, batch.response, batch.num_responses)[batch.answered()]
         return {
             "sampling/importance_sampling_ratio/mean": Stat(sum=once.sum(), count=once.shape[0]),
             **extreme("sampling/importance_sampling_ratio/min", once, "min"),

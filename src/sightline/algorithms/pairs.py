@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sightline.errors import DataError, RecipeError
-from sightline.ops.reductions import segment_position, segment_sum
+from sightline.ops.reductions import segment_count, segment_position, segment_sum
 from sightline.types import Batch, EdgeKind, Stat
 
 
@@ -30,7 +30,7 @@ def check_unweighted(batch: Batch, algorithm: str) -> None:
     Raises:
         RecipeError: weights of edges, which an algorithm without a loss per comparison cannot honour.
     """
-    if bool((batch.pair_weight != 1).any()):
+    if bool((batch.structure.pair_weight != 1).any()):
         raise RecipeError(
             f"{algorithm} was given comparisons with weights other than 1, and has no loss per comparison that they "
             "could multiply. Remove the weights of the edges, or use dpo."
@@ -69,12 +69,13 @@ def side_sums(values: Tensor, batch: Batch, ld_alpha: float) -> tuple[Tensor, Te
         [P] of winners and [P] of losers.
     """
     values = weighted(values, batch)
-    lengths = batch.response.bincount(minlength=batch.num_responses)
+    lengths = segment_count(batch.response, batch.num_responses)
     shared_P = lengths[batch.pairs].amin(1)
-    position = segment_position(batch.response, batch.num_responses)
+    position, laid_out = segment_position(batch.response, batch.num_responses), batch.structure
     sides = []
-    for side in batch.pairs.unbind(1):
-        pair, token = (side[:, None] == batch.response[None, :]).nonzero(as_tuple=True)
+    for side in laid_out.pairs.unbind(1):
+        found = (side[:, None] == laid_out.response[None, :]).nonzero()
+        pair, token = batch.sent(found).unbind(1)
         kept = torch.where(position[token] < shared_P[pair], 1.0, ld_alpha)
         sides.append(segment_sum(values[token] * kept, pair, side.shape[0]))
     return sides[0], sides[1]
@@ -82,7 +83,13 @@ def side_sums(values: Tensor, batch: Batch, ld_alpha: float) -> tuple[Tensor, Te
 
 def chosen_nll(logprobs: Tensor, batch: Batch) -> Tensor:
     """Negative log-likelihoods of the tokens of :meth:`Batch.chosen`, each once, by their weights: [chosen tokens]."""
-    return weighted(-logprobs, batch)[batch.chosen()[batch.response]]
+    return weighted(-logprobs, batch)[chosen_tokens(batch)]
+
+
+def chosen_tokens(batch: Batch) -> Tensor:
+    """Where the tokens of :meth:`Batch.chosen` stand: [chosen tokens] long."""
+    laid_out = batch.structure
+    return batch.sent(laid_out.chosen()[laid_out.response].nonzero()[:, 0])
 
 
 def mean(values: Tensor) -> Stat:
@@ -103,7 +110,7 @@ def pair_stats(batch: Batch, logprobs: Tensor, reward: Tensor) -> dict[str, Stat
     """
     logprobs, reward = logprobs.detach(), reward.detach()
     logp_R = segment_sum(logprobs, batch.response, batch.num_responses)
-    length_R = batch.response.bincount(minlength=batch.num_responses).to(logp_R.dtype)
+    length_R = segment_count(batch.response, batch.num_responses).to(logp_R.dtype)
     reward_P2 = reward if reward.ndim == 2 else reward[batch.pairs]
     margin_P = reward_P2[:, 0] - reward_P2[:, 1]
     right_P = (margin_P > 0).to(margin_P.dtype)
@@ -126,8 +133,8 @@ def pair_stats(batch: Batch, logprobs: Tensor, reward: Tensor) -> dict[str, Stat
 
 
 def of_kind(batch: Batch, kind: EdgeKind) -> Tensor:
-    """[P] bool: edges of one kind."""
-    return torch.tensor([k == kind for k in batch.pair_kind], dtype=torch.bool, device=batch.pairs.device)
+    """Places of the edges of one kind: [<= P] long."""
+    return batch.sent(torch.tensor([n for n, one in enumerate(batch.pair_kind) if one == kind], dtype=torch.long))
 
 
 def ranked_below(pairs: Tensor, num_responses: int) -> Tensor:

@@ -20,7 +20,7 @@ from sightline.algorithms.vppo import Vppo
 from sightline.errors import RecipeError
 from sightline.ops.kl import KLEstimator, kl_estimate
 from sightline.ops.ratios import RatioLevel, clip_log_ratio, clipped_gain, log_ratio_at, soft_gain
-from sightline.ops.reductions import segment_mean, segment_sum
+from sightline.ops.reductions import segment_count, segment_mean, segment_sum
 from sightline.types import Algorithm, Batch, Scores, Stat, Term, Unit, World
 
 Ratio = RatioLevel | Literal["geometric"]
@@ -280,7 +280,7 @@ class PolicyGradient(Algorithm):
         assert batch.advantages is not None
         low_N = (below_N & (batch.advantages < 0)).to(batch.advantages.dtype)
         high_N = (above_N & (batch.advantages > 0)).to(batch.advantages.dtype)
-        seen = batch.response.bincount(minlength=batch.num_responses) > 0
+        seen = batch.answered()
         low_R, high_R = (segment_mean(one, batch.response, batch.num_responses)[seen] for one in (low_N, high_N))
         whole = self.ratio in ("sequence", "product")
         low, high = (low_R, high_R) if whole else (low_N, high_N)
@@ -302,7 +302,7 @@ class PolicyGradient(Algorithm):
             averages = self.normaliser in ("response", "group")
             values = (segment_mean if averages else segment_sum)(values_N, response, size)
         if self.normaliser == "group":
-            unit, values = "group", values / batch.group.bincount(minlength=batch.num_groups)[batch.group]
+            unit, values = "group", values / segment_count(batch.group, batch.num_groups)[batch.group]
         if self.normaliser == "constant":
             if self.length is None:
                 raise RecipeError("algorithm.normaliser is constant and algorithm.length is not set. Set it.")

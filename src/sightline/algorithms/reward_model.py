@@ -72,7 +72,8 @@ class RewardModel(Algorithm):
         assert scores.reward is not None
         check_preferences(batch, "reward_model")
         score_R = scores.reward
-        below_RR = None if self.objective != "plackett_luce" else ranked_below(batch.pairs, batch.num_responses)
+        lists = self.objective == "plackett_luce"
+        below_RR = ranked_below(batch.structure.pairs, batch.num_responses) if lists else None
         if self.objective == "regression":
             check_unweighted(batch, "reward_model with objective: regression")
             assert batch.rewards is not None
@@ -80,13 +81,15 @@ class RewardModel(Algorithm):
         elif below_RR is None:
             terms = [Term(name="bradley_terry", values=self._bradley_terry(batch, score_R), unit="pair")]
         else:
-            terms = [Term(name="plackett_luce", values=_plackett_luce(batch, score_R, below_RR), unit="group")]
+            terms = [
+                Term(name="plackett_luce", values=_plackett_luce(batch, score_R, batch.sent(below_RR)), unit="group")
+            ]
         if self.center_rewards_coefficient > 0:
             both_P = score_R[batch.pairs].sum(1)
             centering_P = batch.pair_weight * both_P**2
             coefficient = self.center_rewards_coefficient
             terms.append(Term(name="centering", values=centering_P, unit="pair", coefficient=coefficient))
-        stats = _stats(score_R.detach(), batch.pairs if below_RR is None else below_RR.nonzero())
+        stats = _stats(score_R.detach(), batch.pairs if below_RR is None else batch.sent(below_RR.nonzero()))
         if self.objective == "regression":
             stats["squared_error"] = _mean(terms[0].values.detach())
         return tuple(terms), stats

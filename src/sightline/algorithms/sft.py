@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sightline.algorithms.pairs import check_preferences, check_unweighted
+from sightline.algorithms.pairs import check_preferences, check_unweighted, chosen_tokens
 from sightline.errors import RecipeError
 from sightline.types import Algorithm, Batch, Scores, Stat, Term, Unit, World
 
@@ -34,8 +34,8 @@ class SFT(Algorithm):
         assert scores.logprobs is not None
         nll_N, weights_N, unit = -scores.logprobs, batch.weights, self._unit(batch)
         if unit == "chosen_token":
-            chosen_N = batch.chosen()[batch.response]
-            nll_N, weights_N = nll_N[chosen_N], None if weights_N is None else weights_N[chosen_N]
+            chosen = chosen_tokens(batch)
+            nll_N, weights_N = nll_N[chosen], None if weights_N is None else weights_N[chosen]
         values = nll_N if weights_N is None else nll_N * weights_N
         stats = {"nll": Stat(sum=nll_N.detach().sum(), count=nll_N.shape[0])}
         if scores.entropy is not None:
@@ -52,7 +52,8 @@ class SFT(Algorithm):
                 f"sft was given groups with {batch.pairs.shape[0]} comparisons, and would train the rejected answers "
                 "like the chosen ones. Set algorithm.responses: chosen, or use an algorithm that compares (dpo)."
             )
-        if batch.labels is not None and (count := int((batch.labels == 0).sum())):
+        labels = batch.structure.labels
+        if labels is not None and (count := int((labels == 0).sum())):
             raise RecipeError(
                 f"sft was given {count} answers that are labelled undesirable, and would train them like the others. "
                 "Leave these rows out, or set algorithm.name: kto, which learns from labels."

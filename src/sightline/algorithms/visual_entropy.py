@@ -58,5 +58,5 @@ class VisualEntropy:
         """As parts of a reward are told."""
         if batch.dependence is None:
             return {}
-        seen = batch.response.bincount(minlength=batch.num_responses) > 0
-        return {f"rewards/{PART}/mean": mean(segment_mean(batch.dependence, batch.response, batch.num_responses)[seen])}
+        gain_R = segment_mean(batch.dependence, batch.response, batch.num_responses)
+        return {f"rewards/{PART}/mean": mean(gain_R[batch.answered()])}

@@ -12,7 +12,7 @@ from torch import Tensor
 from sightline.algorithms.masked import Apart
 from sightline.algorithms.pairs import check_range, mean
 from sightline.errors import RecipeError
-from sightline.ops.perception import dependence, top_share
+from sightline.ops.perception import dependence, share_of, top_share
 from sightline.ops.reductions import segment_mean
 from sightline.types import Batch, Stat, World
 
@@ -65,7 +65,7 @@ class Vppo:
             world: sums over ranks.
         """
         scores = [_of_answers(batch) for batch in batches]
-        weights = self._weights(scores, [_answered(batch) for batch in batches], counted, world)
+        weights = self._weights(scores, [batch.answered() for batch in batches], counted, world)
         return [self._shaped(batch, weight_R) for batch, weight_R in zip(batches, weights, strict=True)]
 
     def _shaped(self, batch: Batch, weight_R: Tensor) -> Batch:
@@ -96,12 +96,14 @@ class Vppo:
         """Under the names of the authors' program."""
         if batch.dependence is None:
             return {}
-        kept_N = self.kept(batch)
+        kept_N, laid_out = self.kept(batch), batch.structure
+        selected = int(share_of(laid_out.response, batch.num_responses, self.share).sum())
+        dependence_N = batch.dependence.double()
         return {
-            "sensitivity_score_mean": mean(_of_answers(batch)[_answered(batch)]),
+            "sensitivity_score_mean": mean(_of_answers(batch)[batch.answered()]),
             "perception_token_fraction": mean(kept_N.double()),
-            "low_var_kl_mean_selected": mean(batch.dependence[kept_N]),
-            "low_var_kl_mean_rejected": mean(batch.dependence[~kept_N]),
+            "low_var_kl_mean_selected": Stat(sum=(dependence_N * kept_N).sum(), count=selected),
+            "low_var_kl_mean_rejected": Stat(sum=(dependence_N * ~kept_N).sum(), count=len(kept_N) - selected),
         }
 
 
@@ -109,11 +111,6 @@ def _of_answers(batch: Batch) -> Tensor:
     """[R] float64: mean dependence over the tokens of each answer."""
     assert batch.dependence is not None
     return segment_mean(batch.dependence.double(), batch.response, batch.num_responses)
-
-
-def _answered(batch: Batch) -> Tensor:
-    """[R] bool: answers with tokens that are trained."""
-    return batch.response.bincount(minlength=batch.num_responses) > 0
 
 
 def _extreme(values: Tensor, world: World, sign: int) -> Tensor:

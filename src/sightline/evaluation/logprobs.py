@@ -14,7 +14,7 @@ from sightline.data.sampler import cost, plan_micro_batches
 from sightline.models.decoding import alone
 from sightline.models.layout import lay_out
 from sightline.models.policy import Policy
-from sightline.ops.reductions import segment_sum
+from sightline.ops.reductions import segment_count, segment_sum
 from sightline.rendered import RenderedGroup
 from sightline.rollouts.engine import check_finite
 from sightline.types import Group, Head, LayoutName, Prompt
@@ -82,7 +82,7 @@ class LogprobScorer:
         assert logprobs_N is not None
         sum_R = segment_sum(logprobs_N.double().cpu(), batch.response.cpu(), batch.num_responses)
         check_finite(total for total in sum_R.tolist() if total != -math.inf)  # that is said of what cannot be
-        count_R = batch.response.bincount(minlength=batch.num_responses)
+        count_R = segment_count(batch.response, batch.num_responses)
         pairs = list(zip(sum_R.tolist(), count_R.tolist(), strict=True))
         owner = batch.group.tolist()
         return [[pair for pair, own in zip(pairs, owner, strict=True) if own == index] for index in range(len(groups))]

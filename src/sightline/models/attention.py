@@ -123,10 +123,10 @@ def _by_segments(
     if plan.stack is None:
         return _one_by_one(call, plan, query, key, value, window)
     output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])  # [T,H,d]
-    rows, places = plan.stack.rows, plan.stack.places
+    real, places = plan.stack.real, plan.stack.places
     batched = [part[0].transpose(0, 1)[places].transpose(1, 2) for part in (query, key, value)]  # [B,H,L,d]
-    small = call(*batched, plan.stack_mask(window, query.dtype)).transpose(1, 2)[rows]
-    output = torch.index_copy(output, 0, places[rows], small)
+    small = call(*batched, plan.stack_mask(window, query.dtype)).transpose(1, 2)[real]
+    output = torch.index_copy(output, 0, places[real], small)
     if plan.single:
         single = _one_by_one(call, plan, query, key, value, window)[0]
         output = torch.index_copy(output, 0, _rows_of(plan), single)

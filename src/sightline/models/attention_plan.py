@@ -81,6 +81,8 @@ class Stack:
     """[B,L] long: positions, padded with 0."""
     rows: Tensor
     """[B,L] bool: which of ``places`` are real."""
+    real: tuple[Tensor, Tensor]
+    """[n] long and [n] long: their rows and columns."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -289,7 +291,9 @@ def _stacked(groups: list[range], device: torch.device) -> Stack:
     column = np.arange(most)
     rows = column < np.array([len(one) for one in groups])[:, None]
     places = np.where(rows, np.array([one.start for one in groups])[:, None] + column, 0)
-    return Stack(places=_sent(places, device), rows=_sent(rows, device))
+    real_row, real_column = rows.nonzero()
+    real = _sent(real_row, device), _sent(real_column, device)
+    return Stack(places=_sent(places, device), rows=_sent(rows, device), real=real)
 
 
 def _gather(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sightline.ops.reductions import segment_position
+from sightline.ops.reductions import segment_count, segment_position
 
 
 def gae(
@@ -68,5 +68,5 @@ def at_the_end(scores: Tensor, response: Tensor) -> Tensor:
     tensor([0., 2., 3.])
     """
     place = segment_position(response, scores.shape[0])
-    length = response.bincount(minlength=scores.shape[0])
+    length = segment_count(response, scores.shape[0])
     return torch.where(place == length[response] - 1, scores[response], scores.new_zeros(()))

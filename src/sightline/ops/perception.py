@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sightline.ops.kl import kl_estimate
-from sightline.ops.reductions import segment_position
+from sightline.ops.reductions import segment_count, segment_position
 
 _FARTHEST = 20.0
 """Largest log-ratio that is told from larger ones: its exponential is finite in every precision."""
@@ -51,5 +51,9 @@ def top_share(values: Tensor, index: Tensor, size: int, share: float) -> Tensor:
     order = values.argsort(descending=True, stable=True)
     rank = values.new_empty(values.shape, dtype=index.dtype)
     rank[order] = segment_position(index[order], size)
-    kept = (index.bincount(minlength=size).double() * share - 1e-9).ceil()
-    return rank < kept[index]
+    return rank < share_of(index, size, share)[index]
+
+
+def share_of(index: Tensor, size: int, share: float) -> Tensor:
+    """How many values of each segment :func:`top_share` keeps: [size] long."""
+    return (segment_count(index, size).double() * share - 1e-9).ceil().long()

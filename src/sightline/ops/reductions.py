@@ -23,6 +23,22 @@ def segment_sum(values: Tensor, index: Tensor, size: int) -> Tensor:
     return values.new_zeros(size).index_add(0, index, values)
 
 
+def segment_count(index: Tensor, size: int) -> Tensor:
+    """Number of values of each segment. (``bincount`` would make the host wait for a device.)
+
+    Args:
+        index: [N] long, the segment of each value.
+        size: number of segments.
+
+    Returns:
+        [size] long.
+
+    >>> segment_count(torch.tensor([1, 0, 1]), 3)
+    tensor([1, 2, 0])
+    """
+    return index.new_zeros(size).index_add(0, index, torch.ones_like(index))
+
+
 def segment_mean(values: Tensor, index: Tensor, size: int, weights: Tensor | None = None) -> Tensor:
     """Mean of the values of each segment, weighted where ``weights`` [N] >= 0 are given.
 
@@ -66,8 +82,8 @@ def segment_position(index: Tensor, size: int) -> Tensor:
     tensor([0, 0, 1, 2])
     """
     order = index.argsort(stable=True)
-    lengths = index.bincount(minlength=size)
+    lengths = segment_count(index, size)
     starts = lengths.cumsum(0) - lengths
     place = index.new_empty(index.shape)
-    place[order] = torch.arange(index.shape[0], device=index.device) - starts.repeat_interleave(lengths)
+    place[order] = torch.arange(index.shape[0], device=index.device) - starts[index[order]]
     return place

@@ -48,7 +48,7 @@ class Meter:
     def add(self, stats: Mapping[str, Stat]) -> None:
         """Adds this rank's part of some statistics."""
         for name, stat in stats.items():
-            value = stat.sum.detach().to(self._device, torch.float64)
+            value = stat.sum.detach().to(self._device, torch.float64, non_blocking=True)
             self._sums[name] = _JOIN[stat.kind](self._sums[name], value) if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0.0) + stat.count
             self._kinds[name] = stat.kind

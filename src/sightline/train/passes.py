@@ -51,8 +51,8 @@ def plan_passes(s: Session, taken: Taken) -> list[Pass]:
 def count_units(s: Session, passes: Sequence[Pass]) -> dict[Unit, int]:
     """How many of each unit the step has, over all ranks and micro-batches."""
     counts = [sum(one.batch.count(unit) for one in passes if one.weight) for unit in get_args(Unit)]
-    total = s.runtime.sum(torch.tensor(counts, device=s.runtime.device)).tolist()
-    return dict(zip(get_args(Unit), total, strict=True))
+    total = s.runtime.sum_numbers(counts)
+    return {unit: int(count) for unit, count in zip(get_args(Unit), total, strict=True)}
 
 
 @torch.no_grad()

@@ -27,15 +27,17 @@ def check_finite(s: Session, passes: Sequence[Pass], norm: Tensor) -> None:
         DivergenceError: names the groups whose loss is not finite, or all of the step where only a gradient is.
     """
     losses = [torch.stack(list(one.parts.values())).sum() for one in passes]
-    total = s.runtime.sum(torch.stack(losses).sum())
-    if math.isfinite(total) and math.isfinite(norm):
-        return
+    summed = s.runtime.sum(torch.stack(losses).sum())
+    # the one time that the host waits for the device in a step: what comes next would change the weights
+    total, length = torch.stack([summed.double(), norm.double()]).tolist()
     only_gradient = math.isfinite(total)
+    if only_gradient and math.isfinite(length):
+        return
     bad = [one for one, loss in zip(passes, losses, strict=True) if only_gradient or not math.isfinite(loss)]
     named = [group.group.source or group.group.id for one in bad for group in one.groups]
     names = sorted({name for part in s.runtime.gather_objects(named) for name in part})
     raise DivergenceError(
-        f"Step {s.step + 1}: the loss is {float(total)} and the gradient norm {float(norm)}; expected finite numbers. "
+        f"Step {s.step + 1}: the loss is {total} and the gradient norm {length}; expected finite numbers. "
         f"Groups: {', '.join(names)}. Lower train.learning_rate, set train.max_grad_norm, or look at these rows."
     )
 
@@ -60,12 +62,12 @@ def note(s: Session, taken: Taken, passes: Sequence[Pass], norm: Tensor, seconds
     for one in counted:
         s.meter.add(one.stats)
         s.meter.add({f"loss/{name}": Stat(sum=part, count=0.0) for name, part in one.parts.items()})
-    tokens = torch.tensor(float(sum(g.num_tokens for one in counted for g in one.groups)), dtype=torch.float64)
-    s.tokens += float(s.runtime.sum(tokens.to(s.runtime.device)))
+    tokens = float(sum(g.num_tokens for one in counted for g in one.groups))
+    s.tokens += s.runtime.sum_numbers([tokens])[0]
     s.seconds += seconds
     s.meter.add(taken.stats)
     s.meter.add(s.clock.stats(seconds))
-    s.meter.add({"tokens_per_second": Stat(sum=tokens, count=once * seconds)})
+    s.meter.add({"tokens_per_second": Stat(sum=torch.tensor(tokens, dtype=torch.float64), count=once * seconds)})
     s.meter.add({"grad_norm": Stat(sum=once * norm, count=once)})
     names = dict.fromkeys(name for one in passes for name in one.parts)
     s.meter.add({f"loss/{name}": Stat(sum=torch.tensor(0.0), count=once) for name in names})
