@@ -238,13 +238,13 @@ class Batch:
 
     @property
     def structure(self) -> Batch:
-        """What belongs to what, as the batch was laid out. To ask it of tensors on a device makes the host wait for
-        all that the device has still to do; what is found goes there by :meth:`sent`."""
+        """What belongs to what, as it was laid out: asked of a device, it would make the host wait for all that that
+        one has still to do. What is found goes there by :meth:`sent`."""
         return self.on_host or self
 
     def sent(self, found: Tensor) -> Tensor:
         """Something on the host, on the device of this batch; nobody waits for it."""
-        return found.to(self.target.device, non_blocking=True)
+        return _sent(found, self.target.device)
 
     def chosen(self) -> Tensor:
         """[R] bool: responses that win an edge and lose none: the best of a ranked list, and of a chain of pictures the
@@ -279,18 +279,20 @@ class Batch:
         """The same batch on ``device``; copies to a GPU overlap with what it computes."""
         import torch
 
-        def sent(value: Tensor) -> Tensor:
-            overlaps = torch.device(device).type == "cuda" and value.device.type == "cpu"
-            return (value.pin_memory() if overlaps else value).to(device, non_blocking=True)
+        own = {name: value for name, value in vars(self).items() if name not in ("parent", "length")}
+        moved: dict[str, Any] = {name: _sent(value, device) for name, value in own.items() if torch.is_tensor(value)}
+        moved["vision"] = {name: _sent(value, device) for name, value in self.vision.items()}
+        stays = self.target.device == torch.device(device)
+        host = self.on_host if stays else replace(self.structure, vision={}, plans={})
+        return replace(self, **moved, plans={}, on_host=host)
 
-        moved: dict[str, Any] = {
-            name: sent(value)
-            for name, value in vars(self).items()
-            if torch.is_tensor(value) and name not in ("parent", "length")
-        }
-        moved["vision"] = {name: sent(value) for name, value in self.vision.items()}
-        host = replace(self.structure, vision={}, plans={})
-        return replace(self, **moved, plans={}, on_host=None if self.target.device == torch.device(device) else host)
+
+def _sent(value: Tensor, device: Any) -> Tensor:
+    """On ``device``; a copy to a GPU is waited for by nobody on the host."""
+    import torch
+
+    overlaps = torch.device(device).type == "cuda" and value.device.type == "cpu"
+    return (value.pin_memory() if overlaps else value).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -138,7 +138,8 @@ class Sampler:
         return _Running(branches, rows, logits.repeat_interleave(self.n, 0))
 
     def _draw(self, running: _Running) -> tuple[Tensor, Tensor]:
-        """The next token [R] of each answer, which is noted, and which answers go on [R]."""
+        """The next token [R] of each answer, which is noted, and which answers go on [R]: on the host, which reads
+        nothing else of a token."""
         rows, sampling, logits = running.rows, self.sampling, running.logits.float()
         total = logits.logsumexp(-1)
         if self.likeliest:
@@ -158,7 +159,7 @@ class Sampler:
         rows.tokens.scatter_(1, at, tokens[:, None])
         rows.logprobs.scatter_(1, at, logprobs[:, None])
         rows.age.add_(1)
-        return tokens, ~torch.isin(tokens, self._ends) & (rows.age < sampling.max_new_tokens)
+        return tokens, (~torch.isin(tokens, self._ends) & (rows.age < sampling.max_new_tokens)).cpu()
 
     def _next(self, running: _Running, tokens: Tensor, going: Tensor) -> _Running | None:
         """The answers that go on, one token further; None: there are none."""
@@ -167,6 +168,7 @@ class Sampler:
         if not len(kept):
             return None
         if len(kept) < len(going):
+            kept = kept.to(tokens.device)
             branches.keep(kept)
             rows, tokens = rows.kept(kept), tokens[kept]
         positions = rows.begin.movedim(0, -1) + rows.age - 1
@@ -195,10 +197,10 @@ class _Rows(NamedTuple):
         return _Rows(*(table[rows] for table in self))
 
     def ended(self, which: Tensor) -> Iterator[tuple[int, Sample]]:
-        """Number and tokens of some rows [R]."""
+        """Number and tokens of some rows [R], told on the host."""
         if not bool(which.any()):
             return
-        gone = self.kept(which.nonzero()[:, 0])
+        gone = self.kept(which.nonzero()[:, 0].to(self.age.device))
         told = zip(*(table.tolist() for table in (gone.number, gone.age, gone.tokens, gone.logprobs)), strict=True)
         for row, (number, age, tokens, logprobs) in enumerate(told):
             check_finite(logprobs[:age])

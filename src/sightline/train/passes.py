@@ -98,7 +98,7 @@ def prepare_round(s: Session) -> RoundColumns:
 def _by_response(groups: Sequence[RenderedGroup], batch: Batch) -> RoundColumns:
     """Columns of a batch, taken apart: tokens of a response follow each other."""
     filled = {name: vars(batch)[name] for name in COLUMNS if vars(batch)[name] is not None}
-    lengths = batch.response.bincount(minlength=batch.num_responses).tolist()
+    lengths = batch.structure.response.bincount(minlength=batch.num_responses).tolist()
     parts = {name: column.cpu().split(lengths) for name, column in filled.items()}
     places = [(rendered.group.id, index) for rendered in groups for index in range(len(rendered.responses))]
     return {
