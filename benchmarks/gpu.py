@@ -41,9 +41,9 @@ TINY_IMAGE = 16
 CONTENDERS = ("tree+compile", "trl", "tree", "tree+compile+checkpointing", "trl+checkpointing")
 """What matters most comes first: a stage's time may end."""
 SWITCHES = {
-    "tree": {"compile", "checkpointing", *FORMS},
-    "rows": {"compile", "checkpointing"},
-    "trl": {"checkpointing"},
+    "tree": {"compile", "checkpointing", "expandable", *FORMS},
+    "rows": {"compile", "checkpointing", "expandable"},
+    "trl": {"checkpointing", "expandable"},
 }
 TASKS = {"pair": 2, "group": 8}
 """Answers per prompt."""

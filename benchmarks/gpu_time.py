@@ -46,6 +46,10 @@ class Clock:
         """MiB in tensors at most since ``forget_peak``; 0 on a CPU."""
         return torch.cuda.max_memory_allocated() / 2**20 if self.device == "cuda" else 0.0
 
+    def allocations(self) -> int:
+        """How often memory was asked of the driver so far, rather than taken from what was kept; 0 on a CPU."""
+        return int(torch.cuda.memory_stats().get("num_device_alloc", 0)) if self.device == "cuda" else 0
+
     def ceiling(self, dtype: torch.dtype, size: int) -> float:
         """FLOP/s of a product of two square matrices: the share of it that a step reaches is its MFU here."""
         one, other = (torch.randn(size, size, device=self.device, dtype=dtype) for _ in range(2))

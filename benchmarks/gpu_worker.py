@@ -17,6 +17,14 @@ STAGES = ("machine", "gradients", "attention", "steps", "profile", "agreement", 
 """Each a module of ``benchmarks.gpu_stages`` with ``measure(job, record)``."""
 
 
+def environment_of(job: Job) -> dict[str, str]:
+    """What must be set before anything is imported."""
+    asked = {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+    if "expandable" in job.contender.split("+"):
+        asked["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+    return asked
+
+
 def measure_of(job: Job) -> Callable[[Job, Record], None]:
     """Imports what the job needs."""
     measure: Callable[[Job, Record], None] = import_module(f"benchmarks.gpu_stages.{job.stage}").measure
@@ -46,8 +54,8 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     job = Job(**json.loads(sys.stdin.readline()))
+    os.environ |= environment_of(job)
     measure_of(job)
     if not (line := sys.stdin.readline()):
         return

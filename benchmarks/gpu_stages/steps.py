@@ -1,9 +1,9 @@
 """One optimisation step of a LoRA on the decoder: Sightline's layouts and TRL's trainers on the same tokens.
 
-A contender is a name and switches: ``tree``, ``rows`` or ``trl``, then ``+compile``, ``+checkpointing`` and, for
-``tree``, a form of attention (``+merge``). Pairs take
-a DPO step with the adapter switched off as reference, groups a policy gradient with given advantages. Tokens,
-their layout and their way to the device are made between the steps, for all alike.
+A contender is a name and switches: ``tree``, ``rows`` or ``trl``, then ``+compile``, ``+checkpointing``,
+``+expandable`` (memory in segments that grow, so that new lengths find room in old ones) and, for ``tree``, a form of
+attention (``+merge``). Pairs take a DPO step with the adapter switched off as reference, groups a policy gradient with
+given advantages. Tokens, their layout and their way to the device are made between the steps, for all alike.
 """
 
 from __future__ import annotations

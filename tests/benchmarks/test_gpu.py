@@ -227,6 +227,8 @@ def test_rounds_take_every_draw_twice(monkeypatch):
     clock = iter([0, 9, 9, 10, 15, 15, 20, 23, 23, 30, 32, 32, 40, 46, 46, 50, 53, 53, 60, 62, 62])
     record = Record({}, lambda _: None)
     rounds = Rounds(Clock(device="cpu"), record, seconds=1e6, warm=1, most=2)
+    asked = iter([0, 9, 9, 10, 10, 14, 14, 15, 15, 15, 20, 21])
+    monkeypatch.setattr(Clock, "allocations", lambda _: next(asked))
     monkeypatch.setattr("benchmarks.gpu_stages.rounds.time.perf_counter", lambda: float(next(clock)))
     draws = []
     while not rounds.done:
@@ -238,6 +240,7 @@ def test_rounds_take_every_draw_twice(monkeypatch):
     assert (record.figures["new"], record.figures["repeated"]) == ([3, 6], [2, 3])
     assert (record.figures["seconds"], record.figures["least"]) == (4.5, 3)
     assert record.figures["new_to_repeated"] == 1.75
+    assert record.figures["allocations"] == [4, 0]
 
 
 def test_kinds_of_kernels():

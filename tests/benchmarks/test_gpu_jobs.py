@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import benchmarks.gpu_jobs as gpu_jobs
@@ -15,6 +16,7 @@ import pytest
 from benchmarks.gpu import CONTENDERS, Report, jobs_of, main, parser
 from benchmarks.gpu_jobs import Job, run_jobs
 from benchmarks.gpu_table import ratios
+from benchmarks.gpu_worker import environment_of
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
@@ -108,6 +110,14 @@ def test_ratios_stay_within_a_model_and_a_task():
     assert ratios({**steps, "llava pair trl+checkpointing": step}) == {
         "llava pair tree": {"trl+checkpointing": {"faster": 1.0}}
     }
+
+
+def test_memory_in_segments_that_grow_is_asked_for_before_torch_is_imported():
+    options = parser().parse_args(["--json", "x", "--only", "steps", "--contenders", "trl+expandable"])
+    job = jobs_of(options)[-1]
+    assert job.contender == "trl+expandable"
+    assert environment_of(job)["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in environment_of(replace(job, contender="trl"))
 
 
 def test_what_runs_by_default():
