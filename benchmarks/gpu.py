@@ -36,6 +36,8 @@ SECONDS = {"gradients": 25, "attention": 30, "steps": 150, "profile": 35, "agree
 """Of each stage, unless told otherwise."""
 DEFAULT = ("gradients", "attention", "steps", "profile")
 FORMS = ("segments", "gather", "merge", "dense")
+TOWER = "tower"
+"""Of the gradients: no form of the tree, but what vision towers take windows and pictures by."""
 IMAGE_TOKENS = {"llava": 576, "qwen": 1024}
 TINY_IMAGE = 16
 CONTENDERS = ("tree+compile", "trl", "tree", "tree+compile+checkpointing", "trl+checkpointing")
@@ -91,7 +93,8 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
     jobs = [Job(stage="machine", name="machine", **shared)]
     for stage in options.only:
         if stage in ("gradients", "attention"):
-            jobs += [Job(stage=stage, name=form, form=form, **shared) for form in options.forms]
+            told = [form for form in options.forms if stage == "gradients" or form != TOWER]
+            jobs += [Job(stage=stage, name=form, form=form, **shared) for form in told]
             continue
         for model in options.models:
             image = options.image_tokens or (TINY_IMAGE if options.tiny else IMAGE_TOKENS[model])
@@ -125,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--contenders", nargs="+", type=_contender, default=list(CONTENDERS), help=f"names with switches: {switches}"
     )
-    made.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS[:3]), help="of attention")
+    made.add_argument("--forms", nargs="+", choices=(*FORMS, TOWER), default=[*FORMS[:3], TOWER], help="of attention")
     made.add_argument("--groups", type=int, default=4, help="prompts per micro-batch")
     made.add_argument("--answers", type=int, default=TASKS["group"], help="responses of a group")
     made.add_argument("--lengths", nargs=2, type=int, default=(100, 174), metavar="N", help="tokens of an answer")

@@ -164,13 +164,13 @@ def random_inputs(tokens: int, heads: Heads, device: str, dtype: torch.dtype, *,
     return made
 
 
-def exact(batch: Batch, window: int | None, inputs: Sequence[Tensor], upstream: Tensor) -> list[Tensor]:
-    """Output [1,T,H,d] and gradients of query, key and value in float64, with the dense mask and plain products."""
+def exact(mask: Tensor, inputs: Sequence[Tensor], upstream: Tensor) -> list[Tensor]:
+    """Output [1,T,H,d] and gradients of query, key and value in float64, with an additive mask and plain products."""
     query, key, value = (part.detach().double().requires_grad_() for part in inputs)
     shared = query.shape[1] // key.shape[1]
     keys, values = (part.repeat_interleave(shared, dim=1) for part in (key, value))
     scores = query @ keys.transpose(2, 3) / query.shape[3] ** 0.5
-    weights = (scores + windowed_mask(batch, torch.float64, window)).softmax(dim=-1)
+    weights = (scores + mask).softmax(dim=-1)
     output = (weights @ values).transpose(1, 2)
     return [output.detach(), *torch.autograd.grad(output, (query, key, value), upstream.double())]
 

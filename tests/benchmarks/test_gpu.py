@@ -47,7 +47,7 @@ def small_job(**given) -> Job:
 
 def test_one_command_runs_every_stage(tmp_path, capsys):
     stages = ["gradients", "attention", "steps", "profile", "agreement", "qlora"]
-    chosen = ["--only", *stages, "--forms", *FORMS, "--contenders", "tree", "rows", "--answers", "3"]
+    chosen = ["--only", *stages, "--forms", *FORMS, "tower", "--contenders", "tree", "rows", "--answers", "3"]
     assert main(["--json", str(tmp_path), *TINY, *chosen]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())["stages"]
     for form in FORMS:
@@ -56,6 +56,10 @@ def test_one_command_runs_every_stage(tmp_path, capsys):
         assert all(1e-4 < error < 1e-2 for worst in seen["worst"].values() for error in worst.values())
         ((case, times),) = found["attention"][form]["cases"].items()
         assert case == "4, 2; 2 x (40, 2 x ~12)" and 0 < times["least_ms"] <= times["repeated_ms"]
+    seen = found["gradients"]["tower"]
+    assert (seen["trees"], seen["failed"], seen["windows"]) == (6, 0, 0)
+    assert set(seen["worst"]) == {"views", "contiguous"}
+    assert "tower" not in found["attention"]
     assert list(found["steps"]) == [f"llava {task} {who}" for task in ("pair", "group") for who in ("tree", "rows")]
     for name, row in found["steps"].items():
         assert row["state"] == "done" and row["seconds"] == row["new"][0] > 0 and row["steps"] == 2
@@ -93,6 +97,19 @@ def test_a_wrong_gradient_makes_the_command_fail(tmp_path, monkeypatch, capsys):
     assert found["worst"]["views"]["output"] < 1e-2 and found["worst"]["views"]["key"] == pytest.approx(1, rel=0.01)
     assert {one["kind"] for one in found["failures"]} == {"views"}
     assert "wrong: segments, tree 1, views" in capsys.readouterr().out
+
+
+def test_a_wrong_tower_makes_the_command_fail(tmp_path, monkeypatch):
+    """Pictures that see their neighbours."""
+    right = gradients.tower_attention
+
+    def wrong(*given, cu_seq_lens_q, max_length_q, **more):
+        return right(*given, cu_seq_lens_q=cu_seq_lens_q[[0, -1]], max_length_q=max_length_q, **more)
+
+    monkeypatch.setattr(gradients, "tower_attention", wrong)
+    assert main(["--json", str(tmp_path), *TINY, "--only", "gradients", "--forms", "tower"]) == 1
+    found = json.loads((tmp_path / "gpu.json").read_text())["stages"]["gradients"]["tower"]
+    assert 3 < found["failed"] <= found["trees"] == 6  # one sequence alone has no neighbours
 
 
 def test_what_is_no_number_is_wrong():
@@ -142,7 +159,7 @@ def test_the_oracle_is_the_forms_in_float64(views, window):
     inputs = random_inputs(30, Heads(query=4, key=2, size=8), "cpu", torch.float64, views=views)
     assert inputs[0].is_contiguous() is not views
     upstream = torch.randn(1, 30, 4, 8, dtype=torch.float64)
-    expected = exact(batch, window, inputs, upstream)
+    expected = exact(windowed_mask(batch, torch.float64, window), inputs, upstream)
     for name, form in forms().items():
         if window is None or name in WINDOWED:
             found = both_passes(form(batch, window), inputs, upstream)

@@ -123,7 +123,7 @@ def test_memory_in_segments_that_grow_is_asked_for_before_torch_is_imported():
 def test_what_runs_by_default():
     jobs = jobs_of(parser().parse_args(["--json", "x"]))
     assert jobs[0].stage == "machine"
-    assert [job.form for job in jobs if job.stage == "gradients"] == ["segments", "gather", "merge"]
+    assert [job.form for job in jobs if job.stage == "gradients"] == ["segments", "gather", "merge", "tower"]
     steps = [job for job in jobs if job.stage == "steps"]
     assert [job.contender for job in steps] == [*CONTENDERS, *CONTENDERS]
     assert {(job.task, job.answers, job.groups, job.image) for job in steps} == {

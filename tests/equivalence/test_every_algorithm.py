@@ -166,7 +166,8 @@ def step(
     layout: str,
 ) -> Step:
     """The loop's order: columns, the whole step's columns, the count of units, then a backward per micro-batch, in
-    which nothing on the device is read (in rows transformers looks whether they need a mask)."""
+    which nothing on the device is read. (In rows transformers looks whether they need a mask, and some of its towers
+    look how large their pictures are.)"""
     policy, reference = policies["reward" if "reward" in algorithm.heads else "logprobs"]
     policy.zero_grad(set_to_none=True)
     needs = algorithm.needs | (set() if algorithm.masked == "no" else {"old_logprobs"})
@@ -178,9 +179,9 @@ def step(
     if "old_logprobs" in algorithm.needs or algorithm.rounds:
         batches = algorithm.prepare_step(batches, [True] * len(batches), OneProcess())
     counts = {unit: sum(batch.count(unit) for batch in batches) for unit in get_args(Unit)}
-    total = 0.0
+    total, watched = 0.0, layout != "rows" and policy.family.name == "llava"
     for batch in batches:
-        with nullcontext() if layout == "rows" else none_read(batch, policy.parameters()):
+        with none_read(batch, policy.parameters()) if watched else nullcontext():
             terms, _ = algorithm.loss(batch, policy(batch, algorithm.heads), OneProcess())
             loss = torch.stack([term.coefficient * term.values.sum() / counts[term.unit] for term in terms]).sum()
             loss.backward()

@@ -26,6 +26,7 @@ from sightline.models.precision import Masters, save_model
 from sightline.models.rope import steady_length
 from sightline.models.rows import rows_hidden
 from sightline.models.score_head import ScoreHead
+from sightline.models.tower import pack_tower
 from sightline.models.value_head import VALUE, ValueHead
 from sightline.ops.logprobs import log_collision, logprobs_through, selected_logprobs
 from sightline.types import Batch, Head, Scores
@@ -78,6 +79,7 @@ class Policy(nn.Module):
         """Trained weights that are float32 in a bfloat16 model."""
         for decoder in decoders(self.language):  # any other would not see the plan, and let every token see every other
             decoder.set_attn_implementation(TREE)
+        pack_tower(self.base, family)
 
     # --- structure ---
 
