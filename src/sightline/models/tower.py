@@ -41,7 +41,7 @@ def tower_attention(
 ) -> tuple[Tensor, None]:
     """Attention function for transformers' interface: query, key and value [1,H,T,d], every token sees its sequence.
 
-    Of the keywords ``cu_seq_lens_q`` [B+1] int32 says where the sequences end, ``max_length_q`` how long the longest is.
+    Of the keywords ``cu_seq_lens_q`` [B+1] int32 says where sequences end, ``max_length_q`` how long the longest is.
 
     Returns:
         [1,T,H,d] and no attention weights.
