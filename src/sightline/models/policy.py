@@ -273,7 +273,7 @@ class Policy(nn.Module):
             UnsupportedError: a row so long that its numbers would depend on the rows beside it.
         """
         limit = steady_length(self.config)
-        if limit is not None and int(batch.positions.max()) >= limit:
+        if limit is not None and int(batch.structure.positions.max()) >= limit:
             raise UnsupportedError(
                 f"a row has {int(batch.positions.max()) + 1} positions, and the rotary embedding of this model changes "
                 f"for all rows of a call once one is longer than {limit}. Leave out what is longer"
