@@ -34,15 +34,38 @@ class Reads(TorchDispatchMode):
         super().__init__()
         self.found: list[str] = []
         self._there: dict[int, torch.UntypedStorage] = {}
-        self._put(on_device)
+        self.put(on_device)
 
-    def _put(self, tensors: Iterable[Any]) -> None:
+    def put(self, tensors: Iterable[Any]) -> None:
         for one in tensors:
             if torch.is_tensor(one):
                 self._there[one.untyped_storage()._cdata] = one.untyped_storage()  # kept, or its number comes again
 
     def _is_there(self, value: Any) -> bool:
         return torch.is_tensor(value) and value.untyped_storage()._cdata in self._there
+
+    def _note(self, name: str) -> None:
+        last = [frame for frame in traceback.extract_stack()[:-2] if "site-packages" not in frame.filename][-1]
+        self.found.append(f"{name} at {last.filename}:{last.lineno}: {last.line}")
+
+    def __enter__(self) -> Reads:
+        """Also watches what is no operation on a CPU."""
+        self._methods = {name: getattr(Tensor, name) for name in ("tolist", "numpy", "cpu")}
+        for name, method in self._methods.items():
+
+            def watched(tensor: Tensor, *given: Any, name: str = name, method: Any = method, **more: Any) -> Any:
+                if self._is_there(tensor):
+                    self._note(name)
+                return method(tensor, *given, **more)
+
+            setattr(Tensor, name, watched)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *ended: Any) -> None:
+        super().__exit__(*ended)
+        for name, method in self._methods.items():
+            setattr(Tensor, name, method)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -53,9 +76,8 @@ class Reads(TorchDispatchMode):
             name = func._schema.name.removeprefix("aten::")
             places = args[1] if name in _INDEXED else ()
             if name in _READ or any(place is not None and place.dtype == torch.bool for place in places):
-                last = [frame for frame in traceback.extract_stack()[:-1] if "site-packages" not in frame.filename][-1]
-                self.found.append(f"{name} at {last.filename}:{last.lineno}: {last.line}")
-            self._put(tree_leaves(made))
+                self._note(name)
+            self.put(tree_leaves(made))
         return made
 
 
@@ -65,10 +87,15 @@ def moved(batch: Batch) -> Batch:
     return replace(batch, on_host=replace(batch, **copies, vision={}, plans={}))  # type: ignore[arg-type]
 
 
+def on_device(batch: Batch) -> list[Tensor]:
+    """What of a batch goes to the device."""
+    tensors = {name: value for name, value in vars(batch).items() if name not in ("parent", "length", "on_host")}
+    return [value for value in tree_leaves((tensors, dict(batch.vision))) if torch.is_tensor(value)]
+
+
 @contextmanager
 def none_read(batch: Batch, parameters: Iterable[Tensor]) -> Iterator[None]:
     """Fails where values on the device are read. ``batch``: of :func:`moved`."""
-    on_device = [value for name, value in vars(batch).items() if name not in ("parent", "length")]
-    with Reads(tree_leaves((on_device, dict(batch.vision), list(parameters)))) as reads:
+    with Reads([*on_device(batch), *parameters]) as reads:
         yield
     assert not reads.found, "\n".join(sorted(set(reads.found)))
