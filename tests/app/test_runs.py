@@ -121,7 +121,12 @@ def test_stop_is_ctrl_c_and_asked_again_it_is_kill(tmp_path: Path) -> None:
         time.sleep(0.2)
         assert deaf.poll() is None and "told to end at once" in runs.stop(run)
         assert deaf.wait(10) == -signal.SIGTERM
-    with subprocess.Popen(["sleep", "60"]) as hears:
+    # programs in the background of a script, and what they start, ignore Ctrl-C unless they ask for it
+    program = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); print('hears', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as hears:
+        assert hears.stdout is not None and hears.stdout.readline() == b"hears\n"
         worked_on(run, hears)
         runs.stop(run)
         assert hears.wait(10) == -signal.SIGINT

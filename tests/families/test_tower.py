@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,11 @@ def features(policy: Policy, pictures: list[str]) -> torch.Tensor:
 
 def plainly(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """As transformers computes it."""
-    for module in policy.base.modules():
-        if getattr(getattr(module, "config", None), "_attn_implementation", "") == TOWER:
-            monkeypatch.setattr(module.config, "_attn_implementation", "sdpa")
+    configs = [getattr(module, "config", None) for module in policy.base.modules()]
+    packed = {id(one): one for one in configs if getattr(one, "_attn_implementation", "") == TOWER}
+    assert len(packed) == 1
+    for one in packed.values():
+        monkeypatch.setattr(one, "_attn_implementation", "sdpa")
 
 
 def test_one_call_is_one_call_per_window(policy: Policy, pictures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +72,14 @@ def test_one_call_is_one_call_per_window(policy: Policy, pictures: list[str], mo
     torch.testing.assert_close(packed, plain, rtol=1e-10, atol=1e-10 * float(plain.abs().max()))
 
 
-def test_what_is_saved_says_nothing_of_it(tmp_path: Path, pictures: list[str]) -> None:
+def test_the_models_own_config_says_nothing_of_it(tmp_path: Path) -> None:
+    """Other models are made from it, by quantisers too."""
     policy = load_policy(ModelSpec(path=str(save_family("qwen2_5_vl", tmp_path / "model"))))
+    again = AutoModelForImageTextToText.from_config(policy.config)
+    assert policy.config.vision_config._attn_implementation == again.config.vision_config._attn_implementation == "sdpa"
+    copied = deepcopy(policy)
+    assert copied.base.model.visual.config._attn_implementation == TOWER
+    assert copied.base.model.visual.config is copied.base.model.visual.blocks[0].attn.config
     policy.base.save_pretrained(tmp_path / "saved")
     assert "flash" not in (tmp_path / "saved" / "config.json").read_text()
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "saved")

@@ -6,6 +6,7 @@ they end. On CUDA this is one call of the variable-length kernel (``varlen``); e
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -24,11 +25,24 @@ TOWER = "sightline_flash_tower"
 
 
 def pack_tower(model: nn.Module, family: Family) -> None:
-    """Switches the vision tower of a model to it, where that one takes sequences end to end."""
-    for name, module in model.named_modules():
-        takes = "cu_seqlens" in inspect.signature(module.forward).parameters
-        if takes and name.startswith(family.vision) and hasattr(module, "config"):
-            module.config._attn_implementation = TOWER
+    """Switches the vision tower of a model to it, where that one takes sequences end to end.
+
+    The tower gets a config of its own: with a ``flash`` in that of the model, transformers would look for a library of
+    this name wherever a model is made from it.
+    """
+    tower = [module for name, module in model.named_modules() if f"{name}.".startswith(family.vision)]
+    shared = next((module.config for module in tower if _asks_for_ends(module)), None)
+    if shared is None or shared._attn_implementation == TOWER:
+        return
+    own = copy.copy(shared)
+    own._attn_implementation = TOWER
+    for module in tower:
+        if getattr(module, "config", None) is shared:
+            module.config = own
+
+
+def _asks_for_ends(module: nn.Module) -> bool:
+    return hasattr(module, "config") and "cu_seqlens" in inspect.signature(module.forward).parameters
 
 
 def tower_attention(
