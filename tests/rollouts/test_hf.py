@@ -226,10 +226,10 @@ def test_top_k_limits_what_is_sampled(tiny, groups):
 def test_each_picture_is_encoded_once_and_equal_beginnings_are_computed_once(tiny, pictures, family, monkeypatch):
     policy = sharp_policy(tiny[family])
     engine = HFEngine(policy)
-    asked = [
-        prompt_group(f"{picture}-{question}", question, [picture])
+    asked = [  # what is drawn follows from the name, so it names no folder
+        prompt_group(f"{number}-{question}", question, [picture])
         for question in ("describe the image", "describe the picture", "is there a star?")
-        for picture in pictures[:2]
+        for number, picture in enumerate(pictures[:2])
     ]
     encoded, widths = [], []
     image_features = policy.image_features
