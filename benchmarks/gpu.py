@@ -157,6 +157,10 @@ def refusal(options: argparse.Namespace) -> str | None:
     """Why it cannot run, before anything is started."""
     if options.device == "cpu" and not options.tiny:
         return "7B models do not run on a CPU in reasonable time. Add --tiny"
+    expandable = any("expandable" in one.split("+") for one in options.contenders)
+    if expandable and (options.device == "cpu" or options.one_process):
+        why = "+expandable is about a GPU's memory, and set before a process begins"
+        return f"{why}. Leave out --device cpu and --one-process, or the switch"
     least, most = options.lengths
     if not 1 <= least <= most:
         return f"--lengths {least} {most} is no range. Write the fewest tokens of an answer, then the most"

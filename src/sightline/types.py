@@ -238,13 +238,12 @@ class Batch:
 
     @property
     def structure(self) -> Batch:
-        """What belongs to what, as it was laid out: asked of a device, it would make the host wait for all that that
-        one has still to do. What is found goes there by :meth:`sent`."""
+        """What belongs to what, as it was laid out. Asked of a device, the host would wait for all it has to do."""
         return self.on_host or self
 
     def sent(self, found: Tensor) -> Tensor:
-        """Something on the host, on the device of this batch; nobody waits for it."""
-        return _sent(found, self.target.device)
+        """What was found on the host, on the device of this batch."""
+        return sent_to(self.target.device, found)
 
     def chosen(self) -> Tensor:
         """[R] bool: responses that win an edge and lose none: the best of a ranked list, and of a chain of pictures the
@@ -261,8 +260,7 @@ class Batch:
     def count(self, unit: Unit) -> int:
         """How many of ``unit`` this batch holds: what the loop sums over ranks and micro-batches."""
         if unit == "chosen_token":
-            laid_out = self.structure
-            return int(laid_out.chosen()[laid_out.response].sum()) if len(self.pairs) else 0
+            return int(self.structure.chosen()[self.structure.response].sum()) if len(self.pairs) else 0
         return {
             "token": self.target.shape[0],
             "response": self.num_responses,
@@ -280,15 +278,15 @@ class Batch:
         import torch
 
         own = {name: value for name, value in vars(self).items() if name not in ("parent", "length")}
-        moved: dict[str, Any] = {name: _sent(value, device) for name, value in own.items() if torch.is_tensor(value)}
-        moved["vision"] = {name: _sent(value, device) for name, value in self.vision.items()}
+        moved: dict[str, Any] = {name: sent_to(device, value) for name, value in own.items() if torch.is_tensor(value)}
+        moved["vision"] = {name: sent_to(device, value) for name, value in self.vision.items()}
         stays = self.target.device == torch.device(device)
         host = self.on_host if stays else replace(self.structure, vision={}, plans={})
         return replace(self, **moved, plans={}, on_host=host)
 
 
-def _sent(value: Tensor, device: Any) -> Tensor:
-    """On ``device``; a copy to a GPU is waited for by nobody on the host."""
+def sent_to(device: Any, value: Tensor) -> Tensor:
+    """A tensor on ``device``; the host does not wait for a copy to a GPU."""
     import torch
 
     overlaps = torch.device(device).type == "cuda" and value.device.type == "cpu"

@@ -138,6 +138,8 @@ def test_what_cannot_run_is_refused(tmp_path, capsys):
         (["--device", "cpu"], "Add --tiny"),
         (["--lengths", "9", "4"], "--lengths 9 4 is no range"),
         (["--answers", "1"], "at least 2 answers"),
+        (["--device", "cpu", "--tiny", "--contenders", "tree+expandable"], "Leave out --device cpu"),
+        (["--one-process", "--contenders", "trl+expandable"], "set before a process begins"),
     ]:
         assert main(["--json", str(tmp_path / "out"), *arguments]) == 2
         assert said in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,10 +24,21 @@ PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm46v", "qwen3_5")
 
 
 @pytest.fixture(scope="module", params=PACKED)
-def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    folder = save_family(request.param, tmp_path_factory.mktemp(request.param))
-    layout = "rows" if request.param == "qwen3_5" else "tree"
-    return load_policy(ModelSpec(path=str(folder), layout=layout, parts=PartsSpec(vision="full"))).double()
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_family(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(params=["in full", "adapter", "recomputed"])
+def policy(request: pytest.FixtureRequest, folder: Path) -> Policy:
+    parts = PartsSpec(language="lora", projector="lora", vision="lora" if request.param == "adapter" else "full")
+    layout: Any = "rows" if "qwen3_5" in folder.name else "tree"
+    spec = ModelSpec(path=str(folder), layout=layout, parts=parts, gradient_checkpointing=request.param == "recomputed")
+    made = load_policy(spec).double().train()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return made
 
 
 def features(policy: Policy, pictures: list[str]) -> torch.Tensor:
@@ -51,7 +63,7 @@ def plainly(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """As transformers computes it."""
     configs = [getattr(module, "config", None) for module in policy.base.modules()]
     packed = {id(one): one for one in configs if getattr(one, "_attn_implementation", "") == TOWER}
-    assert len(packed) == 1
+    assert packed
     for one in packed.values():
         monkeypatch.setattr(one, "_attn_implementation", "sdpa")
 

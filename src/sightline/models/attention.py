@@ -22,7 +22,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from sightline.errors import UnsupportedError
 from sightline.models.attention_plan import TreePlan, hidden
 from sightline.models.tree_ops import gather_attention, merge_attention
-from sightline.models.varlen import Sight
+from sightline.models.varlen import Sight, as_autocast
 
 TREE = "sightline_tree"
 """Name of the attention implementation that decoders are switched to."""
@@ -100,10 +100,8 @@ def tree_attention(
 
 def _without_masks(plan: TreePlan, query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
     """[T,H,d] by variable-length calls."""
-    flat = [part[0].transpose(0, 1) for part in (query, key, value)]
-    if torch.is_autocast_enabled(query.device.type):  # the calls are no functions that autocast knows
-        flat = [part.to(torch.get_autocast_dtype(query.device.type)) for part in flat]
-    queries, keys, values = (part.contiguous() for part in flat)
+    parts = as_autocast(query, key, value)
+    queries, keys, values = (part[0].transpose(0, 1).contiguous() for part in parts)
     if plan.merge is not None:
         return merge_attention(queries, keys, values, plan.merge, sight)
     assert plan.gather is not None

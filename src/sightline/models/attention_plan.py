@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from sightline.models.varlen import Lengths, kernel_takes
-from sightline.types import Batch
+from sightline.types import Batch, sent_to
 
 Form = Literal["dense", "segments", "gather", "merge"]
 FORMS: tuple[Form, ...] = ("dense", "segments", "gather", "merge")
@@ -366,6 +366,4 @@ def _sees(parents: list[int]) -> np.ndarray:
 
 
 def _sent(array: np.ndarray, device: torch.device) -> Tensor:
-    """On the device, without waiting for it."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return sent_to(device, torch.from_numpy(array))

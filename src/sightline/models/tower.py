@@ -31,14 +31,13 @@ def pack_tower(model: nn.Module, family: Family) -> None:
     this name wherever a model is made from it.
     """
     tower = [module for name, module in model.named_modules() if f"{name}.".startswith(family.vision)]
-    shared = next((module.config for module in tower if _asks_for_ends(module)), None)
-    if shared is None or shared._attn_implementation == TOWER:
-        return
-    own = copy.copy(shared)
-    own._attn_implementation = TOWER
+    shared = {id(module.config): module.config for module in tower if _asks_for_ends(module)}  # copied parts: their own
+    own = {number: copy.copy(config) for number, config in shared.items()}
+    for config in own.values():
+        config._attn_implementation = TOWER
     for module in tower:
-        if getattr(module, "config", None) is shared:
-            module.config = own
+        if (number := id(getattr(module, "config", None))) in own:
+            module.config = own[number]
 
 
 def _asks_for_ends(module: nn.Module) -> bool:
@@ -61,9 +60,7 @@ def tower_attention(
         [1,T,H,d] and no attention weights.
     """
     ends, scaling, dropout = kwargs["cu_seq_lens_q"], kwargs["scaling"], kwargs.get("dropout", 0.0)
-    parts: tuple[Tensor, ...] = (query, key, value)
-    if torch.is_autocast_enabled(query.device.type):  # the call is no function that autocast knows
-        parts = tuple(part.to(torch.get_autocast_dtype(query.device.type)) for part in parts)
+    parts = varlen.as_autocast(query, key, value)
     if dropout or not varlen.kernel_takes(query.device, parts[0].dtype, query.shape[-1]):
         return _one_by_one(module, (query, key, value), ends, scaling, dropout), None
     queries, keys, values = (part[0].transpose(0, 1).contiguous() for part in parts)
@@ -109,18 +106,8 @@ def _gradients(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     return (*_packed_backward(grad, [query, key, value], outputs, ends, most, ctx.scale), None, None, None)
 
 
-def _like_forward(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    wide = torch.promote_types(query.dtype, torch.float32)
-    return torch.empty_like(query), query.new_empty(query.shape[1], query.shape[0], dtype=wide)
-
-
-def _like_backward(grad: Tensor, inputs: list[Tensor], *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    query, key, value = (torch.empty_like(part) for part in inputs)
-    return query, key, value
-
-
-_packed.register_fake(_like_forward)
-_packed_backward.register_fake(_like_backward)
+_packed.register_fake(varlen.like_forward)
+_packed_backward.register_fake(varlen.like_backward)
 _packed.register_autograd(_gradients, setup_context=_keep)
 
 

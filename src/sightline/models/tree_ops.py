@@ -144,21 +144,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.save_for_backward(query, key, value, *output, *plan)
 
 
-def _like_forward(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    wide = torch.promote_types(query.dtype, torch.float32)
-    return torch.empty_like(query), query.new_empty(query.shape[1], query.shape[0], dtype=wide)
-
-
-def _like_backward(grad: Tensor, inputs: list[Tensor], *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    query, key, value = (torch.empty_like(part) for part in inputs)
-    return query, key, value
-
-
-_gather.register_fake(_like_forward)
-_gather_backward.register_fake(_like_backward)
+_gather.register_fake(varlen.like_forward)
+_gather_backward.register_fake(varlen.like_backward)
 _gather.register_autograd(_gather_gradients, setup_context=_keep)
-_merge.register_fake(_like_forward)
-_merge_backward.register_fake(_like_backward)
+_merge.register_fake(varlen.like_forward)
+_merge_backward.register_fake(varlen.like_backward)
 _merge.register_autograd(_merge_gradients, setup_context=_keep)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,14 @@ def kernel_takes(device: torch.device, dtype: torch.dtype, head_size: int) -> bo
         return False
     fits = head_size % 8 == 0 and head_size <= MAX_HEAD_SIZE
     return fits and torch.cuda.get_device_capability(device) >= (8, 0) and find_spec("triton") is not None
+
+
+def as_autocast(*parts: Tensor) -> tuple[Tensor, ...]:
+    """In the type of autocast, where it is on: the calls are no functions that it knows."""
+    kind = parts[0].device.type
+    return (
+        tuple(part.to(torch.get_autocast_dtype(kind)) for part in parts) if torch.is_autocast_enabled(kind) else parts
+    )
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, lengths: Lengths, sight: Sight) -> tuple[Tensor, Tensor]:
@@ -104,6 +113,18 @@ def backward(
         seed, offset, scale=sight.scale, **_window(sight),
     )  # fmt: skip
     return found
+
+
+def like_forward(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    """Empty results of ``forward``, for operators that are traced."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    return torch.empty_like(query), query.new_empty(query.shape[1], query.shape[0], dtype=wide)
+
+
+def like_backward(grad: Tensor, inputs: list[Tensor], *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Empty results of ``backward``."""
+    query, key, value = (torch.empty_like(part) for part in inputs)
+    return query, key, value
 
 
 def _on_kernel(query: Tensor) -> bool:

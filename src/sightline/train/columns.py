@@ -236,8 +236,9 @@ class CachedReference:
         Raises:
             CheckpointError: a group whose numbers were not computed before training.
         """
-        filled = batch.target.new_zeros(batch.target.shape, dtype=torch.float32)
-        owner = batch.group[batch.response]
+        laid_out = batch.structure
+        filled = laid_out.target.new_zeros(laid_out.target.shape, dtype=torch.float32)
+        owner = laid_out.group[laid_out.response]
         for index, group in enumerate(groups):
             numbers = self._known.get(self.fingerprint(group))
             if numbers is None:
@@ -246,7 +247,7 @@ class CachedReference:
                     "while training ran. Start the run again: they are computed before training."
                 )
             filled[owner == index] = numbers.to(filled.device)
-        return filled
+        return batch.sent(filled)
 
 
 def fill_cache(
