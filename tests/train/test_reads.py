@@ -59,11 +59,12 @@ def test_a_step_reads_once(tiny: dict[str, Path], tmp_path: Path, monkeypatch: p
     assert len(found) == 1 and "tolist at" in found[0] and "train/report.py" in found[0], found
 
 
-@pytest.mark.parametrize("name", ["grpo", "gspo", "rloo", "cispo"])
+@pytest.mark.parametrize("name", ["grpo", "gspo", "rloo", "cispo", "dapo", "ppo"])
 def test_a_step_on_answers_that_were_sampled_reads_once(
     tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    recipe = train_runs.online(tiny["llava"], tmp_path, "train_runs:CountsE", algorithm={"name": name, "beta": 0.1})
+    algorithm = {"name": name} if name == "ppo" else {"name": name, "beta": 0.1}
+    recipe = train_runs.online(tiny["llava"], tmp_path, "train_runs:CountsE", algorithm=algorithm)
     assert recipe.online is not None
     recipe = replace(recipe, online=replace(recipe.online, relation="none"))
     found = reads_of_a_step(recipe, monkeypatch, before=1)  # the second of its round: nothing is sampled
